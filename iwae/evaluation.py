@@ -1,0 +1,282 @@
+"""Measures of a trained model, all from one streamed sampling pass; nats per image, ± standard error over images.
+
+Draws come in fixed blocks (IMAGES × DRAWS, each image block from its own seed), so a result depends on
+(images, samples, seed) alone, the first k draws of a longer evaluation are those of a shorter one, and memory does
+not grow with the number of samples.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from iwae.bounds import Bound
+from iwae.model import Keep, Model, Sample
+
+IMAGES = 100  # images sampled together
+DRAWS = 50  # draws made at once for each of them
+ACTIVITY_DRAWS = 100  # draws behind E_q[h|x] above the first stochastic layer
+THRESHOLD = 0.01  # of the variance that makes a unit active (Burda et al. 2016, section 5)
+
+Progress = Callable[[int, int], None]  # images done, images in all
+
+
+@dataclass(frozen=True)
+class Activity:
+    """How much each unit of one stochastic layer tells of the image: Cov_x(E_q[h|x]) over ``images`` images."""
+
+    mean: Tensor  # [latent], the mean over images of E_q[h|x]
+    covariance: Tensor  # [latent, latent]
+    threshold: float
+
+    @property
+    def variance(self) -> Tensor:
+        """Var_x(E_q[h_u|x]) of each unit, [latent]."""
+        return self.covariance.diagonal()
+
+    @property
+    def active(self) -> Tensor:
+        """The units whose variance lies above the threshold, [latent] of bool. Burda et al. 2016, section 5."""
+        return self.variance > self.threshold
+
+    @property
+    def eigenvalues(self) -> Tensor:
+        """Eigenvalues of the covariance, largest first, [latent]."""
+        return torch.linalg.eigvalsh(self.covariance).flip(0)
+
+    @property
+    def pca_active(self) -> int:
+        """Number of eigenvalues above the threshold. Arnal, Lee & Pezzotti 2021."""
+        return int((self.eigenvalues > self.threshold).sum())
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Every measure of ``evaluate``, image by image; ``summary()`` gives the means with their standard errors."""
+
+    nll: Tensor  # −L_samples(x), [images]; the tensors below likewise
+    elbo: Tensor  # E_q[log w]
+    reconstruction: Tensor  # −log p(x|h) of one draw; for L > 1, h₁ is drawn down from the top layer's draw
+    kl_prior: Tensor  # D_KL(q(h|x) ‖ p(h)) = E_q[log q(h|x) − log p(h)]
+    kl_posterior: Tensor  # D_KL(q(h|x) ‖ p(h|x)) = L_samples − ELBO of the same draws, so never negative
+    ess: Tensor  # effective sample size (Σw)²/Σw², of ``samples`` draws
+    bounds: dict[int, Tensor]  # L_k for other k, from disjoint groups of the same draws
+    activity: tuple[Activity, ...]  # of each stochastic layer, from the pixels upwards
+    pruned_nll: Tensor | None  # −L_samples of the model without its inactive units
+    samples: int
+    seed: int
+
+    def summary(self) -> dict:
+        """Plain numbers for JSON: means over images, ``*_se`` their standard errors, and n, k, seed, threshold."""
+        out = {}
+        for name in ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior", "ess", "pruned_nll"):
+            values = getattr(self, name)
+            out[name], out[f"{name}_se"] = mean_se(values) if values is not None else (None, None)
+        out["bounds"] = {str(k): mean_se(values) for k, values in self.bounds.items()}
+        out["active_units"] = [int(layer.active.sum()) for layer in self.activity]
+        out["pca_active_units"] = [layer.pca_active for layer in self.activity]
+        out |= {"threshold": self.activity[0].threshold, "activity_draws": ACTIVITY_DRAWS}
+        return out | {"images": len(self.nll), "samples": self.samples, "seed": self.seed}
+
+
+def mean_se(values: Tensor) -> tuple[float, float | None]:
+    """(mean, its standard error over images); the error of a single image is unknown, None."""
+    values = values.double()
+    se = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
+    return values.mean().item(), se
+
+
+@torch.no_grad()
+def evaluate(
+    model: Model,
+    x: Tensor,
+    *,
+    samples: int = 5000,
+    seed: int = 0,
+    ks: Sequence[int] = (),
+    threshold: float = THRESHOLD,
+    prune: bool = True,
+    progress: Progress | None = None,
+) -> Metrics:
+    """Measure ``model`` on images x [n, pixels] of zeros and ones with ``samples`` draws from q(h|x) for each.
+
+    Args:
+        ks: further k for which L_k is wanted, each from 1 to ``samples``.
+        threshold: variance above which a unit is active.
+        prune: also the NLL without the inactive units, at the cost of a second pass when there are any.
+
+    Raises ValueError for no image, or numbers out of range.
+    """
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, not {samples}")
+    if bad := [k for k in ks if not 1 <= k <= samples]:
+        raise ValueError(f"k must lie between 1 and the {samples} samples, not {bad[0]}")
+    activity = active_units(model, x, seed=seed, threshold=threshold)
+    keep = _keep_active(activity)
+    passes = 2 if prune and keep else 1
+    steps = Steps(progress, passes * len(x))
+    parts = [_measure(model, block, noise, samples, ks) for block, noise in _blocks(x, seed, steps)]
+    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    pruned = whole["nll"] if prune else None
+    if passes == 2:
+        pruned = torch.cat([-_log_mean_weight(model, block, g, samples, keep) for block, g in _blocks(x, seed, steps)])
+    bounds = {k: whole.pop(f"L_{k}") for k in ks}
+    return Metrics(**whole, bounds=bounds, activity=activity, pruned_nll=pruned, samples=samples, seed=seed)
+
+
+@torch.no_grad()
+def mean_bound(model: Model, x: Tensor, bound: Bound, k: int, *, seed: int = 0) -> Tensor:
+    """``bound`` of k draws for each image of x [n, pixels] → [n]."""
+    values = []
+    for block, generator in _blocks(x, seed, Steps(None, len(x))):
+        values.append(bound(torch.cat([s.log_w for s in _draws(model, block, generator, k)])))
+    return torch.cat(values)
+
+
+@torch.no_grad()
+def active_units(
+    model: Model, x: Tensor, *, draws: int = ACTIVITY_DRAWS, seed: int = 0, threshold: float = THRESHOLD
+) -> tuple[Activity, ...]:
+    """Activity of every stochastic layer over images x [n, pixels].
+
+    The first layer's E_q[h|x] is the encoder's own mean. Above it, E_q[h|x] is a mean over ``draws``, whose
+    variance holds the draws' own noise as well, E[Var]/draws; so the covariance is taken between the means of two
+    independent halves of the draws, which is unbiased.
+    """
+    if len(x) < 2 or draws < 2:
+        raise ValueError(f"active units need at least 2 images and 2 draws, not {len(x)} and {draws}")
+    halves: list[list[tuple[Tensor, Tensor]]] = []
+    for block, generator in _blocks(x, seed, Steps(None, len(x))):
+        mean = model.encoder[0](block)[0]
+        layers = [(mean, mean)]
+        if len(model.encoder) > 1:
+            below, _ = model.propose(block, model.noise(draws, len(block), generator))
+            means = [encoder(h)[0] for encoder, h in zip(model.encoder[1:], below, strict=False)]
+            layers += [(mean[0::2].mean(0), mean[1::2].mean(0)) for mean in means]  # draws, batch, latent
+        halves.append(layers)
+    return tuple(
+        _activity(*(torch.cat(half).double() for half in zip(*layer, strict=True)), threshold)
+        for layer in zip(*halves, strict=True)
+    )
+
+
+def _activity(first: Tensor, second: Tensor, threshold: float) -> Activity:
+    a, b = first - first.mean(0), second - second.mean(0)
+    cross = a.T @ b / (len(a) - 1)
+    return Activity((first.mean(0) + second.mean(0)) / 2, (cross + cross.T) / 2, threshold)
+
+
+def _keep_active(activity: tuple[Activity, ...]) -> tuple[Keep, ...] | None:
+    """What holds the inactive units still: the top layer's at their prior mean 0, the others at their mean."""
+    if all(layer.active.all() for layer in activity):
+        return None
+    values = [layer.mean.float() for layer in activity[:-1]] + [torch.zeros_like(activity[-1].mean).float()]
+    return tuple(Keep(layer.active.float(), value) for layer, value in zip(activity, values, strict=True))
+
+
+def _measure(model: Model, x: Tensor, generator: torch.Generator, samples: int, ks: Sequence[int]) -> dict:
+    """All measures of one block of images."""
+    total, squared = torch.full((2, len(x)), -math.inf, device=x.device)
+    log_w_sum, kl_sum = torch.zeros(2, len(x), device=x.device, dtype=torch.float64)
+    running = {k: RunningBound(k) for k in ks}
+    reconstruction = None
+    for sample in _draws(model, x, generator, samples):
+        log_w = sample.log_w
+        total = torch.logaddexp(total, log_w.logsumexp(0))
+        squared = torch.logaddexp(squared, (2 * log_w).logsumexp(0))
+        log_w_sum += log_w.double().sum(0)
+        kl_sum += (sample.log_qh - sample.log_ph).double().sum(0)
+        for bound in running.values():
+            bound.add(log_w)
+        if reconstruction is None:
+            reconstruction = _reconstruction(model, x, sample, generator.initial_seed())
+    log_mean_w = total.double() - math.log(samples)
+    elbo = log_w_sum / samples
+    out = {"nll": -log_mean_w, "elbo": elbo, "reconstruction": reconstruction, "kl_prior": kl_sum / samples}
+    # rounding alone could make the two values of one draw differ
+    out |= {"kl_posterior": (log_mean_w - elbo).clamp_min(0), "ess": (2 * total - squared).exp()}
+    return out | {f"L_{k}": bound.mean() for k, bound in running.items()}
+
+
+def _reconstruction(model: Model, x: Tensor, sample: Sample, seed: int) -> Tensor:
+    """−log p(x|h) of the first draw; with more layers, h₁ comes down through the decoder from h_L."""
+    if not model.decoder:
+        return -sample.log_px[0]
+    generator = torch.Generator(x.device).manual_seed(seed + 1)
+    return -model.log_likelihood(x, model.descend(sample.h[-1][:1], generator))[0]
+
+
+def _log_mean_weight(model, x, generator, samples, keep) -> Tensor:
+    total = torch.full((len(x),), -math.inf, device=x.device)
+    for sample in _draws(model, x, generator, samples, keep):
+        total = torch.logaddexp(total, sample.log_w.logsumexp(0))
+    return total.double() - math.log(samples)
+
+
+class RunningBound:
+    """Mean of L_k over the disjoint groups of k in a stream of log-weights, however the stream is cut."""
+
+    def __init__(self, k: int):
+        self.k, self.sum, self.groups = k, 0.0, 0
+        self.open, self.count = None, 0  # logsumexp and size of the group being filled
+
+    def add(self, log_w: Tensor) -> None:
+        """Take the next draws, log_w [any number, batch]."""
+        if self.count:
+            room = self.k - self.count
+            self._fill(log_w[:room])
+            log_w = log_w[room:]
+        whole = len(log_w) // self.k
+        if whole:
+            groups = log_w[: whole * self.k].view(whole, self.k, -1).logsumexp(1)
+            self._close(groups.double().sum(0), whole)
+        self._fill(log_w[whole * self.k :])
+
+    def _fill(self, log_w: Tensor) -> None:
+        if not len(log_w):
+            return
+        part = log_w.logsumexp(0)
+        self.open = part if self.open is None else torch.logaddexp(self.open, part)
+        self.count += len(log_w)
+        if self.count == self.k:
+            self._close(self.open.double(), 1)
+            self.open, self.count = None, 0
+
+    def _close(self, total: Tensor, groups: int) -> None:
+        self.sum = self.sum + total
+        self.groups += groups
+
+    def mean(self) -> Tensor:
+        """L_k [batch], averaged over the whole groups."""
+        return self.sum / self.groups - math.log(self.k)
+
+
+class Steps:
+    """Counts images towards a progress callback."""
+
+    def __init__(self, progress: Progress | None, total: int):
+        self.progress, self.done, self.total = progress, 0, total
+
+    def advance(self, images: int) -> None:
+        self.done += images
+        if self.progress:
+            self.progress(self.done, self.total)
+
+
+def _blocks(x: Tensor, seed: int, steps: Steps) -> Iterator[tuple[Tensor, torch.Generator]]:
+    """Blocks of images, each with its own generator."""
+    if len(x) == 0:
+        raise ValueError("there is no image to evaluate")
+    for start in range(0, len(x), IMAGES):
+        block = x[start : start + IMAGES]
+        yield block, torch.Generator(x.device).manual_seed(seed * 1_000_003 + start)
+        steps.advance(len(block))
+
+
+def _draws(model, x, generator, samples, keep=None) -> Iterator[Sample]:
+    for start in range(0, samples, DRAWS):
+        noise = model.noise(DRAWS, len(x), generator)  # whole blocks, so that fewer samples are a prefix of more
+        rest = samples - start
+        yield model.sample(x, noise=tuple(eps[:rest] for eps in noise) if rest < DRAWS else noise, keep=keep)

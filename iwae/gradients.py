@@ -1,0 +1,150 @@
+"""Estimators: how a bound becomes a gradient. One backward pass serves them all.
+
+With c = ∂bound/∂log w the gradient of any bound is Σᵢ cᵢ ∇log wᵢ. An estimator keeps cᵢ for the decoder's
+weights θ and chooses dᵢ for the encoder's φ, and whether φ is also reached through the density log q(h|x):
+
+    exact   dᵢ = cᵢ, all of log q
+    stl     dᵢ = cᵢ, only through h                          Roeder, Wu & Duvenaud 2017
+    dreg    dᵢ = cᵢ − ∂²bound/∂(log wᵢ)², only through h      Tucker et al. 2019 (for IWAE: dᵢ = w̃ᵢ²)
+    piwae   dᵢ = the weights of a MIWAE bound, all of log q   Rainforth et al. 2018
+
+The dreg row is Tucker's identity for any smooth bound: the score term E[cᵢ ∇log q(hᵢ)] equals
+E[∂cᵢ/∂hᵢ · ∂hᵢ/∂φ], and ∂cᵢ/∂log wᵢ is the bound's own second derivative.
+
+*Resampled*: all k draws are made without a graph, then m of them, chosen with probabilities c, go backward
+(Burda et al. 2016, section 3: k forward passes, one backward). Unbiased for the estimator it stands for.
+
+The number that is logged is always the bound itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from iwae.bounds import Bound
+from iwae.model import Model, Sample
+
+# w̃ᵢ may underflow to 0 where PIWAE's encoder still weighs draw i: keep it just above, so that dᵢ/cᵢ is finite.
+SMALLEST_WEIGHT = 1e-30
+
+
+class Weights(NamedTuple):
+    """Weights of ∇log wᵢ, each [k, batch]."""
+
+    decoder: Tensor
+    encoder: Tensor
+
+
+def _exact(bound: Bound, log_w: Tensor) -> Weights:
+    weights = bound.weights(log_w)
+    return Weights(weights, weights)
+
+
+def _dreg(bound: Bound, log_w: Tensor) -> Weights:
+    weights = bound.weights(log_w)
+    return Weights(weights, weights - bound.curvature(log_w))
+
+
+def _piwae(bound: Bound, log_w: Tensor, *, k1: int, k2: int) -> Weights:
+    encoder = Bound("miwae", {"k1": k1, "k2": k2})
+    return Weights(bound.weights(log_w).clamp_min(SMALLEST_WEIGHT), encoder.weights(log_w))
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """One row of the table of estimators."""
+
+    title: str
+    weights: Callable[..., Weights]
+    through_density: bool  # φ is also reached through log q(h|x; φ)
+    parameters: tuple[str, ...] = ()
+
+
+GRADIENTS = {
+    "exact": Gradient("exact", _exact, through_density=True),
+    "stl": Gradient("sticking the landing", _exact, through_density=False),
+    "dreg": Gradient("doubly reparameterized", _dreg, through_density=False),
+    "piwae": Gradient("PIWAE", _piwae, through_density=True, parameters=("k1", "k2")),
+}
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A checked combination of bound, number of draws and gradient.
+
+    Raises ValueError, saying why, for an unknown gradient, parameters it does not take, or a combination that
+    is not a gradient of the bound.
+    """
+
+    bound: Bound
+    k: int
+    gradient: str = "exact"
+    parameters: dict[str, int] = field(default_factory=dict)  # of the gradient: k1 and k2 for PIWAE
+    resample: int = 0  # draws that go backward, m; 0 for all k
+
+    def __post_init__(self) -> None:
+        if self.gradient not in GRADIENTS:
+            raise ValueError(f"unknown gradient {self.gradient!r}; there are {', '.join(GRADIENTS)}")
+        if not (isinstance(self.k, int) and self.k >= 1):
+            raise ValueError(f"k must be a whole number of at least 1, not {self.k}")
+        if self.bound.draws not in (None, self.k):
+            raise ValueError(f"{self.bound.title} has k1·k2 = {self.bound.draws} draws, which is not k = {self.k}")
+        if set(self.parameters) != set(GRADIENTS[self.gradient].parameters):
+            takes = " and ".join(GRADIENTS[self.gradient].parameters) or "no parameters"
+            raise ValueError(f"gradient {self.gradient!r} takes {takes}, not {self.parameters or 'none'}")
+        if not 0 <= self.resample < max(self.k, 2):
+            raise ValueError(f"resample must lie between 0 (all draws) and k − 1 = {self.k - 1}, not {self.resample}")
+        if self.gradient == "dreg" and self.bound.curvature(torch.zeros(self.k, 1)) is None:
+            raise ValueError(f"dreg needs a bound with a second derivative, which {self.bound.title} has not")
+        if self.gradient == "stl" and self.bound.name == "median":
+            raise ValueError("stl is not valid for the median; use the exact gradient")
+        if self.gradient == "piwae":
+            if self.bound.name != "iwae":
+                raise ValueError(f"piwae trains the decoder on IWAE, not on {self.bound.title}")
+            if self.resample:
+                raise ValueError("piwae cannot be resampled: draws that IWAE hardly weighs matter to its encoder")
+            Bound("miwae", self.parameters)(torch.zeros(self.k, 1))
+
+    def __call__(self, model: Model, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Sample]:
+        """(loss, bound, sample) for images x [batch, pixels].
+
+        ``loss.backward()`` leaves −∇ of the mean bound in the model's gradients, by this estimator; ``bound``
+        [batch] is the bound itself, detached; ``sample`` the k draws it came from.
+        """
+        noise = model.noise(self.k, len(x), generator)
+        if self.resample:
+            with torch.no_grad():
+                sample = model.sample(x, noise=noise)
+            weights = self.weights(sample.log_w)
+            chosen = torch.multinomial(weights.decoder.T, self.resample, replacement=True, generator=generator).T
+            ratio = (weights.encoder / weights.decoder.clamp_min(SMALLEST_WEIGHT)).gather(0, chosen)
+            weights = Weights(torch.full_like(ratio, 1 / self.resample), ratio / self.resample)
+            noise = tuple(eps.gather(0, chosen.unsqueeze(-1).expand(-1, -1, eps.shape[-1])) for eps in noise)
+            surrogate, _ = self._surrogate(model, x, noise, lambda _: weights)
+        else:
+            surrogate, sample = self._surrogate(model, x, noise, self.weights)
+        bound = self.bound(sample.log_w.detach())
+        return -surrogate.sum() / len(x), bound, sample  # the one change of sign: bounds go up, losses go down
+
+    def weights(self, log_w: Tensor) -> Weights:
+        """c and d of the module's docstring for these log-weights [k, batch]."""
+        return GRADIENTS[self.gradient].weights(self.bound, log_w.detach(), **self.parameters)
+
+    def _surrogate(self, model, x, noise, weigh) -> tuple[Tensor, Sample]:
+        """A function of the weights whose gradient is the estimator's; its value means nothing."""
+        h, log_qh = model.propose(x, noise)
+        if not GRADIENTS[self.gradient].through_density:
+            log_qh = model.log_q_fixed(x, h)
+        seen = tuple(layer.view_as(layer) for layer in h)  # what log p(x, h) sees of h
+        log_px, log_ph = model.log_joint(x, seen)
+        weights = weigh((log_px + log_ph - log_qh).detach())
+        if weights.encoder is not weights.decoder:
+            # log p's gradient arrives at h weighted by c, for the sake of θ; on its way to φ it becomes d
+            ratio = (weights.encoder / weights.decoder.clamp_min(SMALLEST_WEIGHT)).unsqueeze(-1)
+            for layer in seen:
+                layer.register_hook(lambda grad: grad * ratio)
+        surrogate = weights.decoder * (log_px + log_ph) - weights.encoder * log_qh
+        return surrogate, Sample(log_px, log_ph, log_qh, h)

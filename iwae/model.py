@@ -1,0 +1,249 @@
+"""Variational autoencoders with any number L of stochastic layers.
+
+    q(h|x) = q(h₁|x) q(h₂|h₁) … q(h_L|h_L₋₁)          diagonal Gaussians
+    p(x,h) = p(h_L) p(h_L₋₁|h_L) … p(h₁|h₂) p(x|h₁)    standard normal, diagonal Gaussians, Bernoulli pixels
+
+The decoder mirrors the encoder. Axis order is draws, batch, features. Log-densities are in nats per image.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from iwae import bernoulli
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of a model, layer by layer from the pixels upwards. Raises ValueError for sizes that cannot be."""
+
+    hidden: tuple[tuple[int, ...], ...] = ((200, 200),)  # tanh units between one stochastic layer and the next
+    latent: tuple[int, ...] = (50,)  # units of each stochastic layer
+    pixels: int = 784
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(tuple(sizes) for sizes in self.hidden))  # lists, from JSON
+        object.__setattr__(self, "latent", tuple(self.latent))
+        if not self.latent or len(self.hidden) != len(self.latent):
+            raise ValueError(
+                "a model needs at least one stochastic layer, and hidden and latent sizes for each: "
+                f"not hidden {self.hidden} with latent {self.latent}"
+            )
+        sizes = [self.pixels, *self.latent, *(size for layer in self.hidden for size in layer)]
+        if not all(isinstance(size, int) and 0 < size <= 100_000 for size in sizes):
+            raise ValueError(f"every size must be a whole number from 1 to 100,000: {self}")
+        if not all(self.hidden):
+            raise ValueError(f"every stochastic layer needs at least one hidden layer: {self.hidden}")
+
+    @classmethod
+    def parse(cls, text: str) -> "ModelConfig":
+        """A preset's name, or sizes: ``hidden,hidden:latent`` for each layer, joined by ``/``.
+
+        ``200,200:100/100,100:50`` is the preset ``2layer``. Raises ValueError for anything else.
+        """
+        if text in PRESETS:
+            return PRESETS[text]
+        try:
+            layers = [layer.split(":") for layer in text.split("/")]
+            hidden = tuple(tuple(int(size) for size in sizes.split(",")) for sizes, _ in layers)
+            return cls(hidden=hidden, latent=tuple(int(size) for _, size in layers))
+        except ValueError as error:
+            raise ValueError(
+                f"model {text!r} is neither one of {', '.join(PRESETS)} nor sizes like 200,200:100/100,100:50 ({error})"
+            ) from None
+
+    def __str__(self) -> str:
+        for name, preset in PRESETS.items():
+            if self == preset:
+                return name
+        layers = zip(self.hidden, self.latent, strict=True)
+        return "/".join(f"{','.join(map(str, hidden))}:{latent}" for hidden, latent in layers)
+
+
+PRESETS = {
+    "1layer": ModelConfig(),
+    "2layer": ModelConfig(hidden=((200, 200), (100, 100)), latent=(100, 50)),
+    "2d": ModelConfig(latent=(2,)),  # for pictures of the latent plane
+}
+
+
+class Sample(NamedTuple):
+    """k draws from q(h|x) and the three parts of their log-weights, each [k, batch], in nats."""
+
+    log_px: Tensor  # log p(x|h₁)
+    log_ph: Tensor  # log p(h), all layers
+    log_qh: Tensor  # log q(h|x), all layers
+    h: tuple[Tensor, ...]  # h[l]: [k, batch, latent[l]]
+
+    @property
+    def log_w(self) -> Tensor:
+        """log p(x, h) − log q(h|x), [k, batch]."""
+        return self.log_px + self.log_ph - self.log_qh
+
+
+class Keep(NamedTuple):
+    """Units that stay, for one stochastic layer; the others are held at a constant and leave log p and log q."""
+
+    mask: Tensor  # [latent] of 0 and 1
+    value: Tensor  # [latent], what a dropped unit is held at
+
+
+class StochasticLayer(nn.Module):
+    """Tanh layers, then the mean and log standard deviation of a diagonal Gaussian."""
+
+    def __init__(self, inputs: int, hidden: tuple[int, ...], outputs: int):
+        super().__init__()
+        self.hidden = tanh_layers(inputs, hidden)
+        self.mean = nn.Linear(hidden[-1], outputs)
+        self.log_std = nn.Linear(hidden[-1], outputs)
+
+    def forward(self, below: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.hidden(below)
+        return self.mean(features), self.log_std(features)
+
+
+class Model(nn.Module):
+    """A VAE; what makes it an IWAE is the bound it is trained on.
+
+    Weights are Glorot-uniform from ``seed``, biases zero, and the output bias is the logit of ``pixel_mean``
+    clipped to [0.001, 0.999] (Burda et al. 2016), or zero without it. With ``seed=None`` the weights are left as
+    they come, for a caller who is about to replace them.
+    """
+
+    def __init__(self, config: ModelConfig, *, pixel_mean: Tensor | None = None, seed: int | None = 0):
+        super().__init__()
+        self.config = config
+        below = (config.pixels, *config.latent)
+        layers = list(zip(below, config.hidden, config.latent, strict=False))
+        self.encoder = nn.ModuleList(StochasticLayer(*sizes) for sizes in layers)
+        self.decoder = nn.ModuleList(
+            StochasticLayer(top, hidden[::-1], bottom) for bottom, hidden, top in layers[1:]
+        )  # decoder[i] is p(h[i] | h[i+1])
+        self.pixel_hidden = tanh_layers(config.latent[0], config.hidden[0][::-1])
+        self.pixel_logits = nn.Linear(config.hidden[0][0], config.pixels)
+        if seed is not None:
+            self._initialise(pixel_mean, torch.Generator().manual_seed(seed))
+
+    def _initialise(self, pixel_mean: Tensor | None, generator: torch.Generator) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight, generator=generator)
+                nn.init.zeros_(module.bias)
+        if pixel_mean is not None:
+            with torch.no_grad():
+                self.pixel_logits.bias.copy_(pixel_mean.clamp(0.001, 0.999).logit())
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_logits.weight.device
+
+    def noise(self, k: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Standard normal draws for every stochastic layer: [k, batch, latent[l]] each."""
+        like = self.pixel_logits.weight
+        return tuple(
+            torch.randn(k, batch, size, generator=generator, device=like.device, dtype=like.dtype)
+            for size in self.config.latent
+        )
+
+    def sample(
+        self,
+        x: Tensor,
+        k: int = 1,
+        *,
+        generator: torch.Generator | None = None,
+        noise: tuple[Tensor, ...] | None = None,
+        keep: tuple[Keep, ...] | None = None,
+    ) -> Sample:
+        """Draw k times from q(h|x) for images x [batch, pixels], by ``generator`` or from given ``noise``.
+
+        ``keep`` drops units: they are held at a constant and counted neither in log p nor in log q, so that
+        log_w stays an exact importance weight of the smaller model.
+        """
+        if noise is None:
+            noise = self.noise(k, len(x), generator)
+        h, log_qh = self.propose(x, noise, keep)
+        log_px, log_ph = self.log_joint(x, h, keep)
+        return Sample(log_px, log_ph, log_qh, h)
+
+    def propose(
+        self, x: Tensor, noise: tuple[Tensor, ...], keep: tuple[Keep, ...] | None = None
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """h = mean + std·noise, layer by layer, and log q(h|x) [k, batch]."""
+        below, h, log_qh = x, [], 0.0
+        for layer, (encoder, eps) in enumerate(zip(self.encoder, noise, strict=True)):
+            mean, log_std = encoder(below)
+            below = mean + log_std.exp() * eps
+            log_q = -0.5 * (eps.square() + LOG_2PI) - log_std  # k, batch, latent
+            if keep:
+                below = torch.where(keep[layer].mask > 0, below, keep[layer].value)
+                log_q = log_q * keep[layer].mask
+            log_qh = log_qh + log_q.sum(-1)
+            h.append(below)
+        return tuple(h), log_qh
+
+    def log_q_fixed(self, x: Tensor, h: tuple[Tensor, ...]) -> Tensor:
+        """log q(h|x) [k, batch] as a function of h alone: no gradient reaches the encoder's weights from here."""
+        log_qh = 0.0
+        for encoder, below, above in zip(self.encoder, (x, *h), h, strict=False):
+            frozen = {name: weight.detach() for name, weight in encoder.named_parameters()}
+            log_qh = log_qh + log_normal(above, *functional_call(encoder, frozen, (below,))).sum(-1)
+        return log_qh
+
+    def log_joint(
+        self, x: Tensor, h: tuple[Tensor, ...], keep: tuple[Keep, ...] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """log p(x|h₁) and log p(h), each [k, batch]."""
+        terms = [
+            log_normal(below, *decoder(above)) for decoder, below, above in zip(self.decoder, h, h[1:], strict=False)
+        ]
+        terms.append(-0.5 * (h[-1].square() + LOG_2PI))  # the prior of the top layer
+        if keep:
+            terms = [term * layer.mask for term, layer in zip(terms, keep, strict=True)]
+        return self.log_likelihood(x, h[0]), sum(term.sum(-1) for term in terms)
+
+    def log_likelihood(self, x: Tensor, h1: Tensor) -> Tensor:
+        """log p(x|h₁) [k, batch] of images x [batch, pixels] of zeros and ones."""
+        if self.device.type != "cpu":
+            return bernoulli.log_likelihood(x, self.logits(h1))
+        if not torch.is_grad_enabled():
+            hidden = [layer for layer in self.pixel_hidden if isinstance(layer, nn.Linear)]
+            return bernoulli.Streamed([*hidden, self.pixel_logits])(x, h1)
+        output = self.pixel_logits
+        return bernoulli.fused_log_likelihood(x, self.pixel_hidden(h1), output.weight, output.bias)
+
+    def logits(self, h1: Tensor) -> Tensor:
+        """Bernoulli logits of the pixels, [..., pixels]."""
+        return self.pixel_logits(self.pixel_hidden(h1))
+
+    def descend(self, top: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """h₁ from the top layer's h_L: every layer between is drawn, or without a generator set to its mean."""
+        h = top
+        for decoder in reversed(self.decoder):
+            h, log_std = decoder(h)
+            if generator is not None:
+                h = h + log_std.exp() * torch.randn(h.shape, generator=generator, device=h.device, dtype=h.dtype)
+        return h
+
+    def decode(self, h1: Tensor) -> Tensor:
+        """Pixel probabilities E[x|h₁], [..., pixels]."""
+        return self.logits(h1).sigmoid()
+
+
+def tanh_layers(inputs: int, sizes: tuple[int, ...]) -> nn.Sequential:
+    """Linear → tanh for each size."""
+    layers = []
+    for outputs in sizes:
+        layers += [nn.Linear(inputs, outputs), nn.Tanh()]
+        inputs = outputs
+    return nn.Sequential(*layers)
+
+
+def log_normal(value: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """log N(value; mean, std²), element by element."""
+    return -0.5 * (((value - mean) * (-log_std).exp()).square() + LOG_2PI) - log_std

@@ -1,0 +1,127 @@
+"""One image: its posterior under a model, and every bound on it, from one cached draw of q(h|x)."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iwae.evaluation import DRAWS
+from iwae.model import Model
+
+CURVE_ORDERS = 20  # random orders of the draws that an L_k curve is averaged over
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """``samples`` draws from q(h|x) of one image x, on the CPU; nats."""
+
+    x: Tensor  # [pixels] of zeros and ones
+    mean: Tensor  # [latent[0]], of q(h₁|x)
+    std: Tensor  # [latent[0]], of q(h₁|x)
+    h: tuple[Tensor, ...]  # h[l]: [samples, latent[l]]
+    log_px: Tensor  # [samples]
+    log_w: Tensor  # [samples]
+    seed: int
+
+    @property
+    def samples(self) -> int:
+        return len(self.log_w)
+
+    @property
+    def weights(self) -> Tensor:
+        """Normalised importance weights w̃, [samples], summing to 1."""
+        return self.log_w.double().softmax(0)
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size 1/Σw̃², from 1 to ``samples``."""
+        return 1 / self.weights.square().sum().item()
+
+    @property
+    def log_p(self) -> float:
+        """log p̂(x) = L_samples, nats."""
+        return self.log_w.double().logsumexp(0).item() - math.log(self.samples)
+
+    @property
+    def log_p_se(self) -> float:
+        """Standard error of ``log_p`` from the spread of the weights: sd(w)/(mean(w)·√samples), the delta method.
+
+        Too small when q misses a part of the posterior, as any estimate from these draws must be.
+        """
+        return math.sqrt(max(1 / self.ess - 1 / self.samples, 0.0))
+
+    @property
+    def elbo(self) -> float:
+        """Mean of log w, nats."""
+        return self.log_w.double().mean().item()
+
+    def carrying(self, share: float = 0.9) -> int:
+        """How few of the draws carry ``share`` of the weight."""
+        heaviest = self.weights.sort(descending=True).values.cumsum(0)
+        return int((heaviest < share).sum()) + 1
+
+    def resample(self, count: int, seed: int = 0) -> Tensor:
+        """Indices [count] of draws chosen by weight: sampling-importance-resampling from the true posterior."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.multinomial(self.weights, count, replacement=True, generator=generator)
+
+    def curve(self, ks: np.ndarray, seed: int = 0) -> np.ndarray:
+        """L_k of this image for each k of ``ks`` (1 … samples): the mean over disjoint groups of k draws, and over
+        random orders of the draws, each group an unbiased estimate. At k = samples all orders agree.
+        """
+        ks = np.asarray(ks)
+        if ks.min() < 1 or ks.max() > self.samples:
+            raise ValueError(f"k must lie between 1 and the {self.samples} samples, not {ks.min()}…{ks.max()}")
+        shift = self.log_w.max().item()
+        w = np.exp(self.log_w.double().numpy() - shift)
+        random = np.random.default_rng(seed)
+        total = np.zeros(len(ks))
+        for _ in range(CURVE_ORDERS):
+            w = random.permutation(w)
+            for place, k in enumerate(ks):
+                sums = w[: len(w) // k * k].reshape(-1, k).sum(1)
+                total[place] += np.log(np.maximum(sums, np.finfo(float).tiny)).mean()  # e^−700 is 0 in a double
+        return shift + total / CURVE_ORDERS - np.log(ks)
+
+
+@torch.no_grad()
+def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) -> Posterior:
+    """Draw ``samples`` times from q(h|x) of one image x [pixels] of zeros and ones. Repeatable from ``seed``;
+    fewer samples are the first of more. Raises ValueError for another shape or fewer than 1 sample."""
+    if x.shape != (model.config.pixels,):
+        raise ValueError(f"one image has {model.config.pixels} pixels, not the shape {tuple(x.shape)}")
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, not {samples}")
+    x = x.to(model.device).unsqueeze(0)
+    mean, log_std = model.encoder[0](x)
+    generator = torch.Generator(model.device).manual_seed(seed)
+    parts = []
+    for start in range(0, samples, 10 * DRAWS):
+        noise = model.noise(10 * DRAWS, 1, generator)
+        parts.append(model.sample(x, noise=tuple(eps[: samples - start] for eps in noise)))
+    h = tuple(torch.cat(layer)[:, 0].cpu() for layer in zip(*(part.h for part in parts), strict=True))
+    log_px, log_w = (torch.cat([getattr(part, name) for part in parts])[:, 0].cpu() for name in ("log_px", "log_w"))
+    return Posterior(x[0].cpu(), mean[0].cpu(), log_std[0].exp().cpu(), h, log_px, log_w, seed)
+
+
+@dataclass(frozen=True)
+class Reconstructions:
+    """One image as the model sees it, probabilities [pixels] each."""
+
+    from_mean: Tensor  # decoded from the mean of q
+    average: Tensor  # plain average of the decoded draws, E_q[x|h]
+    weighted: Tensor  # their average by weight, which estimates the mean of the true posterior's pictures
+
+
+@torch.no_grad()
+def reconstruct(model: Model, drawn: Posterior) -> Reconstructions:
+    """The three reconstructions of the image behind ``drawn``."""
+    h1, weights = drawn.h[0].to(model.device), drawn.weights.float().to(model.device)
+    average = weighted = torch.zeros(model.config.pixels, device=model.device)
+    for rows, part in zip(h1.split(10 * DRAWS), weights.split(10 * DRAWS), strict=True):
+        pictures = model.decode(rows)
+        average, weighted = average + pictures.sum(0) / len(h1), weighted + part @ pictures
+    from_mean = model.decode(drawn.mean.to(model.device))
+    return Reconstructions(from_mean.cpu(), average.cpu(), weighted.cpu())

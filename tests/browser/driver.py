@@ -1,0 +1,156 @@
+"""Drive a Streamlit app in a real browser: start it, wait for it, and say what went wrong on the page."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Page
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 90
+STOP_SECONDS = 10
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+# Console errors that say nothing about the app: (part of the message, why it is harmless).
+HARMLESS: list[tuple[str, str]] = []
+
+
+def find_chromium() -> str | None:
+    debian = Path("/usr/bin/chromium")
+    return str(debian) if debian.exists() else shutil.which("chromium")
+
+
+class Server:
+    """`streamlit run` of one app file on a free port, with runs, caches and settings of its own in `home`."""
+
+    def __init__(self, app_file: Path, home: Path):
+        self.home = home
+        self.log = home / "server.log"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        own = {"HOME": home, "IWAE_RUNS_DIR": home / "runs", "XDG_CACHE_HOME": home / "cache"}
+        command = [sys.executable, "-m", "streamlit", "run", str(app_file), f"--server.port={port}"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, "--server.headless=true"],
+                cwd=ROOT,
+                env=os.environ | {name: str(path) for name, path in own.items()},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                if urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5).status == 200:
+                    return
+            time.sleep(0.2)
+        raise RuntimeError(f"the server did not start within {START_SECONDS} s:\n{self.log.read_text()}")
+
+    def stop(self) -> None:
+        """End the server and every process that it started: training runs are sessions of their own."""
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            for pid in self.processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sign)
+            deadline = time.monotonic() + STOP_SECONDS
+            while self.processes() and time.monotonic() < deadline:
+                time.sleep(0.1)
+        if left := self.processes():
+            raise RuntimeError(f"processes {left} of {self.url} did not end")
+
+    def processes(self) -> list[int]:
+        """Living processes that carry this server's runs folder in their environment."""
+        self.process.poll()  # collects the server itself once it has ended
+        mark = f"IWAE_RUNS_DIR={self.home / 'runs'}\0".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it ended meanwhile, or belongs to another user
+                if mark in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+        return found
+
+
+def record_problems(page: Page, origin: str) -> None:
+    """From now on, keep console errors, page errors and requests to other hosts for `assert_clean`."""
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(f"page error: {error}"))
+    page.on("crash", lambda _: page.problems.append("the page crashed"))
+
+    def console(message) -> None:
+        if message.type == "error" and not any(part in message.text for part, _ in HARMLESS):
+            page.problems.append(f"console error: {message.text} ({message.location.get('url')})")
+
+    def request(request) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme in ("http", "https", "ws", "wss") and parts.netloc != urlsplit(origin).netloc:
+            page.problems.append(f"request to another host: {request.url}")
+
+    page.on("console", console)
+    page.on("request", request)
+
+
+def settled(page: Page, seconds: float = 60) -> None:
+    """Wait until the app has been idle for 0.3 s: connected, no script running, nothing on the page stale."""
+    page.wait_for_function(
+        """() => {
+            const app = document.querySelector('[data-testid="stApp"]');
+            const idle = app?.dataset.testConnectionState === "CONNECTED"
+                && app.dataset.testScriptState === "notRunning"
+                && !document.querySelector('[data-stale="true"], [data-testid="stSkeleton"]');
+            if (!idle) window.idleSince = undefined;
+            else window.idleSince ??= performance.now();
+            return idle && performance.now() - window.idleSince > 300;
+        }""",
+        timeout=1000 * seconds,
+        polling=50,
+    )
+    page.evaluate("window.idleSince = undefined")
+
+
+def assert_clean(page: Page) -> None:
+    """No exception on the page, no error in the console, no request to another host."""
+    shown = page.locator('[data-testid="stException"]').all_inner_texts()
+    assert not shown, f"exceptions on the page: {shown}"
+    assert not page.problems, "\n".join(page.problems)
+
+
+def screenshot(page: Page, name: str) -> None:
+    """The whole page as `name`.png in $IWAE_SCREENSHOTS; nothing where that is not set."""
+    if folder := os.environ.get("IWAE_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        window = page.viewport_size
+        # Streamlit scrolls inside the window, so the window has to be as high as the page.
+        height = page.get_by_test_id("stMain").evaluate("main => main.scrollHeight")
+        page.set_viewport_size(window | {"height": max(height, window["height"])})
+        settled(page)
+        page.screenshot(path=Path(folder) / f"{name}.png")
+        page.set_viewport_size(window)

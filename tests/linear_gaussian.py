@@ -1,0 +1,55 @@
+"""A model whose every quantity is known in closed form, in the shape of ``iwae.model.Model``.
+
+    h ~ N(0, I),  x|h ~ N(W h, s² I),  so  log p(x) = log N(x; 0, W Wᵀ + s² I)  and the posterior is Gaussian.
+
+q(h|x) = N(a·m(x) + b, diag) with m(x) the true posterior mean; at a = 1, b = 0 and the true covariance (W with
+orthogonal columns makes it diagonal) q is the posterior and every log-weight equals log p(x).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from iwae.model import Sample, log_normal
+
+
+class LinearGaussian(nn.Module):
+    def __init__(self, pixels: int = 6, latent: int = 3, noise: float = 0.7, seed: int = 0):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        basis = torch.linalg.qr(torch.randn(pixels, latent, generator=generator, dtype=torch.float64))[0]
+        self.weight = nn.Parameter(basis * torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64)[:latent])
+        self.noise_std, self.latent = noise, latent
+        precision = 1 + self.weight.detach().square().sum(0) / noise**2
+        self.gain = nn.Parameter(self.weight.detach().T / (precision[:, None] * noise**2))
+        self.shift = nn.Parameter(torch.zeros(latent, dtype=torch.float64))
+        self.log_std = nn.Parameter(-0.5 * precision.log())
+        self.encoder_names = ("gain", "shift", "log_std")
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x @ self.gain.T + self.shift, self.log_std.expand(len(x), -1)
+
+    def noise(self, k: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        return (torch.randn(k, batch, self.latent, generator=generator, dtype=torch.float64),)
+
+    def propose(self, x, noise, keep=None):
+        mean, log_std = self.encode(x)
+        h = mean + log_std.exp() * noise[0]
+        return (h,), log_normal(h, mean, log_std).sum(-1)
+
+    def log_q_fixed(self, x, h):
+        mean, log_std = self.encode(x)
+        return log_normal(h[0], mean.detach(), log_std.detach()).sum(-1)
+
+    def log_joint(self, x, h, keep=None):
+        log_px = log_normal(x, h[0] @ self.weight.T, torch.full_like(x, self.noise_std).log()).sum(-1)
+        zero = torch.zeros_like(h[0])
+        return log_px, log_normal(h[0], zero, zero).sum(-1)
+
+    def sample(self, x, k=1, *, generator=None, noise=None, keep=None):
+        h, log_qh = self.propose(x, noise or self.noise(k, len(x), generator))
+        return Sample(*self.log_joint(x, h), log_qh, h)
+
+    def log_p(self, x: Tensor) -> Tensor:
+        """The true log p(x), [batch]."""
+        covariance = self.weight @ self.weight.T + self.noise_std**2 * torch.eye(len(self.weight), dtype=x.dtype)
+        return torch.distributions.MultivariateNormal(torch.zeros_like(x[0]), covariance).log_prob(x)

@@ -1,0 +1,192 @@
+"""Models: densities against torch.distributions, exact log-weights, quadrature, and the fast paths."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Bernoulli, Normal
+
+from iwae import bernoulli
+from iwae.evaluation import evaluate
+from iwae.model import PRESETS, Keep, Model, ModelConfig
+from tests.linear_gaussian import LinearGaussian
+
+THREE = ModelConfig(hidden=((8, 7), (6,), (5,)), latent=(4, 3, 2), pixels=16)
+
+
+def binary(*shape: int, seed: int = 0, **options) -> torch.Tensor:
+    return torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(seed)).to(options.get("dtype"))
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_published_architectures():
+    """Sizes of PUBLISHED architectures: 1 layer and 2 layers of Burda et al. 2016."""
+    shapes = {name: tuple(w.shape) for name, w in Model(PRESETS["2layer"]).named_parameters() if w.ndim == 2}
+    assert shapes == {
+        "encoder.0.hidden.0.weight": (200, 784),
+        "encoder.0.hidden.2.weight": (200, 200),
+        "encoder.0.mean.weight": (100, 200),
+        "encoder.0.log_std.weight": (100, 200),
+        "encoder.1.hidden.0.weight": (100, 100),
+        "encoder.1.hidden.2.weight": (100, 100),
+        "encoder.1.mean.weight": (50, 100),
+        "encoder.1.log_std.weight": (50, 100),
+        "decoder.0.hidden.0.weight": (100, 50),
+        "decoder.0.hidden.2.weight": (100, 100),
+        "decoder.0.mean.weight": (100, 100),
+        "decoder.0.log_std.weight": (100, 100),
+        "pixel_hidden.0.weight": (200, 100),
+        "pixel_hidden.2.weight": (200, 200),
+        "pixel_logits.weight": (784, 200),
+    }
+    assert Model(PRESETS["1layer"]).encoder[0].mean.out_features == 50
+    assert Model(PRESETS["2d"]).encoder[0].mean.out_features == 2
+
+
+def test_initialisation():
+    mean = torch.linspace(0, 1, 784)
+    model = Model(ModelConfig(), pixel_mean=mean, seed=3)
+    torch.testing.assert_close(model.pixel_logits.bias.detach().sigmoid(), mean.clamp(0.001, 0.999))
+    limit = math.sqrt(6 / (784 + 200))  # Glorot & Bengio 2010, eq. 16
+    weight = model.encoder[0].hidden[0].weight.detach()
+    assert weight.abs().max() <= limit
+    assert weight.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.01)  # 156,800 uniform numbers
+    assert not model.encoder[0].mean.bias.any()
+    again = Model(ModelConfig(), pixel_mean=mean, seed=3)
+    assert all((a == b).all() for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("config", [ModelConfig((((8, 7)),), (4,), 16), THREE], ids=["one layer", "three layers"])
+def test_log_weights_are_the_densities(config):
+    """log w = Σ log p(hᵢ₋₁|hᵢ) + log p(h_L) − Σ log q(hᵢ|hᵢ₋₁), by torch.distributions."""
+    model, x = Model(config).double(), binary(5, 16, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in model.parameters():  # away from zero biases
+            parameter.add_(torch.randn(parameter.shape, generator=generator(1)) * 0.3)
+        sample = model.sample(x, 6, generator=generator())
+        below, log_qh = x, 0
+        for encoder, h in zip(model.encoder, sample.h, strict=True):
+            mean, log_std = encoder(below)
+            log_qh, below = log_qh + Normal(mean, log_std.exp()).log_prob(h).sum(-1), h
+        log_ph = Normal(0.0, 1.0).log_prob(sample.h[-1]).sum(-1)
+        for decoder, h, above in zip(model.decoder, sample.h, sample.h[1:], strict=False):
+            mean, log_std = decoder(above)
+            log_ph = log_ph + Normal(mean, log_std.exp()).log_prob(h).sum(-1)
+        log_px = Bernoulli(logits=model.logits(sample.h[0])).log_prob(x).sum(-1)
+    torch.testing.assert_close(sample.log_qh, log_qh)
+    torch.testing.assert_close(sample.log_ph, log_ph)
+    torch.testing.assert_close(sample.log_px, log_px)
+    torch.testing.assert_close(sample.log_w, log_px + log_ph - log_qh)
+    torch.testing.assert_close(model.log_q_fixed(x, sample.h), log_qh)
+
+
+def test_the_exact_posterior_has_constant_weights():
+    """Where q is the posterior, every log-weight is log p(x), with no variance at all."""
+    model = LinearGaussian()
+    x = torch.randn(4, 6, generator=generator(), dtype=torch.float64)
+    log_w = model.sample(x, 50, generator=generator()).log_w
+    torch.testing.assert_close(log_w, model.log_p(x).expand(50, 4))
+
+
+def test_nll_against_quadrature():
+    """One latent unit: log p(x) by Gauss–Hermite quadrature with 200 nodes against L_20000, within 4 s.e.
+
+    20 images; the error of one L_k is sd(w)/(mean(w)√k); seed 0, false alarm 20 × 6e-5.
+    """
+    model, x = Model(ModelConfig(((20,),), (1,), 30), seed=5).double(), binary(20, 30, dtype=torch.float64)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(200)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator(2)) * 0.4)
+        model.encoder[0].mean.weight.mul_(0.2)  # a q near the prior misses no part of the posterior
+        model.encoder[0].log_std.weight.mul_(0.2)
+        h = torch.from_numpy(nodes)[:, None, None]  # node, 1, latent
+        log_px = bernoulli.log_likelihood(x, model.logits(h))  # node, batch
+        exact = (log_px + torch.from_numpy(weights / math.sqrt(2 * math.pi)).log()[:, None]).logsumexp(0)
+        metrics = evaluate(model, x, samples=20_000, prune=False)
+    error = (1 / metrics.ess - 1 / 20_000).sqrt()
+    assert ((-metrics.nll - exact).abs() < 4 * error).all()
+    assert error.max() < 0.05
+
+
+@pytest.mark.parametrize("scale", [1.0, 300.0], ids=["ordinary", "saturated"])
+@pytest.mark.parametrize("pixels", [784, 30], ids=["grouped", "not a multiple of the group"])
+def test_fast_likelihood_equals_the_plain_formula(scale, pixels):
+    """Value and gradient of both fast paths, to float32 accuracy: 1e-5 of the sum of |terms|."""
+    x = binary(7, pixels, dtype=torch.float32)
+    model = Model(ModelConfig(((20, 20),), (5,), pixels), seed=1)
+    with torch.no_grad():
+        model.pixel_logits.weight.mul_(scale)
+    h = torch.randn(9, 7, 5, generator=generator(), requires_grad=True)
+    hidden = model.pixel_hidden(h)
+    weight, bias = model.pixel_logits.weight, model.pixel_logits.bias
+    plain = bernoulli.log_likelihood(x, model.logits(h))
+    fast = bernoulli.fused_log_likelihood(x, hidden, weight, bias)
+    tolerance = {"atol": 1e-5 * plain.abs().max().item(), "rtol": 1e-5}
+    torch.testing.assert_close(fast, plain, **tolerance)
+    with torch.no_grad():
+        torch.testing.assert_close(model.log_likelihood(x, h), plain, **tolerance)
+    chosen = torch.randn(plain.shape, generator=generator(1))
+    for a, b in zip(
+        torch.autograd.grad((fast * chosen).sum(), (h, weight, bias)),
+        torch.autograd.grad((plain * chosen).sum(), (h, weight, bias)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, atol=1e-5 * b.abs().max().item(), rtol=1e-4)
+
+
+def test_fused_gradcheck():
+    x = binary(3, 16, dtype=torch.float64)
+    tensors = [torch.randn(s, generator=generator(1), dtype=torch.float64) for s in ((2, 3, 4), (16, 4), (16,))]
+    assert torch.autograd.gradcheck(
+        lambda *args: bernoulli.fused_log_likelihood(x, *args), [t.requires_grad_() for t in tensors]
+    )
+
+
+def test_streaming_does_not_change_the_answer(monkeypatch):
+    model, x = Model(ModelConfig()), binary(30, 784, dtype=torch.float32)
+    h = torch.randn(40, 30, 50, generator=generator())
+    with torch.no_grad():
+        whole = model.log_likelihood(x, h)
+        monkeypatch.setattr(bernoulli.Streamed, "ROWS", 64)
+        torch.testing.assert_close(model.log_likelihood(x, h), whole, rtol=1e-6, atol=1e-3)
+
+
+def test_dropped_units_leave_both_densities():
+    """With a unit dropped, the model is the smaller one: same log-weights as a model built without it."""
+    big = Model(ModelConfig(((8,),), (4,), 16)).double()
+    small = Model(ModelConfig(((8,),), (3,), 16), seed=None).double()
+    with torch.no_grad():
+        state = big.state_dict()
+        for name in ("encoder.0.mean", "encoder.0.log_std"):
+            state[f"{name}.weight"], state[f"{name}.bias"] = state[f"{name}.weight"][:3], state[f"{name}.bias"][:3]
+        state["pixel_hidden.0.weight"] = state["pixel_hidden.0.weight"][:, :3]  # the unit is held at zero
+        small.load_state_dict(state)
+        x, noise = binary(5, 16, dtype=torch.float64), big.noise(6, 5, generator())
+        keep = (Keep(torch.tensor([1.0, 1, 1, 0]).double(), torch.zeros(4).double()),)
+        dropped = big.sample(x, noise=noise, keep=keep)
+        torch.testing.assert_close(dropped.log_w, small.sample(x, noise=(noise[0][..., :3],)).log_w)
+        assert not dropped.h[0][..., 3].any()
+
+
+@pytest.mark.parametrize(
+    ("text", "config"),
+    [
+        ("2layer", PRESETS["2layer"]),
+        ("200,200:100/100,100:50", PRESETS["2layer"]),
+        ("30:7", ModelConfig(((30,),), (7,))),
+    ],
+)
+def test_model_names(text, config):
+    assert ModelConfig.parse(text) == config
+    assert ModelConfig.parse(str(config)) == config
+
+
+@pytest.mark.parametrize("text", ["3layer", "200", "200:50/", "0:5", "200:-1", "a,b:c", "200000:5", ""])
+def test_bad_model_names_say_what_is_allowed(text):
+    with pytest.raises(ValueError, match="1layer, 2layer, 2d nor sizes like"):
+        ModelConfig.parse(text)
