@@ -41,7 +41,9 @@ class Surface {
     on(this.canvas, "blur", () => this.endStroke());
     on(root.querySelector(".undo"), "click", () => this.undo());
     on(root.querySelector(".clear"), "click", () => this.clear());
-    // Whatever the user turns to next, a page link say, must find the drawing already sent.
+    // Whatever the user turns to next, a page link say, must find the drawing already sent: Streamlit may
+    // lose one of two messages that arrive at the same moment.
+    on(this.canvas, "pointerleave", (event) => event.pointerType === "mouse" && this.flush());
     on(document, "pointerdown", (event) => event.composedPath().includes(root) || this.flush());
     this.resized = new ResizeObserver(() => this.render());
     this.resized.observe(this.canvas);

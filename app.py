@@ -1,0 +1,30 @@
+"""Home: the default pair of models at work on one digit."""
+
+import streamlit as st
+
+from pages.shared import cached, pictures
+from pages.shared.sidebar import sidebar
+
+view = sidebar("Home")
+
+st.title("Latent-space explorer", anchor=False)
+st.write(
+    "A variational autoencoder (VAE) learns to describe each image by a few numbers, its latent code, and does so with "
+    "an uncertainty: a whole distribution of codes, q(h|x). An importance weighted autoencoder (IWAE) is the same "
+    "network trained on a tighter bound, which lets q be wrong as long as some of its samples are good. Here both meet "
+    "the same digit: see what each one thinks it could be."
+)
+
+x = cached.test_images(view.dataset)[st.session_state.get("image", 0)]
+for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
+    with column:
+        pictures.heading(name, entry)
+        drawn, seen = cached.posterior(entry, view.device, x, samples=1000, seed=0)
+        pictures.reconstructions(x.numpy(), seen)
+        st.markdown("**Samples from its posterior**, heaviest first, with their share of the importance weight")
+        pictures.samples_grid(cached.model(entry, view.device), drawn, count=10, heaviest=False)
+        pictures.numbers(drawn)
+
+st.divider()
+st.page_link("pages/1_Posterior.py", label="Try a digit of your own: upload, draw or pick one", icon=":material/draw:")
+st.caption("Or train a small model in the sidebar, and choose it as A or B.")

@@ -1,0 +1,64 @@
+"""One digit under two models: samples of its posterior, reconstructions, weights and bounds."""
+
+import numpy as np
+import streamlit as st
+
+from iwae.figures import Line, bound_curves
+from pages.shared import cached, pictures
+from pages.shared.choose import choose_digit
+from pages.shared.sidebar import sidebar
+
+view = sidebar("Posterior")
+st.title("The posterior of one digit", anchor=False)
+st.write("Give both models the same digit, and see which digits they think it could have come from.")
+
+digit = choose_digit(view.dataset)
+if digit is None:
+    st.stop()
+
+with st.expander("What the models see, step by step", expanded=True):
+    captions, images = zip(*digit.stages, strict=True)
+    pictures.strip(images, captions, captions, width=112)
+    if digit.note:
+        st.warning(digit.note)
+
+with st.expander("Sampling", icon=":material/tune:"):
+    one, two, three, four = st.columns(4)
+    samples = one.number_input("Samples per model", 100, 50_000, 5000, 100, key="samples", bind="query-params")
+    seed = two.number_input("Seed", 0, 10**6, 0, key="seed", bind="query-params")
+    count = three.number_input("Digits shown", 1, 60, 20, key="shown", bind="query-params")
+    which = four.selectbox("Which", ["a random handful", "the heaviest"], key="which", bind="query-params")
+
+lines = []
+for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
+    with column:
+        pictures.heading(name, entry)
+        drawn, seen = cached.posterior(entry, view.device, digit.x, samples, seed)
+        pictures.numbers(drawn)
+        st.markdown(
+            "**Reconstructions**",
+            help="From the mean of q; the plain average of all decoded draws; and their "
+            "average by importance weight, which estimates the mean picture of the true posterior.",
+        )
+        pictures.reconstructions(digit.x.numpy(), seen)
+        st.markdown(
+            f"**Samples from q(h|x)**: {which}, ordered by weight",
+            help="Each is a draw from q decoded to "
+            "pixel probabilities. Below it: its importance weight as a share of that of all draws.",
+        )
+        pictures.samples_grid(cached.model(entry, view.device), drawn, count, heaviest=which == "the heaviest")
+        ks = np.unique(np.geomspace(1, samples, 60).round().astype(int))
+        dashed = name == "B" and view.a.kind == view.b.kind
+        lines.append(Line(f"{name} · {entry.short}", entry.kind, ks, drawn.curve(ks), dashed))
+
+st.subheader("How the bound grows with the number of samples", anchor=False)
+st.write(
+    "L_1 is the ELBO; with more samples the bound climbs towards log p(x). The gap that is left at k = 1 is the "
+    "divergence of q from the true posterior, so a curve that still climbs is one whose q misses much."
+)
+st.plotly_chart(bound_curves(lines), width="stretch", key="curve")
+with st.expander("The formula"):
+    st.latex(
+        r"L_k = \mathbb{E}_{h_1,\dots,h_k \sim q(h|x)}\left[\log \frac{1}{k}\sum_{i=1}^k w_i\right],"
+        r"\qquad w_i = \frac{p(x, h_i)}{q(h_i|x)}"
+    )

@@ -1,0 +1,85 @@
+"""Choose a digit: pick one of the test set, upload a picture, or draw."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+import torch
+from torch import Tensor
+
+from iwae import datasets, digits
+from pages.shared import cached
+from pages.shared.canvas import clear_digit, draw_digit
+
+POLARITY = {"decide for me": None, "dark ink on light": True, "light ink on dark": False}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One digit, as the models see it, and how it came to be."""
+
+    x: Tensor  # [784] of zeros and ones
+    stages: tuple[tuple[str, np.ndarray], ...]  # caption and picture of each step towards x
+    note: str | None = None
+
+
+def choose_digit(dataset: str) -> Chosen | None:
+    """Three equal ways to a digit; None, with advice on the page, while there is none."""
+    ways = {"Pick": _pick, "Upload": _upload, "Draw": _draw}
+    way = st.segmented_control("The digit", list(ways), default="Pick", required=True, key="digit", bind="query-params")
+    try:
+        return ways[way](dataset)
+    except digits.PictureError as error:
+        st.error(str(error))
+        return None
+
+
+def _pick(dataset: str) -> Chosen:
+    data, x = cached.dataset(dataset), cached.test_images(dataset)
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    index = left.number_input(
+        f"Test image of {data.title}, 0 to {len(x) - 1:,}", 0, len(x) - 1, key="image", bind="query-params"
+    )
+    right.button("Another", icon=":material/casino:", width="stretch", on_click=_another, args=(len(x),))
+    label = data.test.labels
+    kind = f"label {data.label_names[int(label[index])]}" if label is not None else "test image"
+    grey = data.test.images[index].float() / 255
+    return Chosen(x[index], ((kind, grey.numpy()), ("binarized", x[index].numpy())))
+
+
+def _another(count: int) -> None:
+    st.session_state["image"] = int(np.random.default_rng().integers(count))
+
+
+def _upload(dataset: str) -> Chosen | None:
+    file = st.file_uploader(
+        "A picture of one handwritten digit", ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"]
+    )
+    polarity = st.segmented_control(
+        "Ink", list(POLARITY), default="decide for me", required=True, key="ink", persist_state="session"
+    )
+    if file is not None:  # kept, because the widget forgets its file when the page is left
+        st.session_state["upload"] = file.name, file.getvalue()
+    if "upload" not in st.session_state:
+        st.info("PNG, JPEG, WebP, BMP, GIF or TIFF, up to 10 MB: a photo will do, dark on light or light on dark.")
+        return None
+    name, content = st.session_state["upload"]
+    digits.read_picture(content, name=name)
+    return _prepared(digits.prepare(content, invert=POLARITY[polarity]))
+
+
+def _draw(dataset: str) -> Chosen | None:
+    pixels = draw_digit("canvas")
+    if pixels is None:
+        st.info("Draw one digit with the mouse, a pen or a finger.")
+        return None
+    st.button("Clear the paper", on_click=clear_digit, args=("canvas",))
+    return _prepared(digits.from_canvas(pixels))
+
+
+def _prepared(digit: digits.Digit) -> Chosen:
+    """The grey digit binarized as the models' training data were: one Bernoulli draw of its pixels."""
+    grey = torch.from_numpy((255 * digit.image).round().astype(np.uint8)).reshape(-1)
+    x = datasets.binarize(grey, torch.Generator().manual_seed(0))
+    stages = [(stage.caption, stage.image) for stage in digit.stages]
+    return Chosen(x, (*stages, ("binarized", x.numpy())), digit.note)

@@ -1,0 +1,81 @@
+"""Rows of small pictures with a caption under each, and a model's view of one digit."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import streamlit as st
+import torch
+
+from iwae.catalog import Entry
+from iwae.figures import tile
+from iwae.model import Model
+from iwae.posterior import Posterior, Reconstructions
+
+WIDTH = 84  # CSS pixels of a tile: three times the digit's own
+
+
+def strip(images: Sequence[np.ndarray], captions: Sequence[str], alts: Sequence[str], width: int = WIDTH) -> None:
+    """A row of 28×28 pictures in [0, 1], wrapped where there is no room."""
+    st.image([tile(image) for image in images], caption=list(captions), alt=list(alts), width=width)
+
+
+def heading(name: str, entry: Entry) -> None:
+    """``A · VAE k = 1`` in the colour of its kind, and where it comes from."""
+    colour = "orange" if entry.kind == "vae" else "blue"
+    st.subheader(f":{colour}[{name} · {entry.short}]", anchor=False)
+    st.caption(f"{entry.card.model}, trained on {entry.config.dataset} · {entry.nll}")
+
+
+def samples_grid(model: Model, drawn: Posterior, count: int, heaviest: bool) -> None:
+    """Decoded draws from q ordered by weight, the weight under each."""
+    weights = drawn.weights
+    order = weights.argsort(descending=True)
+    if not heaviest:
+        order = order[order < count]  # the first draws, which are as good a handful as any
+    chosen = order[:count]
+    with torch.no_grad():
+        pictures = model.decode(drawn.h[0][chosen].to(model.device)).cpu()
+    captions = [percent(weight) for weight in weights[chosen].tolist()]
+    strip(pictures, captions, [f"decoded draw with {caption} of the weight" for caption in captions])
+
+
+def percent(weight: float) -> str:
+    """``12%``, ``0.3%``, ``<0.1%``."""
+    if weight < 0.001:
+        return "<0.1%"
+    return f"{weight:.0%}" if weight >= 0.1 else f"{weight:.1%}"
+
+
+def numbers(drawn: Posterior) -> None:
+    """log p̂(x) and the effective sample size, in figures and in words."""
+    left, right = st.columns(2)
+    left.metric(
+        "log p̂(x), nats",
+        f"{drawn.log_p:.2f} ± {drawn.log_p_se:.2f}",
+        help="Logarithm of the mean importance weight, L_k at the largest k, and its standard error from the spread of "
+        "the weights. It is too sure of itself where q misses a part of the posterior.",
+    )
+    right.metric(
+        "effective samples",
+        f"{drawn.ess:,.1f} of {drawn.samples:,}",
+        help="(Σw)²/Σw²: how many equally weighted draws from the true posterior these draws are worth.",
+    )
+    count = drawn.carrying(0.9)
+    draws = "draw carries" if count == 1 else "draws carry"
+    st.write(f"**{count:,} of {drawn.samples:,}** {draws} 90% of the weight: {_reading(drawn)}")
+
+
+def _reading(drawn: Posterior) -> str:
+    share = drawn.ess / drawn.samples
+    if share > 0.3:
+        return "q is close to the true posterior."
+    if share > 0.02:
+        return "q covers the posterior loosely."
+    return "q and the true posterior differ much; a few lucky draws decide."
+
+
+def reconstructions(x: np.ndarray, pictures: Reconstructions) -> None:
+    """Input and the three reconstructions in one row."""
+    names = ["input", "from the mean", "plain average", "weighted"]
+    images = [x, pictures.from_mean, pictures.average, pictures.weighted]
+    strip(images, names, [f"reconstruction: {name}" for name in names])

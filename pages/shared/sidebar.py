@@ -1,0 +1,113 @@
+"""The sidebar of every page: the pair of models, the data set, the device, and a small training run of one's own."""
+
+from dataclasses import dataclass
+
+import streamlit as st
+import torch
+
+from iwae import catalog, datasets
+from iwae.catalog import Entry
+from pages.shared.training import training_panel
+
+# Streamlit's own list would call the home page "app" (.streamlit/config.toml hides it)
+PAGES = (("app.py", "Home", "home"), ("pages/1_Posterior.py", "Posterior", "blur_on"))
+
+
+@dataclass(frozen=True)
+class View:
+    """What the sidebar holds for all pages."""
+
+    a: Entry
+    b: Entry
+    dataset: str
+    device: str
+
+    @property
+    def pair(self) -> tuple[tuple[str, Entry], ...]:
+        """The two models with the names they go by."""
+        return ("A", self.a), ("B", self.b)
+
+
+def sidebar(title: str) -> View:
+    """Set the page up and draw the sidebar; ends the page with advice when there is no model at all."""
+    st.set_page_config(f"{title} · IWAE explorer", ":material/scatter_plot:", layout="wide")
+    found, refused = catalog.entries()
+    with st.sidebar:
+        for file, label, icon in PAGES:
+            st.page_link(file, label=label, icon=f":material/{icon}:")
+        st.divider()
+        pair = _pick_models(found)
+        dataset = _pick_dataset(pair)
+        device = _pick_device()
+        if refused:
+            with st.expander(f"{len(refused)} files could not be used"):
+                for reason in refused.values():
+                    st.text(reason)
+        training_panel()
+    if pair is None:
+        st.info("There is no model yet. Train a small one in the sidebar; it takes under a minute.")
+        st.stop()
+    return View(*pair, dataset, device)
+
+
+def _pick_models(found: dict[str, Entry]) -> tuple[Entry, Entry] | None:
+    if not found:
+        return None
+    keys, chosen = list(found), []
+    slot, wanted = st.session_state.pop("pick", (None, None))  # by a button that came after the pickers
+    if wanted in found:
+        st.session_state[slot] = wanted
+    for name, default in zip("AB", catalog.default_pair(found), strict=True):
+        slot = name.lower()
+        if st.session_state.get(slot) not in found:  # a new session, or a model that is gone
+            asked = st.query_params.get(slot)
+            st.session_state[slot] = asked if asked in found else default
+        key = st.selectbox(
+            f"Model {name}",
+            keys,
+            format_func=lambda key: found[key].label,
+            key=slot,
+            persist_state="session",
+            help="Shipped models and your own finished or stopped runs. NLL: −log p̂(x) on test images, in nats per "
+            "image ± standard error; lower is better.",
+        )
+        if key == default:
+            st.query_params.pop(slot, None)
+        else:
+            st.query_params[slot] = key  # by hand: a bound selectbox would put the label into the address
+        chosen.append(found[key])
+    return chosen[0], chosen[1]
+
+
+def _pick_dataset(pair: tuple[Entry, Entry] | None) -> str:
+    here = [name for name in datasets.NAMES if datasets.available(name)]
+    trained_on = pair[0].config.dataset if pair else here[0]
+    name = st.selectbox(
+        "Data set",
+        here,
+        index=here.index(trained_on) if trained_on in here else 0,
+        key="data",
+        bind="query-params",
+        help="Where example digits come from. Others: `python -m iwae data download mnist`.",
+    )
+    if trained_on not in here and st.button(f"Download {trained_on}", help="Once; kept on this machine."):
+        _download(trained_on)
+    return name
+
+
+def _download(name: str) -> None:
+    try:
+        with st.spinner(f"Downloading {name} …"):
+            datasets.load(name, progress=False)
+    except datasets.DataError as error:
+        st.error(str(error))
+    else:
+        st.rerun()
+
+
+def _pick_device() -> str:
+    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
+    if len(devices) == 1:
+        st.caption("Device: CPU")
+        return devices[0]
+    return st.selectbox("Device", devices, index=1, key="device", bind="query-params")

@@ -1,0 +1,134 @@
+"""Train a small model from the sidebar: a form, and a panel that follows the runs."""
+
+import streamlit as st
+
+from iwae import datasets, runs
+from iwae.bounds import OBJECTIVES
+from iwae.figures import Line, training_curve
+from iwae.runs import Run, RunError
+from iwae.training import TrainConfig
+
+DEFAULTS = {"p": 2.0, "alpha": 0.5, "beta": 0.25, "k1": 5, "k2": 4}
+LABELS = {"p": "Exponent p", "alpha": "α", "beta": "β, the share of VAE", "k1": "k₁, in a group", "k2": "k₂ groups"}
+
+
+def training_panel() -> None:
+    """The form and the runs, for the sidebar."""
+    with st.expander("Train a small model", icon=":material/model_training:"):
+        _form()
+    _progress()
+
+
+def _form() -> None:
+    here = [name for name in datasets.NAMES if datasets.available(name)]
+    dataset = st.selectbox("Training data", here, key="train.dataset")
+    names = list(OBJECTIVES)
+    objective = st.selectbox(
+        "Objective", names, names.index("iwae"), format_func=lambda name: OBJECTIVES[name].title, key="train.objective"
+    )
+    parameters = {
+        name: st.number_input(LABELS[name], value=DEFAULTS[name], key=f"train.{name}")
+        for name in OBJECTIVES[objective].parameters
+    }
+    if objective == "miwae":
+        k = parameters["k1"] * parameters["k2"]
+        st.caption(f"k = k₁·k₂ = {k} samples per image")
+    else:
+        usual = 1 if objective == "vae" else 20
+        k = st.number_input("Samples per image k", 1, 5000, usual, key=f"train.k.{objective}")
+    model = st.selectbox("Layers", ["1layer", "2layer", "2d"], format_func=_LAYERS.get, key="train.model")
+    length = st.segmented_control("Length in", ["passes", "minutes"], default="passes", required=True, key="train.unit")
+    if length == "passes":
+        budget = {"passes": st.number_input("Passes over the data", 1, 10_000, 30, key="train.passes")}
+    else:
+        minutes = st.number_input("Minutes", 0.1, 600.0, 1.0, key="train.minutes")
+        budget = {"minutes": minutes, "passes": 10_000, "schedule": "constant"}
+    rate = st.number_input("Learning rate", 1e-6, 1.0, 2e-3, format="%.4f", key="train.rate")
+    seed = st.number_input("Seed", 0, 10**6, 0, key="train.seed")
+    if st.button("Start training", type="primary", icon=":material/play_arrow:", width="stretch"):
+        cheap = {"gradient": "dreg", "resample": 1} if objective == "iwae" and k > 1 else {}
+        settings = parameters | budget | cheap
+        try:
+            config = TrainConfig(dataset, model, objective, k, learning_rate=rate, batch_size=50, seed=seed, **settings)
+            runs.start(config)
+        except (ValueError, OSError) as error:
+            st.error(str(error))
+        else:
+            st.rerun()
+
+
+_LAYERS = {"1layer": "1 layer (50 units)", "2layer": "2 layers (100 + 50 units)", "2d": "1 layer, 2 units: a plane"}
+
+
+@st.fragment(run_every=1.0)
+def _progress() -> None:
+    """The newest runs, live; it reads their folders only, so it survives closed tabs and page changes."""
+    recent = runs.list_runs()[:3]
+    alive = {run.name for run in recent if run.status().alive}
+    if st.session_state.get("alive", set()) - alive:  # one has just ended: the pickers should offer it
+        st.session_state["alive"] = alive
+        st.rerun()
+    st.session_state["alive"] = alive
+    for run in recent:
+        _show(run)
+
+
+def _show(run: Run) -> None:
+    status, config = run.status(), run.config
+    with st.container(border=True):
+        st.markdown(f"**{config.bound().title} k = {config.k}** · {config.dataset} · {config.model}")
+        done, left = run.progress()
+        if status.alive:
+            st.progress(done, _eta(status.phase, done, left))
+        records = run.records()
+        if records:
+            _numbers(run, records)
+        if status.message:
+            st.error(f"{status.phase}: {status.message}")
+        _buttons(run)
+
+
+def _eta(phase: str, done: float, left: float | None) -> str:
+    if phase == "evaluating":
+        return "measuring it on test images …"
+    if left is None:
+        return "starting …"
+    return f"{done:.0%} · {f'{left / 60:.0f} min' if left >= 90 else f'{left:.0f} s'} left"
+
+
+def _numbers(run: Run, records: list) -> None:
+    last = records[-1]
+    checked = [record for record in records if record.valid_bound is not None]
+    kind = "vae" if run.config.objective == "vae" else "iwae"
+    if len(records) > 1:
+        valid = Line("validation", kind, [r.passes for r in checked], [r.valid_bound for r in checked], dashed=True)
+        figure = training_curve("training", kind, [r.passes for r in records], [r.bound for r in records], valid)
+        st.plotly_chart(figure, width="stretch", key=f"curve.{run.name}", config={"displayModeBar": False})
+    valid_text = f", validation {checked[-1].valid_bound:.2f}" if checked else ""
+    st.caption(
+        f"bound {last.bound:.2f}{valid_text} nats per image · {last.passes:.1f} passes · "
+        f"{last.images_per_second:,.0f} images/s · {last.seconds:.0f} s"
+    )
+
+
+def _buttons(run: Run) -> None:
+    status = run.status()
+    actions = {}
+    if status.alive:
+        actions["Stop"] = run.stop
+    elif status.phase != "finished":
+        actions["Resume"] = run.resume
+    if run.checkpoint.exists() and not status.alive:
+        actions |= {"Use as A": lambda: _use("a", run), "Use as B": lambda: _use("b", run)}
+    for column, (label, action) in zip(st.columns(max(len(actions), 1)), actions.items(), strict=False):
+        if column.button(label, key=f"{label}.{run.name}", width="stretch"):
+            try:
+                action()
+            except RunError as error:
+                st.error(str(error))
+            else:
+                st.rerun()
+
+
+def _use(slot: str, run: Run) -> None:
+    st.session_state["pick"] = slot, f"run:{run.name}"

@@ -1,0 +1,123 @@
+"""Checkpoints: an exact round trip, and a reason for every file that is refused."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from iwae import checkpoints
+from iwae.checkpoints import Card, CheckpointError
+from iwae.model import Model, ModelConfig
+
+CONFIG = ModelConfig(((8, 7), (6,)), (4, 3), 16)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = Model(CONFIG, seed=2)
+    checkpoints.save(path, model, Card(CONFIG, {"objective": "iwae"}, {"steps": 7}, {"nll": 1.5}))
+    return path, model
+
+
+def rewrite(path, *, tensors=None, **metadata):
+    """The same file with other tensors or header fields."""
+    with checkpoints._open(path) as file:
+        old, found = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(found | (tensors or {}), path, {k: v for k, v in (old | metadata).items() if v is not None})
+
+
+def test_round_trip_is_exact(saved):
+    path, model = saved
+    again, card = checkpoints.load(path)
+    assert card == checkpoints.read_card(path)
+    assert card == Card(CONFIG, {"objective": "iwae"}, {"steps": 7}, {"nll": 1.5})
+    for (name, a), b in zip(model.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b) and b.requires_grad, name
+    x = torch.randint(0, 2, (3, 16)).float()
+    draws = [m.sample(x, 5, generator=torch.Generator().manual_seed(0)).log_w for m in (model, again)]
+    assert torch.equal(*draws)
+
+
+def test_metrics_can_be_put_in_later(saved):
+    path, model = saved
+    checkpoints.update_metrics(path, {"nll": 2.0})
+    again, card = checkpoints.load(path)
+    assert card.metrics == {"nll": 2.0} and card.progress == {"steps": 7}
+    assert torch.equal(again.pixel_logits.weight, model.pixel_logits.weight)
+
+
+def test_nothing_is_left_beside_it(saved):
+    path, _ = saved
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
+    path, _ = saved
+    before = path.read_bytes()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(OSError):
+        checkpoints.save(path, Model(CONFIG), Card(CONFIG, {}))
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"version": "99"}, "format version '99', but this program reads 1"),
+        ({"kind": "something"}, "not an iwae-model"),
+        ({"kind": None}, "not an iwae-model"),
+        ({"header": "{"}, "header cannot be read"),
+        ({"header": "[]"}, "not an object"),
+        ({"header": "{}"}, "does not describe a model"),
+        ({"header": json.dumps({"model": {"latent": [-1]}})}, "does not describe a model"),
+        ({"header": json.dumps({"model": {"hidden": [[90_000]], "latent": [90_000], "pixels": 90_000}})}, "do not fit"),
+        ({"tensors": {"extra": torch.zeros(1)}}, "'extra' is \\(1,\\), expected none"),
+        ({"tensors": {"pixel_logits.bias": torch.zeros(5)}}, r"'pixel_logits.bias' is \(5,\), expected \(16,\)"),
+        ({"tensors": {"pixel_logits.bias": torch.full((16,), torch.nan)}}, "'pixel_logits.bias' holds values that are"),
+        ({"tensors": {"pixel_logits.bias": torch.full((16,), torch.inf)}}, "not finite"),
+        ({"tensors": {"pixel_logits.bias": torch.zeros(16).double()}}, "expected torch.float32"),
+    ],
+)
+def test_refusals_say_why(saved, change, says):
+    path, _ = saved
+    rewrite(path, **change)
+    with pytest.raises(CheckpointError, match=says) as caught:
+        checkpoints.load(path)
+    assert path.name in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04}q\x00.", b"\xff" * 200, b"{}", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="other.safetensors"):
+        checkpoints.load(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])
+def test_truncated_files_are_refused(saved, share):
+    path, _ = saved
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(CheckpointError):
+        checkpoints.load(path)
+
+
+def test_find_lists_the_good_and_explains_the_rest(saved):
+    path, _ = saved
+    (path.parent / "junk.safetensors").write_bytes(b"junk")
+    (path.parent / "notes.txt").write_text("not a checkpoint")
+    cards, refused = checkpoints.find(path.parent)
+    assert list(cards) == ["model.safetensors"] and list(refused) == ["junk.safetensors"]
+    assert "junk.safetensors" in refused["junk.safetensors"]
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(CheckpointError, match="there is no such file"):
+        checkpoints.load(tmp_path / "none.safetensors")

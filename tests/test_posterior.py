@@ -1,0 +1,112 @@
+"""One image: the cached draw against the evaluation, its weights, and the L_k curve."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from iwae.evaluation import evaluate
+from iwae.model import Model, ModelConfig
+from iwae.posterior import Posterior, posterior, reconstruct
+
+TWO = ModelConfig(hidden=((12,), (8,)), latent=(5, 3), pixels=24)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Model(TWO, seed=4)
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.randint(0, 2, (24,), generator=torch.Generator().manual_seed(7)).float()
+
+
+def of_weights(log_w) -> Posterior:
+    zeros = torch.zeros(len(log_w))
+    return Posterior(zeros, zeros, zeros, (zeros[:, None],), zeros, torch.as_tensor(log_w, dtype=torch.float32), 0)
+
+
+def test_weights_by_hand():
+    drawn = of_weights([math.log(1), math.log(2), math.log(5)])
+    torch.testing.assert_close(drawn.weights, torch.tensor([1, 2, 5]).double() / 8, rtol=1e-6, atol=0)
+    assert drawn.ess == pytest.approx(64 / 30)
+    assert drawn.log_p == pytest.approx(math.log(8 / 3))
+    assert drawn.elbo == pytest.approx(math.log(10) / 3)
+    spread = np.std([1, 2, 5]) / np.mean([1, 2, 5]) / math.sqrt(3)
+    assert drawn.log_p_se == pytest.approx(spread, rel=1e-5)
+    assert [drawn.carrying(share) for share in (0.5, 0.7, 0.9)] == [1, 2, 3]
+
+
+def test_equal_weights_are_worth_all_draws():
+    drawn = of_weights([-90.0] * 100)
+    assert drawn.ess == pytest.approx(100) and drawn.log_p_se == pytest.approx(0, abs=1e-6)
+    assert drawn.carrying(0.9) == 90
+
+
+def test_log_p_agrees_with_the_evaluation(model, x):
+    """Two independent estimates of log p(x) from 20,000 draws each, within 4 s.e. of their difference."""
+    drawn = posterior(model, x, samples=20_000, seed=1)
+    metrics = evaluate(model, x[None].repeat(2, 1), samples=20_000, prune=False)
+    error = math.hypot(drawn.log_p_se, math.sqrt(1 / metrics.ess[0].item() - 1 / 20_000))
+    assert abs(drawn.log_p + metrics.nll[0].item()) < 4 * error
+
+
+def test_repeatable_and_a_prefix(model, x):
+    long, short = posterior(model, x, samples=1200, seed=5), posterior(model, x, samples=30, seed=5)
+    torch.testing.assert_close(long.log_w[:30], short.log_w)
+    assert long.h[0].shape == (1200, 5) and long.h[1].shape == (1200, 3)
+    assert not torch.equal(short.log_w, posterior(model, x, samples=30, seed=6).log_w)
+    with torch.no_grad():
+        mean, log_std = model.encoder[0](x)
+    torch.testing.assert_close(long.mean, mean)
+    torch.testing.assert_close(long.std, log_std.exp())
+
+
+def test_curve_ends_are_exact_and_it_rises():
+    log_w = torch.randn(600, generator=torch.Generator().manual_seed(0)) * 2 - 90
+    drawn = of_weights(log_w)
+    ks = np.array([1, 2, 5, 20, 100, 600])
+    curve = drawn.curve(ks)
+    assert curve[0] == pytest.approx(drawn.elbo, abs=1e-5)
+    assert curve[-1] == pytest.approx(drawn.log_p, abs=1e-5)
+    assert (np.diff(curve) > 0).all()
+    pairs = (log_w[:, None].double().logaddexp(log_w[None].double()) - math.log(2))[~torch.eye(600, dtype=bool)]
+    error = pairs.std().item() / math.sqrt(20 * 300)  # of 20 orders with 300 pairs each
+    assert abs(curve[1] - pairs.mean().item()) < 5 * error
+
+
+def test_curve_survives_weights_that_underflow():
+    drawn = of_weights([-50.0, -5000.0, -90_000.0])
+    assert np.isfinite(drawn.curve(np.array([1, 2, 3]))).all()
+    assert drawn.curve(np.array([3]))[0] == pytest.approx(-50 - math.log(3))
+
+
+def test_resampling_follows_the_weights():
+    """Counts of 100,000 resampled indices against the weights: chi-square with 3 degrees below 21.1 (1e-4)."""
+    drawn = of_weights([math.log(w) for w in (1, 2, 3, 4)])
+    counts = np.bincount(drawn.resample(100_000, seed=2).numpy(), minlength=4)
+    expected = 100_000 * drawn.weights.numpy()
+    assert ((counts - expected) ** 2 / expected).sum() < 21.1
+
+
+def test_reconstructions(model, x):
+    drawn = posterior(model, x, samples=700, seed=0)
+    pictures = reconstruct(model, drawn)
+    with torch.no_grad():
+        decoded = model.decode(drawn.h[0])
+        torch.testing.assert_close(pictures.from_mean, model.decode(drawn.mean))
+    torch.testing.assert_close(pictures.average, decoded.mean(0))
+    torch.testing.assert_close(pictures.weighted, (drawn.weights[:, None] * decoded).sum(0).float())
+
+
+@pytest.mark.parametrize(("shape", "samples", "says"), [((23,), 5, "24 pixels, not the shape"), ((24,), 0, "not 0")])
+def test_refusals(model, shape, samples, says):
+    with pytest.raises(ValueError, match=says):
+        posterior(model, torch.zeros(shape), samples=samples)
+
+
+def test_curve_refuses_other_k(model, x):
+    with pytest.raises(ValueError, match="between 1 and the 30 samples, not 1…31"):
+        posterior(model, x, samples=30).curve(np.array([1, 31]))

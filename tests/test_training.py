@@ -1,0 +1,187 @@
+"""Training: schedules, repeatability, resuming bit for bit, early stopping, and what happens when numbers blow up."""
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+import torch
+
+from iwae import checkpoints, datasets
+from iwae.training import PAPER_PASSES, SCHEDULES, NonFiniteError, TrainConfig, Training
+
+SMALL = dict(dataset="digits", model="16:4", k=4, passes=3, batch_size=100, log_every=5, valid_images=50, seed=3)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return datasets.load("digits")
+
+
+def plain(record) -> dict:
+    """What of a record must be repeatable."""
+    return {
+        name: value
+        for name, value in dataclasses.asdict(record).items()
+        if name not in ("seconds", "images_per_second")
+    }
+
+
+def train(config, data):
+    training = Training(config, data)
+    return training, [plain(record) for record in training.run()]
+
+
+def test_paper_schedule():
+    """3ⁱ passes at 10^(−i/7), i = 0…7: 3,280 in all."""
+    rates = [SCHEDULES["paper"].function(number / PAPER_PASSES) for number in range(PAPER_PASSES)]
+    found = [(rate, len(list(group))) for rate, group in itertools.groupby(rates)]
+    assert PAPER_PASSES == 3280
+    assert [passes for _, passes in found] == [3**i for i in range(8)]
+    assert [rate for rate, _ in found] == pytest.approx([10 ** (-i / 7) for i in range(8)])
+    config = TrainConfig(schedule="paper")
+    assert (config.passes, config.learning_rate, config.adam_eps) == (3280, 1e-3, 1e-4)
+
+
+def test_cosine_schedule():
+    cosine = SCHEDULES["cosine"].function
+    assert cosine(0) == 1 and cosine(1) == pytest.approx(0.01) and cosine(0.5) == pytest.approx(0.505)
+
+
+def test_it_learns_and_is_repeatable(data):
+    config = TrainConfig(**SMALL | {"passes": 12, "learning_rate": 5e-3})
+    first, records = train(config, data)
+    second, again = train(config, data)
+    assert records == again
+    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
+    bounds = [record["valid_bound"] for record in records if record["valid_bound"] is not None]
+    assert len(bounds) == 12 and bounds[-1] > bounds[0] + 10  # nats; from about −190 to −165
+    _, other = train(TrainConfig(**SMALL | {"passes": 12, "learning_rate": 5e-3, "seed": 4}), data)
+    assert other != records
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"ema": 0.9, "patience": 50, "weight_decay": 0.1, "gradient": "dreg", "resample": 1}]
+)
+@pytest.mark.parametrize("interrupted_at", [1, 7, 13, 30])
+def test_resuming_is_bit_for_bit(data, tmp_path, more, interrupted_at):
+    """Stopped at any step, saved to a file, restored into a new object: the same records and the same weights."""
+    config = TrainConfig(**SMALL | more)
+    whole, expected = train(config, data)
+    first = Training(config, data)
+    records = [plain(record) for record in first.run(stop=lambda: first.step >= interrupted_at)]
+    assert first.step == interrupted_at
+    tensors, values = first.state()
+    checkpoints.save_tensors(tmp_path / "state.safetensors", tensors, "state", values)
+    second = Training(config, data)
+    second.restore(*checkpoints.load_tensors(tmp_path / "state.safetensors", "state"))
+    records += [plain(record) for record in second.run()]
+    assert records == expected
+    for a, b in zip(whole.kept_model().parameters(), second.kept_model().parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_one_step_is_adam_on_the_estimator(data):
+    """The first step moves every weight by −lr·g/(|g| + ε), Adam's first step (Kingma & Ba 2015)."""
+    config = TrainConfig(**SMALL | {"schedule": "constant", "adam_eps": 1e-4, "learning_rate": 1e-3})
+    training = Training(config, data)
+    before = [weight.detach().clone() for weight in training.model.parameters()]
+    next(training.run(stop=lambda: training.step >= 1), None)
+    for old, weight in zip(before, training.model.parameters(), strict=True):
+        expected = old - 1e-3 * weight.grad / (weight.grad.abs() + 1e-4)
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_every_pass_sees_every_image_once(data):
+    training = Training(TrainConfig(**SMALL), data)
+    orders = []
+    for number in range(2):
+        seen = []
+        for place in range(training.steps_per_pass):
+            training.step = number * training.steps_per_pass + place
+            seen += training._batch().tolist()
+        assert sorted(seen) == list(range(len(data.train)))
+        orders.append(seen)
+    assert orders[0] != orders[1]
+
+
+def test_early_stopping_keeps_the_best(data):
+    """A learning rate that hurts after a while: stops, and the kept model is the one of the best validation."""
+    config = TrainConfig(**SMALL | {"passes": 60, "learning_rate": 0.05, "schedule": "constant", "patience": 3})
+    training, records = train(config, data)
+    bounds = [record["valid_bound"] for record in records if record["valid_bound"] is not None]
+    assert training.finished and len(bounds) < 60
+    assert len(bounds) - 1 - max(range(len(bounds)), key=bounds.__getitem__) == 3
+    kept = Training(config, data)
+    kept.model = training.kept_model()
+    assert kept._validate()[0] == pytest.approx(max(bounds), abs=1e-4)
+    assert training.card().progress["valid_bound"] == max(bounds)
+
+
+def test_average_is_the_mean_of_the_weights(data):
+    """ema = e keeps a(t) = e·a(t−1) + (1−e)·w(t), with a shorter memory over the first steps."""
+    training = Training(TrainConfig(**SMALL | {"ema": 0.5}), data)
+    average = training.model.pixel_logits.bias.detach().clone()
+    for _ in training.run(stop=lambda: False):
+        break
+    expected, replay = average, Training(TrainConfig(**SMALL), data)
+    for step in range(1, training.step + 1):
+        next(replay.run(stop=lambda s=step: replay.step >= s), None)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * replay.model.pixel_logits.bias.detach()
+    torch.testing.assert_close(training.kept_model().pixel_logits.bias.detach(), expected)
+
+
+def test_going_on_under_another_objective(data, tmp_path):
+    first, _ = train(TrainConfig(**SMALL), data)
+    path = tmp_path / "first.safetensors"
+    checkpoints.save(path, first.kept_model(), first.card())
+    second = Training(TrainConfig(**SMALL | {"objective": "vae", "start": str(path)}), data)
+    assert torch.equal(second.model.pixel_logits.weight, first.model.pixel_logits.weight)
+    with pytest.raises(ValueError, match="16:4, not 1layer"):
+        Training(TrainConfig(**SMALL | {"model": "1layer", "start": str(path)}), data)
+
+
+def test_minutes_end_a_run(data):
+    training = Training(TrainConfig(**SMALL | {"passes": 10_000, "minutes": 0.02}), data)
+    records = list(training.run())
+    assert training.finished and 1.2 <= records[-1].seconds < 20
+    assert records[-1].valid_bound is not None
+
+
+def test_non_finite_numbers_stop_the_run_with_good_weights(data):
+    training = Training(TrainConfig(**SMALL | {"learning_rate": 1e6, "schedule": "constant"}), data)
+    with pytest.raises(
+        NonFiniteError, match=r"no longer finite at step \d+ \(pass \d+, batch \d+ of 13, learning rate"
+    ):
+        list(training.run())
+    assert all(weight.isfinite().all() for weight in training.model.parameters())
+    assert math.isfinite(training.bound_sum.item())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"dataset": "minst"}, "unknown data set 'minst'; there are digits, mnist"),
+        ({"objective": "elbow"}, "unknown objective 'elbow'"),
+        ({"schedule": "linear"}, "unknown schedule 'linear'; there are paper, cosine, constant"),
+        ({"model": "9layer"}, "model '9layer' is neither"),
+        ({"passes": 0}, "passes must be above 0, not 0"),
+        ({"learning_rate": math.nan}, "learning rate must be above 0, not nan"),
+        ({"ema": 1.0}, r"ema must lie in \[0, 1\), not 1.0"),
+        ({"p": 2.0}, "takes no parameters, not p"),
+        ({"objective": "power-mean"}, "needs p"),
+        ({"gradient": "piwae"}, "takes k1 and k2"),
+        ({"batch_size": -5}, "batch size must be above 0, not -5"),
+    ],
+)
+def test_refusals_name_the_value(change, says):
+    with pytest.raises(ValueError, match=says):
+        TrainConfig(**SMALL | change)
+
+
+def test_from_dict_refuses_unknown_settings():
+    with pytest.raises(ValueError, match="unknown settings: speed"):
+        TrainConfig.from_dict({"speed": 3})
+    config = TrainConfig(**SMALL)
+    assert TrainConfig.from_dict(dataclasses.asdict(config)) == config
