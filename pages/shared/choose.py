@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iwae import datasets, digits
 from pages.shared import cached
-from pages.shared.canvas import clear_digit, draw_digit
+from pages.shared.canvas import draw_digit
 
 POLARITY = {"decide for me": None, "dark ink on light": True, "light ink on dark": False}
 
@@ -73,7 +73,6 @@ def _draw(dataset: str) -> Chosen | None:
     if pixels is None:
         st.info("Draw one digit with the mouse, a pen or a finger.")
         return None
-    st.button("Clear the paper", on_click=clear_digit, args=("canvas",))
     return _prepared(digits.from_canvas(pixels))
 
 

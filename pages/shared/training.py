@@ -16,7 +16,8 @@ def training_panel() -> None:
     """The form and the runs, for the sidebar."""
     with st.expander("Train a small model", icon=":material/model_training:"):
         _form()
-    _progress()
+    busy = any(run.status().alive for run in runs.list_runs())
+    st.fragment(_progress, run_every=1.0 if busy else None)()  # looks again every second, only while there is news
 
 
 def _form() -> None:
@@ -60,7 +61,6 @@ def _form() -> None:
 _LAYERS = {"1layer": "1 layer (50 units)", "2layer": "2 layers (100 + 50 units)", "2d": "1 layer, 2 units: a plane"}
 
 
-@st.fragment(run_every=1.0)
 def _progress() -> None:
     """The newest runs, live; it reads their folders only, so it survives closed tabs and page changes."""
     recent = runs.list_runs()[:3]

@@ -1,0 +1,33 @@
+"""The app in Streamlit's AppTest: no browser, the real engine, its own folders for runs and data."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    """No runs but the test's own, and no data but the embedded digits."""
+    monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("IWAE_DATA_DIR", str(tmp_path / "data"))
+    return tmp_path
+
+
+@pytest.fixture
+def app():
+    """`app("pages/1_Posterior.py", image=5)`: a page after its first run, at an address with these parameters."""
+
+    def run(page: str = "app.py", **query) -> AppTest:
+        test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+        for name, value in query.items():
+            test.query_params[name] = str(value)
+        if page != "app.py":
+            test.switch_page(page)
+        test.run()
+        assert not test.exception, test.exception
+        return test
+
+    return run

@@ -1,0 +1,170 @@
+"""What the pages show, against direct calls into the engine."""
+
+import io
+import json
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iwae import catalog, datasets, digits, runs
+from iwae import posterior as engine
+from iwae.checkpoints import load
+from iwae.training import TrainConfig
+
+
+def words(test) -> str:
+    """All text of the page."""
+    kinds = ("title", "subheader", "markdown", "caption", "info", "error", "warning", "metric")
+    return "\n".join(str(getattr(element, "value", "")) for kind in kinds for element in test.get(kind))
+
+
+def png(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return file.getvalue()
+
+
+def figure(test, place: int = 0) -> dict:
+    return json.loads(test.get("plotly_chart")[place].proto.spec)
+
+
+@pytest.fixture
+def pair():
+    found, refused = catalog.entries()
+    assert not refused
+    return [found[key] for key in catalog.default_pair(found)]
+
+
+def test_home_shows_a_result_at_once(app, pair):
+    test = app()
+    assert "A · VAE k = 1" in words(test) and "B · IWAE k = 50" in words(test)
+    x = datasets.load("digits").binary("test")[0]
+    for metric, entry in zip(test.metric[::2], pair, strict=True):
+        drawn = engine.posterior(load(entry.path)[0], x, samples=1000, seed=0)
+        assert metric.value == f"{drawn.log_p:.2f} ± {drawn.log_p_se:.2f}"
+
+
+def test_posterior_of_a_picked_digit(app, pair):
+    test = app("pages/1_Posterior.py", image=7, seed=3, samples=600)
+    x = datasets.load("digits").binary("test")[7]
+    spec = figure(test)
+    curves = [trace for trace in spec["data"] if trace["type"] == "scatter"]
+    for place, entry in enumerate(pair):
+        drawn = engine.posterior(load(entry.path)[0], x, samples=600, seed=3)
+        assert test.metric[2 * place].value == f"{drawn.log_p:.2f} ± {drawn.log_p_se:.2f}"
+        assert test.metric[2 * place + 1].value == f"{drawn.ess:,.1f} of 600"
+        assert f"**{drawn.carrying(0.9):,} of 600**" in words(test)
+        assert curves[place]["y"][0] == pytest.approx(drawn.elbo, abs=1e-3)
+        assert curves[place]["y"][-1] == pytest.approx(drawn.log_p, abs=1e-3)
+    assert "nats" in spec["layout"]["yaxis"]["title"]["text"]
+
+
+def test_another_digit_changes_the_result(app):
+    test = app("pages/1_Posterior.py", samples=300)
+    before = test.metric[0].value
+    test.number_input(key="image").set_value(11).run()
+    assert not test.exception and test.metric[0].value != before
+
+
+def test_upload_is_read_and_sampled(app, pair):
+    """A dark stroke on light paper: the models see its binarized 28×28 image, and the numbers are those of it."""
+    paper = np.full((200, 160, 3), 240, dtype=np.uint8)
+    paper[30:170, 70:90] = 30
+    test = app("pages/1_Posterior.py", digit="Upload", samples=300)
+    assert "PNG, JPEG" in words(test)
+    test.file_uploader[0].upload("one.png", png(paper), "image/png").run()
+    assert not test.exception
+    grey = (255 * digits.prepare(png(paper)).image).round().astype(np.uint8)
+    import torch
+
+    x = datasets.binarize(torch.from_numpy(grey).reshape(-1), torch.Generator().manual_seed(0))
+    drawn = engine.posterior(load(pair[0].path)[0], x, samples=300, seed=0)
+    assert test.metric[0].value == f"{drawn.log_p:.2f} ± {drawn.log_p_se:.2f}"
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"not a picture at all", "digit.png"),
+        (png(np.full((50, 50), 255, dtype=np.uint8)), "blank.png"),
+        (b"", "0.png"),
+    ],
+)
+def test_bad_uploads_get_a_sentence(app, content, name):
+    test = app("pages/1_Posterior.py", digit="Upload")
+    test.file_uploader[0].upload(name, content, "image/png").run()
+    assert not test.exception
+    assert len(test.error) == 1 and test.error[0].value.endswith(".") and not test.metric
+
+
+def test_no_model_at_all_says_what_to_do(app, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "SHIPPED", tmp_path / "empty")
+    test = app()
+    assert "There is no model yet" in test.info[0].value
+
+
+def test_a_damaged_checkpoint_is_explained(app, tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for path in catalog.SHIPPED.glob("mnist-1layer-*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "broken.safetensors").write_bytes(b"broken")
+    monkeypatch.setattr(catalog, "SHIPPED", folder)
+    test = app()
+    assert any("broken.safetensors" in text.value for text in test.text)
+    assert len(test.metric) == 4
+
+
+def test_models_come_from_the_address_and_stay(app):
+    found, _ = catalog.entries()
+    other = next(key for key in found if key not in catalog.default_pair(found))
+    test = app("pages/1_Posterior.py", a=other, samples=300)
+    assert test.selectbox(key="a").value == other
+    test.switch_page("app.py").run()
+    assert not test.exception and test.selectbox(key="a").value == other
+
+
+def finished(run, seconds: float = 120):
+    deadline = time.monotonic() + seconds
+    while run.status().alive and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return run.status()
+
+
+def test_the_form_trains_a_model_and_offers_it(app):
+    test = app()
+    test.number_input(key="train.passes").set_value(2).run()
+    test.number_input(key="train.k.iwae").set_value(3).run()
+    next(button for button in test.button if button.label == "Start training").click().run()
+    assert not test.exception and not test.error
+    (run,) = runs.list_runs()
+    assert (run.config.dataset, run.config.objective, run.config.k, run.config.passes) == ("digits", "iwae", 3, 2)
+    assert finished(run).phase == "finished"
+    test.run()
+    next(button for button in test.button if button.label == "Use as B").click().run()
+    test.run()
+    assert test.selectbox(key="b").value == f"run:{run.name}"
+    assert "B · IWAE k = 3" in words(test)
+
+
+def test_bad_numbers_in_the_form_are_explained(app):
+    test = app()
+    test.selectbox(key="train.objective").set_value("ciwae").run()
+    test.number_input(key="train.beta").set_value(1.5).run()
+    next(button for button in test.button if button.label == "Start training").click().run()
+    assert "beta must lie in [0, 1], not 1.5" in test.error[0].value
+    assert not runs.list_runs()
+
+
+@pytest.mark.parametrize("objective", ["vae", "iwae", "power-mean", "median", "l-alpha", "ciwae", "miwae"])
+def test_every_objective_of_the_form_is_valid(app, objective):
+    test = app()
+    test.selectbox(key="train.objective").set_value(objective).run()
+    next(button for button in test.button if button.label == "Start training").click().run()
+    assert not test.exception and not test.error
+    (run,) = runs.list_runs()
+    assert isinstance(run.config, TrainConfig) and run.config.objective == objective
+    run.stop()
+    assert finished(run).phase == "stopped"

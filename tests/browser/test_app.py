@@ -1,0 +1,160 @@
+"""The app's main job in a real browser: upload, draw, pick, and train a model of one's own."""
+
+import io
+import re
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from playwright.sync_api import Page, expect
+
+from tests.browser.driver import assert_clean, screenshot, settled
+
+APP = "app.py"
+
+
+def picture() -> bytes:
+    """A two, written in dark ink on light paper."""
+    image = Image.new("RGB", (240, 300), (236, 228, 210))
+    draw = ImageDraw.Draw(image)
+    draw.line([(60, 100), (90, 60), (150, 60), (170, 110), (60, 240), (180, 240)], fill=(30, 40, 90), width=22)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def values(page: Page) -> list[str]:
+    """The numbers under log p̂(x) and effective samples, of A and B."""
+    return page.get_by_test_id("stMetricValue").all_inner_texts()
+
+
+def tiles(page: Page) -> list[str]:
+    """Addresses of all pictures on the page; Streamlit names them by their content."""
+    return page.locator('[data-testid="stImage"] img').evaluate_all("images => images.map(image => image.src)")
+
+
+def changed(page: Page, action, read=values):
+    """What `read` gives once `action` has changed it."""
+    before = read(page)
+    action()
+    deadline = time.monotonic() + 60
+    while read(page) == before and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+    settled(page)
+    after = read(page)
+    assert after != before
+    return after
+
+
+def test_first_paint_shows_both_models_at_work(visit):
+    page = visit(APP)
+    expect(page.get_by_role("heading", name=re.compile("A · VAE k = 1"))).to_be_visible()
+    expect(page.get_by_role("heading", name=re.compile("B · IWAE k = 50"))).to_be_visible()
+    assert len(values(page)) == 4 and len(tiles(page)) == 28  # 4 reconstructions and 10 samples each
+    for address in tiles(page):
+        assert Image.open(io.BytesIO(urllib.request.urlopen(address).read())).width >= 112
+    page.get_by_role("link", name=re.compile("Try a digit of your own")).click()
+    expect(page.get_by_role("heading", name="The posterior of one digit")).to_be_visible()
+    settled(page)
+    assert_clean(page)
+
+
+def test_an_uploaded_picture_is_sampled_by_both_models(visit):
+    page = visit(APP, "Posterior?digit=Upload&samples=1000")
+    expect(page.get_by_text("PNG, JPEG, WebP")).to_be_visible()
+    file = {"name": "two.png", "mimeType": "image/png", "buffer": picture()}
+    after = changed(page, lambda: page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(file))
+    assert len(after) == 4
+    assert page.get_by_text("binarized", exact=True).count() == 1
+    assert len(tiles(page)) >= 2 * (4 + 20) + 6
+    expect(page.locator('[data-testid="stPlotlyChart"] svg.main-svg').first).to_be_visible()
+    screenshot(page, "posterior-upload")
+    assert_clean(page)
+
+
+def test_a_bad_upload_is_explained(visit):
+    page = visit(APP, "Posterior?digit=Upload")
+    file = {"name": "digit.png", "mimeType": "image/png", "buffer": b"<svg xmlns='http://www.w3.org/2000/svg'/>"}
+    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(file)
+    expect(page.get_by_test_id("stAlert")).to_contain_text("digit.png")
+    settled(page)
+    assert_clean(page)
+
+
+def test_a_stroke_changes_the_samples(visit):
+    page = visit(APP, "Posterior?digit=Draw&samples=1000")
+    surface = page.locator(".st-key-canvas canvas")
+
+    def stroke(x0, y0, x1, y1):
+        surface.scroll_into_view_if_needed()
+        box = surface.bounding_box()
+        page.mouse.move(box["x"] + x0 * box["width"], box["y"] + y0 * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + x1 * box["width"], box["y"] + y1 * box["height"], steps=8)
+        page.mouse.up()
+
+    first = changed(page, lambda: stroke(0.5, 0.2, 0.5, 0.8))
+    assert len(first) == 4
+    pictures = tiles(page)
+    second = changed(page, lambda: stroke(0.3, 0.2, 0.7, 0.2))
+    assert second != first and set(tiles(page)) != set(pictures)
+    assert_clean(page)
+
+
+def test_the_address_holds_the_view(visit):
+    page = visit(APP, "Posterior?samples=700&seed=3&image=12")
+    shown = values(page)
+    assert shown[1].endswith("of 700")
+    changed(page, lambda: page.get_by_role("button", name="Another").click())
+    copied = page.url
+    assert "seed=3" in copied and "samples=700" in copied and "image=" in copied
+    other = visit(APP, copied.split("/", 3)[3])
+    assert values(other) == values(page)
+    assert_clean(page)
+
+
+def test_train_stop_resume_and_choose(visit):
+    """The sidebar's form: a run starts, shows progress, survives a reload, stops, resumes, finishes, is offered."""
+    page = visit(APP)
+    sidebar = page.get_by_test_id("stSidebar")
+    sidebar.get_by_text("Train a small model").click()
+    passes = sidebar.get_by_label("Passes over the data")
+    passes.fill("60")
+    passes.press("Enter")
+    settled(page)
+    sidebar.get_by_role("button", name="Start training").click()
+    expect(sidebar.get_by_text(re.compile(r"\d% · \d+ (s|min) left"))).to_be_visible(timeout=90_000)
+    expect(sidebar.get_by_text(re.compile(r"bound −?-?\d+.*images/s"))).to_be_visible(timeout=60_000)
+    screenshot(page, "training")
+    page.reload()  # a new session: the run goes on, and the page finds it
+    sidebar.get_by_role("button", name="Stop").click(timeout=60_000)
+    resume = sidebar.get_by_role("button", name="Resume")
+    expect(resume).to_be_visible(timeout=60_000)
+    stopped = sidebar.get_by_text(re.compile(r"passes · .*images/s")).inner_text()
+    resume.click()
+    expect(sidebar.get_by_role("button", name="Stop")).to_be_visible(timeout=60_000)
+    use = sidebar.get_by_role("button", name="Use as B")
+    expect(sidebar.get_by_text(re.compile(r"60.0 passes"))).to_be_visible(timeout=180_000)
+    expect(use).to_be_visible(timeout=120_000)
+    assert float(re.search(r"([\d.]+) passes", stopped)[1]) < 60
+    use.click()
+    expect(page.get_by_role("heading", name=re.compile("B · IWAE k = 20"))).to_be_visible(timeout=60_000)
+    settled(page)
+    assert_clean(page)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 420])
+@pytest.mark.parametrize(("name", "path"), [("home", ""), ("posterior", "Posterior?samples=1000")])
+def test_nothing_overflows(visit, name, path, width, theme):
+    page = visit(APP, path, width=width, theme=theme)
+    if width < 700:
+        expect(page.get_by_test_id("stMain")).to_be_visible()
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= width
+    background = page.get_by_test_id("stApp").evaluate("app => getComputedStyle(app).backgroundColor")
+    assert (np.mean([int(part) for part in re.findall(r"\d+", background)[:3]]) > 128) == (theme == "light")
+    screenshot(page, f"{name}-{theme}-{width}")
+    assert_clean(page)
