@@ -45,9 +45,9 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """``IWAE k = 50 · mnist · 1layer · NLL 87.20 ± 0.24 nats``."""
+        """``IWAE k = 50 · 1layer · mnist · NLL 87.20 ± 0.24 nats``."""
         own = "" if not self.key.startswith("run:") else " · own run"
-        return f"{self.short} · {self.config.dataset} · {self.card.model} · {self.nll}{own}"
+        return f"{self.short} · {self.card.model}{own} · {self.config.dataset} · {self.nll}"
 
 
 def entries() -> tuple[dict[str, Entry], dict[str, str]]:

@@ -8,6 +8,7 @@ A run's folder holds:
     checkpoint.safetensors   the model so far, its card in the header
     status.json              the last word of the process on itself
     log.txt                  what the process printed
+    stop                     there while somebody asks the process to stop
     lock                     held while a process works on the run: free and unfinished means that it died
 """
 
@@ -20,22 +21,27 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from filelock import FileLock, Timeout
 
 from iwae import checkpoints, datasets, evaluation, files
-from iwae.training import Record, TrainConfig, Training
+from iwae.training import NonFiniteError, Record, TrainConfig, Training
 
-SAVE_SECONDS = 10.0  # between saves: what a power cut may cost
+SAVE_SECONDS = 10.0  # between saves: what a crash may cost
 TEST_IMAGES, TEST_SAMPLES = 1000, 1000  # of the quick test NLL at the end of a run
-LOCK_PATIENCE = 5.0  # seconds; whoever looks whether a run is alive holds its lock for an instant
+LOCK_PATIENCE = 2.0  # seconds; whoever looks whether a run is alive holds its lock for an instant
+PROJECT = Path(__file__).parent.parent
+
+OnRecord = Callable[[Record, Training], None]
+_looking = threading.Lock()  # two threads that look at once would each take the other for the run's process
 
 
 class RunError(ValueError):
@@ -44,7 +50,7 @@ class RunError(ValueError):
 
 def runs_dir() -> Path:
     """Where runs are kept: IWAE_RUNS_DIR, or ``runs`` beside the package."""
-    return Path(os.environ.get("IWAE_RUNS_DIR") or Path(__file__).parent.parent / "runs")
+    return Path(os.environ.get("IWAE_RUNS_DIR") or PROJECT / "runs")
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Status:
 
     phase: str
     message: str = ""  # why it failed
-    total_steps: int = 0
+    total_steps: int = 0  # 0 while unknown
 
     @property
     def alive(self) -> bool:
@@ -62,7 +68,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, read afresh at every call."""
+    """A run's folder, read afresh at every call but for its settings, which never change."""
 
     folder: Path
 
@@ -72,54 +78,58 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
+        """The model so far; there from the first save on."""
         return self.folder / f"checkpoint{checkpoints.SUFFIX}"
 
-    @cached_property
+    @property
     def config(self) -> TrainConfig:
-        return TrainConfig.from_dict(self._settings["config"])
+        """How it is trained; raises RunError when config.json cannot be read."""
+        return self._settings[0]
 
     @property
     def device(self) -> str:
-        return self._settings["device"]
+        """Where it is trained; raises RunError when config.json cannot be read."""
+        return self._settings[1]
 
     @cached_property
-    def _settings(self) -> dict[str, Any]:
-        return json.loads((self.folder / "config.json").read_text())
+    def _settings(self) -> tuple[TrainConfig, str]:
+        try:
+            settings = json.loads((self.folder / "config.json").read_text())
+            return TrainConfig.from_dict(settings["config"]), settings["device"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"run {self.name}: its config.json cannot be read ({error})") from None
 
     def status(self) -> Status:
         """How it stands now; ``died`` when its process is gone without a last word."""
-        said = _read_json(self.folder / "status.json")
-        status = Status(said.get("phase", "starting"), said.get("message", ""), said.get("total_steps", 0))
-        if not status.alive or self._locked():
+        said = self._said()
+        if "phase" not in said:
+            return Status("died", "its status.json cannot be read")
+        status = Status(said["phase"], said.get("message", ""), said.get("total_steps", 0))
+        if not status.alive or self._locked() or (status.phase == "starting" and _exists(said.get("pid"))):
             return status
-        if status.phase == "starting" and _exists(said.get("pid")):
-            return status
-        again = _read_json(self.folder / "status.json")  # it may have ended between the two looks
-        if again != said:
+        if self._said() != said:  # it spoke between the two looks
             return self.status()
         return dataclasses.replace(status, phase="died", message="its process ended without a word")
 
     def records(self) -> list[Record]:
-        """All records so far; a line that is still being written is left out."""
+        """All records so far; a line that is still being written is left out. Raises RunError for other lines."""
         try:
             lines = (self.folder / "metrics.jsonl").read_text().split("\n")
         except FileNotFoundError:
             return []
-        return [Record(**json.loads(line)) for line in lines[:-1]]  # the last is empty or unfinished
+        try:
+            return [Record(**json.loads(line)) for line in lines[:-1]]  # the last is empty or unfinished
+        except (ValueError, TypeError) as error:
+            raise RunError(f"run {self.name}: its metrics.jsonl cannot be read ({error})") from None
 
     def progress(self) -> tuple[float, float | None]:
-        """(share done in [0, 1], seconds left or None while unknown), by steps or by minutes, whichever ends first."""
+        """(share done in [0, 1], seconds left or None while unknown)."""
         status, records = self.status(), self.records()
         if status.phase == "finished":
             return 1.0, 0.0
         if not records or not status.total_steps:
             return 0.0, None
-        last = records[-1]
-        done = last.step / status.total_steps
-        if self.config.minutes is not None:
-            done = max(done, last.seconds / (60 * self.config.minutes))
-        done = min(done, 1.0)
-        return done, last.seconds * (1 - done) / done
+        return progress_at(self.config, records[-1], status.total_steps)
 
     def stop(self) -> None:
         """Ask its process to save and stop; returns at once."""
@@ -127,46 +137,79 @@ class Run:
             raise RunError(f"run {self.name} is not running")
         files.write(self.folder / "stop", "")
 
-    def resume(self) -> None:
-        """Go on from the last saved state in a new process."""
+    def prepare(self) -> None:
+        """Clear the way to go on; raises RunError when it is running or finished."""
         status = self.status()
         if status.alive:
             raise RunError(f"run {self.name} is already running")
         if status.phase == "finished":
             raise RunError(f"run {self.name} is finished")
+        (self.folder / "stop").unlink(missing_ok=True)
+
+    def resume(self) -> None:
+        """Go on from the last saved state in a new process; returns at once."""
+        self.prepare()
         self._spawn()
 
     def delete(self) -> None:
         """Remove the run with all its files; refuses while it is running."""
         if self.status().alive:
             raise RunError(f"run {self.name} is running: stop it first")
-        shutil.rmtree(self.folder)
+        gone = self.folder.with_name(f".deleted-{self.name}")
+        with self._claim():
+            self.folder.rename(gone)  # at once, whoever is looking
+            shutil.rmtree(gone)
 
     def _spawn(self) -> None:
-        (self.folder / "stop").unlink(missing_ok=True)
-        self._say("starting")
         threads = str(max(1, (os.cpu_count() or 2) // 2))  # leaves room for the page that shows it
         environment = {"OMP_NUM_THREADS": threads} | os.environ
-        with (self.folder / "log.txt").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "iwae", "runs", "work", self.name],
-                cwd=Path(__file__).parent.parent,
-                env=environment | {"IWAE_RUNS_DIR": str(self.folder.parent.resolve())},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # outlives the server, and its Ctrl-C
-            )
-        if not self._locked():
+        path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
+        with self._claim(), (self.folder / "log.txt").open("ab") as log:  # the process waits for the claim
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "iwae", "runs", "work", self.name],
+                    env=environment | {"PYTHONPATH": path, "IWAE_RUNS_DIR": str(self.folder.parent.resolve())},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # outlives the server, and its Ctrl-C
+                )
+            except OSError as error:
+                self._say("failed", f"no process could be started ({error})")
+                raise
             self._say("starting", pid=process.pid)
         threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie
 
-    def _say(self, phase: str, **more: Any) -> None:
-        files.write(self.folder / "status.json", json.dumps({"phase": phase, "pid": os.getpid()} | more))
+    def _say(self, phase: str, message: str = "", **more: Any) -> None:
+        said = self._said() | {"phase": phase, "message": message, "pid": os.getpid()} | more
+        files.write(self.folder / "status.json", json.dumps(said))
+
+    def _said(self) -> dict[str, Any]:
+        """The last word of its process, empty if there is none that can be read."""
+        try:
+            said = json.loads((self.folder / "status.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return said if isinstance(said, dict) else {}
+
+    @contextmanager
+    def _claim(self) -> Iterator[None]:
+        """Work on the run alone; raises RunError while another process does."""
+        if not self.folder.exists():
+            raise RunError(f"run {self.name} has been deleted")
+        try:
+            lock = FileLock(self.folder / "lock", timeout=LOCK_PATIENCE).acquire()
+        except Timeout:
+            raise RunError(f"run {self.name} is already running in another process") from None
+        with lock:
+            yield
 
     def _locked(self) -> bool:
+        lock = self.folder / "lock"
+        if not lock.exists():  # FileLock would make it, and the folder
+            return False
         try:
-            with FileLock(self.folder / "lock", timeout=0):
+            with _looking, FileLock(lock, timeout=0):
                 return False
         except Timeout:
             return True
@@ -176,17 +219,18 @@ def create(config: TrainConfig, device: str = "cpu") -> Run:
     """A new run's folder, not yet started."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     name = f"{stamp}-{config.dataset}-{config.objective}-k{config.k}-s{config.seed}"
-    folder, number = runs_dir() / name, 1
+    run, number = Run(runs_dir() / name), 1
     while True:
         try:
-            folder.mkdir(parents=True)
+            run.folder.mkdir(parents=True)
             break
         except FileExistsError:
             number += 1
-            folder = runs_dir() / f"{name}-{number}"
+            run = Run(runs_dir() / f"{name}-{number}")
+    run._say("starting")
     settings = {"config": dataclasses.asdict(config), "device": device}
-    files.write(folder / "config.json", json.dumps(settings, indent=1))
-    return Run(folder)
+    files.write(run.folder / "config.json", json.dumps(settings, indent=1))  # the last: it makes the folder a run
+    return run
 
 
 def start(config: TrainConfig, device: str = "cpu") -> Run:
@@ -197,66 +241,79 @@ def start(config: TrainConfig, device: str = "cpu") -> Run:
 
 
 def get(name: str) -> Run:
-    """The run of this name; raises RunError with the names there are."""
-    runs = {run.name: run for run in list_runs()}
-    if name not in runs:
-        raise RunError(f"there is no run {name!r} in {runs_dir()}; there are: {', '.join(runs) or 'none'}")
-    return runs[name]
+    """The run of this name; raises RunError with names that there are."""
+    names = [run.name for run in list_runs()]
+    if name not in names:
+        more = ", …" if len(names) > 5 else ""
+        raise RunError(f"there is no run {name!r} in {runs_dir()}; there are: {', '.join(names[:5]) or 'none'}{more}")
+    return Run(runs_dir() / name)
 
 
 def list_runs() -> list[Run]:
     """All runs, newest first; folders that hold none are passed over."""
-    folders = runs_dir().glob("*/config.json")
+    folders = runs_dir().glob("[!.]*/config.json")
     return [Run(path.parent) for path in sorted(folders, reverse=True)]
 
 
-def work(run: Run, on_record: Callable[[Record, Training], None] = lambda record, training: None) -> Status:
+def progress_at(config: TrainConfig, record: Record, total_steps: int) -> tuple[float, float]:
+    """(share done in (0, 1], seconds left) at a record: by steps or by minutes, whichever ends first."""
+    done = record.step / total_steps
+    if config.minutes is not None:
+        done = max(done, record.seconds / (60 * config.minutes))
+    done = min(done, 1.0)
+    return done, record.seconds * (1 - done) / done
+
+
+def work(run: Run, on_record: OnRecord = lambda record, training: None) -> Status:
     """Train a run to its end in this process, from its last saved state if it has one.
 
-    Ends early, keeping everything, on SIGTERM, Ctrl-C, or ``Run.stop``. Raises RunError when another process
-    works on it, and whatever training raises, after the run's status says so.
+    Ends early, keeping everything, on SIGTERM, Ctrl-C or ``Run.stop``; a second Ctrl-C ends it at once. Raises
+    RunError when another process works on it, and whatever training raises, after the run's status says so.
     """
-    try:
-        lock = FileLock(run.folder / "lock", timeout=LOCK_PATIENCE)
-        with lock, _Signals() as signals:
-            return _work(run, on_record, lambda: signals.caught or (run.folder / "stop").exists())
-    except Timeout:
-        raise RunError(f"run {run.name} is already running in another process") from None
+    with run._claim(), _Signals() as signals:
+        run._say("running")
+        try:
+            phase = _train_and_test(run, on_record, lambda: signals.caught or (run.folder / "stop").exists())
+        except Exception as error:
+            run._say("failed", str(error) or type(error).__name__)
+            raise
+        run._say(phase)
+    return run.status()
 
 
-def _work(run: Run, on_record: Callable[[Record, Training], None], stop: Callable[[], bool]) -> Status:
-    run._say("running")
-    try:
-        data = datasets.load(run.config.dataset)
-        training = Training(run.config, data, run.device)
-        _restore(run, training)
-        run._say("running", total_steps=training.total_steps)
-        saved = time.monotonic()
-        with (run.folder / "metrics.jsonl").open("a") as metrics:
+def _train_and_test(run: Run, on_record: OnRecord, stop: Callable[[], bool]) -> str:
+    """The whole of a run; returns the phase it ends in."""
+    data = datasets.load(run.config.dataset, download=False)
+    training = Training(run.config, data, run.device)
+    _restore(run, training)
+    run._say("running", total_steps=training.total_steps)
+    saved = time.monotonic()
+    with (run.folder / "metrics.jsonl").open("a") as metrics:
+        try:
             for record in training.run(stop):
                 metrics.write(json.dumps(dataclasses.asdict(record)) + "\n")
                 metrics.flush()
                 on_record(record, training)
                 if time.monotonic() - saved > SAVE_SECONDS:
-                    _save(run, training)
+                    _save(run, training, metrics)
                     saved = time.monotonic()
-        _save(run, training)
-        phase = "stopped"
-        if training.finished:
-            run._say("evaluating", total_steps=training.total_steps)
-            _test(run, data, training)
-            phase = "finished"
-        run._say(phase, total_steps=training.total_steps)
-    except Exception as error:
-        if "training" in locals() and training.step:
-            _save(run, training)
-        run._say("failed", message=str(error), total_steps=getattr(locals().get("training"), "total_steps", 0))
-        raise
-    return run.status()
+        except NonFiniteError:
+            _save(run, training, metrics)  # the weights before the bad step
+            raise
+        _save(run, training, metrics)
+    if not training.finished:
+        return "stopped"
+    run._say("evaluating")
+    try:
+        _test(run, data, training, stop)
+    except _Stopped:
+        return "stopped"
+    return "finished"
 
 
-def _save(run: Run, training: Training) -> None:
-    """The model first: a run whose state is newer than its model could never be told from a whole one."""
+def _save(run: Run, training: Training, metrics: TextIO) -> None:
+    """The state last: what it says has been done is then on the disk."""
+    os.fsync(metrics.fileno())
     checkpoints.save(run.checkpoint, training.kept_model(), training.card())
     tensors, values = training.state()
     checkpoints.save_tensors(_state(run), tensors, "state", values)
@@ -264,25 +321,32 @@ def _save(run: Run, training: Training) -> None:
 
 def _restore(run: Run, training: Training) -> None:
     """Back to the last saved state, and the records with it."""
-    step = 0
     if _state(run).exists():
         training.restore(*checkpoints.load_tensors(_state(run), "state"))
-        step = training.step
-    kept = [json.dumps(dataclasses.asdict(record)) + "\n" for record in run.records() if record.step <= step]
-    files.write(run.folder / "metrics.jsonl", "".join(kept))
+    kept = [record for record in run.records() if record.step <= training.step]
+    files.write(run.folder / "metrics.jsonl", "".join(json.dumps(dataclasses.asdict(r)) + "\n" for r in kept))
 
 
-def _test(run: Run, data: datasets.Dataset, training: Training) -> None:
+def _test(run: Run, data: datasets.Dataset, training: Training, stop: Callable[[], bool]) -> None:
     """A quick NLL on test images for the finished model's card."""
+
+    def progress(done: int, total: int) -> None:
+        if stop():
+            raise _Stopped
+
     order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:TEST_IMAGES]
     model = training.kept_model()
     x = data.binary("test")[order].to(training.device)
-    metrics = evaluation.evaluate(model, x, samples=TEST_SAMPLES).summary()
+    metrics = evaluation.evaluate(model, x, samples=TEST_SAMPLES, progress=progress).summary()
     checkpoints.save(run.checkpoint, model, dataclasses.replace(training.card(), metrics=metrics))
 
 
+class _Stopped(Exception):
+    """The test was interrupted: nothing is lost but the test."""
+
+
 class _Signals:
-    """Turns SIGTERM and SIGINT into a flag while a run is at work."""
+    """Turns the first SIGTERM or SIGINT into a flag while a run is at work; the next acts as ever."""
 
     caught = False
 
@@ -295,6 +359,7 @@ class _Signals:
 
     def _catch(self, number: int, frame: Any) -> None:
         self.caught = True
+        self.__exit__()
 
     def __exit__(self, *exception: Any) -> None:
         for number, handler in self.before.items():
@@ -305,17 +370,12 @@ def _state(run: Run) -> Path:
     return run.folder / f"state{checkpoints.SUFFIX}"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-
-
 def _exists(pid: int | None) -> bool:
-    """Whether a process of this number exists."""
-    try:
-        os.kill(pid or -1, 0)
-    except (ProcessLookupError, PermissionError):
+    """Whether a process of one's own has this number."""
+    if pid is None:
         return False
-    return pid is not None
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True

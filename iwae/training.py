@@ -191,11 +191,14 @@ class Training:
 
     def _initial_model(self) -> Model:
         wanted = ModelConfig.parse(self.config.model)
+        self.history = []
         if not self.config.start:
             return Model(wanted, pixel_mean=self.data.pixel_mean, seed=self.config.seed)
         model, card = checkpoints.load(Path(self.config.start))
         if card.model != wanted:
             raise ValueError(f"{self.config.start} holds a model of sizes {card.model}, not {wanted}")
+        own = {name: card.progress.get(name) for name in ("passes", "seconds")}
+        self.history = [*card.progress.get("history", []), {"training": card.training} | own]
         return model
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
@@ -234,6 +237,7 @@ class Training:
             "finished": self.finished,
             "valid_bound": self.best_bound if self.best else self.valid_bound,
             "device": self.device.type,
+            "history": self.history,  # of the models it started from, the first one first
         }
         return Card(self.model.config, dataclasses.asdict(self.config), progress)
 

@@ -17,8 +17,10 @@ if digit is None:
     st.stop()
 
 with st.expander("What the models see, step by step", expanded=True):
-    captions, images = zip(*digit.stages, strict=True)
-    pictures.strip(images, captions, captions, width=112)
+    names, images = zip(*digit.stages, strict=True)
+    pictures.strip(images, names, names, width=112)
+    with st.popover("What each step does", type="tertiary"):
+        st.markdown(digit.told)
     if digit.note:
         st.warning(digit.note)
 

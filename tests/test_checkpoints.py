@@ -97,7 +97,7 @@ def test_refusals_say_why(saved, change, says):
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "other.safetensors"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="other.safetensors"):
+    with pytest.raises(CheckpointError, match=r"other\.safetensors"):
         checkpoints.load(path)
 
 

@@ -138,6 +138,8 @@ def test_going_on_under_another_objective(data, tmp_path):
     checkpoints.save(path, first.kept_model(), first.card())
     second = Training(TrainConfig(**SMALL | {"objective": "vae", "start": str(path)}), data)
     assert torch.equal(second.model.pixel_logits.weight, first.model.pixel_logits.weight)
+    (before,) = second.card().progress["history"]
+    assert before["training"] == dataclasses.asdict(first.config) and before["passes"] == 3
     with pytest.raises(ValueError, match="16:4, not 1layer"):
         Training(TrainConfig(**SMALL | {"model": "1layer", "start": str(path)}), data)
 

@@ -3,7 +3,7 @@
 
 const GRID = 28; // pixels of the picture along one side
 const OVERSAMPLING = 10; // the picture is the mean over blocks of 10×10 finer pixels
-const BRUSH = [[3.2, 0.15], [2.8, 0.25], [2.4, 0.4], [2.0, 1]]; // [width in pixels of the picture, opacity]: a soft edge
+const BRUSH = [[3.2, 0.15], [2.8, 0.25], [2.4, 0.4], [2.0, 1]]; // [width, opacity], laid over each other: a soft edge
 const MIN_STEP = 0.15; // points closer than this, in pixels of the picture, add nothing
 const SEND_AFTER_MS = 250; // a digit of several strokes is sent once
 

@@ -19,7 +19,8 @@ class Chosen:
     """One digit, as the models see it, and how it came to be."""
 
     x: Tensor  # [784] of zeros and ones
-    stages: tuple[tuple[str, np.ndarray], ...]  # caption and picture of each step towards x
+    stages: tuple[tuple[str, np.ndarray], ...]  # name and picture of each step towards x
+    told: str  # what the steps do, in Markdown
     note: str | None = None
 
 
@@ -44,7 +45,8 @@ def _pick(dataset: str) -> Chosen:
     label = data.test.labels
     kind = f"label {data.label_names[int(label[index])]}" if label is not None else "test image"
     grey = data.test.images[index].float() / 255
-    return Chosen(x[index], ((kind, grey.numpy()), ("binarized", x[index].numpy())))
+    told = "The test images are binarized once, from a fixed seed: each pixel is on with its grey level as probability."
+    return Chosen(x[index], ((kind, grey.numpy()), ("Binarized", x[index].numpy())), told)
 
 
 def _another(count: int) -> None:
@@ -80,5 +82,7 @@ def _prepared(digit: digits.Digit) -> Chosen:
     """The grey digit binarized as the models' training data were: one Bernoulli draw of its pixels."""
     grey = torch.from_numpy((255 * digit.image).round().astype(np.uint8)).reshape(-1)
     x = datasets.binarize(grey, torch.Generator().manual_seed(0))
-    stages = [(stage.caption, stage.image) for stage in digit.stages]
-    return Chosen(x, (*stages, ("binarized", x.numpy())), digit.note)
+    stages = [(stage.name, stage.image) for stage in digit.stages]
+    told = "\n".join(f"1. **{stage.name}**: {stage.caption}" for stage in digit.stages)
+    told += "\n1. **Binarized**: each pixel is on with its grey level as probability, as in the training data."
+    return Chosen(x, (*stages, ("Binarized", x.numpy())), told, digit.note)

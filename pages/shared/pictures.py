@@ -1,5 +1,6 @@
 """Rows of small pictures with a caption under each, and a model's view of one digit."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,8 +16,9 @@ WIDTH = 84  # CSS pixels of a tile: three times the digit's own
 
 
 def strip(images: Sequence[np.ndarray], captions: Sequence[str], alts: Sequence[str], width: int = WIDTH) -> None:
-    """A row of 28×28 pictures in [0, 1], wrapped where there is no room."""
-    st.image([tile(image) for image in images], caption=list(captions), alt=list(alts), width=width)
+    """A row of pictures in [0, 1], wrapped where there is no room."""
+    pixels = [tile(image, width) for image in images]
+    st.image(pixels, caption=list(captions), alt=list(alts), width=width, output_format="PNG")  # JPEG blurs digits
 
 
 def heading(name: str, entry: Entry) -> None:
@@ -40,10 +42,11 @@ def samples_grid(model: Model, drawn: Posterior, count: int, heaviest: bool) -> 
 
 
 def percent(weight: float) -> str:
-    """``12%``, ``0.3%``, ``<0.1%``."""
-    if weight < 0.001:
-        return "<0.1%"
-    return f"{weight:.0%}" if weight >= 0.1 else f"{weight:.1%}"
+    """``12%``, ``0.3%``, ``0.004%``, ``<0.001%``."""
+    if weight < 1e-5:
+        return "<0.001%"
+    digits = 0 if weight >= 0.1 else max(1, 1 - math.floor(math.log10(100 * weight)) - 1)
+    return f"{weight:.{digits}%}"
 
 
 def numbers(drawn: Posterior) -> None:
@@ -51,7 +54,7 @@ def numbers(drawn: Posterior) -> None:
     left, right = st.columns(2)
     left.metric(
         "log p̂(x), nats",
-        f"{drawn.log_p:.2f} ± {drawn.log_p_se:.2f}",
+        f"{drawn.log_p:.2f} ± {drawn.log_p_se:.2f}".replace("-", "−"),
         help="Logarithm of the mean importance weight, L_k at the largest k, and its standard error from the spread of "
         "the weights. It is too sure of itself where q misses a part of the posterior.",
     )

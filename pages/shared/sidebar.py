@@ -1,6 +1,7 @@
 """The sidebar of every page: the pair of models, the data set, the device, and a small training run of one's own."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import streamlit as st
 import torch
@@ -9,6 +10,7 @@ from iwae import catalog, datasets
 from iwae.catalog import Entry
 from pages.shared.training import training_panel
 
+ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches named icons from another host
 # Streamlit's own list would call the home page "app" (.streamlit/config.toml hides it)
 PAGES = (("app.py", "Home", "home"), ("pages/1_Posterior.py", "Posterior", "blur_on"))
 
@@ -30,7 +32,7 @@ class View:
 
 def sidebar(title: str) -> View:
     """Set the page up and draw the sidebar; ends the page with advice when there is no model at all."""
-    st.set_page_config(f"{title} · IWAE explorer", ":material/scatter_plot:", layout="wide")
+    st.set_page_config(f"{title} · IWAE explorer", ICON, layout="wide")
     found, refused = catalog.entries()
     with st.sidebar:
         for file, label, icon in PAGES:
@@ -71,6 +73,7 @@ def _pick_models(found: dict[str, Entry]) -> tuple[Entry, Entry] | None:
             help="Shipped models and your own finished or stopped runs. NLL: −log p̂(x) on test images, in nats per "
             "image ± standard error; lower is better.",
         )
+        st.caption(f"{found[key].nll} on {found[key].config.dataset}")
         if key == default:
             st.query_params.pop(slot, None)
         else:

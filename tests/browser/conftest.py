@@ -1,15 +1,18 @@
 """A real Streamlit server and a real Chromium for the tests in this folder."""
 
+import contextlib
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.driver import CHROMIUM_FLAGS, ROOT, Server, find_chromium, record_problems, settled
 
 TIMEOUT_MS = 60_000  # a busy machine is slow, not broken
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 def pytest_collection_modifyitems(items):
@@ -21,16 +24,15 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """`server(app_file)`: the address of that app (a path from the repository's root), started once a session."""
-    running: dict[str, Server] = {}
+    with contextlib.ExitStack() as stack:
 
-    def start(app_file: str) -> str:
-        if app_file not in running:
-            running[app_file] = Server(ROOT / app_file, tmp_path_factory.mktemp("server"))
-        return running[app_file].url
+        @functools.cache
+        def start(app_file: str) -> str:
+            running = Server(ROOT / app_file, tmp_path_factory.mktemp("server"))
+            stack.callback(running.stop)
+            return running.url
 
-    yield start
-    for each in running.values():
-        each.stop()
+        yield start
 
 
 @pytest.fixture(scope="session")

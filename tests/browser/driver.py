@@ -1,14 +1,15 @@
 """Drive a Streamlit app in a real browser: start it, wait for it, and say what went wrong on the page."""
 
 import contextlib
+import ctypes
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,13 +30,25 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
 ]
 
-# Console errors that say nothing about the app: (part of the message, why it is harmless).
-HARMLESS: list[tuple[str, str]] = []
+# Console errors that say nothing about the app, as patterns of "message (address)".
+HARMLESS = [
+    # A picture that a newer run has replaced before the browser had fetched it. `assert_clean` checks the pictures
+    # that are on the page.
+    r"Failed to load resource.*404.*/media/",
+    r"Image source error.*/media/",
+    # Opened at a page's own address, Streamlit looks for its server below that address first.
+    r"Failed to load resource.*404.*/_stcore/(health|host-config)\)",
+]
 
 
 def find_chromium() -> str | None:
     debian = Path("/usr/bin/chromium")
     return str(debian) if debian.exists() else shutil.which("chromium")
+
+
+def _end_with_parent() -> None:
+    """In the child: ask Linux for SIGTERM when the tests die, even of SIGKILL, so that no server is left."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
 
 
 class Server:
@@ -59,6 +72,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
         try:
             self._wait()
@@ -69,7 +83,7 @@ class Server:
     def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            with contextlib.suppress(OSError):  # not listening yet
                 if urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5).status == 200:
                     return
             time.sleep(0.2)
@@ -78,18 +92,19 @@ class Server:
     def stop(self) -> None:
         """End the server and every process that it started: training runs are sessions of their own."""
         for sign in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, sign)
             for pid in self.processes():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, sign)
             deadline = time.monotonic() + STOP_SECONDS
-            while self.processes() and time.monotonic() < deadline:
+            while (self.process.poll() is None or self.processes()) and time.monotonic() < deadline:
                 time.sleep(0.1)
         if left := self.processes():
             raise RuntimeError(f"processes {left} of {self.url} did not end")
 
     def processes(self) -> list[int]:
-        """Living processes that carry this server's runs folder in their environment."""
-        self.process.poll()  # collects the server itself once it has ended
+        """Living processes that carry this server's runs folder in their environment (on Linux)."""
         mark = f"IWAE_RUNS_DIR={self.home / 'runs'}\0".encode()
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
@@ -106,8 +121,9 @@ def record_problems(page: Page, origin: str) -> None:
     page.on("crash", lambda _: page.problems.append("the page crashed"))
 
     def console(message) -> None:
-        if message.type == "error" and not any(part in message.text for part, _ in HARMLESS):
-            page.problems.append(f"console error: {message.text} ({message.location.get('url')})")
+        text = f"{message.text} ({message.location.get('url')})"
+        if message.type == "error" and not any(re.search(pattern, text) for pattern in HARMLESS):
+            page.problems.append(f"console error: {text}")
 
     def request(request) -> None:
         parts = urlsplit(request.url)
@@ -137,9 +153,13 @@ def settled(page: Page, seconds: float = 60) -> None:
 
 
 def assert_clean(page: Page) -> None:
-    """No exception on the page, no error in the console, no request to another host."""
-    shown = page.locator('[data-testid="stException"]').all_inner_texts()
+    """No exception and no broken picture on the page, no error in the console, no request to another host."""
+    shown = page.get_by_test_id("stException").all_inner_texts()
     assert not shown, f"exceptions on the page: {shown}"
+    broken = page.locator("img").evaluate_all(
+        "all => all.filter(image => image.complete && !image.naturalWidth).map(image => image.src)"
+    )
+    assert not broken, f"broken pictures on the page: {broken}"
     assert not page.problems, "\n".join(page.problems)
 
 

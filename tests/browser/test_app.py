@@ -54,7 +54,8 @@ def test_first_paint_shows_both_models_at_work(visit):
     expect(page.get_by_role("heading", name=re.compile("B · IWAE k = 50"))).to_be_visible()
     assert len(values(page)) == 4 and len(tiles(page)) == 28  # 4 reconstructions and 10 samples each
     for address in tiles(page):
-        assert Image.open(io.BytesIO(urllib.request.urlopen(address).read())).width >= 112
+        image = Image.open(io.BytesIO(urllib.request.urlopen(address).read()))
+        assert (image.format, image.width) == ("PNG", 84)  # three by three screen pixels for each of the digit's
     page.get_by_role("link", name=re.compile("Try a digit of your own")).click()
     expect(page.get_by_role("heading", name="The posterior of one digit")).to_be_visible()
     settled(page)
@@ -67,7 +68,7 @@ def test_an_uploaded_picture_is_sampled_by_both_models(visit):
     file = {"name": "two.png", "mimeType": "image/png", "buffer": picture()}
     after = changed(page, lambda: page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(file))
     assert len(after) == 4
-    assert page.get_by_text("binarized", exact=True).count() == 1
+    assert page.get_by_text("Binarized", exact=True).count() == 1
     assert len(tiles(page)) >= 2 * (4 + 20) + 6
     expect(page.locator('[data-testid="stPlotlyChart"] svg.main-svg').first).to_be_visible()
     screenshot(page, "posterior-upload")

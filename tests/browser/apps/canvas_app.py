@@ -8,6 +8,7 @@ import streamlit as st
 from pages.shared import canvas
 
 st.title("Canvas")
+st.page_link("pages/1_Elsewhere.py", label="Elsewhere")
 pixels = canvas.draw_digit("digit")
 st.button("Clear from Python", on_click=canvas.clear_digit, args=("digit",))
 if st.button("Another widget"):

@@ -1,0 +1,83 @@
+"""Explore the latent spaces of variational (VAE) and importance weighted autoencoders (IWAE) from a shell.
+
+usage: python -m iwae COMMAND [OPTIONS]
+
+  train                  train a model and watch it learn
+  evaluate CHECKPOINT    measure a trained model on test images
+  data list              the data sets, and which of them are on this machine
+  data download NAME     fetch a data set
+  data verify [NAME]     compare the files of a data set, or of all, with their checksums
+  runs list              the training runs, and how they stand
+  runs show NAME         everything about one run
+  runs stop NAME         ask a run to save and stop
+  runs resume NAME       let it go on, in the background
+  runs delete NAME       remove it with all its files
+
+Every command has its own --help. Examples:
+
+  python -m iwae train
+      an IWAE (k = 50) on scikit-learn's digits: no download, about a minute
+  python -m iwae train --dataset mnist --objective vae --k 1 --passes 100
+      a VAE on MNIST, which is downloaded if need be
+  python -m iwae evaluate runs/NAME/checkpoint.safetensors --samples 5000
+      its test NLL, KL divergences, active units
+
+The same models and runs are in the app: streamlit run app.py
+"""
+
+import contextlib
+import importlib
+import io
+import re
+import sys
+from collections.abc import Sequence
+
+COMMANDS = ("train", "evaluate", "data", "runs")
+WRONG_ARGUMENTS, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command in ``words`` (by default the shell's); returns the exit status. Errors are one line."""
+    try:
+        return _run(list(sys.argv[1:] if words is None else words))
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(__doc__.strip())
+        return 0
+    if words[0] not in COMMANDS:
+        return _complain(f"unknown command {words[0]!r}; there are {', '.join(COMMANDS)}", WRONG_ARGUMENTS)
+    module = importlib.import_module(f"iwae.cli.{words[0]}")  # here, because torch takes seconds to import
+    refusal = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(refusal):
+            command = module.parse(words[1:])
+    except ValueError as error:
+        return _complain(str(error), WRONG_ARGUMENTS)
+    except SystemExit as exit:  # --help, or tyro has refused
+        return _complain(_one_line(refusal.getvalue()), WRONG_ARGUMENTS) if exit.code else 0
+    try:
+        return command.run()
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:  # RuntimeError: torch's, for want of memory too
+        status = WRONG_ARGUMENTS if isinstance(error, module.cli.UsageError) else FAILED
+        return _complain(str(error) or type(error).__name__, status)
+
+
+def _complain(message: str, status: int) -> int:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+def _one_line(box: str) -> str:
+    """tyro's box of text as a line: its sections, cut short at the first empty line, joined by semicolons."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", box)  # colours
+    lines = [line.strip("│ ") for line in text.splitlines() if line[:1] not in "╭╰"]  # not the frame, not the title
+    sections = re.split(r"^[─-]+$", "\n".join(lines), flags=re.MULTILINE)
+    return "; ".join(section.strip().split("\n\n")[0].rstrip(".") for section in sections)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""The commands of ``python -m iwae``, a module each: a dataclass whose fields are the options and whose ``run`` acts.
+
+A module's ``parse(words)`` gives such an object; wrong words are a ValueError, or tyro's own complaint on stderr
+and SystemExit. ``run()`` returns the exit status; UsageError is for arguments that only it can judge.
+"""
+
+from inspect import cleandoc
+from typing import Any, Literal
+
+import torch
+import tyro
+
+from iwae import datasets
+
+STYLE = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
+MAX_SEED = 2**32 - 1  # a million times as much, as training and evaluation make of it, must fit 64 bits
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class UsageError(ValueError):
+    """An argument that cannot be; the message names it and what can."""
+
+
+def parse(command: type, words: list[str]) -> Any:
+    """The command that stands alone under its own name in lower case."""
+    prog = f"python -m iwae {command.__name__.lower()}"
+    return tyro.cli(command, prog=prog, description=cleandoc(command.__doc__), args=words, config=STYLE)
+
+
+def parse_group(group: str, commands: dict[str, type], description: str, words: list[str]) -> Any:
+    """One of the commands that share the first word ``group``."""
+    app = tyro.extras.SubcommandApp()
+    for name, command in commands.items():
+        app.command(command, name=name)
+    return app.cli(prog=f"python -m iwae {group}", description=description.strip(), args=words, config=STYLE)
+
+
+def check_seed(seed: int) -> None:
+    """UsageError for a seed out of range."""
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"--seed must lie between 0 and {MAX_SEED}, not {seed}")
+
+
+def check_dataset(name: str) -> None:
+    """UsageError for a data set that does not exist."""
+    if name not in datasets.NAMES:
+        raise UsageError(f"unknown data set {name!r}; there are {', '.join(datasets.NAMES)}")
+
+
+def find_device(name: str) -> str:
+    """cpu, cuda or mps; for ``auto`` the first there is of cuda, mps and cpu. UsageError for one that is absent."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    found = [device for device, is_there in there.items() if is_there]
+    if name == "auto":
+        return found[0]
+    if name not in found:
+        raise UsageError(f"--device {name}: this machine, or this build of torch, has {', '.join(found)} only")
+    return name

@@ -1,0 +1,70 @@
+"""``python -m iwae data``: list, download, verify."""
+
+import sys
+from dataclasses import dataclass
+
+from tyro.conf import Positional
+
+from iwae import cli, datasets
+
+DESCRIPTION = """
+The data sets: which are on this machine, fetching them, checking them.
+
+They lie in the folder that IWAE_DATA_DIR names, or in the user's cache folder. `digits` needs no file at all.
+
+Examples:
+  python -m iwae data list
+  python -m iwae data download mnist
+  IWAE_DATA_DIR=~/data python -m iwae data verify mnist-fixed
+"""
+
+
+@dataclass(frozen=True)
+class List:
+    """The data sets, and which of them are on this machine."""
+
+    def run(self) -> int:
+        print(f"in {datasets.data_dir()}:")
+        for status in datasets.status():
+            print(f"{status.name:15} {'here' if status.available else 'missing':8} {status.title}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Download:
+    """Fetch the files of a data set that are missing or damaged."""
+
+    name: Positional[str]  # the data set, as in `data list`
+
+    def run(self) -> int:
+        cli.check_dataset(self.name)
+        datasets.download(self.name, progress=sys.stderr.isatty())
+        print(f"{self.name} is complete")
+        return 0
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Compare the files of a data set, or of all that are here, with their published checksums."""
+
+    name: Positional[str | None] = None  # the data set, as in `data list`; all without it
+
+    def run(self) -> int:
+        if self.name is not None:
+            cli.check_dataset(self.name)
+        bad = []
+        for name in [self.name] if self.name else datasets.NAMES:
+            files = datasets.verify(name).files
+            if not files:
+                print(f"{name:15} needs no file")
+            for file in files:
+                print(f"{name:15} {file.state:8} {file.path} {file.problem}".rstrip(), flush=True)
+                if file.state == "damaged" or (self.name and file.required and file.state == "missing"):
+                    bad.append(f"{name}: {file.path.name} is {file.state}")
+        if bad:
+            raise datasets.DataError(f"{', '.join(bad)}; `python -m iwae data download NAME` fetches it anew")
+        return 0
+
+
+def parse(words: list[str]) -> List | Download | Verify:
+    return cli.parse_group("data", {"list": List, "download": Download, "verify": Verify}, DESCRIPTION, words)

@@ -1,0 +1,123 @@
+"""``python -m iwae runs``: list, show, stop, resume, delete, and work, which a run's own process calls."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from tqdm import tqdm
+from tyro.conf import Positional
+
+from iwae import checkpoints, cli, runs
+from iwae.cli.train import describe_nll, print_record
+
+DESCRIPTION = """
+The training runs, those of the app and those of `python -m iwae train`.
+
+They lie in the folder that IWAE_RUNS_DIR names, or in `runs` beside the package.
+
+Examples:
+  python -m iwae runs list
+  python -m iwae runs show 20260131-120000-digits-iwae-k50-s0
+  python -m iwae runs stop 20260131-120000-digits-iwae-k50-s0
+"""
+
+
+@dataclass(frozen=True)
+class List:
+    """All runs, newest first, and how they stand."""
+
+    def run(self) -> int:
+        found = runs.list_runs()
+        if not found:
+            print(f"no runs in {runs.runs_dir()}: `python -m iwae train` makes one")
+        for run in found:
+            print(f"{run.name:45} {_standing(run)}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Show:
+    """Everything about one run."""
+
+    name: Positional[str]  # the run, as in `runs list`
+
+    def run(self) -> int:
+        run = runs.get(self.name)
+        settings = dataclasses.asdict(run.config) | {"device": run.device}
+        print(f"{run.name}: {_standing(run)}")
+        print(f"folder: {run.folder}")
+        for name, value in settings.items():
+            if value is not None:
+                print(f"  {name:16} {value}")
+        if run.checkpoint.exists():
+            print(f"model: {run.checkpoint}")
+            print(describe_nll(checkpoints.read_card(run.checkpoint).metrics))
+        return 0
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Ask a run to save and stop."""
+
+    name: Positional[str]  # the run, as in `runs list`
+
+    def run(self) -> int:
+        runs.get(self.name).stop()
+        print(f"run {self.name} will save and stop; it can go on by: python -m iwae runs resume {self.name}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Let a run go on from where it was saved, in the background."""
+
+    name: Positional[str]  # the run, as in `runs list`
+
+    def run(self) -> int:
+        runs.get(self.name).resume()
+        print(f"run {self.name} goes on; see it by: python -m iwae runs show {self.name}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Remove a run with all its files; it must not be running."""
+
+    name: Positional[str]  # the run, as in `runs list`
+
+    def run(self) -> int:
+        runs.get(self.name).delete()
+        print(f"run {self.name} is deleted")
+        return 0
+
+
+@dataclass(frozen=True)
+class Work:
+    """Internal: what the process of a run in the background calls."""
+
+    name: Positional[str]  # the run, as in `runs list`
+
+    def run(self) -> int:
+        print(runs.work(runs.get(self.name), print_record).phase)
+        return 0
+
+
+def _standing(run: runs.Run) -> str:
+    status = run.status()
+    if status.message:
+        return f"{status.phase}: {status.message}"
+    try:
+        done, left = run.progress()
+        records = run.records()
+    except runs.RunError as error:
+        return f"{status.phase}; {error}"
+    parts = [status.phase if status.phase == "finished" else f"{status.phase} at {done:.0%}"]
+    if status.alive and left is not None:
+        parts.append(f"{tqdm.format_interval(left)} left")
+    if records:
+        parts.append(f"bound {records[-1].bound:.2f} nats")
+    return ", ".join(parts)
+
+
+def parse(words: list[str]) -> List | Show | Stop | Resume | Delete | Work:
+    commands = {"list": List, "show": Show, "stop": Stop, "resume": Resume, "delete": Delete, "work": Work}
+    return cli.parse_group("runs", commands, DESCRIPTION, words)

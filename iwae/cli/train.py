@@ -1,0 +1,108 @@
+"""``python -m iwae train``."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tqdm import tqdm
+
+from iwae import checkpoints, cli, datasets, files, runs
+from iwae.training import Record, TrainConfig, Training
+
+STOPPED = 130  # exit status, as for any program that Ctrl-C ends
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model and watch it learn.
+
+    It runs here, with a progress bar, and shows among the app's runs. Ctrl-C saves and stops, --resume goes on.
+    Options that are None follow from the schedule, or belong to objectives other than the default.
+
+    Examples:
+      python -m iwae train --objective vae --k 1 --passes 20
+      python -m iwae train --objective ciwae --beta 0.5 --gradient dreg --minutes 2
+      python -m iwae train --dataset mnist --model 2layer --schedule paper --out models/iwae.safetensors
+      python -m iwae train --resume 20260131-120000-digits-iwae-k50-s0
+    """
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    device: cli.Device = "auto"  # where to compute; auto is the first there is of cuda, mps and cpu
+    resume: str | None = None  # go on with the run of this name, under its own settings
+    out: Path | None = None  # where to copy the finished model, a .safetensors file
+
+    def run(self) -> int:
+        device = cli.find_device(self.device)
+        cli.check_seed(self.config.seed)
+        if self.config.start and not Path(self.config.start).is_file():
+            raise cli.UsageError(f"--start: there is no file {self.config.start}")
+        if self.out and (self.out.suffix != checkpoints.SUFFIX or self.out.is_dir()):
+            raise cli.UsageError(f"--out must name a {checkpoints.SUFFIX} file, not {self.out}")
+        if self.resume:
+            if self.config != TrainConfig() or self.device != "auto":
+                raise cli.UsageError("--resume goes on under the run's own settings: only --out may go with it")
+            run = runs.get(self.resume)
+            run.prepare()
+        else:
+            if not datasets.available(self.config.dataset):
+                datasets.download(self.config.dataset, progress=sys.stderr.isatty())
+            run = runs.create(self.config, device)
+        print(f"run {run.name}", file=sys.stderr)
+        with _follow(run) as on_record:
+            status = runs.work(run, on_record)
+        if status.phase == "stopped":
+            print(f"stopped and saved; go on with: python -m iwae train --resume {run.name}", file=sys.stderr)
+            return STOPPED
+        model = run.checkpoint
+        if self.out:
+            files.write(self.out, model.read_bytes())
+            model = self.out
+        print(f"model: {model}")
+        print(describe_nll(checkpoints.read_card(model).metrics))
+        return 0
+
+
+def describe_nll(metrics: dict[str, Any]) -> str:
+    """The test NLL of a checkpoint's card, with its units and how it was measured."""
+    if not metrics:
+        return "not evaluated yet"
+    return (
+        f"test NLL {metrics['nll']:.2f} ± {metrics['nll_se']:.2f} nats per image "
+        f"({metrics['images']:,} images, {metrics['samples']:,} draws each)"
+    )
+
+
+def print_record(record: Record, training: Training) -> None:
+    """A record as a line of text."""
+    validation = "" if record.valid_bound is None else f"  validation {record.valid_bound:.3f}"
+    print(
+        f"step {record.step:,} of {training.total_steps:,}  pass {record.passes:.2f}  bound {record.bound:.3f}"
+        f"{validation} nats  {record.images_per_second:,.0f} images/s",
+        flush=True,
+    )
+
+
+@contextmanager
+def _follow(run: runs.Run) -> Iterator[runs.OnRecord]:
+    """Shows records as they come: a bar on a terminal, lines elsewhere."""
+    if not sys.stderr.isatty():
+        yield print_record
+        return
+    with tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar}| {desc}") as bar:
+
+        def show(record: Record, training: Training) -> None:
+            bar.n, left = runs.progress_at(run.config, record, training.total_steps)
+            valid = "" if training.valid_bound is None else f", validation {training.valid_bound:.2f}"
+            text = f"{tqdm.format_interval(left)} left, bound {record.bound:.2f}{valid} nats"
+            text += f", {record.images_per_second:,.0f} images/s"
+            bar.set_description_str("training is done, now its test NLL" if training.finished else text)
+
+        yield show
+
+
+def parse(words: list[str]) -> Train:
+    return cli.parse(Train, words)

@@ -1,0 +1,337 @@
+"""The command line, on the embedded digits: what it prints, what it leaves, and how it refuses."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from iwae import checkpoints, datasets, evaluation, runs
+from iwae.__main__ import main
+
+PROJECT = Path(__file__).parent.parent
+COMMAND = [sys.executable, "-m", "iwae"]
+SMALL = ["--model", "16:4", "--k", "5", "--passes", "6", "--log-every", "5"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """More only get into each other's way with a model as small as this."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A checkpoint that `train --out` has written, and the run it came from."""
+    folder = tmp_path_factory.mktemp("trained")
+    model = folder / "models" / "small.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IWAE_RUNS_DIR", str(folder / "runs"))
+        assert main(["train", *SMALL, "--seed", "3", "--out", str(model)]) == 0
+        return model, runs.list_runs()[0]
+
+
+def refused(capsys, status: int, *words: str) -> str:
+    """The one line on stderr of a command that must end with this exit status and print nothing else."""
+    capsys.readouterr()
+    assert main(words) == status
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
+    assert not re.search("[│╭╰─]|  ", err)
+    return err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("nonsense", "there are train, evaluate, data, runs"),
+        ("--nonsense", "there are train, evaluate, data, runs"),
+        ("train --dataset nonsense", "there are digits, mnist, mnist-fixed"),
+        ("train --objective nonsense", "there are vae, iwae, power-mean"),
+        ("train --gradient nonsense", "there are exact, stl, dreg, piwae"),
+        ("train --schedule nonsense", "there are paper, cosine, constant"),
+        ("train --model nonsense", "one of 1layer, 2layer, 2d nor sizes like"),
+        ("train --objective ciwae", "needs beta"),
+        ("train --beta 0.5", "takes no parameters, not beta"),
+        ("train --objective median --gradient dreg", "second derivative"),
+        ("train --k x", "--k: invalid literal for int() with base 10: 'x'"),
+        ("train --k 0", "k must be a whole number of at least 1, not 0"),
+        ("train --minutes soon", "--minutes: no type matching FLOAT could be instantiated from ['soon']"),
+        ("train --minutes 0", "minutes must be above 0, not 0"),
+        ("train --learning-rate nan", "learning rate must be above 0, not nan"),
+        ("train --k", "Missing value for argument '--k'"),
+        ("train --passess 3", "Unrecognized options: --passess, 3; Perhaps you meant: --passes INT"),
+        ("train extra", "Unrecognized options: extra"),
+        ("train --seed 99999999999", "--seed must lie between 0 and 4294967295, not 99999999999"),
+        ("train --device quantum", "Expected one of ('auto', 'cpu', 'cuda', 'mps')"),
+        ("train --start nowhere.safetensors", "--start: there is no file nowhere.safetensors"),
+        ("train --out model.pt", "--out must name a .safetensors file, not model.pt"),
+        ("train --resume some-run --k 3", "only --out may go with it"),
+        ("evaluate", "Missing from python -m iwae evaluate: CHECKPOINT"),
+        ("evaluate nowhere.safetensors", "there is no file nowhere.safetensors"),
+        ("evaluate MODEL --samples 0", "--samples must be at least 1, not 0"),
+        ("evaluate MODEL --samples many", "'many'"),
+        ("evaluate MODEL --images 1", "--images must lie between 2 and 300, all of digits, not 1"),
+        ("evaluate MODEL --images 301", "--images must lie between 2 and 300, all of digits, not 301"),
+        ("evaluate MODEL --seed -1", "--seed must lie between 0 and 4294967295, not -1"),
+        ("evaluate MODEL --dataset nonsense", "there are digits, mnist, mnist-fixed"),
+        ("evaluate MODEL --dataset mnist --save", "model's own data set, digits, not on mnist"),
+        ("evaluate MODEL MODEL", "Unrecognized options"),
+        ("data", "Expected one of {list, download, verify}"),
+        ("data nonsense", "Available subcommands: list, download, verify"),
+        ("data download", "Missing from python -m iwae data download: NAME"),
+        ("data download nonsense", "there are digits, mnist, mnist-fixed"),
+        ("data verify nonsense", "there are digits, mnist, mnist-fixed"),
+        ("runs", "Expected one of {list, show, stop, resume, delete, work}"),
+        ("runs list extra", "Unrecognized options: extra"),
+        ("runs stop", "Missing from python -m iwae runs stop: NAME"),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_exit_status_2(words, told, trained, capsys):
+    words = [str(trained[0]) if word == "MODEL" else word for word in words.split()]
+    assert told in refused(capsys, 2, *words)
+    assert runs.list_runs() == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="cuda is there")
+def test_an_absent_device_is_refused(trained, capsys):
+    for words in (["train"], ["evaluate", str(trained[0])]):
+        assert "has cpu" in refused(capsys, 2, *words, "--device", "cuda")
+
+
+def test_other_failures_are_one_line_and_exit_status_1(trained, tmp_path, capsys, monkeypatch):
+    (tmp_path / "text.safetensors").write_text("no model")
+    assert "not a safetensors file" in refused(capsys, 1, "evaluate", str(tmp_path / "text.safetensors"))
+    for command in ("show", "stop", "resume", "delete", "work"):
+        assert "no run 'nothing'" in refused(capsys, 1, "runs", command, "nothing")
+    assert "no run 'nothing'" in refused(capsys, 1, "train", "--resume", "nothing")
+    assert main(["train", *SMALL, "--learning-rate", "1e6"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and "no longer finite at step" in error
+    assert runs.list_runs()[0].status().phase == "failed"
+    monkeypatch.setenv("IWAE_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("iwae.downloads.DataFile.fetch", _unreachable)
+    assert "unreachable; put the file there by hand" in refused(capsys, 1, "train", "--dataset", "mnist")
+
+
+def _unreachable(*_):
+    raise datasets.DataError("every mirror is unreachable")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("", ["train", "evaluate CHECKPOINT", "data verify [NAME]", "runs resume NAME", "Examples:"]),
+        ("--help", ["usage: python -m iwae COMMAND"]),
+        ("train --help", ["--objective", "draws from q(h|x) for each image (default: 50)", "--resume", "Examples:"]),
+        ("evaluate --help", ["CHECKPOINT", "--samples", "(default: 5000)", "--json", "Examples:"]),
+        ("data --help", ["list", "download", "verify", "IWAE_DATA_DIR", "Examples:"]),
+        ("data verify --help", ["NAME", "checksums"]),
+        ("runs --help", ["stop", "Internal", "IWAE_RUNS_DIR", "Examples:"]),
+        ("runs stop --help", ["NAME", "Ask a run to save and stop"]),
+    ],
+)
+def test_help_at_every_level(words, told, capsys):
+    assert main(words.split()) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [part for part in told if part not in " ".join(out.replace("│", "").split())] == []
+
+
+def test_examples_in_help_are_real_commands(capsys):
+    """Every option that the examples use exists: they fail for want of a file or a run at most."""
+    main([])
+    main(["train", "--help"])
+    main(["evaluate", "--help"])
+    examples = re.findall(r"^  python -m iwae ((?:train|evaluate) .+)", capsys.readouterr().out, flags=re.MULTILINE)
+    assert len(examples) >= 8
+    for example in examples:
+        words = example.split()
+        module = sys.modules[f"iwae.cli.{words[0]}"]
+        module.parse(words[1:])
+
+
+def test_top_level_help_does_not_wait_for_torch():
+    script = "import sys; from iwae.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True).returncode == 0
+
+
+def test_train_leaves_the_model_and_a_finished_run(trained):
+    model, run = trained
+    assert run.status().phase == "finished" and run.config.seed == 3
+    assert model.read_bytes() == run.checkpoint.read_bytes()
+    assert str(checkpoints.read_card(model).model) == "16:4"
+
+
+def test_evaluate_prints_what_evaluation_measures(trained, capsys):
+    path = str(trained[0])
+    assert main(["evaluate", path, "--samples", "60", "--seed", "7", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and out.count("\n") == 1
+    found = json.loads(out)
+    model, _ = checkpoints.load(trained[0])
+    x = datasets.load("digits").binary("test")
+    summary = evaluation.evaluate(model, x, samples=60, seed=7).summary()
+    assert found == {"checkpoint": path, "dataset": "digits"} | summary
+    promised = "nll nll_se elbo reconstruction kl_prior kl_posterior ess active_units pca_active_units pruned_nll"
+    assert set(promised.split()) | {"images", "samples", "seed"} <= set(found)
+    assert (found["images"], found["samples"], found["seed"]) == (300, 60, 7)
+
+    assert main(["evaluate", path, "--samples", "60", "--seed", "7"]) == 0
+    out = capsys.readouterr().out
+    assert f"{summary['nll']:.3f} ± {summary['nll_se']:.3f} nats" in out
+    assert "300 test images of digits, 60 draws each, seed 7; mean ± s.e. over images" in out
+    assert f"{summary['active_units'][0]} of 4" in out
+
+
+def test_evaluate_takes_a_random_part_of_the_images(trained, capsys):
+    results = {}
+    for seed in ("1", "2"):
+        words = ["evaluate", str(trained[0]), "--samples", "20", "--images", "40", "--seed", seed, "--json"]
+        assert main(words) == 0
+        results[seed] = json.loads(capsys.readouterr().out)
+        assert results[seed]["images"] == 40
+    model, _ = checkpoints.load(trained[0])
+    x = datasets.load("digits").binary("test")
+    chosen = x[torch.randperm(300, generator=torch.Generator().manual_seed(1))[:40]]
+    assert results["1"]["nll"] == evaluation.evaluate(model, chosen, samples=20, seed=1).summary()["nll"]
+    leading = evaluation.evaluate(model, x[:40], samples=20, seed=1).summary()["nll"]
+    assert len({results["1"]["nll"], results["2"]["nll"], leading}) == 3
+
+
+def test_evaluate_saves_into_the_card(trained, tmp_path, capsys):
+    path = tmp_path / "copy.safetensors"
+    path.write_bytes(trained[0].read_bytes())
+    assert main(["evaluate", str(path), "--samples", "30", "--json"]) == 0
+    assert checkpoints.read_card(path) == checkpoints.read_card(trained[0])  # only when asked
+    assert main(["evaluate", str(path), "--samples", "30", "--json", "--save"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    before, after = checkpoints.load(trained[0]), checkpoints.load(path)
+    assert after[1].metrics == {name: found[name] for name in found if name not in ("checkpoint", "dataset")}
+    assert after[1].metrics != before[1].metrics and after[1].training == before[1].training
+    for name, weight in before[0].state_dict().items():
+        assert torch.equal(weight, after[0].state_dict()[name])
+
+
+def test_data_commands(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("IWAE_DATA_DIR", str(tmp_path))
+    assert main(["data", "list"]) == 0
+    out = capsys.readouterr().out
+    assert str(tmp_path) in out
+    states = {line.split()[0]: line.split()[1] for line in out.splitlines()[1:]}
+    assert states == {name: "here" if name == "digits" else "missing" for name in datasets.NAMES}
+    assert main(["data", "verify"]) == 0
+    out = capsys.readouterr().out
+    assert "digits needs no file" in " ".join(out.split()) and " missing " in out
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "train-images-idx3-ubyte.gz").write_bytes(b"something else")
+    assert main(["data", "verify", "mnist"]) == 1
+    out, err = capsys.readouterr()
+    assert "mnist/train-images-idx3-ubyte.gz" in out and err.count("\n") == 1
+    assert "train-images-idx3-ubyte.gz is damaged" in err and "data download NAME" in err
+    assert main(["data", "download", "digits"]) == 0
+
+
+def test_runs_commands(trained, capsys):
+    assert main(["runs", "list"]) == 0
+    assert "no runs in" in capsys.readouterr().out
+    run = runs.create(trained[1].config)
+    run._say("stopped")
+    broken = runs.create(trained[1].config)
+    broken._say("stopped")
+    (broken.folder / "config.json").write_text("[]")
+    (broken.folder / "metrics.jsonl").write_text("{}\n")
+    assert main(["runs", "list"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 2 and any(run.name in line and "stopped at 0%" in line for line in out)
+    assert any(broken.name in line and "cannot be read" in line for line in out)
+    assert main(["runs", "work", run.name]) == 0  # the process of a run, in this one
+    out = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        r"step 78 of 78  pass 6\.00  bound -\d+\.\d{3}  validation -\d+\.\d{3} nats  [\d,]+ images/s", out[-2]
+    )
+    assert out[-1] == "finished"
+    assert main(["runs", "show", run.name]) == 0
+    out = capsys.readouterr().out
+    nll = checkpoints.read_card(run.checkpoint).metrics["nll"]
+    assert "finished" in out and "16:4" in out and f"test NLL {nll:.2f} ±" in out and str(run.checkpoint) in out
+    assert "is finished" in refused(capsys, 1, "runs", "resume", run.name)
+    assert "is not running" in refused(capsys, 1, "runs", "stop", run.name)
+    assert main(["runs", "delete", run.name]) == 0 and not run.folder.exists()
+    assert "its config.json cannot be read" in refused(capsys, 1, "runs", "show", broken.name)
+    assert main(["runs", "delete", broken.name]) == 0 and runs.list_runs() == []
+
+
+def test_ctrl_c_saves_and_the_run_goes_on():
+    words = [*COMMAND, "train", *SMALL, "--seed", "3"]
+    process = subprocess.Popen(words, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = process.stdout.readline()
+    assert first.startswith("step 5 of 78")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 130
+    run = runs.list_runs()[0]
+    assert run.status().phase == "stopped" and "Traceback" not in err
+    assert f"go on with: python -m iwae train --resume {run.name}\n" in err
+    assert main(["train", "--resume", run.name]) == 0
+    assert run.status().phase == "finished" and run.records()[-1].step == 78
+
+
+def test_resume_in_the_background_and_a_second_worker(trained, capsys):
+    """The second says so, at once, and leaves the first alone."""
+    run = runs.create(dataclasses.replace(trained[1].config, passes=10_000))
+    run._say("stopped")
+    assert main(["runs", "resume", run.name]) == 0
+    while not run.records():
+        assert run.status().alive
+        time.sleep(0.05)
+    capsys.readouterr()
+    assert "already running" in refused(capsys, 1, "runs", "work", run.name)
+    assert "already running" in refused(capsys, 1, "train", "--resume", run.name)
+    assert "stop it first" in refused(capsys, 1, "runs", "delete", run.name)
+    assert main(["runs", "list"]) == 0
+    assert re.search(r"running at 0%, \d.* left, bound -\d+\.\d\d nats", capsys.readouterr().out)
+    assert main(["runs", "stop", run.name]) == 0
+    while run.status().alive:
+        time.sleep(0.05)
+    assert run.status().phase == "stopped"
+
+
+def test_a_terminal_gets_a_progress_bar():
+    """Written through a pseudo-terminal: bars on stderr, the result alone on stdout."""
+    master, slave = os.openpty()
+    termios.tcsetwinsize(slave, (24, 120))
+    words = [*COMMAND, "train", *SMALL]
+    process = subprocess.Popen(words, cwd=PROJECT, stdout=subprocess.PIPE, stderr=slave, text=True)
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(master, 65536)
+        except OSError:  # how Linux says that the other end is closed
+            break
+    out, _ = process.communicate(timeout=300)
+    os.close(master)
+    assert process.returncode == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["model:", "test"]
+    bar = shown.decode()
+    line = r" \d+%\|.*\| \d\d:\d\d left, bound -\d+\.\d\d, validation -\d+\.\d\d nats, [\d,]+ images/s"
+    assert re.search(line, bar) and "100%|" in bar and bar.rstrip().endswith("training is done, now its test NLL")

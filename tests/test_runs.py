@@ -1,0 +1,322 @@
+"""Runs with real processes on the embedded digits: whatever happens to a process, nothing but time is lost."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from iwae import checkpoints, datasets, runs
+from iwae.runs import Run, RunError
+from iwae.training import NonFiniteError, TrainConfig
+
+# 78 steps; the average and the best weights are part of the state, so both are switched on
+CONFIG = TrainConfig(model="16:4", k=5, passes=6, log_every=5, ema=0.9, patience=50)
+CLOCK = ("seconds", "images_per_second")  # what differs from one run to the next
+PROCESSES = multiprocessing.get_context("forkserver")  # one import for all its children
+PROCESSES.set_forkserver_preload(["iwae.runs", "torch._dynamo"])  # optimisers import the latter
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Here as in the processes: sums depend on how they are split."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    """Every test has its own runs."""
+    monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """What a run of CONFIG leaves when nothing happens to it."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IWAE_RUNS_DIR", str(folder))
+        run = runs.create(CONFIG)
+    assert runs.work(run).phase == "finished"
+    return outcome(run)
+
+
+def outcome(run: Run) -> tuple[list[dict], dict, dict, dict]:
+    """(records without the clock, weights, the whole state, metrics) of a finished run."""
+    assert run.status() == runs.Status("finished", total_steps=78)
+    records = [{k: v for k, v in dataclasses.asdict(r).items() if k not in CLOCK} for r in run.records()]
+    model, card = checkpoints.load(run.checkpoint)
+    state, values = checkpoints.load_tensors(run.folder / "state.safetensors", "state")
+    state |= {name: torch.tensor(value) for name, value in values.items() if name not in ("seconds", "since")}
+    return records, model.state_dict(), state, card.metrics
+
+
+def assert_same(run: Run, expected) -> None:
+    """The same records, weights, optimiser, generator and test NLL, bit for bit."""
+    records, weights, state, metrics = outcome(run)
+    assert records == expected[0]
+    for found, wanted in ((weights, expected[1]), (state, expected[2])):
+        assert list(found) == list(wanted)
+        assert [name for name in found if not torch.equal(found[name], wanted[name])] == []
+    assert metrics == expected[3]
+
+
+def wait_until(condition, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.02)
+
+
+def work_in_process(folder: Path, save_seconds: float) -> None:
+    torch.set_num_threads(1)
+    runs.SAVE_SECONDS = save_seconds
+    runs.work(Run(folder))
+
+
+def in_process(run: Run, save_seconds: float = 0.0):
+    process = PROCESSES.Process(target=work_in_process, args=(run.folder, save_seconds))
+    process.start()
+    return process
+
+
+def test_a_run_finishes_in_its_own_process(uninterrupted):
+    run = runs.start(CONFIG)
+    assert run.status().phase == "starting"
+    assert [found.name for found in runs.list_runs()] == [run.name]
+    wait_until(lambda: not run.status().alive)
+    assert_same(run, uninterrupted)
+    assert run.progress() == (1.0, 0.0)
+    assert [r.step for r in run.records()][-1] == 78
+    metrics = checkpoints.read_card(run.checkpoint).metrics
+    assert metrics["images"] == 300 and metrics["samples"] == 1000
+    assert -metrics["nll"] > run.records()[-1].valid_bound - 20  # nats; L_1000 of test against L_5 of validation
+    wait_until(lambda: (run.folder / "log.txt").read_text().count("\n") == len(run.records()) + 1)
+    with pytest.raises(RunError, match="is finished"):
+        run.resume()
+    run.delete()
+    assert runs.list_runs() == [] and not run.folder.exists()
+
+
+def test_stop_and_resume_change_nothing(uninterrupted):
+    """Stopped while it starts, then in the middle."""
+    run = runs.start(CONFIG)
+    run.stop()
+    wait_until(lambda: not run.status().alive)
+    assert run.status().phase == "stopped" and run.records() == []
+    assert checkpoints.read_card(run.checkpoint).progress["steps"] == 0
+    run.resume()
+    wait_until(lambda: len(run.records()) >= 3)
+    done, left = run.progress()
+    assert 0 < done < 1 and left > 0
+    run.stop()
+    wait_until(lambda: not run.status().alive)
+    assert run.status().phase == "stopped"
+    assert 0 < checkpoints.read_card(run.checkpoint).progress["steps"] < 78
+    with pytest.raises(RunError, match="is not running"):
+        run.stop()
+    run.prepare()
+    assert runs.work(run).phase == "finished"
+    assert_same(run, uninterrupted)
+
+
+@pytest.mark.parametrize(("records", "save_seconds"), [(0, 0.0), (1, 0.0), (8, 0.0), (13, 0.0), (8, 1000.0)])
+def test_a_killed_run_goes_on_from_its_last_save(uninterrupted, records, save_seconds):
+    run = runs.create(CONFIG)
+    process = in_process(run, save_seconds)
+    wait_until(lambda: run.status().total_steps and len(run.records()) >= records)
+    process.kill()
+    process.join()
+    assert run.status() == runs.Status("died", "its process ended without a word", 78)
+    if save_seconds == 1000.0:
+        assert not run.checkpoint.exists()  # nothing was saved: it begins again
+    elif records > 1:  # the save that follows a record may not have come about
+        assert checkpoints.read_card(run.checkpoint).progress["steps"] > 0
+    run.prepare()
+    assert runs.work(run).phase == "finished"
+    assert_same(run, uninterrupted)
+
+
+def test_a_run_killed_or_stopped_in_its_test_only_repeats_the_test(uninterrupted, monkeypatch):
+    run = runs.create(CONFIG)
+    process = in_process(run)
+    wait_until(lambda: run.status().phase == "evaluating")
+    process.kill()
+    process.join()
+    assert run.status().phase == "died"
+    assert checkpoints.read_card(run.checkpoint).metrics == {}
+    evaluate = runs.evaluation.evaluate
+
+    def stop_then_evaluate(*args, **kwargs):
+        run.stop()
+        return evaluate(*args, **kwargs)
+
+    run.prepare()
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.evaluation, "evaluate", stop_then_evaluate)
+        assert runs.work(run).phase == "stopped"
+    run.prepare()
+    assert runs.work(run, lambda *_: pytest.fail("it trained again")).phase == "finished"
+    assert_same(run, uninterrupted)
+
+
+def test_a_signal_saves_and_stops(uninterrupted):
+    run = runs.create(CONFIG)
+    process = in_process(run, save_seconds=1000)
+    wait_until(lambda: len(run.records()) >= 2)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == 0 and run.status().phase == "stopped"
+    run.prepare()
+    runs.work(run)
+    assert_same(run, uninterrupted)
+
+
+def test_only_one_process_works_on_a_run(monkeypatch):
+    monkeypatch.setattr(runs, "LOCK_PATIENCE", 0.2)
+    run = runs.create(dataclasses.replace(CONFIG, passes=10_000))
+    process = in_process(run)
+    wait_until(lambda: run.records())
+    with pytest.raises(RunError, match="already running in another process"):
+        runs.work(run)
+    for forbidden in (run.resume, run.prepare, run.delete):
+        with pytest.raises(RunError, match=r"is (already )?running"):
+            forbidden()
+    with pytest.raises(RunError, match="already running"):
+        run._spawn()  # what two resumes at once come to
+    assert run.status().phase == "running"
+    run.stop()
+    process.join()
+    assert process.exitcode == 0 and run.status().phase == "stopped"
+
+
+def test_missing_data_fail_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("IWAE_DATA_DIR", str(tmp_path))
+    run = runs.start(dataclasses.replace(CONFIG, dataset="mnist"))
+    wait_until(lambda: not run.status().alive)
+    assert run.status().phase == "failed"
+    assert "missing" in run.status().message and "data download mnist" in run.status().message
+    wait_until(lambda: (run.folder / "log.txt").read_text() == f"error: {run.status().message}\n")
+    assert run.progress() == (0.0, None)
+
+
+def test_a_value_that_is_not_finite_fails_and_keeps_the_weights_before():
+    run = runs.create(dataclasses.replace(CONFIG, learning_rate=1e6))
+    with pytest.raises(NonFiniteError):
+        runs.work(run)
+    status = run.status()
+    assert status.phase == "failed" and status.total_steps == 78
+    model, card = checkpoints.load(run.checkpoint)  # refuses what is not finite
+    step = card.progress["steps"] + 1
+    assert 1 < step < 78
+    assert f"at step {step} (pass {(step - 1) // 13 + 1}, batch {(step - 1) % 13 + 1} of 13" in status.message
+    assert any(term in status.message for term in ("log p(x|h)", "log p(h)", "log q(h|x)", "gradient", "bound"))
+    assert all(weight.isfinite().all() for weight in model.state_dict().values())
+
+
+def test_an_unfinished_line_is_left_out_and_a_damaged_one_is_told():
+    run = runs.create(CONFIG)
+    line = json.dumps(
+        dict(step=5, passes=0.4, bound=-1.0, valid_bound=None, active_units=None)
+        | dict(images_per_second=1.0, seconds=1.0, learning_rate=1e-3)
+    )
+    metrics = run.folder / "metrics.jsonl"
+    metrics.write_text(f"{line}\n{line[:30]}")
+    assert [record.step for record in run.records()] == [5]
+    metrics.write_text(f"{line[:30]}\n{line}\n")
+    with pytest.raises(RunError, match=f"{run.name}.*metrics.jsonl cannot be read"):
+        run.records()
+
+
+def test_a_run_is_listed_whatever_happens_to_its_folder():
+    """Listed and asked for their status while others come and go; damaged ones say so when asked for more."""
+    damaged, silent = runs.create(CONFIG), runs.create(CONFIG)
+    (damaged.folder / "config.json").write_text("{")
+    (silent.folder / "status.json").unlink()
+    shutil.copytree(silent.folder, runs.runs_dir() / "not-a-run", ignore=lambda *_: ["config.json"])
+    over, errors = threading.Event(), []
+
+    def come_and_go():
+        try:
+            while not over.is_set():
+                run = runs.create(CONFIG)
+                run._say("stopped")
+                run.delete()
+        except Exception as error:
+            errors.append(error)
+
+    def look():
+        try:
+            while not over.is_set():
+                for run in runs.list_runs():
+                    run.status()
+                    run.records()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=target) for target in (come_and_go, come_and_go, look, look)]
+    for thread in threads:
+        thread.start()
+    time.sleep(2)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert {run.name for run in runs.list_runs()} == {damaged.name, silent.name}
+    assert silent.status() == runs.Status("died", "its status.json cannot be read")
+    with pytest.raises(RunError, match=f"{damaged.name}: its config.json cannot be read"):
+        _ = damaged.config
+    with pytest.raises(RunError, match="there are: 2"):
+        runs.get("another")
+
+
+def test_looking_at_a_dead_run_from_many_threads_never_takes_it_for_alive():
+    run = runs.create(CONFIG)
+    run._say("running")
+    (run.folder / "lock").touch()
+    phases = []
+
+    def look():
+        phases.extend(run.status().phase for _ in range(100))
+
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert phases == ["died"] * 800
+
+
+def test_runs_made_in_the_same_second_have_names_of_their_own():
+    made = [runs.create(CONFIG) for _ in range(3)]
+    assert len({run.name for run in made}) == 3
+    assert all(run.config == CONFIG and run.device == "cpu" for run in made)
+    assert runs.get(made[1].name) == made[1]
+
+
+def test_what_a_deleted_run_says():
+    run = runs.create(CONFIG)
+    with pytest.raises(RunError, match="is running: stop it first"):  # this process is about to start it
+        run.delete()
+    shutil.rmtree(run.folder)
+    assert not run.status().alive and run.records() == []
+    with pytest.raises(RunError, match="has been deleted"):
+        runs.work(run)
+    assert not run.folder.exists()
+
+
+def test_data_sets_of_runs_are_never_downloaded_behind_ones_back(tmp_path, monkeypatch):
+    monkeypatch.setenv("IWAE_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("iwae.downloads.DataFile.fetch", lambda *_: pytest.fail("it went to the network"))
+    with pytest.raises(datasets.DataError, match="mnist"):
+        runs.work(runs.create(dataclasses.replace(CONFIG, dataset="mnist")))
