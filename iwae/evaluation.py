@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from iwae.bounds import Bound
-from iwae.model import Keep, Model, Sample
+from iwae.model import Keep, Model, Sample, wide
 
 IMAGES = 100  # images sampled together
 DRAWS = 50  # draws made at once for each of them
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]  # images done, images in all
 class Activity:
     """How much each unit of one stochastic layer tells of the image: Cov_x(E_q[h|x]) over ``images`` images."""
 
-    mean: Tensor  # [latent], the mean over images of E_q[h|x]
+    mean: Tensor  # [latent], the mean over images of E_q[h|x]; these tensors lie on the CPU, in float64
     covariance: Tensor  # [latent, latent]
     threshold: float
 
@@ -83,7 +83,7 @@ class Metrics:
 
 def mean_se(values: Tensor) -> tuple[float, float | None]:
     """(mean, its standard error over images); the error of a single image is unknown, None."""
-    values = values.double()
+    values = values.cpu().double()
     se = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
     return values.mean().item(), se
 
@@ -114,7 +114,7 @@ def evaluate(
     if bad := [k for k in ks if not 1 <= k <= samples]:
         raise ValueError(f"k must lie between 1 and the {samples} samples, not {bad[0]}")
     activity = active_units(model, x, seed=seed, threshold=threshold)
-    keep = _keep_active(activity)
+    keep = _keep_active(activity, x.device)
     passes = 2 if prune and keep else 1
     steps = Steps(progress, passes * len(x))
     parts = [_measure(model, block, noise, samples, ks) for block, noise in _blocks(x, seed, steps)]
@@ -157,7 +157,7 @@ def active_units(
             layers += [(mean[0::2].mean(0), mean[1::2].mean(0)) for mean in means]  # draws, batch, latent
         halves.append(layers)
     return tuple(
-        _activity(*(torch.cat(half).double() for half in zip(*layer, strict=True)), threshold)
+        _activity(*(torch.cat(half).cpu().double() for half in zip(*layer, strict=True)), threshold)
         for layer in zip(*halves, strict=True)
     )
 
@@ -168,31 +168,34 @@ def _activity(first: Tensor, second: Tensor, threshold: float) -> Activity:
     return Activity((first.mean(0) + second.mean(0)) / 2, (cross + cross.T) / 2, threshold)
 
 
-def _keep_active(activity: tuple[Activity, ...]) -> tuple[Keep, ...] | None:
+def _keep_active(activity: tuple[Activity, ...], device: torch.device) -> tuple[Keep, ...] | None:
     """What holds the inactive units still: the top layer's at their prior mean 0, the others at their mean."""
     if all(layer.active.all() for layer in activity):
         return None
-    values = [layer.mean.float() for layer in activity[:-1]] + [torch.zeros_like(activity[-1].mean).float()]
-    return tuple(Keep(layer.active.float(), value) for layer, value in zip(activity, values, strict=True))
+    values = [*(layer.mean for layer in activity[:-1]), torch.zeros_like(activity[-1].mean)]
+    return tuple(
+        Keep(layer.active.float().to(device), value.float().to(device))
+        for layer, value in zip(activity, values, strict=True)
+    )
 
 
 def _measure(model: Model, x: Tensor, generator: torch.Generator, samples: int, ks: Sequence[int]) -> dict:
     """All measures of one block of images."""
     total, squared = torch.full((2, len(x)), -math.inf, device=x.device)
-    log_w_sum, kl_sum = torch.zeros(2, len(x), device=x.device, dtype=torch.float64)
+    log_w_sum, kl_sum = wide(torch.zeros(2, len(x), device=x.device))
     running = {k: RunningBound(k) for k in ks}
     reconstruction = None
     for sample in _draws(model, x, generator, samples):
         log_w = sample.log_w
         total = torch.logaddexp(total, log_w.logsumexp(0))
         squared = torch.logaddexp(squared, (2 * log_w).logsumexp(0))
-        log_w_sum += log_w.double().sum(0)
-        kl_sum += (sample.log_qh - sample.log_ph).double().sum(0)
+        log_w_sum += wide(log_w).sum(0)
+        kl_sum += wide(sample.log_qh - sample.log_ph).sum(0)
         for bound in running.values():
             bound.add(log_w)
         if reconstruction is None:
             reconstruction = _reconstruction(model, x, sample, generator.initial_seed())
-    log_mean_w = total.double() - math.log(samples)
+    log_mean_w = wide(total) - math.log(samples)
     elbo = log_w_sum / samples
     out = {"nll": -log_mean_w, "elbo": elbo, "reconstruction": reconstruction, "kl_prior": kl_sum / samples}
     # rounding alone could make the two values of one draw differ
@@ -212,7 +215,7 @@ def _log_mean_weight(model, x, generator, samples, keep) -> Tensor:
     total = torch.full((len(x),), -math.inf, device=x.device)
     for sample in _draws(model, x, generator, samples, keep):
         total = torch.logaddexp(total, sample.log_w.logsumexp(0))
-    return total.double() - math.log(samples)
+    return wide(total) - math.log(samples)
 
 
 class RunningBound:
@@ -231,7 +234,7 @@ class RunningBound:
         whole = len(log_w) // self.k
         if whole:
             groups = log_w[: whole * self.k].view(whole, self.k, -1).logsumexp(1)
-            self._close(groups.double().sum(0), whole)
+            self._close(wide(groups).sum(0), whole)
         self._fill(log_w[whole * self.k :])
 
     def _fill(self, log_w: Tensor) -> None:
@@ -241,7 +244,7 @@ class RunningBound:
         self.open = part if self.open is None else torch.logaddexp(self.open, part)
         self.count += len(log_w)
         if self.count == self.k:
-            self._close(self.open.double(), 1)
+            self._close(wide(self.open), 1)
             self.open, self.count = None, 0
 
     def _close(self, total: Tensor, groups: int) -> None:

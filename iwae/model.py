@@ -7,6 +7,7 @@ The decoder mirrors the encoder. Axis order is draws, batch, features. Log-densi
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,14 +50,13 @@ class ModelConfig:
         """
         if text in PRESETS:
             return PRESETS[text]
-        try:
-            layers = [layer.split(":") for layer in text.split("/")]
-            hidden = tuple(tuple(int(size) for size in sizes.split(",")) for sizes, _ in layers)
-            return cls(hidden=hidden, latent=tuple(int(size) for _, size in layers))
-        except ValueError as error:
+        if not re.fullmatch(r"(\d+(,\d+)*:\d+)(/\d+(,\d+)*:\d+)*", text, re.ASCII):
             raise ValueError(
-                f"model {text!r} is neither one of {', '.join(PRESETS)} nor sizes like 200,200:100/100,100:50 ({error})"
-            ) from None
+                f"model {text!r} is neither one of {', '.join(PRESETS)} nor sizes like 200,200:100/100,100:50"
+            )
+        layers = [layer.split(":") for layer in text.split("/")]
+        hidden = tuple(tuple(int(size) for size in sizes.split(",")) for sizes, _ in layers)
+        return cls(hidden=hidden, latent=tuple(int(size) for _, size in layers))
 
     def __str__(self) -> str:
         for name, preset in PRESETS.items():
@@ -233,6 +233,11 @@ class Model(nn.Module):
     def decode(self, h1: Tensor) -> Tensor:
         """Pixel probabilities E[x|h₁], [..., pixels]."""
         return self.logits(h1).sigmoid()
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In float64, for long sums; as it is on MPS, which has no float64."""
+    return tensor if tensor.device.type == "mps" else tensor.double()
 
 
 def tanh_layers(inputs: int, sizes: tuple[int, ...]) -> nn.Sequential:

@@ -22,8 +22,9 @@ from iwae import checkpoints, datasets, evaluation
 from iwae.bounds import Bound
 from iwae.checkpoints import Card
 from iwae.gradients import GRADIENTS, Estimator
-from iwae.model import Model, ModelConfig, Sample
+from iwae.model import Model, ModelConfig, Sample, wide
 
+MAX_SEED = 2**32 - 1  # seeds of single passes are made from it, and must fit 64 bits
 PAPER_STAGES = 8
 PAPER_PASSES = (3**PAPER_STAGES - 1) // 2  # 3,280
 
@@ -107,6 +108,7 @@ class TrainConfig:
             self._check(name, "must be above 0", lambda value: value > 0)
         for name in ("resample", "weight_decay", "patience", "seed"):
             self._check(name, "must not be below 0", lambda value: value >= 0)
+        self._check("seed", f"must not be above {MAX_SEED:,}", lambda value: value <= MAX_SEED)
         self._check("ema", "must lie in [0, 1)", lambda value: 0 <= value < 1)
         if self.minutes is not None:
             self._check("minutes", "must be above 0", lambda value: value > 0)
@@ -182,7 +184,7 @@ class Training:
         self.steps_per_pass = math.ceil(len(self.images) / config.batch_size)
         self.total_steps = config.passes * self.steps_per_pass
         self.step, self.seconds, self.finished = 0, 0.0, False
-        self.bound_sum = torch.zeros((), dtype=torch.float64, device=self.device)  # since the last record
+        self.bound_sum = wide(torch.zeros((), device=self.device))  # since the last record
         self.bound_images, self.since = 0, 0.0
         self.average = self._copy() if config.ema else None
         self.best, self.best_bound, self.stale = None, -math.inf, 0
@@ -283,7 +285,7 @@ class Training:
         self._check_finite(bound, sample)
         self.optimiser.step()
         self.step += 1
-        self.bound_sum += bound.double().sum()
+        self.bound_sum += wide(bound).sum()
         self.bound_images += len(x)
         if self.average:
             decay = min(self.config.ema, (1 + self.step) / (10 + self.step))  # a short memory while there is little

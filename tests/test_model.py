@@ -186,7 +186,13 @@ def test_model_names(text, config):
     assert ModelConfig.parse(str(config)) == config
 
 
-@pytest.mark.parametrize("text", ["3layer", "200", "200:50/", "0:5", "200:-1", "a,b:c", "200000:5", ""])
+@pytest.mark.parametrize("text", ["3layer", "200", "200:50/", "200:-1", "a,b:c", "", "200:50:50", "1e3:5"])
 def test_bad_model_names_say_what_is_allowed(text):
     with pytest.raises(ValueError, match="1layer, 2layer, 2d nor sizes like"):
+        ModelConfig.parse(text)
+
+
+@pytest.mark.parametrize("text", ["0:5", "200000:5", "5:0"])
+def test_bad_sizes_say_what_is_allowed(text):
+    with pytest.raises(ValueError, match="from 1 to 100,000"):
         ModelConfig.parse(text)

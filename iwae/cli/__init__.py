@@ -11,9 +11,9 @@ import torch
 import tyro
 
 from iwae import datasets
+from iwae.training import MAX_SEED
 
 STYLE = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
-MAX_SEED = 2**32 - 1  # a million times as much, as training and evaluation make of it, must fit 64 bits
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 

@@ -162,8 +162,8 @@ def test_bad_numbers_in_the_form_are_explained(app):
     assert not runs.list_runs()
 
 
-@pytest.mark.parametrize("objective", ["vae", "iwae", "power-mean", "median", "l-alpha", "ciwae", "miwae"])
-def test_every_objective_of_the_form_is_valid(app, objective):
+@pytest.mark.parametrize("objective", ["median", "miwae"])
+def test_objectives_of_the_form_are_valid(app, objective):
     test = app()
     test.selectbox(key="train.objective").set_value(objective).run()
     next(button for button in test.button if button.label == "Start training").click().run()

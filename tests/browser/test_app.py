@@ -137,7 +137,7 @@ def test_train_stop_resume_and_choose(visit):
     resume.click()
     expect(sidebar.get_by_role("button", name="Stop")).to_be_visible(timeout=60_000)
     use = sidebar.get_by_role("button", name="Use as B")
-    expect(sidebar.get_by_text(re.compile(r"60.0 passes"))).to_be_visible(timeout=180_000)
+    expect(sidebar.get_by_text(re.compile(r"60.0 passes"))).to_be_visible(timeout=400_000)
     expect(use).to_be_visible(timeout=120_000)
     assert float(re.search(r"([\d.]+) passes", stopped)[1]) < 60
     use.click()
