@@ -199,7 +199,7 @@ def png_header(width, height):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    rows = zlib.compressobj(9)
+    rows = zlib.compressobj(1)
     body = b"".join(rows.compress(bytes(width + 1)) for _ in range(height)) + rows.flush()
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
@@ -265,7 +265,7 @@ def test_flipped_bytes_never_raise_anything_else():
     files = list({**LOSSLESS, **LOSSY}.values())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for _ in range(300):
+        for _ in range(200):
             data = bytearray(files[rng.integers(len(files))])
             for at in rng.integers(len(data), size=rng.integers(1, 8)):
                 data[at] = rng.integers(256)
@@ -338,7 +338,7 @@ def in_own_process(code):
 @needs_proc
 def test_a_decompression_bomb_costs_no_memory(tmp_path):
     bomb = tmp_path / "bomb.png"
-    bomb.write_bytes(png_header(20000, 20000))  # 400 kB that would unfold to 400 MB
+    bomb.write_bytes(png_header(20000, 20000))  # 2 MB that would unfold to 400 MB
     (grown,) = in_own_process(f"""
         data = open({str(bomb)!r}, "rb").read()
         before = peak()
@@ -491,7 +491,7 @@ def mnist():
 @needs_mnist
 def test_what_mnist_images_satisfy(mnist):
     """The properties that preparation aims at hold for MNIST itself."""
-    images = mnist[0]["t10k"].astype(np.float32) / 255
+    images = mnist[0]["t10k"][::3].astype(np.float32) / 255
     centres = np.array([mass_centre(image) for image in images])
     assert np.abs(centres - 14).max() < 0.51
     sides = np.array([box_side(image) for image in images])
@@ -503,7 +503,7 @@ def test_what_mnist_images_satisfy(mnist):
 
 @needs_mnist
 def test_mnist_itself_passes_nearly_unchanged_in_both_polarities(mnist):
-    chosen = np.random.default_rng(3).choice(10_000, 250, replace=False)
+    chosen = np.random.default_rng(3).choice(10_000, 150, replace=False)
     changes, swaps, repeats = [], [], []
     for image in mnist[0]["t10k"][chosen]:
         digit, negative = prepare(image), prepare(255 - image)
