@@ -28,7 +28,7 @@ WORK_SIDE = 640  # px of the longer side that is worked on: a digit a tenth as w
 MIN_CONTRAST = 0.03  # of ink against paper: 8 of 255 grey levels; less is no ink
 LOW_CONTRAST = 0.15  # below it the person is told
 NOISE_FLOOR = 5.0  # a pixel of ink exceeds the paper's noise by so many standard deviations
-CLEAR_OF_NOISE = 8.0  # and the ink's core by so many: pure noise stays below 6
+CLEAR_OF_NOISE = 8.0  # and the ink's core by so many: of pure noise 2 pictures in 500 did
 BLACK_LEVEL = 0.05  # what a camera or a drawing shows where no light falls: no shading is read from below it
 PART = 0.03  # of the digit's area: a smaller mark beside it is a speck, not a stroke
 

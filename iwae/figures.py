@@ -71,13 +71,15 @@ def _sensible(bound: Sequence[float]) -> list[float] | None:
 
 
 def tile(image: np.ndarray, side: int = 112) -> np.ndarray:
-    """A picture in [0, 1], [h, w], [h, w, 3] or 784 values, as a square of uint8 pixels of about ``side``; its edges
-    are drawn out to the square, and small ones are enlarged by a whole factor without smoothing."""
+    """A picture in [0, 1], [h, w], [h, w, 3] or 784 values, as a square of uint8 pixels of about ``side``; it is
+    filled up in the colour of its corners, and enlarged, if small, by a whole factor without smoothing."""
     values = np.asarray(image, dtype=np.float32)
     values = values.reshape(28, 28) if values.size == 784 else values
     height, width = values.shape[:2]
     largest = max(height, width)
-    margins = [((largest - size) // 2, (largest - size + 1) // 2) for size in (height, width)]
-    square = np.pad(values, margins + [(0, 0)] * (values.ndim - 2), mode="edge")
+    square = np.empty((largest, largest, *values.shape[2:]), dtype=np.float32)
+    square[:] = np.median(values[:: max(height - 1, 1), :: max(width - 1, 1)], axis=(0, 1))
+    top, left = (largest - height) // 2, (largest - width) // 2
+    square[top : top + height, left : left + width] = values
     zoom = max(1, side // largest)
     return (255 * square.clip(0, 1)).round().astype(np.uint8).repeat(zoom, 0).repeat(zoom, 1)

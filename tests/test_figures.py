@@ -1,0 +1,57 @@
+"""Pictures and figures: exact pixels, and what the axes say."""
+
+import numpy as np
+import pytest
+
+from iwae.figures import COLOURS, Line, bound_curves, tile, training_curve
+
+
+def test_small_pictures_are_enlarged_by_whole_pixels():
+    image = np.linspace(0, 1, 784)
+    pixels = tile(image, 84)
+    assert pixels.shape == (84, 84) and pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels[::3, ::3].ravel(), np.round(255 * image))
+    np.testing.assert_array_equal(pixels[::3], pixels[1::3])
+
+
+@pytest.mark.parametrize("shape", [(10, 4), (4, 10), (10, 4, 3), (1, 7), (300, 200, 3)])
+def test_other_shapes_become_squares_in_the_colour_of_their_corners(shape):
+    image = np.full(shape, 0.2)
+    image[1:-1, 1:-1] = 1.0
+    pixels = tile(image, 100)
+    side = max(shape[:2])
+    assert pixels.shape[:2] == (max(1, 100 // side) * side,) * 2
+    assert (pixels == 255).sum() == max(1, 100 // side) ** 2 * (image == 1).sum()
+    assert set(np.unique(pixels)) <= {51, 255}
+
+
+def test_bound_curves_say_what_they_show():
+    lines = [Line("A", "vae", [1, 10, 100], [-95.0, -92.0, -91.0]), Line("B", "vae", [1, 100], [-99.0, -90.0], True)]
+    figure = bound_curves(lines)
+    assert figure.layout.xaxis.type == "log" and "k" in figure.layout.xaxis.title.text
+    assert "nats" in figure.layout.yaxis.title.text
+    assert [trace.line.color for trace in figure.data] == [COLOURS["vae"]] * 2
+    assert [trace.line.dash for trace in figure.data] == ["solid", "dash"]
+    assert list(figure.data[0].y) == [-95.0, -92.0, -91.0]
+
+
+def test_the_training_curve_is_not_flattened_by_its_first_points():
+    bound = [-500.0, -200.0, *np.linspace(-120, -100, 30)]
+    valid = Line("validation", "iwae", [16, 32], [-110.0, -101.0], dashed=True)
+    figure = training_curve("training", "iwae", range(32), bound, valid)
+    low, high = figure.layout.yaxis.range
+    assert low > -130 and high > -100
+
+
+@pytest.mark.parametrize("background", ["#FFFFFF", "#15181C"])
+@pytest.mark.parametrize("kind", list(COLOURS))
+def test_line_colours_stand_out_on_both_themes(kind, background):
+    """Contrast of at least 3:1 (WCAG 2.1, 1.4.11)."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+
+    light, dark = sorted((luminance(COLOURS[kind]), luminance(background)), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 3
