@@ -45,9 +45,14 @@ def training_curve(name: str, kind: str, passes: Sequence[float], bound: Sequenc
     figure = go.Figure()
     _add(figure, Line(name, kind, passes, bound), "%{y:.2f} nats")
     _add(figure, valid, "%{y:.2f} nats")
-    figure.update_xaxes(title="passes over the data")
-    figure.update_yaxes(title="bound, nats per image", tickformat=".0f", range=_sensible(bound))
-    return figure.update_layout(LAYOUT | {"height": 240})
+    figure.update_yaxes(tickformat=".0f", range=_sensible(bound))
+    # not axis titles: in a collapsed sidebar plotly cannot place those, and says so in the browser's console
+    note = {"xref": "paper", "yref": "paper", "showarrow": False}
+    figure.add_annotation(note, text="passes over the data", x=0.5, y=-0.3)
+    figure.add_annotation(note, text="bound, nats per image", x=0, y=1.2, xanchor="left")
+    legend = {"x": 1, "y": 0, "xanchor": "right", "yanchor": "bottom"}
+    margin = LAYOUT["margin"] | {"b": 45}
+    return figure.update_layout(height=240, margin=margin, legend=legend, hovermode="closest")
 
 
 def _add(figure: go.Figure, line: Line, hover: str) -> None:

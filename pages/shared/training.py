@@ -8,6 +8,7 @@ from iwae.figures import Line, training_curve
 from iwae.runs import Run, RunError
 from iwae.training import TrainConfig
 
+SIDEBAR = 230  # pixels of a chart: one that follows a collapsed sidebar down to no width fails in the browser
 DEFAULTS = {"p": 2.0, "alpha": 0.5, "beta": 0.25, "k1": 5, "k2": 4}
 LABELS = {"p": "Exponent p", "alpha": "α", "beta": "β, the share of VAE", "k1": "k₁, in a group", "k2": "k₂ groups"}
 
@@ -103,7 +104,7 @@ def _numbers(run: Run, records: list) -> None:
     if len(records) > 1:
         valid = Line("validation", kind, [r.passes for r in checked], [r.valid_bound for r in checked], dashed=True)
         figure = training_curve("training", kind, [r.passes for r in records], [r.bound for r in records], valid)
-        st.plotly_chart(figure, width="stretch", key=f"curve.{run.name}", config={"displayModeBar": False})
+        st.plotly_chart(figure, width=SIDEBAR, key=f"curve.{run.name}", config={"displayModeBar": False})
     valid_text = f", validation {checked[-1].valid_bound:.2f}" if checked else ""
     st.caption(
         f"bound {last.bound:.2f}{valid_text} nats per image · {last.passes:.1f} passes · "
