@@ -80,7 +80,7 @@ def refused(capsys, status: int, *words: str) -> str:
         ("train --k", "Missing value for argument '--k'"),
         ("train --passess 3", "Unrecognized options: --passess, 3; Perhaps you meant: --passes INT"),
         ("train extra", "Unrecognized options: extra"),
-        ("train --seed 99999999999", "--seed must lie between 0 and 4294967295, not 99999999999"),
+        ("train --seed 99999999999", "seed must not be above 4,294,967,295, not 99999999999"),
         ("train --device quantum", "Expected one of ('auto', 'cpu', 'cuda', 'mps')"),
         ("train --start nowhere.safetensors", "--start: there is no file nowhere.safetensors"),
         ("train --out model.pt", "--out must name a .safetensors file, not model.pt"),

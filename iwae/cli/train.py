@@ -37,7 +37,6 @@ class Train:
 
     def run(self) -> int:
         device = cli.find_device(self.device)
-        cli.check_seed(self.config.seed)
         if self.config.start and not Path(self.config.start).is_file():
             raise cli.UsageError(f"--start: there is no file {self.config.start}")
         if self.out and (self.out.suffix != checkpoints.SUFFIX or self.out.is_dir()):

@@ -54,7 +54,10 @@ def numbers(drawn: Posterior) -> None:
     left, right = st.columns(2)
     left.metric(
         "log p̂(x), nats",
-        f"{drawn.log_p:.2f} ± {drawn.log_p_se:.2f}".replace("-", "−"),
+        f"{drawn.log_p:.2f}".replace("-", "−"),
+        f"± {drawn.log_p_se:.2f} standard error",
+        delta_color="off",
+        delta_arrow="off",
         help="Logarithm of the mean importance weight, L_k at the largest k, and its standard error from the spread of "
         "the weights. It is too sure of itself where q misses a part of the posterior.",
     )

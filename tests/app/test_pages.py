@@ -27,9 +27,10 @@ def png(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def said(drawn) -> str:
-    """log p̂(x) as the page writes it."""
-    return f"{drawn.log_p:.2f} ± {drawn.log_p_se:.2f}".replace("-", "−")
+def assert_says(metric, drawn) -> None:
+    """The metric is log p̂(x) with its standard error."""
+    assert metric.value == f"{drawn.log_p:.2f}".replace("-", "−")
+    assert metric.delta == f"± {drawn.log_p_se:.2f} standard error"
 
 
 def figure(test, place: int = 0) -> dict:
@@ -49,7 +50,7 @@ def test_home_shows_a_result_at_once(app, pair):
     x = datasets.load("digits").binary("test")[0]
     for metric, entry in zip(test.metric[::2], pair, strict=True):
         drawn = engine.posterior(load(entry.path)[0], x, samples=1000, seed=0)
-        assert metric.value == said(drawn)
+        assert_says(metric, drawn)
 
 
 def test_posterior_of_a_picked_digit(app, pair):
@@ -59,7 +60,7 @@ def test_posterior_of_a_picked_digit(app, pair):
     curves = [trace for trace in spec["data"] if trace["type"] == "scatter"]
     for place, entry in enumerate(pair):
         drawn = engine.posterior(load(entry.path)[0], x, samples=600, seed=3)
-        assert test.metric[2 * place].value == said(drawn)
+        assert_says(test.metric[2 * place], drawn)
         assert test.metric[2 * place + 1].value == f"{drawn.ess:,.1f} of 600"
         assert f"**{drawn.carrying(0.9):,} of 600**" in words(test)
         assert curves[place]["y"][0] == pytest.approx(drawn.elbo, abs=1e-3)
@@ -85,7 +86,7 @@ def test_upload_is_read_and_sampled(app, pair):
     grey = (255 * digits.prepare(png(paper)).image).round().astype(np.uint8)
     x = datasets.binarize(torch.from_numpy(grey).reshape(-1), torch.Generator().manual_seed(0))
     drawn = engine.posterior(load(pair[0].path)[0], x, samples=300, seed=0)
-    assert test.metric[0].value == said(drawn)
+    assert_says(test.metric[0], drawn)
 
 
 @pytest.mark.parametrize(
