@@ -71,7 +71,10 @@ def _progress() -> None:
         st.rerun()
     st.session_state["alive"] = alive
     for run in recent:
-        _show(run)
+        try:
+            _show(run)
+        except RunError as error:  # its files are damaged
+            st.error(str(error))
 
 
 def _show(run: Run) -> None:

@@ -154,6 +154,15 @@ def test_the_form_trains_a_model_and_offers_it(app):
     assert "B · IWAE k = 3" in words(test)
 
 
+def test_a_damaged_run_is_explained(app, tmp_path):
+    folder = tmp_path / "runs" / "20260101-000000-digits"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{")
+    test = app()
+    assert len(test.error) == 1 and folder.name in test.error[0].value
+    assert len(test.metric) == 4
+
+
 def test_bad_numbers_in_the_form_are_explained(app):
     test = app()
     test.selectbox(key="train.objective").set_value("ciwae").run()
