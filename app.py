@@ -3,6 +3,7 @@
 import streamlit as st
 
 from pages.shared import cached, pictures
+from pages.shared.choose import held_image
 from pages.shared.sidebar import sidebar
 
 view = sidebar("Home")
@@ -15,7 +16,8 @@ st.write(
     "the same digit: see what each one thinks it could be."
 )
 
-x = cached.test_images(view.dataset)[st.session_state.get("image", 0)]
+images = cached.test_images(view.dataset)
+x = images[held_image(len(images))]
 for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
     with column:
         pictures.heading(name, entry)

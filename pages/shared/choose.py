@@ -37,6 +37,8 @@ def choose_digit(dataset: str) -> Chosen | None:
 
 def _pick(dataset: str) -> Chosen:
     data, x = cached.dataset(dataset), cached.test_images(dataset)
+    if st.session_state.get("image", 0) != held_image(len(x)):
+        st.session_state["image"] = 0  # only then: what is written here outdoes the address
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     index = left.number_input(
         f"Test image of {data.title}, 0 to {len(x) - 1:,}", 0, len(x) - 1, key="image", bind="query-params"
@@ -47,6 +49,12 @@ def _pick(dataset: str) -> Chosen:
     grey = data.test.images[index].float() / 255
     told = "The test images are binarized once, from a fixed seed: each pixel is on with its grey level as probability."
     return Chosen(x[index], ((kind, grey.numpy()), ("Binarized", x[index].numpy())), told)
+
+
+def held_image(count: int) -> int:
+    """The number of the picked test image, or 0 where the data set, of ``count`` images, has none of that number."""
+    index = st.session_state.get("image", 0)
+    return index if index < count else 0
 
 
 def _another(count: int) -> None:

@@ -75,6 +75,15 @@ def test_another_digit_changes_the_result(app):
     assert not test.exception and test.metric[0].value != before
 
 
+def test_a_number_that_a_smaller_data_set_lacks_becomes_the_first_image(app):
+    """As after image 9,000 of MNIST, when the data set is changed to the 300 of digits."""
+    for page in ("app.py", "pages/1_Posterior.py"):
+        test = app(page)
+        test.session_state["image"] = 9000
+        test.run()
+        assert not test.exception and len(test.metric) == 4
+
+
 def test_upload_is_read_and_sampled(app, pair):
     """A dark stroke on light paper: the models see its binarized 28×28 image, and the numbers are those of it."""
     paper = np.full((200, 160, 3), 240, dtype=np.uint8)
