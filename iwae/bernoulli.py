@@ -1,16 +1,26 @@
-"""log p(x|h) of the Bernoulli decoder: the plain formula, and two faster ways to the same numbers.
+"""log p(x|h) of the Bernoulli decoder: the plain formula, and a faster way to the same numbers and gradients.
 
     log p(x|h) = Σ_pixels x·l − log(1 + eˡ),   l = W a + b the logits, a the last hidden layer
 
-Two identities carry the speed. Σ x·l needs no pass over the pixels of every draw: it is (xW)·a + x·b. And
-−Σ log(1 + eˡ) = Σ log σ(−l) takes one logarithm for eight pixels, of the product of their σ(−l); where such a
-product could underflow, the plain formula is used instead.
+What carries the speed, on a CPU:
+
+- Rows (draws × images) go through the whole network a cache-sized block at a time, forward and backward.
+- tanh(z) = 2σ(2z) − 1, and PyTorch's σ costs a third of its tanh; the 2 and the −1 go into the weights.
+- Σ x·l needs no pass over the pixels of every draw: it is (xW)·a + x·b.
+- −Σ log(1 + eˡ) = Σ log σ(−l) takes one logarithm for eight pixels, of the product of their σ(−l); where such a
+  product could underflow, the plain formula is used instead.
+- ∂ log p/∂l = x − σ(l) = x − 1 + σ(−l): of the pixels, σ(−l) is all that the backward pass needs.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+ROWS = 1000  # in a block
 GROUP = 8  # pixels whose probabilities are multiplied before the logarithm
 SMALLEST_PRODUCT = 1e-30  # below this float32 starts to lose digits (its smallest normal number is 1.2e-38)
 
@@ -20,38 +30,103 @@ def log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
     return (x * logits - F.softplus(logits)).sum(-1)
 
 
-def fused_log_likelihood(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """log p(x|h) [..., batch] from the last hidden layer [..., batch, units], differentiable in all but x."""
-    return _Fused.apply(x, hidden, weight, bias)
+def fused_log_likelihood(x: Tensor, h: Tensor, linears: Sequence[nn.Linear]) -> Tensor:
+    """x [batch, pixels], h [k, batch, latent] → log p(x|h) [k, batch] through ``linears`` with tanh between them.
+
+    Once differentiable, in h and the weights but not in x. Without gradients, memory does not grow with k.
+    """
+    weights = [tensor for linear in linears for tensor in (linear.weight, linear.bias)]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (h, *weights)):
+        return _Fused.apply(x, h, *weights)
+    return _forward(x, h, _pairs(weights), None)
 
 
 class _Fused(torch.autograd.Function):
-    """Keeps σ(−l) alone for the backward pass; ∂ log p/∂l = x − σ(l) = x − 1 + σ(−l)."""
+    """Keeps the σ of every layer; below, g stands for the gradient of what is named after it."""
 
     @staticmethod
-    def forward(ctx, x, hidden, weight, bias):
-        off = F.linear(hidden, -weight, -bias).sigmoid_()  # σ(−l), the probability of an unlit pixel
-        ctx.save_for_backward(x, hidden, weight, off)
-        log_off = sum_log(off)
+    def forward(ctx, x, h, *weights):
+        rows = h.shape[0] * h.shape[1]
+        kept = [h.new_empty(rows, len(bias)) for _, bias in _pairs(weights)]
+        ctx.save_for_backward(x, h, *weights, *kept)
+        return _forward(x, h, _pairs(weights), kept)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g_out):
+        x, h, *rest = ctx.saved_tensors
+        weights, kept = rest[: len(rest) // 3 * 2], rest[len(rest) // 3 * 2 :]
+        layers = _layers(_pairs(weights))
+        inputs = [h.reshape(-1, h.shape[-1]), *kept[:-1]]
+        g_h = torch.empty_like(inputs[0])
+        g_weights = [(torch.empty_like(weight), torch.zeros_like(bias)) for weight, bias in _pairs(weights)]
+        batch, unlit = len(x), 1 - x
+        draws = _draws(batch)
+        for start in range(0, len(g_h), draws * batch):
+            block = slice(start, start + draws * batch)
+            row = g_out.view(-1, batch, 1)[start // batch : start // batch + draws]
+            off = kept[-1][block].view(-1, *x.shape)
+            # ∂ log p/∂(−l) = 1 − x − σ(−l), in place: σ(−l) is not needed again
+            g_out_of = torch.sub(unlit, off, out=off).mul_(row).view(-1, x.shape[1])
+            for i in reversed(range(len(layers))):
+                (weight, _, outer, scale), (g_weight, g_bias), below = layers[i], g_weights[i], inputs[i][block]
+                g_weight.addmm_(g_out_of.T, below, beta=0 if start == 0 else 1, alpha=outer * scale)
+                g_bias.add_(g_out_of.sum(0), alpha=outer)
+                g_below = torch.empty_like(below) if i else g_h[block]
+                torch.addmm(g_below, g_out_of, weight, beta=0, alpha=outer * scale, out=g_below)
+                if i:
+                    g_out_of = torch.ops.aten.sigmoid_backward(g_below, below)
+        for g_weight, g_bias in g_weights[1:]:  # the layer's input was 2σ − 1, not 2σ
+            g_weight.sub_(g_bias.unsqueeze(1))
+        return None, g_h.view_as(h), *(tensor for pair in g_weights for tensor in pair)
+
+
+class _Layer(NamedTuple):
+    """σ(outer·(W(scale·below + shift) + b)) with the shift in the bias."""
+
+    weight: Tensor
+    bias: Tensor
+    outer: float  # 2 in tanh(z) = 2σ(2z) − 1; −1 for the pixels, whose σ(−l) is wanted
+    scale: float
+
+
+def _layers(pairs: list[tuple[Tensor, Tensor]]) -> list[_Layer]:
+    """The same network with σ in the place of tanh."""
+    layers = []
+    for i, (weight, bias) in enumerate(pairs):
+        outer = -1.0 if i == len(pairs) - 1 else 2.0
+        layers.append(_Layer(weight, bias - weight.sum(1) if i else bias, outer, 2.0 if i else 1.0))
+    return layers
+
+
+def _forward(x: Tensor, h: Tensor, pairs: list[tuple[Tensor, Tensor]], kept: list[Tensor] | None) -> Tensor:
+    """log p(x|h) [k, batch]; ``kept`` has room for σ of every layer and row, or is None."""
+    k, batch, _ = h.shape
+    draws = min(_draws(batch), k)
+    layers = _layers(pairs)
+    if kept is None:
+        blocks = [h.new_empty(draws * batch, len(layer.bias)) for layer in layers]
+    scratch = h.new_empty(draws * batch, len(layers[-1].bias) // GROUP)
+    top = layers[-1]
+    x_weight, x_bias = (x @ top.weight).mul_(top.scale), x @ top.bias  # Σ x·l in terms of the σ below
+    out = h.new_empty(k, batch)
+    for start in range(0, k, draws):
+        below = h[start : start + draws].reshape(-1, h.shape[-1])
+        if kept is not None:
+            blocks = [tensor[start * batch : start * batch + len(below)] for tensor in kept]
+        for (weight, bias, outer, scale), block in zip(layers, blocks, strict=True):
+            hidden, out_of = below, block[: len(below)]
+            below = torch.addmm(bias, below, weight.T, beta=outer, alpha=outer * scale, out=out_of).sigmoid_()
+        log_off = _sum_log(below, scratch[: len(below)])
         if log_off is None:
-            log_off = -F.softplus(F.linear(hidden, weight, bias)).sum(-1)
-        return lit(x, hidden, weight, bias) + log_off
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, hidden, weight, off = ctx.saved_tensors
-        slope = off.add(x - 1).mul_(grad.unsqueeze(-1))  # ∂/∂logits [..., batch, pixels]
-        flat = slope.flatten(0, -2)
-        return None, slope @ weight, flat.T @ hidden.flatten(0, -2), flat.sum(0)
+            log_off = -F.softplus(F.linear(top.scale * hidden, top.weight, top.bias)).sum(-1)
+        hidden = hidden.view(-1, batch, hidden.shape[-1])
+        out[start : start + draws] = (x_weight * hidden).sum(-1) + x_bias + log_off.view(-1, batch)
+    return out
 
 
-def lit(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Σ_pixels x·l [..., batch] without forming the logits l = W·hidden + b."""
-    return ((x @ weight) * hidden).sum(-1) + x @ bias
-
-
-def sum_log(probability: Tensor, scratch: Tensor | None = None) -> Tensor | None:
-    """Σ_pixels log probability [...], one logarithm for GROUP pixels; None where a product could underflow."""
+def _sum_log(probability: Tensor, scratch: Tensor) -> Tensor | None:
+    """Σ_pixels log probability [rows], one logarithm for GROUP pixels; None where a product could underflow."""
     size = probability.shape[-1] // GROUP
     if size == 0 or size * GROUP != probability.shape[-1]:
         return None
@@ -64,44 +139,10 @@ def sum_log(probability: Tensor, scratch: Tensor | None = None) -> Tensor | None
     return product.log_().sum(-1)
 
 
-class Streamed:
-    """Without gradients: h → log p(x|h) through any tanh network, a cache-sized block of rows at a time.
+def _draws(batch: int) -> int:
+    """Draws of ``batch`` images each that make a block."""
+    return max(1, ROWS // batch)
 
-    tanh(z) = 2σ(2z) − 1, and PyTorch's σ costs a third of its tanh on a CPU; the 2 and the −1 are folded into the
-    next layer's weights. Rows are never wider than a block, so memory does not grow with the number of draws.
-    """
 
-    ROWS = 500
-
-    def __init__(self, linears: list[torch.nn.Linear]):
-        scale, shift = 1.0, 0.0  # what turns the layer's true input into the folded one: scale·σ + shift
-        self.folded = []
-        for i, linear in enumerate(linears):
-            last = i == len(linears) - 1
-            outer = -1.0 if last else 2.0  # the last layer gives σ(−l)
-            weight, bias = linear.weight, linear.bias + shift * linear.weight.sum(1)
-            self.folded.append(((outer * scale) * weight, outer * bias))
-            scale, shift = 2.0, -1.0
-        self.last = linears[-1]
-
-    def __call__(self, x: Tensor, h: Tensor) -> Tensor:
-        """x [batch, pixels], h [k, batch, latent] → log p(x|h) [k, batch]."""
-        k, batch, _ = h.shape
-        draws = max(1, self.ROWS // batch)
-        out = h.new_empty(k, batch)
-        buffers = [h.new_empty(min(draws, k) * batch, len(b)) for _, b in self.folded]
-        scratch = h.new_empty(min(draws, k) * batch, self.last.out_features // GROUP)
-        weight, bias = self.folded[-1]
-        x_weight, x_bias = x @ -weight, x @ -bias  # Σ x·l in terms of the folded hidden layer
-        for start in range(0, k, draws):
-            rows = h[start : start + draws].reshape(-1, h.shape[-1])
-            below = rows
-            for (w, b), buffer in zip(self.folded, buffers, strict=True):
-                hidden = below
-                below = torch.addmm(b, below, w.T, out=buffer[: len(rows)]).sigmoid_()
-            log_off = sum_log(below, scratch[: len(rows)])
-            if log_off is None:
-                log_off = -F.softplus(F.linear(hidden, -weight, -bias)).sum(-1)
-            hidden = hidden.view(-1, batch, hidden.shape[-1])
-            out[start : start + draws] = (x_weight * hidden).sum(-1) + x_bias + log_off.view(-1, batch)
-        return out
+def _pairs(weights: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(weights[0::2], weights[1::2], strict=True))

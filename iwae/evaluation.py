@@ -8,10 +8,12 @@ not grow with the number of samples.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from iwae import threads
 from iwae.bounds import Bound
 from iwae.model import Keep, Model, Sample, wide
 
@@ -117,11 +119,12 @@ def evaluate(
     keep = _keep_active(activity, x.device)
     passes = 2 if prune and keep else 1
     steps = Steps(progress, passes * len(x))
-    parts = [_measure(model, block, noise, samples, ks) for block, noise in _blocks(x, seed, steps)]
+    parts = steps.take(_blocks(x, seed), lambda block, noise: _measure(model, block, noise, samples, ks))
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     pruned = whole["nll"] if prune else None
     if passes == 2:
-        pruned = torch.cat([-_log_mean_weight(model, block, g, samples, keep) for block, g in _blocks(x, seed, steps)])
+        again = steps.take(_blocks(x, seed), lambda block, g: -_log_mean_weight(model, block, g, samples, keep))
+        pruned = torch.cat(again)
     bounds = {k: whole.pop(f"L_{k}") for k in ks}
     return Metrics(**whole, bounds=bounds, activity=activity, pruned_nll=pruned, samples=samples, seed=seed)
 
@@ -129,10 +132,12 @@ def evaluate(
 @torch.no_grad()
 def mean_bound(model: Model, x: Tensor, bound: Bound, k: int, *, seed: int = 0) -> Tensor:
     """``bound`` of k draws for each image of x [n, pixels] → [n]."""
-    values = []
-    for block, generator in _blocks(x, seed, Steps(None, len(x))):
-        values.append(bound(torch.cat([s.log_w for s in _draws(model, block, generator, k)])))
-    return torch.cat(values)
+
+    @torch.no_grad()
+    def of(block: Tensor, generator: torch.Generator) -> Tensor:
+        return bound(torch.cat([sample.log_w for sample in _draws(model, block, generator, k)]))
+
+    return torch.cat(Steps(None, len(x)).take(_blocks(x, seed), of))
 
 
 @torch.no_grad()
@@ -148,7 +153,7 @@ def active_units(
     if len(x) < 2 or draws < 2:
         raise ValueError(f"active units need at least 2 images and 2 draws, not {len(x)} and {draws}")
     halves: list[list[tuple[Tensor, Tensor]]] = []
-    for block, generator in _blocks(x, seed, Steps(None, len(x))):
+    for block, generator in _blocks(x, seed):
         mean = model.encoder[0](block)[0]
         layers = [(mean, mean)]
         if len(model.encoder) > 1:
@@ -179,6 +184,7 @@ def _keep_active(activity: tuple[Activity, ...], device: torch.device) -> tuple[
     )
 
 
+@torch.no_grad()  # known to the calling thread alone
 def _measure(model: Model, x: Tensor, generator: torch.Generator, samples: int, ks: Sequence[int]) -> dict:
     """All measures of one block of images."""
     total, squared = torch.full((2, len(x)), -math.inf, device=x.device)
@@ -211,6 +217,7 @@ def _reconstruction(model: Model, x: Tensor, sample: Sample, seed: int) -> Tenso
     return -model.log_likelihood(x, model.descend(sample.h[-1][:1], generator))[0]
 
 
+@torch.no_grad()
 def _log_mean_weight(model, x, generator, samples, keep) -> Tensor:
     total = torch.full((len(x),), -math.inf, device=x.device)
     for sample in _draws(model, x, generator, samples, keep):
@@ -262,20 +269,23 @@ class Steps:
     def __init__(self, progress: Progress | None, total: int):
         self.progress, self.done, self.total = progress, 0, total
 
+    def take(self, blocks: list[tuple[Tensor, torch.Generator]], function: Callable[..., Any]) -> list[Any]:
+        """``function(images, generator)`` of every block, on a CPU on all threads."""
+        run = threads.spread if blocks[0][0].device.type == "cpu" else threads.one_by_one
+        return run(lambda block: function(*block), blocks, lambda block: self.advance(len(block[0])))
+
     def advance(self, images: int) -> None:
         self.done += images
         if self.progress:
             self.progress(self.done, self.total)
 
 
-def _blocks(x: Tensor, seed: int, steps: Steps) -> Iterator[tuple[Tensor, torch.Generator]]:
+def _blocks(x: Tensor, seed: int) -> list[tuple[Tensor, torch.Generator]]:
     """Blocks of images, each with its own generator."""
     if len(x) == 0:
         raise ValueError("there is no image to evaluate")
-    for start in range(0, len(x), IMAGES):
-        block = x[start : start + IMAGES]
-        yield block, torch.Generator(x.device).manual_seed(seed * 1_000_003 + start)
-        steps.advance(len(block))
+    starts = range(0, len(x), IMAGES)
+    return [(x[s : s + IMAGES], torch.Generator(x.device).manual_seed(seed * 1_000_003 + s)) for s in starts]
 
 
 def _draws(model, x, generator, samples, keep=None) -> Iterator[Sample]:

@@ -31,11 +31,33 @@ from iwae.model import Model, Sample
 SMALLEST_WEIGHT = 1e-30
 
 
+class Noise(NamedTuple):
+    """All the randomness of one call of an estimator."""
+
+    normal: tuple[Tensor, ...]  # of each stochastic layer, [k, batch, latent[l]]
+    uniform: Tensor  # that choose the draws which go backward, [batch, m]
+
+    def rows(self, chosen: slice) -> "Noise":
+        """That of some images."""
+        return Noise(tuple(eps[:, chosen] for eps in self.normal), self.uniform[chosen])
+
+
 class Weights(NamedTuple):
     """Weights of ∇log wᵢ, each [k, batch]."""
 
     decoder: Tensor
     encoder: Tensor
+
+
+def draw(weights: Tensor, uniform: Tensor) -> Tensor:
+    """m indices for each image, [m, batch], with probabilities in proportion to weights [k, batch].
+
+    By inversion of uniform [batch, m], from [0, 1): torch.multinomial would make the host wait for a GPU.
+    """
+    cumulated = weights.T.contiguous().cumsum(1)  # batch, k
+    level = uniform * cumulated[:, -1:]
+    index = torch.searchsorted(cumulated, level, right=True)  # the first whose sum is above the level
+    return index.clamp_max(len(weights) - 1).T  # level may be rounded up to the whole sum
 
 
 def _exact(bound: Bound, log_w: Tensor) -> Weights:
@@ -108,24 +130,37 @@ class Estimator:
                 raise ValueError("piwae cannot be resampled: draws that IWAE hardly weighs matter to its encoder")
             Bound("miwae", self.parameters)(torch.zeros(self.k, 1))
 
-    def __call__(self, model: Model, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Sample]:
-        """(loss, bound, sample) for images x [batch, pixels].
+    def __call__(
+        self, model: Model, x: Tensor, generator: torch.Generator, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Sample]:
+        """(loss, bound, sample) for images x [batch, pixels], of which the encoder sees ``seen`` (by default x).
 
         ``loss.backward()`` leaves −∇ of the mean bound in the model's gradients, by this estimator; ``bound``
         [batch] is the bound itself, detached; ``sample`` the k draws it came from.
         """
-        noise = model.noise(self.k, len(x), generator)
+        return self.at(model, x, self.noise(model, len(x), generator), seen)
+
+    def noise(self, model: Model, batch: int, generator: torch.Generator) -> Noise:
+        """What a call draws for so many images."""
+        normal = model.noise(self.k, batch, generator)
+        if not self.resample:
+            return Noise(normal, normal[0].new_empty(batch, 0))
+        return Noise(normal, torch.rand(batch, self.resample, generator=generator, device=normal[0].device))
+
+    def at(self, model: Model, x: Tensor, given: Noise, seen: Tensor | None = None) -> tuple[Tensor, Tensor, Sample]:
+        """As a call, with given randomness."""
+        noise, seen = given.normal, x if seen is None else seen
         if self.resample:
             with torch.no_grad():
-                sample = model.sample(x, noise=noise)
+                sample = model.sample(x, noise=noise, seen=seen)
             weights = self.weights(sample.log_w)
-            chosen = torch.multinomial(weights.decoder.T, self.resample, replacement=True, generator=generator).T
+            chosen = draw(weights.decoder, given.uniform)
             ratio = (weights.encoder / weights.decoder.clamp_min(SMALLEST_WEIGHT)).gather(0, chosen)
             weights = Weights(torch.full_like(ratio, 1 / self.resample), ratio / self.resample)
             noise = tuple(eps.gather(0, chosen.unsqueeze(-1).expand(-1, -1, eps.shape[-1])) for eps in noise)
-            surrogate, _ = self._surrogate(model, x, noise, lambda _: weights)
+            surrogate, _ = self._surrogate(model, x, seen, noise, lambda _: weights)
         else:
-            surrogate, sample = self._surrogate(model, x, noise, self.weights)
+            surrogate, sample = self._surrogate(model, x, seen, noise, self.weights)
         bound = self.bound(sample.log_w.detach())
         return -surrogate.sum() / len(x), bound, sample  # the one change of sign: bounds go up, losses go down
 
@@ -133,18 +168,18 @@ class Estimator:
         """c and d of the module's docstring for these log-weights [k, batch]."""
         return GRADIENTS[self.gradient].weights(self.bound, log_w.detach(), **self.parameters)
 
-    def _surrogate(self, model, x, noise, weigh) -> tuple[Tensor, Sample]:
+    def _surrogate(self, model, x, seen, noise, weigh) -> tuple[Tensor, Sample]:
         """A function of the weights whose gradient is the estimator's; its value means nothing."""
-        h, log_qh = model.propose(x, noise)
+        h, log_qh = model.propose(seen, noise)
         if not GRADIENTS[self.gradient].through_density:
-            log_qh = model.log_q_fixed(x, h)
-        seen = tuple(layer.view_as(layer) for layer in h)  # what log p(x, h) sees of h
-        log_px, log_ph = model.log_joint(x, seen)
+            log_qh = model.log_q_fixed(seen, h)
+        below = tuple(layer.view_as(layer) for layer in h)  # h as log p(x, h) sees it
+        log_px, log_ph = model.log_joint(x, below)
         weights = weigh((log_px + log_ph - log_qh).detach())
         if weights.encoder is not weights.decoder:
             # log p's gradient arrives at h weighted by c, for the sake of θ; on its way to φ it becomes d
             ratio = (weights.encoder / weights.decoder.clamp_min(SMALLEST_WEIGHT)).unsqueeze(-1)
-            for layer in seen:
+            for layer in below:
                 layer.register_hook(lambda grad: grad * ratio)
         surrogate = weights.decoder * (log_px + log_ph) - weights.encoder * log_qh
         return surrogate, Sample(log_px, log_ph, log_qh, h)

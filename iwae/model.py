@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn import functional as F
 
 from iwae import bernoulli
 
@@ -107,6 +107,13 @@ class StochasticLayer(nn.Module):
         features = self.hidden(below)
         return self.mean(features), self.log_std(features)
 
+    def fixed(self, below: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``forward``, with weights that no gradient reaches."""
+        features = below
+        for layer in self.hidden:
+            features = _fixed(layer, features) if isinstance(layer, nn.Linear) else layer(features)
+        return _fixed(self.mean, features), _fixed(self.log_std, features)
+
 
 class Model(nn.Module):
     """A VAE; what makes it an IWAE is the bound it is trained on.
@@ -159,15 +166,17 @@ class Model(nn.Module):
         generator: torch.Generator | None = None,
         noise: tuple[Tensor, ...] | None = None,
         keep: tuple[Keep, ...] | None = None,
+        seen: Tensor | None = None,
     ) -> Sample:
         """Draw k times from q(h|x) for images x [batch, pixels], by ``generator`` or from given ``noise``.
 
+        ``seen`` [batch, pixels] is what the encoder sees in the place of x: any q is a proposal for p(h|x).
         ``keep`` drops units: they are held at a constant and counted neither in log p nor in log q, so that
         log_w stays an exact importance weight of the smaller model.
         """
         if noise is None:
             noise = self.noise(k, len(x), generator)
-        h, log_qh = self.propose(x, noise, keep)
+        h, log_qh = self.propose(x if seen is None else seen, noise, keep)
         log_px, log_ph = self.log_joint(x, h, keep)
         return Sample(log_px, log_ph, log_qh, h)
 
@@ -179,11 +188,11 @@ class Model(nn.Module):
         for layer, (encoder, eps) in enumerate(zip(self.encoder, noise, strict=True)):
             mean, log_std = encoder(below)
             below = mean + log_std.exp() * eps
-            log_q = -0.5 * (eps.square() + LOG_2PI) - log_std  # k, batch, latent
+            mask = None
             if keep:
-                below = torch.where(keep[layer].mask > 0, below, keep[layer].value)
-                log_q = log_q * keep[layer].mask
-            log_qh = log_qh + log_q.sum(-1)
+                mask = keep[layer].mask
+                below = torch.where(mask > 0, below, keep[layer].value)
+            log_qh = log_qh + log_standard(eps, log_std, mask)
             h.append(below)
         return tuple(h), log_qh
 
@@ -191,31 +200,25 @@ class Model(nn.Module):
         """log q(h|x) [k, batch] as a function of h alone: no gradient reaches the encoder's weights from here."""
         log_qh = 0.0
         for encoder, below, above in zip(self.encoder, (x, *h), h, strict=False):
-            frozen = {name: weight.detach() for name, weight in encoder.named_parameters()}
-            log_qh = log_qh + log_normal(above, *functional_call(encoder, frozen, (below,))).sum(-1)
+            log_qh = log_qh + log_normal(above, *encoder.fixed(below))
         return log_qh
 
     def log_joint(
         self, x: Tensor, h: tuple[Tensor, ...], keep: tuple[Keep, ...] | None = None
     ) -> tuple[Tensor, Tensor]:
         """log p(x|h₁) and log p(h), each [k, batch]."""
-        terms = [
-            log_normal(below, *decoder(above)) for decoder, below, above in zip(self.decoder, h, h[1:], strict=False)
-        ]
-        terms.append(-0.5 * (h[-1].square() + LOG_2PI))  # the prior of the top layer
-        if keep:
-            terms = [term * layer.mask for term, layer in zip(terms, keep, strict=True)]
-        return self.log_likelihood(x, h[0]), sum(term.sum(-1) for term in terms)
+        masks = [layer.mask for layer in keep] if keep else [None] * len(h)
+        log_ph = log_standard(h[-1], mask=masks[-1])
+        for decoder, below, above, mask in zip(self.decoder, h, h[1:], masks, strict=False):
+            log_ph = log_ph + log_normal(below, *decoder(above), mask)
+        return self.log_likelihood(x, h[0]), log_ph
 
     def log_likelihood(self, x: Tensor, h1: Tensor) -> Tensor:
         """log p(x|h₁) [k, batch] of images x [batch, pixels] of zeros and ones."""
         if self.device.type != "cpu":
             return bernoulli.log_likelihood(x, self.logits(h1))
-        if not torch.is_grad_enabled():
-            hidden = [layer for layer in self.pixel_hidden if isinstance(layer, nn.Linear)]
-            return bernoulli.Streamed([*hidden, self.pixel_logits])(x, h1)
-        output = self.pixel_logits
-        return bernoulli.fused_log_likelihood(x, self.pixel_hidden(h1), output.weight, output.bias)
+        hidden = [layer for layer in self.pixel_hidden if isinstance(layer, nn.Linear)]
+        return bernoulli.fused_log_likelihood(x, h1, [*hidden, self.pixel_logits])
 
     def logits(self, h1: Tensor) -> Tensor:
         """Bernoulli logits of the pixels, [..., pixels]."""
@@ -235,6 +238,10 @@ class Model(nn.Module):
         return self.logits(h1).sigmoid()
 
 
+def _fixed(linear: nn.Linear, below: Tensor) -> Tensor:
+    return F.linear(below, linear.weight.detach(), linear.bias.detach())
+
+
 def wide(tensor: Tensor) -> Tensor:
     """In float64, for long sums; as it is on MPS, which has no float64."""
     return tensor if tensor.device.type == "mps" else tensor.double()
@@ -249,6 +256,16 @@ def tanh_layers(inputs: int, sizes: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def log_normal(value: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """log N(value; mean, std²), element by element."""
-    return -0.5 * (((value - mean) * (-log_std).exp()).square() + LOG_2PI) - log_std
+def log_normal(value: Tensor, mean: Tensor, log_std: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Σ log N(value; mean, std²) over the last axis, or over its units where ``mask`` is 1."""
+    return log_standard((value - mean) * (-log_std).exp(), log_std, mask)
+
+
+def log_standard(z: Tensor, log_std: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    """Σ log N(mean + std·z; mean, std²) over the last axis, or over its units where ``mask`` is 1; std is 1 if None."""
+    units = z.shape[-1]
+    if mask is not None:
+        z, units = z * mask, mask.sum()
+        log_std = log_std * mask if log_std is not None else None
+    log_density = -0.5 * (z.norm(dim=-1).square() + units * LOG_2PI)
+    return log_density if log_std is None else log_density - log_std.sum(-1)

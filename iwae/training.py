@@ -18,10 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iwae import checkpoints, datasets, evaluation
+from iwae import checkpoints, datasets, evaluation, threads
 from iwae.bounds import Bound
 from iwae.checkpoints import Card
 from iwae.gradients import GRADIENTS, Estimator
+from iwae.graphs import Replayed
+from iwae.health import Health
 from iwae.model import Model, ModelConfig, Sample, wide
 
 MAX_SEED = 2**32 - 1  # seeds of single passes are made from it, and must fit 64 bits
@@ -50,48 +52,59 @@ class Schedule:
     """Step size as a share of the learning rate over the run's progress in [0, 1), and the defaults it goes with."""
 
     function: Callable[[float], float]
-    passes: int
-    learning_rate: float
-    adam_eps: float
+    passes: int = 50
+    learning_rate: float = 1e-3
+    adam_eps: float = 1e-8
+    batch_size: int = 100
+    cheap: bool = False  # the estimators that need the least time for the same quality (docs/design.md)
 
 
 SCHEDULES = {
-    "paper": Schedule(_paper, PAPER_PASSES, 1e-3, 1e-4),
-    "cosine": Schedule(_cosine, 50, 1e-3, 1e-8),
-    "constant": Schedule(_constant, 50, 1e-3, 1e-8),
+    "fast": Schedule(_cosine, learning_rate=2e-3, cheap=True),
+    "paper": Schedule(_paper, PAPER_PASSES, adam_eps=1e-4, batch_size=20),
+    "cosine": Schedule(_cosine),
+    "constant": Schedule(_constant, cheap=True),
 }
+FEW_IMAGES, FEW_ROWS = 25, 500  # images, and draws × images, that are not worth a thread of their own
+WARM_K = 5  # draws at the beginning of a cheap run
+FEW = 10  # draws up to which resampling costs more than it saves
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides a training run. Raises ValueError for values that do not go together.
 
-    None means the default of the schedule, or that the objective does not take the parameter.
+    None means the default of the schedule, or that the objective does not take the parameter. Under
+    ``fast`` and ``constant`` the gradient is dreg where the objective has one, one draw of k > 10 goes backward, and
+    the run begins with 5 draws.
     """
 
     dataset: str = "digits"  # see `python -m iwae data list`
     model: str = "1layer"  # 1layer, 2layer, 2d, or sizes such as 200,200:100/100,100:50
     objective: str = "iwae"  # vae, iwae, power-mean, median, l-alpha, ciwae or miwae
     k: int = 50  # draws from q(h|x) for each image
+    warm_k: int | None = None  # draws at the beginning, fewer than k because they are cheaper; 0 for k throughout
+    warm_share: float = 0.4  # of the passes, with warm_k draws
     p: float | None = None  # exponent of power-mean
     alpha: float | None = None  # α of l-alpha
     beta: float | None = None  # β of ciwae, the weight of the VAE bound
     k1: int | None = None  # draws in each group of miwae, or of piwae's encoder
     k2: int | None = None  # number of such groups, k1·k2 = k
-    gradient: str = "exact"  # exact, dreg, stl or piwae
-    resample: int = 0  # draws that go backward, chosen by weight; 0 for all k
-    schedule: str = "cosine"  # cosine, paper or constant
+    gradient: str | None = None  # exact, dreg, stl or piwae
+    resample: int | None = None  # draws that go backward, chosen by weight; 0 for all k
+    schedule: str = "fast"  # fast, cosine, paper or constant
     passes: int | None = None  # over the training data
     minutes: float | None = None  # stop after so many minutes of training, wherever the schedule stands
     learning_rate: float | None = None  # the largest step size of Adam
     adam_eps: float | None = None  # ε of Adam
-    batch_size: int = 100  # images per step
+    batch_size: int | None = None  # images per step
     weight_decay: float = 0.0  # decoupled, as in AdamW
+    input_dropout: float = 0.0  # share of the pixels that the encoder does not see
     ema: float = 0.0  # decay of the averaged weights that are kept instead of the last ones; 0 for none
     patience: int = 0  # stop after so many validations without a better bound, and keep the best; 0 for never
     validate_every: int = 1  # passes between validations
     valid_images: int = 1000  # of the validation set, at most
-    log_every: int = 100  # steps between records inside a pass
+    log_every: int = 100  # steps between records inside a pass; on a GPU, whole passes go without any
     start: str | None = None  # checkpoint whose weights to go on from, under this objective
     seed: int = 0  # of the weights, the order of the images, the binarization and the draws
 
@@ -100,20 +113,39 @@ class TrainConfig:
             raise ValueError(f"unknown data set {self.dataset!r}; there are {', '.join(datasets.NAMES)}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.schedule!r}; there are {', '.join(SCHEDULES)}")
-        for name in ("passes", "learning_rate", "adam_eps"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, getattr(SCHEDULES[self.schedule], name))
+        self._fill_in()
         positive = ("passes", "learning_rate", "adam_eps", "batch_size", "validate_every", "valid_images", "log_every")
         for name in positive:
             self._check(name, "must be above 0", lambda value: value > 0)
         for name in ("resample", "weight_decay", "patience", "seed"):
             self._check(name, "must not be below 0", lambda value: value >= 0)
         self._check("seed", f"must not be above {MAX_SEED:,}", lambda value: value <= MAX_SEED)
-        self._check("ema", "must lie in [0, 1)", lambda value: 0 <= value < 1)
+        for name in ("ema", "input_dropout"):
+            self._check(name, "must lie in [0, 1)", lambda value: 0 <= value < 1)
         if self.minutes is not None:
             self._check("minutes", "must be above 0", lambda value: value > 0)
+        self._check("warm_k", f"must lie between 0 and k = {self.k}", lambda value: 0 <= value <= self.k)
+        self._check("warm_share", "must lie in [0, 1]", lambda value: 0 <= value <= 1)
         ModelConfig.parse(self.model)
         self.estimator()
+        self.estimator(self.warm_k)
+
+    def _fill_in(self) -> None:
+        """Put the schedule's defaults in the place of None."""
+        schedule, bound = SCHEDULES[self.schedule], self.bound()
+        many = schedule.cheap and self.k > FEW
+        smooth = bound.curvature(torch.zeros(bound.draws or 1, 1)) is not None
+        gradient = self.gradient or ("dreg" if schedule.cheap and smooth else "exact")
+        defaults = {
+            **{name: getattr(schedule, name) for name in ("passes", "learning_rate", "adam_eps", "batch_size")},
+            "gradient": gradient,
+            # all draws of the plain ELBO weigh the same, and PIWAE cannot be resampled
+            "resample": int(many and self.objective != "vae" and gradient != "piwae"),
+            "warm_k": WARM_K if many and bound.draws is None and gradient != "piwae" else 0,
+        }
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
 
     def _check(self, name: str, rule: str, holds: Callable[[float], bool]) -> None:
         value = getattr(self, name)
@@ -121,16 +153,22 @@ class TrainConfig:
             raise ValueError(f"{name.replace('_', ' ')} {rule}, not {value}")
 
     def bound(self) -> Bound:
-        """The objective with its parameters."""
-        return self.estimator().bound
+        """The objective with its parameters; those that neither it nor the gradient takes are a ValueError."""
+        return Bound(self.objective, self._parameters()[0])
 
-    def estimator(self) -> Estimator:
-        """The checked combination of objective and gradient; parameters that nothing takes are a ValueError."""
+    def estimator(self, k: int = 0) -> Estimator:
+        """The checked combination of objective and gradient.
+
+        ``k`` draws instead of the run's own are for the warm beginning, where nothing is resampled.
+        """
+        return Estimator(self.bound(), k or self.k, self.gradient, self._parameters()[1], 0 if k else self.resample)
+
+    def _parameters(self) -> tuple[dict[str, float], dict[str, int]]:
+        """Parameters of the objective and of the gradient."""
         given = {name: getattr(self, name) for name in ("p", "alpha", "beta", "k1", "k2")}
         given = {name: value for name, value in given.items() if value is not None}
         takes = GRADIENTS[self.gradient].parameters if self.gradient in GRADIENTS else ()
-        own = {name: given.pop(name) for name in takes if name in given}
-        return Estimator(Bound(self.objective, given), self.k, self.gradient, own, self.resample)
+        return given, {name: given.pop(name) for name in takes if name in given}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
@@ -165,17 +203,24 @@ class Training:
 
     def __init__(self, config: TrainConfig, data: datasets.Dataset | None = None, device: str | torch.device = "cpu"):
         """``data`` defaults to ``datasets.load(config.dataset)``. Raises what loading it or ``config.start`` raises."""
-        self.config, self.estimator = config, config.estimator()
+        self.config = config
         self.data = data = data or datasets.load(config.dataset)
         self.device = torch.device(device)
         self.model = self._initial_model().to(self.device)
+        self.on_gpu = self.device.type == "cuda"
+        self.replays = self.on_gpu  # steps as CUDA graphs
+        self.splits = self.device.type == "cpu"  # a step among threads
+        rate = config.learning_rate
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(),
-            lr=config.learning_rate,
+            lr=torch.tensor(rate, device=self.device) if self.on_gpu else rate,  # a graph reads it anew at each step
             eps=config.adam_eps,
             weight_decay=config.weight_decay,
             fused=True,
+            capturable=self.on_gpu,
         )
+        self.health = Health(self.device)
+        self.optimiser.found_inf = self.health.ill  # then the fused AdamW leaves the weights as they are
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.images = data.train.images.to(self.device)
         chosen = torch.Generator().manual_seed(config.seed)
@@ -183,6 +228,8 @@ class Training:
         self.valid = data.binary("valid")[order].to(self.device)
         self.steps_per_pass = math.ceil(len(self.images) / config.batch_size)
         self.total_steps = config.passes * self.steps_per_pass
+        self.warm_steps = round(config.warm_share * config.passes) * self.steps_per_pass if config.warm_k else 0
+        self.estimator, self.warm_estimator = config.estimator(), config.estimator(config.warm_k)
         self.step, self.seconds, self.finished = 0, 0.0, False
         self.bound_sum = wide(torch.zeros((), device=self.device))  # since the last record
         self.bound_images, self.since = 0, 0.0
@@ -190,6 +237,9 @@ class Training:
         self.best, self.best_bound, self.stale = None, -math.inf, 0
         self.valid_bound = None  # the last one
         self.order = None  # (number of the pass, its order of the images)
+        self.batch = torch.zeros(config.batch_size, dtype=torch.long, device=self.device)  # what a graph reads
+        self.replayed: dict[int, Replayed] = {}  # by the number of draws
+        self.rate, self.healthy_until = config.learning_rate, 0
 
     def _initial_model(self) -> Model:
         wanted = ModelConfig.parse(self.config.model)
@@ -206,9 +256,13 @@ class Training:
     def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
         """Train from where it stands to the end, yielding a record every ``log_every`` steps and after each pass.
 
-        ``stop`` is asked after every step; stopping, then or between two records, loses nothing.
-        Raises NonFiniteError.
+        ``stop`` is asked after every step; stopping, then or between two records, loses nothing. Until the end torch's
+        own threads are held at one (iwae/threads.py). Raises NonFiniteError.
         """
+        with threads.held():
+            yield from self._run(stop)
+
+    def _run(self, stop: Callable[[], bool]) -> Iterator[Record]:
         while not self.finished and not stop():
             started = time.perf_counter()
             self._train_step()
@@ -218,7 +272,7 @@ class Training:
             passes, rest = divmod(self.step, self.steps_per_pass)
             if self.finished or (rest == 0 and passes % self.config.validate_every == 0):
                 yield self._record(validate=True)
-            elif rest == 0 or self.step % self.config.log_every == 0:
+            elif rest == 0 or (self.step % self.config.log_every == 0 and not self.on_gpu):
                 yield self._record(validate=False)
 
     def kept_model(self) -> Model:
@@ -271,27 +325,77 @@ class Training:
         self.bound_sum = tensors["bound_sum"].to(self.device)
         for name in _PLAIN:
             setattr(self, name, values[name])
+        self.healthy_until = self.step
+        self.replayed.clear()  # they hold the optimiser's former tensors
         if self.best_bound is None:
             self.best_bound = -math.inf
 
     def _train_step(self) -> None:
-        x = datasets.binarize(self.images[self._batch()], self.generator)
-        rate = self.config.learning_rate * SCHEDULES[self.config.schedule].function(self.step / self.total_steps)
+        batch = self._batch()
+        self.rate = self.config.learning_rate * SCHEDULES[self.config.schedule].function(self.step / self.total_steps)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.zero_grad()
-        loss, bound, sample = self.estimator(self.model, x, self.generator)
-        loss.backward()
-        self._check_finite(bound, sample)
-        self.optimiser.step()
+            if self.on_gpu:
+                group["lr"].fill_(self.rate)
+            else:
+                group["lr"] = self.rate
+        estimator = self.warm_estimator if self.step < self.warm_steps else self.estimator
+        if self.replays and len(batch) == self.config.batch_size:
+            self.batch.copy_(batch)
+            if estimator.k not in self.replayed:
+                self.replayed[estimator.k] = Replayed(lambda: self._update(self.batch, estimator), self.generator)
+            self.replayed[estimator.k]()
+        else:
+            self._update(batch, estimator)
         self.step += 1
-        self.bound_sum += wide(bound).sum()
-        self.bound_images += len(x)
+        self.bound_images += len(batch)
+        if not self.on_gpu:  # where looking would wait for the device: once a record is enough
+            self._check_health()
         if self.average:
             decay = min(self.config.ema, (1 + self.step) / (10 + self.step))  # a short memory while there is little
             names = list(self.average)
             new = self.model.state_dict()
             torch._foreach_lerp_([self.average[n] for n in names], [new[n] for n in names], 1 - decay)
+
+    def _update(self, batch: Tensor, estimator: Estimator) -> None:
+        """One step on the images of these indices, all of it on the device."""
+        x = self.data.draw(self.images[batch], self.generator)
+        self.optimiser.zero_grad()
+        bound, densities = self._backward(x, self._hide(x), estimator)
+        norms = torch._foreach_norm([weight.grad for weight in self.model.parameters()])
+        self.health.examine(*densities, bound, torch.stack(norms))
+        self.optimiser.step()
+        self.bound_sum += wide(bound).sum().where(self.health.ill == 0, 0)
+
+    def _backward(self, x: Tensor, seen: Tensor, estimator: Estimator) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Gradients into the weights; the bound [batch] and the three log-densities [k, batch], detached.
+
+        On a CPU every thread takes a share of the images; together they give the gradient of all, up to rounding.
+        """
+        count = min(threads.count(), len(x) // FEW_IMAGES, estimator.k * len(x) // FEW_ROWS + 1)
+        if count < 2 or not self.splits:
+            loss, bound, sample = estimator(self.model, x, self.generator, seen)
+            loss.backward()
+            return bound, sample[:3]
+        noise, weights = estimator.noise(self.model, len(x), self.generator), list(self.model.parameters())
+
+        def share(rows: slice) -> tuple[list[Tensor], Tensor, Sample]:
+            loss, bound, sample = estimator.at(self.model, x[rows], noise.rows(rows), seen[rows])
+            return list(torch.autograd.grad(loss * (len(bound) / len(x)), weights)), bound, sample
+
+        rows = [slice(len(x) * i // count, len(x) * (i + 1) // count) for i in range(count)]
+        gradients, bounds, samples = zip(*threads.spread(share, rows), strict=True)
+        for more in gradients[1:]:
+            torch._foreach_add_(gradients[0], more)
+        for weight, gradient in zip(weights, gradients[0], strict=True):
+            weight.grad = gradient
+        return torch.cat(bounds), tuple(torch.cat(parts, 1) for parts in zip(*(s[:3] for s in samples), strict=True))
+
+    def _hide(self, x: Tensor) -> Tensor:
+        """x as the encoder sees it: some pixels zero, the others larger, so that its sums are right on average."""
+        share = self.config.input_dropout
+        if not share:
+            return x
+        return x * (torch.rand(x.shape, generator=self.generator, device=self.device) >= share) / (1 - share)
 
     def _batch(self) -> Tensor:
         """Indices of this step's images; every pass has its own order, known from its number alone."""
@@ -302,21 +406,23 @@ class Training:
         size = self.config.batch_size
         return self.order[1][place * size : (place + 1) * size]
 
-    def _check_finite(self, bound: Tensor, sample: Sample) -> None:
-        gradients = [weight.grad for weight in self.model.parameters()]
-        norm = torch.stack(torch._foreach_norm(gradients)).sum()
-        if math.isfinite(float(norm + bound.sum())):
+    def _check_health(self) -> None:
+        term, clean = self.health.report()
+        if term is None:
+            self.healthy_until = self.step
             return
-        terms = {"log p(x|h)": sample.log_px, "log p(h)": sample.log_ph, "log q(h|x)": sample.log_qh, "bound": bound}
-        term = next((name for name, value in terms.items() if not value.isfinite().all()), "the gradient")
+        self.step = self.healthy_until + clean
         number, place = divmod(self.step, self.steps_per_pass)
         raise NonFiniteError(
             f"{term} is no longer finite at step {self.step + 1} (pass {number + 1}, batch {place + 1} of "
-            f"{self.steps_per_pass}, learning rate {self.optimiser.param_groups[0]['lr']:.2g}); "
+            f"{self.steps_per_pass}, learning rate {self.rate:.2g}); "
             "the weights before this step are kept. A smaller learning rate may help"
         )
 
     def _record(self, validate: bool) -> Record:
+        started = time.perf_counter()
+        self._check_health()  # waits for a GPU
+        self.seconds += time.perf_counter() - started
         rate = self.bound_images / max(self.seconds - self.since, 1e-9)
         valid_bound, active = self._validate() if validate else (None, None)
         record = Record(
@@ -327,7 +433,7 @@ class Training:
             active_units=active,
             images_per_second=rate,
             seconds=self.seconds,
-            learning_rate=self.optimiser.param_groups[0]["lr"],
+            learning_rate=self.rate,
         )
         self.bound_sum.zero_()
         self.bound_images, self.since = 0, self.seconds

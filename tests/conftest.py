@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +13,12 @@ def data_dir() -> Path:
     if not os.environ.get("IWAE_DATA_DIR"):
         pytest.skip("needs the real data sets: set IWAE_DATA_DIR")
     return Path(os.environ["IWAE_DATA_DIR"])
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """torch computes on one thread, as in the processes that a test starts: sums depend on how they are split."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

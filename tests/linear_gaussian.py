@@ -9,7 +9,7 @@ orthogonal columns makes it diagonal) q is the posterior and every log-weight eq
 import torch
 from torch import Tensor, nn
 
-from iwae.model import Sample, log_normal
+from iwae.model import Sample, log_normal, log_standard
 
 
 class LinearGaussian(nn.Module):
@@ -34,19 +34,18 @@ class LinearGaussian(nn.Module):
     def propose(self, x, noise, keep=None):
         mean, log_std = self.encode(x)
         h = mean + log_std.exp() * noise[0]
-        return (h,), log_normal(h, mean, log_std).sum(-1)
+        return (h,), log_normal(h, mean, log_std)
 
     def log_q_fixed(self, x, h):
         mean, log_std = self.encode(x)
-        return log_normal(h[0], mean.detach(), log_std.detach()).sum(-1)
+        return log_normal(h[0], mean.detach(), log_std.detach())
 
     def log_joint(self, x, h, keep=None):
-        log_px = log_normal(x, h[0] @ self.weight.T, torch.full_like(x, self.noise_std).log()).sum(-1)
-        zero = torch.zeros_like(h[0])
-        return log_px, log_normal(h[0], zero, zero).sum(-1)
+        log_px = log_normal(x, h[0] @ self.weight.T, torch.full_like(x, self.noise_std).log())
+        return log_px, log_standard(h[0])
 
-    def sample(self, x, k=1, *, generator=None, noise=None, keep=None):
-        h, log_qh = self.propose(x, noise or self.noise(k, len(x), generator))
+    def sample(self, x, k=1, *, generator=None, noise=None, keep=None, seen=None):
+        h, log_qh = self.propose(x if seen is None else seen, noise or self.noise(k, len(x), generator))
         return Sample(*self.log_joint(x, h), log_qh, h)
 
     def log_p(self, x: Tensor) -> Tensor:

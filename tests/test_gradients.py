@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from iwae.bounds import Bound
-from iwae.gradients import Estimator
+from iwae.gradients import Estimator, draw
 from iwae.model import Model, ModelConfig
 from tests.linear_gaussian import LinearGaussian
 
@@ -166,3 +166,14 @@ def test_piwae_survives_weights_that_underflow():
 def test_invalid_combinations_say_why(arguments, says):
     with pytest.raises(ValueError, match=says):
         Estimator(**{"bound": Bound("iwae"), "k": 6} | arguments)
+
+
+def test_draws_by_weight():
+    """Frequencies within 5 standard errors of the weights; a weight of zero is never drawn (false alarms: 1e-5)."""
+    weights = torch.tensor([[0.1, 0.0], [0.0, 0.7], [0.6, 0.0], [0.3, 0.3], [0.0, 0.0]])  # k, batch
+    n = 40_000
+    chosen = draw(weights, torch.rand(weights.shape[1], n, generator=torch.Generator().manual_seed(0)))
+    assert chosen.shape == (n, 2)
+    share = torch.stack([(chosen == i).double().mean(0) for i in range(5)])
+    error = (weights * (1 - weights) / n).sqrt()
+    assert ((share - weights).abs() <= 5 * error + 1e-12).all()

@@ -166,7 +166,7 @@ def test_non_finite_numbers_stop_the_run_with_good_weights(data):
     [
         ({"dataset": "minst"}, "unknown data set 'minst'; there are digits, mnist"),
         ({"objective": "elbow"}, "unknown objective 'elbow'"),
-        ({"schedule": "linear"}, "unknown schedule 'linear'; there are paper, cosine, constant"),
+        ({"schedule": "linear"}, "unknown schedule 'linear'; there are fast, paper, cosine, constant"),
         ({"model": "9layer"}, "model '9layer' is neither"),
         ({"passes": 0}, "passes must be above 0, not 0"),
         ({"learning_rate": math.nan}, "learning rate must be above 0, not nan"),
@@ -187,3 +187,51 @@ def test_from_dict_refuses_unknown_settings():
         TrainConfig.from_dict({"speed": 3})
     config = TrainConfig(**SMALL)
     assert TrainConfig.from_dict(dataclasses.asdict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("given", "filled"),
+    [
+        ({}, ("dreg", 1, 5, 100)),
+        ({"k": 10}, ("dreg", 0, 0, 100)),
+        ({"objective": "vae"}, ("dreg", 0, 5, 100)),
+        ({"objective": "median"}, ("exact", 1, 5, 100)),
+        ({"objective": "miwae", "k1": 10, "k2": 5}, ("dreg", 1, 0, 100)),
+        ({"gradient": "piwae", "k1": 10, "k2": 5}, ("piwae", 0, 0, 100)),
+        ({"schedule": "paper"}, ("exact", 0, 0, 20)),
+        ({"schedule": "cosine"}, ("exact", 0, 0, 100)),
+        ({"resample": 3, "warm_k": 0, "batch_size": 50}, ("dreg", 3, 0, 50)),
+    ],
+)
+def test_defaults_follow_from_the_schedule(given, filled):
+    config = TrainConfig(**given)
+    assert (config.gradient, config.resample, config.warm_k, config.batch_size) == filled
+    assert TrainConfig(**dataclasses.asdict(config)) == config
+
+
+def test_a_run_begins_with_few_draws(data):
+    """The first share of the passes is the run with warm_k draws, bit for bit; validation is under the full k."""
+    warm = Training(TrainConfig(**SMALL | {"warm_k": 2, "warm_share": 0.7}), data)
+    few = Training(TrainConfig(**SMALL | {"k": 2}), data)
+    for step in range(3 * warm.steps_per_pass):
+        warm._train_step()
+        few._train_step()
+        same = all(torch.equal(a, b) for a, b in zip(warm.model.parameters(), few.model.parameters(), strict=True))
+        assert same == (step < 2 * warm.steps_per_pass)
+    assert warm.estimator.k == 4
+
+
+@pytest.mark.parametrize("gradient", ["exact", "dreg"])
+def test_input_dropout_hides_pixels_from_the_encoder_only(gradient, data):
+    training = Training(TrainConfig(**SMALL | {"input_dropout": 0.25, "gradient": gradient}), data)
+    x = data.binary("train")[:100]
+    seen = training._hide(x)
+    lit = seen[x == 1]
+    assert lit.unique().tolist() == pytest.approx([0, 4 / 3]) and not seen[x == 0].any()
+    hidden = (lit == 0).double().mean()
+    assert abs(hidden - 0.25) < 5 * (0.25 * 0.75 / len(lit)) ** 0.5  # false alarms: 1e-6
+    noise = training.model.noise(4, 100, torch.Generator().manual_seed(0))
+    sample = training.model.sample(x, noise=noise, seen=seen)
+    h, log_qh = training.model.propose(seen, noise)
+    assert torch.equal(sample.log_qh, log_qh)
+    torch.testing.assert_close(sample.log_px, training.model.log_likelihood(x, h[0]))

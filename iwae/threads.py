@@ -1,0 +1,65 @@
+"""Work on a CPU spread over Python threads that compute alone, in the place of torch's own threads.
+
+torch splits every single operation among its threads, waits for all of them after each, and keeps them spinning in
+between, which for the sizes here costs most of the second core. Whole blocks of images, each on one thread, keep both
+cores at work; torch lets other Python threads run while an operation computes.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+
+_pool = cache(ThreadPoolExecutor)  # its threads wait for the next call
+_here = threading.local()  # count: the threads to spread over, where torch's own are held at one
+Function, After = Callable[[Any], Any], Callable[[Any], None]
+
+
+def count() -> int:
+    """Threads that ``spread`` uses when called from this one: as many as torch has, or had before ``held``."""
+    return getattr(_here, "count", None) or torch.get_num_threads()
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """torch's own threads held at one, so that they do not spin between two calls of ``spread``."""
+    outside, before = getattr(_here, "count", None), torch.get_num_threads()
+    _here.count = count()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _here.count = outside
+
+
+def spread(function: Function, items: Sequence[Any], after: After = lambda item: None) -> list[Any]:
+    """``[function(item) for item in items]``, ``count()`` items at a time.
+
+    ``after(item)`` is called in this thread, in order, when an item is done; what it or ``function`` raises comes
+    through when no thread is at work any more.
+    """
+    if min(count(), len(items)) < 2:
+        return one_by_one(function, items, after)
+    with held():
+        futures = [_pool(count()).submit(function, item) for item in items]
+        try:
+            pairs = list(zip(items, futures, strict=True))
+            return one_by_one(lambda pair: pair[1].result(), pairs, lambda pair: after(pair[0]))
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)
+
+
+def one_by_one(function: Function, items: Sequence[Any], after: After = lambda item: None) -> list[Any]:
+    """The same in this thread."""
+    results = []
+    for item in items:
+        results.append(function(item))
+        after(item)
+    return results

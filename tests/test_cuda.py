@@ -1,0 +1,83 @@
+"""Training on a CUDA device: the replayed graph against the same steps one by one. Skipped without such a device."""
+
+import pytest
+import torch
+
+from iwae import datasets, evaluation, graphs
+from iwae.model import Model, ModelConfig
+from iwae.training import NonFiniteError, TrainConfig, Training
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+# 13 steps a pass, the last one with fewer images; 5 draws for the first pass, then 20
+SMALL = dict(
+    dataset="digits", k=20, warm_k=5, warm_share=1 / 3, gradient="dreg", resample=1, passes=3, batch_size=100, ema=0.9
+)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return datasets.load("digits")
+
+
+def one_by_one(self) -> None:
+    self.function()
+
+
+@pytest.mark.parametrize("options", [{}, {"resample": 0}, {"gradient": "exact"}, {"model": "20:6/10:4"}])
+def test_the_graph_trains_as_the_single_steps_do(options, data, monkeypatch):
+    config = TrainConfig(**SMALL | options)
+    replayed = Training(config, data, "cuda")
+    records = list(replayed.run())
+    assert {call.graph is not None for call in replayed.replayed.values()} == {True}
+    monkeypatch.setattr(graphs.Replayed, "__call__", one_by_one)
+    single = Training(config, data, "cuda")
+    for a, b in zip(records, single.run(), strict=True):
+        assert a.step == b.step and a.bound == pytest.approx(b.bound, rel=1e-4)
+    for a, b in zip(replayed.kept_model().parameters(), single.kept_model().parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)  # float32 sums in another order, over 39 steps
+
+
+def test_no_step_waits_for_the_device(data):
+    training = Training(TrainConfig(**SMALL), data, "cuda")
+    for _ in range(40 - 13):  # both graphs are recorded
+        training._train_step()
+    training._batch()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(5):
+            training._train_step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_run_resumes_on_the_device(data):
+    config = TrainConfig(**SMALL)
+    whole = Training(config, data, "cuda")
+    records = list(whole.run())
+    first = Training(config, data, "cuda")
+    for _ in range(20):
+        first._train_step()
+    second = Training(config, data, "cuda")
+    second.restore(*first.state())
+    rest = list(second.run())
+    assert rest[-1].step == records[-1].step
+    for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_non_finite_numbers_are_told_with_their_step(data):
+    training = Training(TrainConfig(**SMALL | {"learning_rate": 1e6, "schedule": "constant"}), data, "cuda")
+    with pytest.raises(NonFiniteError, match=r"no longer finite at step \d+"):
+        list(training.run())
+    assert all(weight.isfinite().all() for weight in training.model.parameters())
+
+
+def test_the_two_devices_agree(data):
+    model, x = Model(ModelConfig(), pixel_mean=data.pixel_mean), data.binary("test")[:50]
+    noise = model.noise(7, 50, torch.Generator().manual_seed(0))
+    here = model.sample(x, noise=noise).log_w
+    there = model.to("cuda").sample(x.cuda(), noise=tuple(eps.cuda() for eps in noise)).log_w
+    torch.testing.assert_close(here, there.cpu(), rtol=1e-5, atol=2e-3)
+    nll = [evaluation.evaluate(model.to(d), x.to(d), samples=500).summary() for d in ("cpu", "cuda")]
+    assert abs(nll[0]["nll"] - nll[1]["nll"]) < 0.5  # two independent estimates of the same number

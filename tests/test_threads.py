@@ -1,0 +1,78 @@
+"""Work on several threads: the same results in order, errors after the last thread, torch's threads as before."""
+
+import threading
+
+import pytest
+import torch
+
+from iwae import evaluation, threads
+from iwae.model import Model, ModelConfig
+from iwae.training import TrainConfig, Training
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+def test_results_are_in_order_and_on_threads_of_one():
+    seen, done = set(), []
+
+    def square(n: int) -> int:
+        seen.add((threading.get_ident(), torch.get_num_threads()))
+        return n * n
+
+    assert threads.spread(square, range(20), done.append) == [n * n for n in range(20)]
+    assert done == list(range(20))
+    assert threading.get_ident() not in {ident for ident, _ in seen} and {count for _, count in seen} == {1}
+
+
+@pytest.mark.parametrize("where", ["function", "after"])
+def test_an_error_comes_through_when_all_threads_are_at_rest(where):
+    running, lock = [0], threading.Lock()
+
+    def work(n: int) -> None:
+        with lock:
+            running[0] += 1
+        torch.randn(100, 100) @ torch.randn(100, 100)
+        with lock:
+            running[0] -= 1
+        if n == 3 and where == "function":
+            raise RuntimeError("no")
+
+    def after(n: int) -> None:
+        if n == 3:
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        threads.spread(work, range(50), after)
+    assert running == [0]
+
+
+def test_evaluation_is_the_same_on_any_number_of_threads():
+    model, x = Model(ModelConfig(((20,),), (5,), 784)), torch.randint(0, 2, (250, 784)).float()
+    two = evaluation.evaluate(model, x, samples=120).nll
+    torch.set_num_threads(1)
+    one = evaluation.evaluate(model, x, samples=120).nll
+    torch.set_num_threads(2)
+    assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("gradient", ["exact", "dreg"])
+@pytest.mark.parametrize("resample", [0, 1])
+def test_a_step_on_two_threads_is_that_of_one(gradient, resample):
+    """The same draws, so the same gradient up to rounding, for a layer that dreg looks through as well."""
+    config = TrainConfig(model="30:6/10:4", k=20, gradient=gradient, resample=resample, warm_k=0, input_dropout=0.1)
+    gradients = []
+    for splits in (True, False):
+        training = Training(config)
+        training.splits = splits
+        training._train_step()
+        gradients.append([weight.grad for weight in training.model.parameters()])
+        assert training.health.report() == (None, 0)
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
