@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its ndimage comes with the first picture: 0.2 s that a page without one need not wait
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from scipy import ndimage
 
 Array = NDArray[np.float32]
 
@@ -84,15 +84,16 @@ def read_picture(data: bytes, *, name: str = "") -> Image.Image:
     return _load(image, label)
 
 
-def prepare(picture: bytes | Image.Image | np.ndarray, *, invert: bool | None = None) -> Digit:
+def prepare(picture: bytes | Image.Image | np.ndarray, *, invert: bool | None = None, name: str = "") -> Digit:
     """Turn a picture of one digit into a 28×28 image as MNIST's.
 
     `picture`: the bytes of a file, a PIL image, or an array [h, w], [h, w, 3] or [h, w, 4] of bool, uint8
     or float in 0..1. `invert`: True says that the ink is darker than the paper, False that it is lighter,
-    None decides from the border of the picture. Raises PictureError where no ink is found.
+    None decides from the border of the picture. `name` is that of the file, for the errors of `read_picture`.
+    Raises PictureError where no ink is found.
     """
     if isinstance(picture, bytes):
-        image = read_picture(picture)
+        image = read_picture(picture, name=name)
     else:
         image = picture if isinstance(picture, Image.Image) else _from_array(picture)
         _check_size(image, "The picture")
@@ -211,7 +212,7 @@ def _grey(pixels: Array) -> Array:
         return pixels
     luminance = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601, as Pillow's "L"
     channels = [luminance, *(np.ascontiguousarray(pixels[..., c]) for c in range(3))]
-    details = [np.abs(small - ndimage.gaussian_filter(small, 6)).max() for small in map(_small, channels)]
+    details = [np.abs(small - scipy.ndimage.gaussian_filter(small, 6)).max() for small in map(_small, channels)]
     best = int(np.argmax(details))
     return channels[best] if details[best] > 1.5 * details[0] else luminance
 
@@ -222,8 +223,8 @@ def _sheet(grey: Array) -> tuple[slice, slice] | None:
     scale = max(grey.shape) / max(small.shape)
     bright = small > _otsu(small)
     for mask in (bright, ~bright) if scale > 1 else ():  # a picture smaller than a thumbnail is no photo
-        labels, _ = ndimage.label(mask)
-        for label, box in enumerate(ndimage.find_objects(labels), 1):
+        labels, _ = scipy.ndimage.label(mask)
+        for label, box in enumerate(scipy.ndimage.find_objects(labels), 1):
             sides = zip(box, small.shape, strict=True)
             large = all(s.start > 0 and s.stop < n and s.stop - s.start > 0.4 * n for s, n in sides)
             if large and (labels[box] == label).mean() > 0.8:  # an ellipse of light fills π/4, a digit less
@@ -250,11 +251,11 @@ def _paper(detail: Array) -> Array:
     An opening wider than any stroke tells ink from paper; the paper is then averaged across the ink.
     """
     side = max(detail.shape)
-    marks = detail - ndimage.grey_opening(ndimage.median_filter(detail, 5), size=max(3, round(0.4 * side)))
-    bare = (~ndimage.binary_dilation(marks > marks.max() / 2, np.ones((3, 3)))).astype(np.float32)
+    marks = detail - scipy.ndimage.grey_opening(scipy.ndimage.median_filter(detail, 5), size=max(3, round(0.4 * side)))
+    bare = (~scipy.ndimage.binary_dilation(marks > marks.max() / 2, np.ones((3, 3)))).astype(np.float32)
     paper = np.zeros_like(detail)
     for sigma in (0.25 * side, 0.04 * side):  # the wide average fills what the narrow one cannot reach
-        total, weight = (ndimage.gaussian_filter(values, sigma) for values in (bare * detail, bare))
+        total, weight = (scipy.ndimage.gaussian_filter(values, sigma) for values in (bare * detail, bare))
         paper = (total + 0.01 * paper) / (weight + 0.01)
     return paper
 
@@ -271,7 +272,7 @@ def _coverage(signal: Array) -> tuple[Array, list[str]]:
     """How much of each pixel is the digit's ink, 0..1, and what to tell of it."""
     widest = max(0.7, min(signal.shape) / 60)  # px of blur: leaves 300 independent patches to know the noise by
     for blur in (0.0, 0.7, 1.4, 2.8):  # the least that lifts the ink clear of the noise
-        ink, noise, core = _levels(ndimage.gaussian_filter(signal, blur))
+        ink, noise, core = _levels(scipy.ndimage.gaussian_filter(signal, blur))
         if blur <= widest and core > max(MIN_CONTRAST, CLEAR_OF_NOISE * noise):
             break
     else:
@@ -279,10 +280,10 @@ def _coverage(signal: Array) -> tuple[Array, list[str]]:
     mark, others = _mark(ink > core / 2)
     cropped = _crop(mark.astype(np.float32))
     zoom = max(1.0, max(cropped.shape) / 20)  # px here to a pixel of the result: edges finer than that may go
-    smooth = ndimage.gaussian_filter(ink, min(0.15 * (zoom - 1), 0.25 * _stroke(cropped) * zoom)) / core
+    smooth = scipy.ndimage.gaussian_filter(ink, min(0.15 * (zoom - 1), 0.25 * _stroke(cropped) * zoom)) / core
     low = max(0.5 - 0.5 / min(zoom, 4), min(0.4, NOISE_FLOOR * noise / core / zoom), 0.5 / 255)
     coverage = np.clip((smooth - low) / (1 - 2 * low), 0, 1)
-    labels, _ = ndimage.label(coverage > 0, np.ones((3, 3)))
+    labels, _ = scipy.ndimage.label(coverage > 0, np.ones((3, 3)))
     digit = np.isin(labels, labels[mark & (labels > 0)])
     if not digit.any():
         raise PictureError(BLANK)
@@ -316,7 +317,7 @@ def _otsu(values: Array) -> float:
 
 def _mark(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], bool]:
     """The digit among the connected marks: the largest off the border, with its parts; were others left out?"""
-    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    labels, _ = scipy.ndimage.label(mask, np.ones((3, 3)))
     area = np.bincount(labels.ravel())
     area[0] = 0
     border = np.concatenate([labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1]])
@@ -326,7 +327,7 @@ def _mark(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], bool]:
     eligible = unframed if unframed.max() >= PART * area.max() else area
     main = int(np.argmax(inside if inside.max() >= 0.2 * eligible.max() else eligible))
 
-    boxes = ndimage.find_objects(labels)
+    boxes = scipy.ndimage.find_objects(labels)
     reach = 0.3 * max(side.stop - side.start for side in boxes[main - 1])
 
     def near(label: int) -> bool:
@@ -375,7 +376,7 @@ def _stroke(cropped: Array) -> float:
 def _thicken(ink: Array, radius: float) -> Array:
     """Grow the strokes by `radius` px on each side."""
     padded = np.pad(ink, int(np.ceil(radius)) + 1)
-    distance = ndimage.distance_transform_edt(padded < 0.5)
+    distance = scipy.ndimage.distance_transform_edt(padded < 0.5)
     return _crop(np.maximum(padded, np.clip(radius + 1 - distance, 0, 1)).astype(np.float32))
 
 
@@ -392,7 +393,7 @@ def _centre(scaled: Array) -> Array:
     image = np.zeros((28, 28), dtype=np.float32)
     top, left = (
         int(np.clip(round(14 - round(c, 3)), 0, 28 - n))
-        for c, n in zip(ndimage.center_of_mass(scaled), scaled.shape, strict=True)
+        for c, n in zip(scipy.ndimage.center_of_mass(scaled), scaled.shape, strict=True)
     )
     image[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
     return image

@@ -39,6 +39,7 @@ class Source:
     read: Callable[[tuple[DataFile, ...], Path], Content]  # its files, their folder → content
     files: tuple[DataFile, ...] = ()
     stochastic: bool = True
+    test_files: int = 0  # the first of the files that `read` needs for the test split, which ends what it gives
 
 
 def read_digits(files: tuple[DataFile, ...], directory: Path) -> Content:
@@ -52,12 +53,8 @@ def read_digits(files: tuple[DataFile, ...], directory: Path) -> Content:
 
 
 def read_idx(files: tuple[DataFile, ...], directory: Path, label_names: tuple[str, ...] = TEN) -> Content:
-    images, labels, test_images, test_labels = (file.read(directory) for file in files)
-    return Content(
-        np.concatenate([images, test_images]).reshape(-1, formats.PIXELS),
-        np.concatenate([labels, test_labels]).astype(np.int64),
-        label_names,
-    )
+    images, labels = (np.concatenate([file.read(directory) for file in files[kind::2]]) for kind in (0, 1))
+    return Content(images.reshape(-1, formats.PIXELS), labels.astype(np.int64), label_names)
 
 
 def read_fashion(files: tuple[DataFile, ...], directory: Path) -> Content:
@@ -191,7 +188,7 @@ BURDA_FILES = (
 LIKE_MNIST = (59_000, 1_000, 10_000)
 SOURCES: dict[str, Source] = {
     "digits": Source("Digits 8×8 enlarged, stochastic binarization", (1297, 200, 300), read_digits),
-    "mnist": Source("MNIST, stochastic binarization", LIKE_MNIST, read_idx, MNIST_FILES),
+    "mnist": Source("MNIST, stochastic binarization", LIKE_MNIST, read_idx, MNIST_FILES, test_files=2),
     "mnist-fixed": Source(
         "MNIST, fixed binarization",
         (50_000, 10_000, 10_000),
@@ -199,7 +196,9 @@ SOURCES: dict[str, Source] = {
         FIXED_FILES + tuple(replace(file, required=False) for file in MNIST_FILES[1::2]),  # labels
         stochastic=False,
     ),
-    "fashion-mnist": Source("Fashion-MNIST, stochastic binarization", LIKE_MNIST, read_fashion, FASHION_FILES),
+    "fashion-mnist": Source(
+        "Fashion-MNIST, stochastic binarization", LIKE_MNIST, read_fashion, FASHION_FILES, test_files=2
+    ),
     "omniglot": Source("OMNIGLOT, stochastic binarization", (24_345, 45, 8_070), read_omniglot, OMNIGLOT_FILES),
     "omniglot-burda": Source(
         "OMNIGLOT as in Burda et al., stochastic binarization", (23_000, 1_345, 8_070), read_burda, BURDA_FILES

@@ -141,6 +141,27 @@ def mnist(data_dir) -> datasets.Dataset:
     return datasets.load("mnist", directory=data_dir, download=False)
 
 
+def alone(whole: datasets.Dataset, directory: Path | None = None) -> None:
+    """The test split loaded alone is that of the whole data set, and the other two are empty."""
+    part = datasets.load(whole.name, directory=directory, download=False, only_test=True)
+    assert (len(part.train), len(part.valid)) == (0, 0) and part.label_names == whole.label_names
+    assert torch.equal(part.test.images, whole.test.images) and torch.equal(part.test.labels, whole.test.labels)
+    assert torch.equal(part.binary("test"), whole.binary("test"))
+
+
+def test_the_digits_test_split_alone(digits):
+    alone(digits)
+
+
+def test_the_mnist_test_split_alone_needs_no_training_image(mnist, data_dir, tmp_path):
+    alone(mnist)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        file = tmp_path / "mnist" / f"{name}-ubyte.gz"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes((data_dir / "mnist" / file.name).read_bytes() if name.startswith("t10k") else b"")
+    alone(mnist, tmp_path)
+
+
 def test_mnist_is_the_raw_files_in_their_order(mnist, data_dir):
     images = raw_idx(data_dir / "mnist/train-images-idx3-ubyte.gz", 16).reshape(-1, 784)
     labels = raw_idx(data_dir / "mnist/train-labels-idx1-ubyte.gz", 8)

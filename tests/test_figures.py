@@ -1,9 +1,13 @@
 """Pictures and figures: exact pixels, and what the axes say."""
 
+import io
+import urllib.request
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from iwae.figures import COLOURS, Line, bound_curves, tile, training_curve
+from iwae.figures import COLOURS, Line, Points, address, bound_curves, points_against_k, tile, training_curve
 
 
 def test_small_pictures_are_enlarged_by_whole_pixels():
@@ -25,6 +29,21 @@ def test_other_shapes_become_squares_in_the_colour_of_their_corners(shape):
     assert set(np.unique(pixels)) <= {51, 255}
 
 
+@pytest.mark.parametrize("shape", [(84, 84), (84, 84, 3)])
+def test_a_picture_s_address_holds_its_very_pixels(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    with urllib.request.urlopen(address(pixels, 84)) as reply:
+        assert reply.headers["Content-Type"] == "image/png"
+        np.testing.assert_array_equal(Image.open(io.BytesIO(reply.read())), pixels)
+
+
+def test_a_wider_picture_is_averaged_down_in_its_address():
+    pixels = np.kron(np.array([[0, 255], [255, 0]], dtype=np.uint8), np.ones((100, 50), dtype=np.uint8))
+    with urllib.request.urlopen(address(pixels, 20)) as reply:
+        picture = np.asarray(Image.open(io.BytesIO(reply.read())))
+    np.testing.assert_array_equal(picture, np.kron([[0, 255], [255, 0]], np.ones((20, 10))))
+
+
 def test_bound_curves_say_what_they_show():
     lines = [Line("A", "vae", [1, 10, 100], [-95.0, -92.0, -91.0]), Line("B", "vae", [1, 100], [-99.0, -90.0], True)]
     figure = bound_curves(lines)
@@ -33,6 +52,10 @@ def test_bound_curves_say_what_they_show():
     assert [trace.line.color for trace in figure.data] == [COLOURS["vae"]] * 2
     assert [trace.line.dash for trace in figure.data] == ["solid", "dash"]
     assert list(figure.data[0].y) == [-95.0, -92.0, -91.0]
+    assert [(shape.y0, shape.y1, shape.x0, shape.x1) for shape in figure.layout.shapes] == [
+        (-91.0, -91.0, 0, 1),
+        (-90.0, -90.0, 0, 1),
+    ]
 
 
 def test_the_training_curve_is_not_flattened_by_its_first_points():
@@ -55,3 +78,16 @@ def test_line_colours_stand_out_on_both_themes(kind, background):
 
     light, dark = sorted((luminance(COLOURS[kind]), luminance(background)), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 3
+
+
+def test_points_against_k_are_filled_where_measured_and_hollow_where_published():
+    measured = Points("VAE, measured", "vae", [1, 50], [89.0, 90.0], ["a", "b"], [0.2, 0.3])
+    published = Points("IWAE, published", "iwae", [50], [87.1], ["B"])
+    figure = points_against_k([measured, published], "NLL, nats")
+    filled, hollow = figure.data
+    assert (filled.marker.symbol, hollow.marker.symbol) == ("square", "circle-open")
+    assert (filled.marker.color, hollow.marker.color) == (COLOURS["vae"], COLOURS["iwae"])
+    assert list(filled.error_y.array) == [0.2, 0.3] and hollow.error_y.array is None
+    assert list(filled.y) == [89.0, 90.0] and list(hollow.text) == ["B"]
+    assert figure.layout.xaxis.type == "log" and list(figure.layout.xaxis.tickvals) == [1, 50]
+    assert figure.layout.yaxis.title.text == "NLL, nats"
