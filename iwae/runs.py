@@ -2,7 +2,7 @@
 
 A run's folder holds:
 
-    config.json              the TrainConfig and the device
+    config.json              the TrainConfig, the device, and where TensorBoard's log goes
     metrics.jsonl            one Record a line
     state.safetensors        all that is needed to go on bit for bit
     checkpoint.safetensors   the model so far, its card in the header
@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -32,7 +32,8 @@ from typing import Any, TextIO
 import torch
 from filelock import FileLock, Timeout
 
-from iwae import checkpoints, datasets, evaluation, files
+from iwae import checkpoints, datasets, evaluation, files, tensorboard
+from iwae.model import Model
 from iwae.training import NonFiniteError, Record, TrainConfig, Training
 
 SAVE_SECONDS = 10.0  # between saves: what a crash may cost
@@ -91,11 +92,18 @@ class Run:
         """Where it is trained; raises RunError when config.json cannot be read."""
         return self._settings[1]
 
+    @property
+    def tensorboard(self) -> Path | None:
+        """The folder of its TensorBoard log, if it keeps one; raises RunError when config.json cannot be read."""
+        return self._settings[2]
+
     @cached_property
-    def _settings(self) -> tuple[TrainConfig, str]:
+    def _settings(self) -> tuple[TrainConfig, str, Path | None]:
         try:
             settings = json.loads((self.folder / "config.json").read_text())
-            return TrainConfig.from_dict(settings["config"]), settings["device"]
+            config, device = TrainConfig.from_dict(settings["config"]), settings["device"]
+            log = settings.get("tensorboard")  # not there in older runs
+            return config, device, Path(log) / self.name if log else None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"run {self.name}: its config.json cannot be read ({error})") from None
 
@@ -131,6 +139,11 @@ class Run:
             return 0.0, None
         return progress_at(self.config, records[-1], status.total_steps)
 
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether somebody waits for its process to save and stop."""
+        return (self.folder / "stop").exists()
+
     def stop(self) -> None:
         """Ask its process to save and stop; returns at once."""
         if not self.status().alive:
@@ -152,7 +165,7 @@ class Run:
         self._spawn()
 
     def delete(self) -> None:
-        """Remove the run with all its files; refuses while it is running."""
+        """Remove the run with all its files (a TensorBoard log elsewhere stays); refuses while it is running."""
         if self.status().alive:
             raise RunError(f"run {self.name} is running: stop it first")
         gone = self.folder.with_name(f".deleted-{self.name}")
@@ -215,27 +228,37 @@ class Run:
             return True
 
 
-def create(config: TrainConfig, device: str = "cpu") -> Run:
-    """A new run's folder, not yet started."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{stamp}-{config.dataset}-{config.objective}-k{config.k}-s{config.seed}"
-    run, number = Run(runs_dir() / name), 1
-    while True:
-        try:
-            run.folder.mkdir(parents=True)
-            break
-        except FileExistsError:
-            number += 1
-            run = Run(runs_dir() / f"{name}-{number}")
+def create(config: TrainConfig, device: str = "cpu", log: Path | None = None, *, folder: Path | None = None) -> Run:
+    """A new run, not yet started: in ``folder``, or in one of its own in ``runs_dir()``.
+
+    With ``log``, TensorBoard finds the run in ``log/NAME``; raises MissingError where that package is not installed.
+    """
+    if log:
+        tensorboard.need()
+    run = Run(folder or _new_folder(config))
     run._say("starting")
     settings = {"config": dataclasses.asdict(config), "device": device}
+    settings["tensorboard"] = str(log.absolute()) if log else None
     files.write(run.folder / "config.json", json.dumps(settings, indent=1))  # the last: it makes the folder a run
     return run
 
 
-def start(config: TrainConfig, device: str = "cpu") -> Run:
-    """Train in a process of its own; returns at once."""
-    run = create(config, device)
+def _new_folder(config: TrainConfig) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = f"{stamp}-{config.dataset}-{config.objective}-k{config.k}-s{config.seed}"
+    folder, number = runs_dir() / name, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = runs_dir() / f"{name}-{number}"
+
+
+def start(config: TrainConfig, device: str = "cpu", log: Path | None = None) -> Run:
+    """``create`` it and train in a process of its own; returns at once."""
+    run = create(config, device, log)
     run._spawn()
     return run
 
@@ -264,16 +287,24 @@ def progress_at(config: TrainConfig, record: Record, total_steps: int) -> tuple[
     return done, record.seconds * (1 - done) / done
 
 
-def work(run: Run, on_record: OnRecord = lambda record, training: None) -> Status:
+def work(
+    run: Run,
+    on_record: OnRecord = lambda record, training: None,
+    *,
+    training_type: type[Training] = Training,
+    save_seconds: float | None = None,
+) -> Status:
     """Train a run to its end in this process, from its last saved state if it has one.
 
     Ends early, keeping everything, on SIGTERM, Ctrl-C or ``Run.stop``; a second Ctrl-C ends it at once. Raises
     RunError when another process works on it, and whatever training raises, after the run's status says so.
+    ``training_type`` does the training; ``save_seconds`` between two saves replace SAVE_SECONDS.
     """
-    with run._claim(), _Signals() as signals:
+    with run._claim(), Signals() as signals:
         run._say("running")
+        every = SAVE_SECONDS if save_seconds is None else save_seconds
         try:
-            phase = _train_and_test(run, on_record, lambda: signals.caught or (run.folder / "stop").exists())
+            phase = _train_and_test(run, training_type, on_record, lambda: signals.caught or run.asked_to_stop, every)
         except Exception as error:
             run._say("failed", str(error) or type(error).__name__)
             raise
@@ -281,20 +312,38 @@ def work(run: Run, on_record: OnRecord = lambda record, training: None) -> Statu
     return run.status()
 
 
-def _train_and_test(run: Run, on_record: OnRecord, stop: Callable[[], bool]) -> str:
+def measure(run: Run, images: int, samples: int) -> bool:
+    """Test a finished run's model anew, with so many test images and draws; False if it was asked to stop.
+
+    Raises RunError when another process works on it.
+    """
+    with run._claim():
+        data = datasets.load(run.config.dataset, download=False)
+        model, card = checkpoints.load(run.checkpoint, run.device)
+        try:
+            _test(run, data, model, card, lambda: run.asked_to_stop, images, samples)
+        except _Stopped:
+            return False
+    return True
+
+
+def _train_and_test(
+    run: Run, training_type: type[Training], on_record: OnRecord, stop: Callable[[], bool], save_seconds: float
+) -> str:
     """The whole of a run; returns the phase it ends in."""
     data = datasets.load(run.config.dataset, download=False)
-    training = Training(run.config, data, run.device)
+    training = training_type(run.config, data, run.device)
     _restore(run, training)
     run._say("running", total_steps=training.total_steps)
     saved = time.monotonic()
-    with (run.folder / "metrics.jsonl").open("a") as metrics:
+    with (run.folder / "metrics.jsonl").open("a") as metrics, _log(run) as log:
         try:
             for record in training.run(stop):
                 metrics.write(json.dumps(dataclasses.asdict(record)) + "\n")
                 metrics.flush()
+                log(record)
                 on_record(record, training)
-                if time.monotonic() - saved > SAVE_SECONDS:
+                if time.monotonic() - saved > save_seconds:
                     _save(run, training, metrics)
                     saved = time.monotonic()
         except NonFiniteError:
@@ -305,10 +354,18 @@ def _train_and_test(run: Run, on_record: OnRecord, stop: Callable[[], bool]) -> 
         return "stopped"
     run._say("evaluating")
     try:
-        _test(run, data, training, stop)
+        _test(run, data, training.kept_model(), training.card(), stop)
     except _Stopped:
         return "stopped"
     return "finished"
+
+
+def _log(run: Run) -> AbstractContextManager[Callable[[Record], None]]:
+    """Writes records for TensorBoard if the run keeps such a log; those so far are written anew."""
+    if run.tensorboard is None:
+        return nullcontext(lambda record: None)
+    started = (run.folder / "config.json").stat().st_mtime
+    return tensorboard.log(run.tensorboard, run.config, run.records(), started)
 
 
 def _save(run: Run, training: Training, metrics: TextIO) -> None:
@@ -327,30 +384,37 @@ def _restore(run: Run, training: Training) -> None:
     files.write(run.folder / "metrics.jsonl", "".join(json.dumps(dataclasses.asdict(r)) + "\n" for r in kept))
 
 
-def _test(run: Run, data: datasets.Dataset, training: Training, stop: Callable[[], bool]) -> None:
-    """A quick NLL on test images for the finished model's card."""
+def _test(
+    run: Run,
+    data: datasets.Dataset,
+    model: Model,
+    card: checkpoints.Card,
+    stop: Callable[[], bool],
+    images: int = TEST_IMAGES,
+    samples: int = TEST_SAMPLES,
+) -> None:
+    """The NLL on test images chosen by a fixed seed, into the finished model's card."""
 
     def progress(done: int, total: int) -> None:
         if stop():
             raise _Stopped
 
-    order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:TEST_IMAGES]
-    model = training.kept_model()
-    x = data.binary("test")[order].to(training.device)
-    metrics = evaluation.evaluate(model, x, samples=TEST_SAMPLES, progress=progress).summary()
-    checkpoints.save(run.checkpoint, model, dataclasses.replace(training.card(), metrics=metrics))
+    order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:images]
+    x = data.binary("test")[order].to(model.device)
+    metrics = evaluation.evaluate(model, x, samples=samples, progress=progress).summary()
+    checkpoints.save(run.checkpoint, model, dataclasses.replace(card, metrics=metrics))
 
 
 class _Stopped(Exception):
     """The test was interrupted: nothing is lost but the test."""
 
 
-class _Signals:
-    """Turns the first SIGTERM or SIGINT into a flag while a run is at work; the next acts as ever."""
+class Signals:
+    """Turns the first SIGTERM or SIGINT into a flag while there is something to save; the next acts as ever."""
 
     caught = False
 
-    def __enter__(self) -> "_Signals":
+    def __enter__(self) -> "Signals":
         self.before = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -14,23 +13,16 @@ import pytest
 import torch
 
 from iwae import checkpoints, datasets, runs
+from iwae.pool import PROCESSES
 from iwae.runs import Run, RunError
 from iwae.training import NonFiniteError, TrainConfig
 
 # 78 steps; the average and the best weights are part of the state, so both are switched on
 CONFIG = TrainConfig(model="16:4", k=5, passes=6, log_every=5, ema=0.9, patience=50)
 CLOCK = ("seconds", "images_per_second")  # what differs from one run to the next
-PROCESSES = multiprocessing.get_context("forkserver")  # one import for all its children
-PROCESSES.set_forkserver_preload(["iwae.runs", "torch._dynamo"])  # optimisers import the latter
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Here as in the processes: sums depend on how they are split."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)

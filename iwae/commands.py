@@ -1,0 +1,36 @@
+"""Settings → the commands that repeat them, as short as they can be."""
+
+import dataclasses
+import shlex
+from contextlib import suppress
+from typing import Any
+
+from iwae.sources import SOURCES
+from iwae.training import TrainConfig
+
+PROGRAM = ("python", "-m", "iwae")
+
+
+def train_words(config: TrainConfig) -> list[str]:
+    """The options of ``train`` that give this very config; those that follow from the others are left out."""
+    given = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+    for name in list(given):
+        rest = {other: value for other, value in given.items() if other != name}
+        with suppress(ValueError):  # the objective needs it
+            given = rest if TrainConfig(**rest) == config else given
+    return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def train(config: TrainConfig, out: str = "") -> str:
+    """The command that trains it, for a shell."""
+    return shlex.join([*PROGRAM, "train", *train_words(config), *(["--out", out] if out else [])])
+
+
+def evaluate(path: str, dataset: str, metrics: dict[str, Any]) -> str:
+    """The command that measures a checkpoint as ``metrics`` was, and keeps the result in its card."""
+    words = ["--samples", str(metrics["samples"])]
+    if metrics["images"] < SOURCES[dataset].sizes[2]:
+        words += ["--images", str(metrics["images"])]
+    if metrics["seed"]:
+        words += ["--seed", str(metrics["seed"])]
+    return shlex.join([*PROGRAM, "evaluate", path, *words, "--save"])

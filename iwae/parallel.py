@@ -1,0 +1,160 @@
+"""One model, several processes: each takes a share of every batch, and their gradients are summed. torchrun starts it::
+
+    torchrun --nproc-per-node 4 -m iwae train --dataset mnist --model 2layer --device cuda
+
+All processes draw the noise of the whole batch from the same seed, and each keeps that of its own images. So the sum
+of their gradients is the gradient of one process, up to float32 rounding, for any number of processes and any size of
+a pass's last batch. (DistributedDataParallel works on forward(), which an estimator never calls, and averages, which is
+right for equal shares only; so the gradients are summed here, in one flat buffer, as soon as the last one is there.)
+
+Rank 0 decides: it validates, saves, prints and stops. The others follow it, step by step.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from iwae import datasets
+from iwae.bounds import Bound
+from iwae.gradients import Estimator
+from iwae.model import Model, Sample
+from iwae.training import NonFiniteError, Record, TrainConfig, Training
+
+STEP, END = 1, 0  # what rank 0 tells the others
+
+
+def launched() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1
+
+
+@contextmanager
+def group(device: str) -> Iterator[int]:
+    """Join the processes that torchrun has started; gives the rank. On CUDA everyone has the GPU of its local rank.
+
+    Raises ValueError for a device that is neither cpu nor cuda.
+    """
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"several processes can share the work on cpu or cuda, not on {device}: choose by --device")
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
+    try:
+        yield dist.get_rank()
+    finally:
+        dist.destroy_process_group()
+
+
+def share(batch: int) -> slice:
+    """The rows of a batch that are this process's: as many for each as can be."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    return slice(batch * rank // size, batch * (rank + 1) // size)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """An estimator whose work is shared. Every process gets the bound and the densities of the whole batch."""
+
+    estimator: Estimator
+
+    @property
+    def k(self) -> int:
+        return self.estimator.k
+
+    @property
+    def bound(self) -> Bound:
+        return self.estimator.bound
+
+    def __call__(
+        self, model: Model, x: Tensor, generator: torch.Generator, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Sample]:
+        """As the estimator's own; ``loss`` is this process's part of a sum."""
+        mine = share(len(x))
+        noise = self.estimator.noise(model, len(x), generator).rows(mine)
+        loss, bound, sample = self.estimator.at(model, x[mine], noise, (x if seen is None else seen)[mine])
+        own = torch.cat([bound[None], *(log_p.detach() for log_p in sample[:3])])  # 1 + 3k, share
+        whole = own.new_zeros(len(own), len(x))
+        whole[:, mine] = own
+        dist.all_reduce(whole)
+        bound, *densities = whole.split([1, *[self.k] * 3])
+        return loss * (len(x[mine]) / len(x)), bound[0], Sample(*densities, sample.h)
+
+
+class SharedTraining(Training):
+    """Training by all processes of the group. ``run`` is for rank 0 alone; the others ``follow``.
+
+    Raises ValueError for batches that are smaller than the group.
+    """
+
+    def __init__(self, config: TrainConfig, data: datasets.Dataset | None = None, device: str | torch.device = "cpu"):
+        super().__init__(config, data, device)
+        smallest, size = len(self.images) % config.batch_size or config.batch_size, dist.get_world_size()
+        if smallest < size:
+            raise ValueError(f"batch size {config.batch_size} leaves a batch of {smallest} images for {size} processes")
+        self.estimator, self.warm_estimator = Shared(self.estimator), Shared(self.warm_estimator)
+        self.replays = False  # a recorded graph would hold the communication too
+        self.splits = False  # the processes do
+        self.arrived = 0
+        for weight in self.model.parameters():
+            weight.register_post_accumulate_grad_hook(self._arrive)
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
+        """As Training's, with the others at work too until it ends."""
+        dist.broadcast_object_list([asdict(self.config), self.device.type, self.state()])
+        try:
+            yield from super().run(stop)
+        finally:
+            _tell(END)
+
+    def follow(self) -> None:
+        """Step whenever rank 0 does."""
+        try:
+            while _hear() == STEP:
+                super()._train_step()
+        except NonFiniteError:  # rank 0 has met it too
+            _hear()
+
+    def _train_step(self) -> None:
+        _tell(STEP)
+        super()._train_step()
+
+    def _arrive(self, weight: Tensor) -> None:
+        """A gradient is complete; with the last one, sum them over the processes."""
+        weights = list(self.model.parameters())
+        self.arrived = (self.arrived + 1) % len(weights)
+        if self.arrived:
+            return
+        flat = torch.cat([weight.grad.flatten() for weight in weights])
+        dist.all_reduce(flat)
+        for weight, total in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
+            weight.grad.copy_(total.view_as(weight))
+
+
+def follow() -> None:
+    """The whole of a process other than rank 0: it writes nothing, and ends when rank 0 says so."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # rank 0 hears them, and saves
+    received: list[Any] = [None, None, None]
+    dist.broadcast_object_list(received)
+    config, device, state = received
+    config = replace(TrainConfig.from_dict(config), start=None)  # what it started from has come with the state
+    training = SharedTraining(config, datasets.load(config.dataset, progress=False), device)
+    training.restore(*state)
+    training.follow()
+
+
+def _tell(word: int) -> None:
+    dist.broadcast(torch.tensor(word), 0)
+
+
+def _hear() -> int:
+    word = torch.tensor(END)
+    dist.broadcast(word, 0)
+    return int(word)
