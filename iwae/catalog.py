@@ -1,7 +1,7 @@
 """The models at hand: those that ship in ``checkpoints/`` and those of one's own runs."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from iwae import checkpoints, runs
@@ -26,11 +26,16 @@ class Entry:
         return TrainConfig.from_dict(self.card.training)
 
     @property
+    def shipped(self) -> bool:
+        """Whether it lies in ``checkpoints/`` and not among one's own runs."""
+        return not self.key.startswith("run:")
+
+    @property
     def kind(self) -> str:
         """``vae`` for the plain ELBO, ``iwae`` for every objective that weighs its draws."""
         return "vae" if self.config.objective == "vae" else "iwae"
 
-    @property
+    @cached_property
     def short(self) -> str:
         """``IWAE k = 50``."""
         return f"{self.config.bound().title} k = {self.config.k}"
@@ -43,34 +48,36 @@ class Entry:
             return "not evaluated"
         return f"NLL {metrics['nll']:.2f} ± {metrics['nll_se'] or 0:.2f} nats"
 
-    @property
+    @cached_property
     def label(self) -> str:
         """``IWAE k = 50 · 1layer · mnist · NLL 87.20 ± 0.24 nats``."""
-        own = "" if not self.key.startswith("run:") else " · own run"
+        own = "" if self.shipped else " · own run"
         return f"{self.short} · {self.card.model}{own} · {self.config.dataset} · {self.nll}"
 
 
 def entries() -> tuple[dict[str, Entry], dict[str, str]]:
     """(models by key, own runs newest first; reasons by file for those that cannot be used)."""
     found, refused = {}, {}
-    cards, broken = checkpoints.find(SHIPPED)
-    shipped = [Entry(Path(name).stem, SHIPPED / name, card) for name, card in cards.items()]
-    refused |= broken
-    own = []
-    for run in runs.list_runs():
-        if not run.checkpoint.exists():
-            continue
+    shipped = [(path.stem, path, path.name) for path in sorted(SHIPPED.glob(f"*{checkpoints.SUFFIX}"))]
+    own = [(f"run:{run.name}", run.checkpoint, run.name) for run in runs.list_runs() if run.checkpoint.exists()]
+    for key, path, name in shipped + own:
         try:
-            own.append(Entry(f"run:{run.name}", run.checkpoint, checkpoints.read_card(run.checkpoint)))
+            found[key] = _entry(key, path, path.stat().st_mtime_ns)
         except CheckpointError as error:
-            refused[run.name] = str(error)
-    for entry in [*shipped, *own]:
-        try:
-            _ = entry.label  # needs every part of the card
-            found[entry.key] = entry
+            refused[name] = str(error)
+        except OSError as error:  # it has just gone
+            refused[name] = f"{path.name}: {error.strerror}"
         except (ValueError, TypeError, KeyError) as error:
-            refused[entry.key] = f"{entry.path.name}: its card cannot be read ({error})"
+            refused[key] = f"{path.name}: its card cannot be read ({error})"
     return found, refused
+
+
+@lru_cache(maxsize=1000)
+def _entry(key: str, path: Path, written: int) -> Entry:
+    """The model in a file that was written at that time: read once, for all pages."""
+    entry = Entry(key, path, checkpoints.read_card(path))
+    _ = entry.label  # needs every part of the card
+    return entry
 
 
 def default_pair(found: dict[str, Entry]) -> tuple[str | None, str | None]:

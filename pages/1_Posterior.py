@@ -1,6 +1,5 @@
 """One digit under two models: samples of its posterior, reconstructions, weights and bounds."""
 
-import numpy as np
 import streamlit as st
 
 from iwae.figures import Line, bound_curves
@@ -49,9 +48,9 @@ for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=T
             "pixel probabilities. Below it: its importance weight as a share of that of all draws.",
         )
         pictures.samples_grid(cached.model(entry, view.device), drawn, count, heaviest=which == "the heaviest")
-        ks = np.unique(np.geomspace(1, samples, 60).round().astype(int))
         dashed = name == "B" and view.a.kind == view.b.kind
-        lines.append(Line(f"{name} · {entry.short}", entry.kind, ks, drawn.curve(ks), dashed))
+        ks, bounds = cached.curve(entry, view.device, digit.x, samples, seed)
+        lines.append(Line(f"{name} · {entry.short}", entry.kind, ks, bounds, dashed))
 
 st.subheader("How the bound grows with the number of samples", anchor=False)
 st.write(

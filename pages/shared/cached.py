@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import streamlit as st
 import torch
 from torch import Tensor
 
 import iwae.posterior
-from iwae import checkpoints, datasets
+from iwae import checkpoints, datasets, digits
 from iwae.catalog import Entry
 from iwae.model import Model
 from iwae.posterior import Posterior, Reconstructions
@@ -27,16 +28,27 @@ def posterior(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> 
     return _posterior(str(entry.path), _written(entry), device, x.byte().numpy().tobytes(), samples, seed)
 
 
+def curve(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """L_k of ``posterior(…)`` at up to 60 values of k, evenly spread over its logarithm: (k, nats)."""
+    return _curve(str(entry.path), _written(entry), device, x.byte().numpy().tobytes(), samples, seed)
+
+
 @st.cache_resource(max_entries=3, show_spinner="Loading the data …")
 def dataset(name: str) -> datasets.Dataset:
-    """A data set that is already on this machine."""
-    return datasets.load(name, download=False)
+    """The test images of a data set that is already on this machine, without the others."""
+    return datasets.load(name, download=False, only_test=True)
 
 
-@st.cache_data(max_entries=3, show_spinner=False)
+@st.cache_resource(max_entries=3, show_spinner=False)  # as it is: a copy of 31 MB for each run of a page takes 0.05 s
 def test_images(name: str) -> Tensor:
-    """The binary test images of a data set, [n, 784], drawn once from the documented seed."""
+    """The binary test images of a data set, [n, 784], drawn once from the documented seed; not to be written to."""
     return dataset(name).binary("test")
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def digit(content: bytes, name: str, invert: bool | None) -> digits.Digit:
+    """The picture in a file of this name, prepared; raises PictureError."""
+    return digits.prepare(content, invert=invert, name=name)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Loading the model …")
@@ -49,6 +61,13 @@ def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int
     x = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).float()
     drawn = iwae.posterior.posterior(_model(path, written, device), x, samples=samples, seed=seed)
     return drawn, iwae.posterior.reconstruct(_model(path, written, device), drawn)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _curve(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int):
+    ks = np.unique(np.geomspace(1, samples, 60).round().astype(int))
+    drawn, _ = _posterior(path, written, device, pixels, samples, seed)
+    return ks, drawn.curve(ks)
 
 
 def _written(entry: Entry) -> int:

@@ -74,8 +74,7 @@ def _upload(dataset: str) -> Chosen | None:
         st.info("PNG, JPEG, WebP, BMP, GIF or TIFF, up to 10 MB: a photo will do, dark on light or light on dark.")
         return None
     name, content = st.session_state["upload"]
-    digits.read_picture(content, name=name)
-    return _prepared(digits.prepare(content, invert=POLARITY[polarity]))
+    return _prepared(cached.digit(content, name, POLARITY[polarity]))
 
 
 def _draw(dataset: str) -> Chosen | None:

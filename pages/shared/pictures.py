@@ -8,7 +8,7 @@ import streamlit as st
 import torch
 
 from iwae.catalog import Entry
-from iwae.figures import tile
+from iwae.figures import address, tile
 from iwae.model import Model
 from iwae.posterior import Posterior, Reconstructions
 
@@ -17,8 +17,8 @@ WIDTH = 84  # CSS pixels of a tile: three times the digit's own
 
 def strip(images: Sequence[np.ndarray], captions: Sequence[str], alts: Sequence[str], width: int = WIDTH) -> None:
     """A row of pictures in [0, 1], wrapped where there is no room."""
-    pixels = [tile(image, width) for image in images]
-    st.image(pixels, caption=list(captions), alt=list(alts), width=width, output_format="PNG")  # JPEG blurs digits
+    pixels = [address(tile(image, width), width) for image in images]
+    st.image(pixels, caption=list(captions), alt=list(alts), width=width)
 
 
 def heading(name: str, entry: Entry) -> None:

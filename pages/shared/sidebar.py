@@ -12,7 +12,11 @@ from pages.shared.training import training_panel
 
 ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches named icons from another host
 # Streamlit's own list would call the home page "app" (.streamlit/config.toml hides it)
-PAGES = (("app.py", "Home", "home"), ("pages/1_Posterior.py", "Posterior", "blur_on"))
+PAGES = (
+    ("app.py", "Home", "home"),
+    ("pages/1_Posterior.py", "Posterior", "blur_on"),
+    ("pages/8_Results.py", "Results", "table_chart"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,11 @@ def _pick_models(found: dict[str, Entry]) -> tuple[Entry, Entry] | None:
         st.session_state[slot] = wanted
     for name, default in zip("AB", catalog.default_pair(found), strict=True):
         slot = name.lower()
-        if st.session_state.get(slot) not in found:  # a new session, or a model that is gone
+        held = st.session_state.get(slot)
+        if held not in found:  # a new session, or a model that is gone
             asked = st.query_params.get(slot)
-            st.session_state[slot] = asked if asked in found else default
+            held = asked if asked in found else default
+        st.session_state[slot] = held  # each time: else the next page begins with the first of its list
         key = st.selectbox(
             f"Model {name}",
             keys,

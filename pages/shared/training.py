@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from iwae import datasets, runs
+from iwae import datasets, runs, tensorboard
 from iwae.bounds import OBJECTIVES
 from iwae.figures import Line, training_curve
 from iwae.runs import Run, RunError
@@ -47,12 +47,15 @@ def _form() -> None:
         budget = {"minutes": minutes, "passes": 10_000, "schedule": "constant"}
     rate = st.number_input("Learning rate", 1e-6, 1.0, 2e-3, format="%.4f", key="train.rate")
     seed = st.number_input("Seed", 0, 10**6, 0, key="train.seed")
+    log = runs.runs_dir() / "tensorboard"  # no run: it holds no config.json
+    logs = tensorboard.available() and st.checkbox(
+        "Log for TensorBoard", key="train.tensorboard", help=f"To see it: `tensorboard --logdir {log}`"
+    )
     if st.button("Start training", type="primary", icon=":material/play_arrow:", width="stretch"):
-        cheap = {"gradient": "dreg", "resample": 1} if objective == "iwae" and k > 1 else {}
-        settings = parameters | budget | cheap
+        settings = {"learning_rate": rate, "batch_size": 50, "seed": seed} | parameters | budget
         try:
-            config = TrainConfig(dataset, model, objective, k, learning_rate=rate, batch_size=50, seed=seed, **settings)
-            runs.start(config)
+            config = TrainConfig(dataset, model, objective, k, **settings)
+            runs.start(config, log=log if logs else None)
         except (ValueError, OSError) as error:
             st.error(str(error))
         else:

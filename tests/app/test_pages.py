@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from iwae import catalog, datasets, digits, runs
+from iwae import catalog, datasets, digits, optional, runs, tensorboard
 from iwae import posterior as engine
 from iwae.checkpoints import load
 from iwae.training import TrainConfig
@@ -140,6 +140,20 @@ def test_models_come_from_the_address_and_stay(app):
     assert not test.exception and test.selectbox(key="a").value == other
 
 
+def test_the_catalog_reads_a_file_again_once_it_is_written_anew(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    vae, iwae = ((catalog.SHIPPED / f"{name}.safetensors").read_bytes() for name in catalog.DEFAULT_PAIR)
+    path.write_bytes(vae)
+    monkeypatch.setattr(catalog, "SHIPPED", tmp_path)
+    assert catalog.entries()[0]["model"].kind == "vae"
+    assert catalog.entries()[0]["model"] is catalog.entries()[0]["model"]
+    path.write_bytes(iwae)
+    assert catalog.entries()[0]["model"].kind == "iwae"
+    path.write_bytes(b"broken")
+    found, refused = catalog.entries()
+    assert not found and "model.safetensors" in refused["model.safetensors"]
+
+
 def finished(run, seconds: float = 120):
     deadline = time.monotonic() + seconds
     while run.status().alive and time.monotonic() < deadline:
@@ -151,16 +165,27 @@ def test_the_form_trains_a_model_and_offers_it(app):
     test = app()
     test.number_input(key="train.passes").set_value(2).run()
     test.number_input(key="train.k.iwae").set_value(3).run()
+    if tensorboard.available():
+        test.checkbox(key="train.tensorboard").check().run()
     next(button for button in test.button if button.label == "Start training").click().run()
     assert not test.exception and not test.error
     (run,) = runs.list_runs()
     assert (run.config.dataset, run.config.objective, run.config.k, run.config.passes) == ("digits", "iwae", 3, 2)
     assert finished(run).phase == "finished"
+    if tensorboard.available():
+        assert list((runs.runs_dir() / "tensorboard" / run.name).glob("events*"))
+    else:
+        assert run.tensorboard is None
     test.run()
     next(button for button in test.button if button.label == "Use as B").click().run()
     test.run()
     assert test.selectbox(key="b").value == f"run:{run.name}"
     assert "B · IWAE k = 3" in words(test)
+
+
+def test_the_form_offers_no_log_without_tensorboard(app, monkeypatch):
+    monkeypatch.setattr(optional, "find_spec", lambda name: None)
+    assert not app().checkbox
 
 
 def test_a_damaged_run_is_explained(app, tmp_path):

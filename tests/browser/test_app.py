@@ -31,7 +31,7 @@ def values(page: Page) -> list[str]:
 
 
 def tiles(page: Page) -> list[str]:
-    """Addresses of all pictures on the page; Streamlit names them by their content."""
+    """Addresses of all pictures on the page: their contents."""
     return page.locator('[data-testid="stImage"] img').evaluate_all("images => images.map(image => image.src)")
 
 
@@ -59,6 +59,8 @@ def test_first_paint_shows_both_models_at_work(visit):
     page.get_by_role("link", name=re.compile("Try a digit of your own")).click()
     expect(page.get_by_role("heading", name="The posterior of one digit")).to_be_visible()
     settled(page)
+    expect(page.get_by_role("heading", name=re.compile("A · VAE k = 1"))).to_be_visible()  # still the same pair
+    expect(page.get_by_role("heading", name=re.compile("B · IWAE k = 50"))).to_be_visible()
     assert_clean(page)
 
 
@@ -148,7 +150,9 @@ def test_train_stop_resume_and_choose(visit):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 420])
-@pytest.mark.parametrize(("name", "path"), [("home", ""), ("posterior", "Posterior?samples=1000")])
+@pytest.mark.parametrize(
+    ("name", "path"), [("home", ""), ("posterior", "Posterior?samples=1000"), ("results", "Results")]
+)
 def test_nothing_overflows(visit, name, path, width, theme):
     page = visit(APP, path, width=width, theme=theme)
     if width < 700:

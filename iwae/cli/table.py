@@ -1,0 +1,175 @@
+"""``python -m iwae table``."""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from iwae import catalog, checkpoints, cli, comparison, datasets, documents, evaluation, files, grid, results, tables
+from iwae.results import Row, signed
+
+FAILED = 1  # exit status when a second measurement disagrees
+
+
+@dataclass(frozen=True)
+class Table:
+    """Every shipped or finished model, measured against published values.
+
+    NLL and the rest in nats per image ± standard error over test images, from the cards of the models. A narrow
+    terminal shows the columns that fit.
+
+    Examples:
+      python -m iwae table
+      python -m iwae table --all --markdown table.md --csv table.csv --json table.json
+      python -m iwae table --verify 200
+      python -m iwae table --compare mnist-1layer-vae-k1 mnist-1layer-iwae-k50 --images 1000
+    """
+
+    dataset: str | None = None  # only models of this data set
+    models: tuple[str, ...] = ()  # only these models, by their names in the table
+    wide: bool = False  # every column, however wide
+    all: bool = False  # also the published cells that are not run, with the command that trains each
+    markdown: Path | None = None  # write the whole table to this file, as Markdown
+    csv: Path | None = None  # the same as CSV, every value
+    json: Path | None = None  # the same as JSON, every value and the sources in full
+    readme: bool = False  # write the table of the shipped models into README.md and checkpoints/README.md
+    verify: int | None = None  # measure every listed model again, on so many of the images of its card
+    compare: tuple[str, str] | None = None  # measure two models on the same test images, and pair them by image
+    images: int | None = None  # for --compare: only so many test images, chosen by the seed; all without it
+    samples: int = 5000  # for --compare: draws from q(h|x) for each image
+    seed: int = 0  # for --verify and --compare: of the choice of images, and of the draws
+    device: cli.Device = "auto"  # for --verify and --compare: auto is the first there is of cuda, mps and cpu
+
+    def run(self) -> int:
+        device = self._check()
+        found, unusable = catalog.entries()
+        if self.compare:
+            return self._compare(found, device)
+        rows, refused = results.collect(self._wanted(found))
+        for reason in (unusable | refused).values():
+            print(f"left out: {reason}", file=sys.stderr)
+        if self.readme:
+            shipped, _ = results.collect({key: entry for key, entry in found.items() if entry.shipped})
+            for path in documents.rewrite(catalog.SHIPPED, shipped):
+                print(f"wrote {path}")
+        if self.verify is not None:
+            return self._verify(rows, device)
+        missing = grid.not_run(results.collect(found)[0], self.dataset)
+        self._print(rows, missing)
+        self._write(rows + missing if self.all else rows)
+        return 0
+
+    def _check(self) -> str:
+        cli.check_seed(self.seed)
+        if self.dataset is not None:
+            cli.check_dataset(self.dataset)
+        if self.verify is not None and self.verify < 2:
+            raise cli.UsageError(f"--verify must be at least 2 images, not {self.verify}")
+        if self.samples < 1:
+            raise cli.UsageError(f"--samples must be at least 1, not {self.samples}")
+        if self.images is not None and self.images < 2:
+            raise cli.UsageError(f"--images must be at least 2, not {self.images}")
+        return cli.find_device(self.device)
+
+    def _wanted(self, found: dict[str, catalog.Entry]) -> dict[str, catalog.Entry]:
+        for name in self.models:
+            _find(found, name)
+        return {
+            key: entry
+            for key, entry in found.items()
+            if (not self.models or key in self.models) and self.dataset in (None, entry.config.dataset)
+        }
+
+    def _print(self, rows: list[Row], missing: list[Row]) -> None:
+        if rows:
+            table = tables.text(rows, None if self.wide else shutil.get_terminal_size((120, 24)).columns)
+            print(table)
+            print("\nnats per image ± standard error over test images; --wide shows every column")
+            for letter, source in tables.sources(table).items():
+                print(f"published ({letter}): {source.citation}")
+        else:
+            print("no such model is trained to its end: `python -m iwae train` makes one")
+        for difference in comparison.seed_differences(rows):
+            print(difference.text)
+        if not missing:
+            return
+        if not self.all:
+            print(f"{len(missing)} published cells are not run: --all lists them with the commands that train them")
+            return
+        print(f"\nnot run, {len(missing)} published cells:")
+        for row in missing:
+            best = row.published()
+            print(f"{row.name}, published {best.nll:.2f} ({best.source})\n    {row.command}")
+
+    def _write(self, rows: list[Row]) -> None:
+        texts = {self.markdown: tables.document, self.csv: tables.csv_text, self.json: tables.json_text}
+        for path, text in {path: text(rows) for path, text in texts.items() if path is not None}.items():
+            files.write(path, text)
+            print(f"wrote {path}")
+
+    def _verify(self, rows: list[Row], device: str) -> int:
+        wrong = []
+        print("NLL again, with other draws, against the card: nats per image, difference ± its standard error")
+        for row in rows:
+            if row.status != "measured":
+                continue
+            if not row.metrics:
+                print(f"{row.name}: not evaluated yet")
+                continue
+            model, _ = checkpoints.load(row.path, device)
+            x = _test_images(row.cell.dataset).to(model.device)
+            with cli.image_bar() as progress:
+                checks = comparison.verify(model, row.metrics, x, self.verify, seed=self.seed, progress=progress)
+            nll = checks.pop("nll")
+            if not nll.agrees:
+                wrong.append(row.name)
+            images = min(self.verify, row.metrics["images"])
+            worst = max(checks, key=lambda name: abs(checks[name].ratio))
+            print(
+                f"{row.name}: {nll.measured:.3f} on {images:,} images, card {nll.stored:.3f}, "
+                f"{signed(nll.measured - nll.stored, 3)} ± {nll.se:.3f} ({abs(nll.ratio):.1f} s.e.): "
+                f"{'agrees' if nll.agrees else 'DISAGREES'}; "
+                f"of the others {worst} differs most, {abs(checks[worst].ratio):.1f} s.e.",
+                flush=True,
+            )
+        if wrong:
+            print(f"more than {comparison.AGREE} standard errors from its card: {', '.join(wrong)}", file=sys.stderr)
+        return FAILED if wrong else 0
+
+    def _compare(self, found: dict[str, catalog.Entry], device: str) -> int:
+        entries = [_find(found, name) for name in self.compare]
+        names = [entry.config.dataset for entry in entries]
+        if names[0] != names[1]:
+            raise cli.UsageError(f"--compare needs models of one data set, not of {names[0]} and {names[1]}")
+        x = _test_images(names[0])
+        x = comparison.choose(x, self.images or len(x), self.seed)
+        measured = []
+        for entry in entries:
+            model, _ = checkpoints.load(entry.path, device)
+            with cli.image_bar() as progress:
+                options = {"samples": self.samples, "seed": self.seed, "prune": False, "progress": progress}
+                measured.append(evaluation.evaluate(model, x.to(model.device), **options))
+        print(f"A: {entries[0].label}\nB: {entries[1].label}")
+        print(f"the same {len(x):,} test images of {names[0]}, {self.samples:,} draws each, seed {self.seed}; nats")
+        print(f"{'':16}{'A':>18}{'B':>18}{'A − B, paired':>20}{'unpaired':>12}")
+        for name, pair in comparison.compare(*measured).items():
+            a, b = (f"{value:.3f} ± {se:.3f}" for value, se in ((pair.a, pair.a_se), (pair.b, pair.b_se)))
+            difference = f"{signed(pair.difference, 3)} ± {pair.se:.3f}"
+            print(f"{name:16}{a:>18}{b:>18}{difference:>20}{f'± {pair.unpaired_se:.3f}':>12}")
+        return 0
+
+
+def _find(found: dict[str, catalog.Entry], name: str) -> catalog.Entry:
+    if name not in found:
+        raise cli.UsageError(f"there is no model {name!r}; there are {', '.join(found) or 'none'}")
+    return found[name]
+
+
+def _test_images(dataset: str) -> Tensor:
+    return datasets.load(dataset, progress=sys.stderr.isatty()).binary("test")
+
+
+def parse(words: list[str]) -> Table:
+    return cli.parse(Table, words)

@@ -1,0 +1,61 @@
+"""Every model measured against what is published for it."""
+
+import streamlit as st
+
+from iwae import catalog, comparison, grid, results, tables
+from iwae.figures import points_against_k
+from pages.shared.sidebar import sidebar
+from pages.shared.table import open_model, results_table
+
+view = sidebar("Results")
+st.title("Measured against published", anchor=False)
+st.write(
+    "Each model beside the best published value of its cell: the same data, architecture, objective and k. "
+    "Everything is in nats per image; lower is better for NLL. IWAE buys its lower NLL with a higher reconstruction "
+    "loss, as its q spreads over more of the posterior."
+)
+
+rows, refused = results.collect(catalog.entries()[0])
+missing = grid.not_run(rows)
+for reason in refused.values():
+    st.warning(reason)
+
+left, right = st.columns(2)
+places = list(dict.fromkeys((row.cell.dataset, row.cell.model) for row in [*rows, *missing]))
+names = list(dict.fromkeys(dataset for dataset, _ in places))
+dataset = left.selectbox("Data set of the figures", names, key="results.data", persist_state="session")
+models = [model for name, model in places if name == dataset]
+model = right.selectbox("Architecture", models, key="results.model", persist_state="session")
+
+st.subheader("Against the number of samples k", anchor=False)
+numbers = []
+for column, (measure, title) in zip(
+    st.columns(2, gap="large"), (("nll", "NLL"), ("reconstruction", "reconstruction loss")), strict=True
+):
+    points = results.against_k(rows, dataset, model, measure)
+    numbers += tables.points(title, points)
+    with column:
+        st.markdown(f"**{title}**, nats per image")
+        if points:
+            st.plotly_chart(points_against_k(points, f"{title}, nats"), width="stretch", key=f"figure.{measure}")
+        else:
+            st.info("Neither measured nor published for VAE and IWAE.")
+st.caption("Filled: measured, ± standard error over test images. Hollow: published, by source.")
+with st.expander("The figures in numbers"):
+    st.dataframe(numbers, hide_index=True)
+
+st.subheader("All models", anchor=False)
+everything = st.toggle(f"Also the {len(missing)} published cells that are not run", key="results.all")
+shown = [*rows, *(missing if everything else [])]
+chosen = results_table(shown)
+if chosen is None:
+    st.caption("Select a row to open its model, or to see the command that trains it.")
+else:
+    open_model(chosen)
+for difference in comparison.seed_differences(rows):
+    st.write(difference.text)
+for letter, source in tables.sources(tables.markdown(shown)).items():
+    st.caption(f"{letter}: {source.text}")
+one, two, _ = st.columns([1, 1, 2])
+one.download_button("Download as CSV", tables.csv_text(shown), "results.csv", "text/csv", width="stretch")
+two.download_button("Download as Markdown", tables.document(shown), "results.md", "text/markdown", width="stretch")

@@ -1,0 +1,69 @@
+"""The page of results: the rows and points of the engine, and a row that opens its model."""
+
+import json
+
+import pytest
+
+from iwae import catalog, grid, results
+
+PAGE = "pages/8_Results.py"
+
+
+@pytest.fixture
+def rows():
+    return results.collect(catalog.entries()[0])[0]
+
+
+def table(test):
+    return next(frame.value for frame in test.dataframe if "verdict" in frame.value)
+
+
+def words(test) -> str:
+    return "\n".join(str(element.value) for kind in ("markdown", "caption", "info") for element in test.get(kind))
+
+
+def test_the_table_is_the_engine_s(app, rows):
+    shown = table(app(PAGE))
+    assert list(shown["name"]) == [row.name for row in rows]
+    assert list(shown["nll"]) == [row.metrics["nll"] for row in rows]
+    assert list(shown["verdict"]) == [row.verdict() or "–" for row in rows]
+
+
+def test_the_figures_hold_measured_and_published_points(app, rows):
+    test = app(PAGE)
+    spec = json.loads(test.get("plotly_chart")[0].proto.spec)
+    expected = results.against_k(rows, "mnist", "1layer", "nll")
+    assert [trace["name"] for trace in spec["data"]] == [part.name for part in expected]
+    for trace, part in zip(spec["data"], expected, strict=True):
+        assert trace["y"] == pytest.approx(list(part.y)) and trace["marker"]["symbol"].endswith("-open") == (
+            part.error is None
+        )
+    numbers = next(frame.value for frame in test.dataframe if "± s.e." in frame.value)
+    assert len(numbers) >= sum(len(part.y) for part in expected)
+    test.selectbox(key="results.data").set_value("omniglot").run()
+    assert not test.exception and len(test.get("plotly_chart")) == 1
+    assert "Neither measured nor published" in test.info[0].value
+    test.selectbox(key="results.model").set_value("2layer").run()
+    spec = json.loads(test.get("plotly_chart")[0].proto.spec)
+    assert {y for trace in spec["data"] for y in trace["y"]} >= {106.30, 103.38, 111.52}
+
+
+def test_a_row_opens_its_model(app, rows):
+    test = app(PAGE)
+    test.session_state["results"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    test.run()
+    assert rows[0].command in test.code[0].value and rows[0].name in words(test)
+    next(button for button in test.button if button.label == "Show as B").click().run()
+    assert not test.exception and test.selectbox(key="b").value == rows[0].name
+
+
+def test_what_is_not_run_is_shown_on_demand(app, rows):
+    missing = grid.not_run(rows)
+    test = app(PAGE)
+    test.toggle(key="results.all").set_value(True).run()
+    shown = table(test)
+    assert list(shown["name"])[len(rows) :] == [row.name for row in missing]
+    test.session_state["results"] = {"selection": {"rows": [len(rows)], "columns": [], "cells": []}}
+    test.run()
+    assert test.code[0].value == missing[0].command
+    assert not any(button.label == "Show as A" for button in test.button)

@@ -1,0 +1,214 @@
+"""Measured against published: the cell of a run, differences and verdicts, seeds together, and what is not run."""
+
+import math
+import shlex
+
+import pytest
+
+from iwae import grid, published, results
+from iwae.cli import train
+from iwae.published import Cell
+from iwae.results import against_k, collect
+from iwae.training import TrainConfig
+from tests.cards import catalogue, entry, measured
+
+
+def rows_of(*found):
+    rows, refused = collect(catalogue(*found))
+    assert not refused
+    return rows
+
+
+def row_of(**settings):
+    metrics, progress = settings.pop("metrics", None), settings.pop("progress", None)
+    (row,) = rows_of(entry("model", metrics, progress, **settings))
+    return row
+
+
+def before(passes: float = 30.0, **settings) -> dict:
+    return {"training": {"dataset": "mnist-fixed"} | settings, "passes": passes, "seconds": 60.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "title", "start"),
+    [
+        ({}, "IWAE k = 50", ""),
+        ({"objective": "power-mean", "p": 2.0, "gradient": "dreg", "resample": 1}, "Power mean p = 2, k = 50", ""),
+        ({"objective": "miwae", "k1": 10, "k2": 5}, "MIWAE k1 = 10, k2 = 5, k = 50", ""),
+        ({"gradient": "piwae", "k1": 8, "k2": 8, "k": 64}, "PIWAE k1 = 8, k2 = 8, k = 64", ""),
+        ({"progress": {"history": [before(objective="vae", k=1)]}}, "IWAE k = 50", "VAE k = 1"),
+        ({"progress": {"history": [before()]}}, "IWAE k = 50", ""),  # it went on as before
+        ({"progress": {"history": [before(objective="vae", k=1), before()]}}, "IWAE k = 50", "VAE k = 1"),
+    ],
+)
+def test_the_cell_of_a_run(settings, title, start):
+    cell = row_of(**settings).cell
+    assert (cell.title, cell.start, cell.dataset, cell.model) == (title, start, "mnist-fixed", "1layer")
+    if "history" not in settings.get("progress", {}):
+        assert (cell in published.cells()) == (cell.objective != "miwae" and cell.objective != "piwae")
+
+
+def test_passes_and_minutes_count_what_came_before():
+    row = row_of(progress={"history": [before(30.0), before(5.0)]})
+    assert (row.passes, row.minutes, row.device) == (45.0, 12.0, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("nll", "se", "difference", "verdict"),
+    [
+        (86.52, 0.10, -0.30, "better by 0.30 (3.0 s.e.)"),
+        (87.32, 0.20, 0.50, "worse by 0.50 (2.5 s.e.)"),
+        (86.70, 0.10, -0.12, "within noise (−0.12, 1.2 s.e.)"),
+        (87.12, 0.30, 0.30, "within noise (+0.30, 1.0 s.e.)"),
+        (86.52, None, -0.30, "better by 0.30 (s.e. unknown)"),
+    ],
+)
+def test_the_verdict_on_iwae_50(nll, se, difference, verdict):
+    """Against 86.82, the best of three sources."""
+    row = row_of(metrics=measured(nll, se))
+    assert row.published().source == "P" and row.difference() == pytest.approx(difference)
+    assert row.verdict() == verdict
+
+
+def test_the_comparison_in_full():
+    row = row_of(metrics=measured(86.0, 0.1, reconstruction=78.5, kl_posterior=10.87))
+    assert row.comparison == (
+        "NLL better by 0.82 (8.2 s.e.); reconstruction within noise (+0.14, 1.4 s.e.); "
+        "D_KL(q‖p(h|x)) lower by 2.00 (20.0 s.e.); active units 25, published 25 (R) or 24 (B); "
+        "PCA active units 24, published 25 (R)"
+    )
+
+
+def test_a_note_on_the_published_value_is_said():
+    row = row_of(objective="l-alpha", alpha=0.25)
+    assert row.comparison.endswith("; note on R: L_alpha by another definition")
+
+
+def test_nothing_is_published_for_other_sizes_and_data():
+    for settings in ({"model": "2d"}, {"dataset": "digits"}, {"k": 7}):
+        row = row_of(**settings)
+        assert (row.difference(), row.verdict(), row.comparison) == (None, "", "")
+
+
+def test_a_model_without_metrics_is_listed():
+    row = row_of(metrics={})
+    assert row.metrics == {} and row.difference() is None and row.record()["nll"] is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "plain"),
+        ({"ema": 0.999}, "EMA 0.999"),
+        ({"weight_decay": 1e-3, "patience": 5}, "weight decay 0.001, early stopping (5)"),
+    ],
+)
+def test_regularisation_is_said(settings, told):
+    assert row_of(**settings).regularisation == told
+
+
+def test_finished_models_count_once():
+    shipped, copy = entry("model"), entry("run:1")
+    stopped = entry("run:2", progress={"finished": False}, seed=1)
+    assert [row.name for row in rows_of(shipped, copy, stopped)] == ["model"]
+    assert [row.name for row in rows_of(copy, stopped)] == ["run:1"]
+
+
+def test_seeds_are_put_together():
+    """Mean and standard deviation of 86, 87, 89: 87⅓ and √(7/3); the noise joins images and seeds."""
+    models = [entry(f"s{seed}", measured(nll, 0.2), seed=seed) for seed, nll in enumerate((86.0, 87.0, 89.0))]
+    other = entry("ema", measured(85.0), seed=4, ema=0.99)
+    fewer = entry("quick", measured(85.0, images=1000), seed=5)
+    twice = entry("again", measured(86.0, 0.2), {"seconds": 1.0}, seed=0)
+    rows = rows_of(*models, other, fewer, twice)
+    (row,) = [row for row in rows if row.status == "seeds"]
+    assert row.seeds == (0, 1, 2) and row.name == "mnist-fixed 1layer: IWAE k = 50, 3 seeds"
+    assert row.metrics["nll"] == pytest.approx(87 + 1 / 3)
+    assert row.metrics["nll_sd"] == pytest.approx(math.sqrt(7 / 3))
+    assert row.noise() == pytest.approx(math.hypot(0.2, math.sqrt(7 / 9)))
+    assert results.units(row.metrics["active_units"]) == "25"
+    assert rows.index(row) > max(rows.index(one) for one in rows if one.name in ("s0", "s1", "s2"))
+
+
+def test_units():
+    assert results.units([25]) == "25" and results.units([24, 7]) == "24+7"
+    assert results.units([[24, 26, 25], [7, 7, 7]]) == "24–26+7" and results.units([]) == ""
+
+
+def test_a_card_that_says_too_little_is_explained():
+    good, bad = entry("good"), entry("bad", {"nll": 1.0}, seed=1)
+    worse = entry("worse", seed=2, progress={"history": [{"training": {"nonsense": 1}}]})
+    rows, refused = collect(catalogue(good, bad, worse))
+    assert [row.name for row in rows] == ["good"] and set(refused) == {"bad", "worse"}
+    assert "unknown settings: nonsense" in refused["worse"] and "lack active_units, elbo" in refused["bad"]
+
+
+def test_order():
+    """Data sets as they are listed, then architecture, objective, k; plain before regularised."""
+    models = [
+        entry("e", dataset="omniglot"),
+        entry("d", model="2layer"),
+        entry("c", ema=0.9),
+        entry("b"),
+        entry("a", objective="vae", k=50),
+        entry("0", dataset="mnist"),
+    ]
+    assert [row.name for row in rows_of(*models)] == ["0", "a", "b", "c", "d", "e"]
+
+
+def test_what_is_not_run_and_the_commands_for_it():
+    """Each command trains its very cell; a change of objective is two commands, the first making the start."""
+    missing = grid.not_run([])
+    assert [row.cell for row in missing] == list(published.cells())
+    for row in missing:
+        *first, last = [train.parse(shlex.split(part)[4:]) for part in row.command.split(" && ")]
+        assert last.config.schedule == "paper" and last.config.passes == 3280
+        history = [{"training": vars(one.config)} for one in first]
+        assert results.cell(last.config, history) == row.cell
+        if first:
+            assert str(first[0].out) == last.config.start
+    assert sum(" && " in row.command for row in missing) == 4
+
+
+def test_a_model_fills_its_cell():
+    rows = rows_of(entry("vae", objective="iwae", k=1), entry("median", objective="median"))
+    missing = {row.cell for row in grid.not_run(rows)}
+    assert set(published.cells()) - missing == {
+        Cell("mnist-fixed", "1layer", "vae", 1),
+        Cell("mnist-fixed", "1layer", "median", 50),
+    }
+    history = {"history": [before(objective="vae", k=50)]}
+    (changed,) = rows_of(entry("changed", progress=history))
+    missing = {row.cell for row in grid.not_run([changed])}
+    assert Cell("mnist-fixed", "1layer", "iwae", 50, start="VAE k = 50") not in missing
+    assert {row.cell.dataset for row in grid.not_run([], "omniglot")} == {"omniglot"}
+
+
+def test_points_against_k():
+    rows = rows_of(
+        entry("vae", measured(89.0, 0.3), objective="vae", k=1),
+        entry("a", measured(87.0, 0.2)),
+        entry("b", measured(86.9, 0.1), seed=1),
+        entry("other", objective="median"),
+    )
+    points = {part.name: part for part in against_k(rows, "mnist-fixed", "1layer", "nll")}
+    assert list(points) == ["VAE, measured", "VAE, published", "IWAE, measured", "IWAE, published"]
+    ours = points["IWAE, measured"]
+    assert list(zip(ours.x, ours.y, ours.error, ours.labels, strict=True)) == [
+        (50, 87.0, 0.2, "a"),
+        (50, 86.9, 0.1, "b"),
+    ]
+    theirs = points["IWAE, published"]
+    assert (50, 86.82, "P") in zip(theirs.x, theirs.y, theirs.labels, strict=True) and theirs.error is None
+    assert {88.25, 88.70}.isdisjoint(theirs.y)  # those changed their objective
+    names = [part.name for part in against_k(rows, "mnist-fixed", "2layer", "reconstruction")]
+    assert names == []
+
+
+def test_the_record_has_the_command():
+    record = row_of(objective="vae", k=1, seed=3).record()
+    assert record["command"].endswith("--objective vae --k 1 --seed 3 --out checkpoints/model.safetensors")
+    assert record["published_nll"] == 88.71 and record["published_nll_source"] == "B"
+    assert record["notes"] == "R: the report's table 10"
+    own = rows_of(entry("run:1"))[0]
+    assert "--out" not in own.command and TrainConfig.from_dict(own.config.__dict__) == own.config
