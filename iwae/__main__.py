@@ -3,7 +3,11 @@
 usage: python -m iwae COMMAND [OPTIONS]
 
   train                  train a model and watch it learn
+  sweep GRID.toml        train every cell of a grid, here or on a Ray cluster
   evaluate CHECKPOINT    measure a trained model on test images
+  table                  every model, measured against published values
+  export CHECKPOINT      its encoder and decoder as ONNX or torch.export files, with its card
+  card CHECKPOINT        its card in the Hugging Face format
   data list              the data sets, and which of them are on this machine
   data download NAME     fetch a data set
   data verify [NAME]     compare the files of a data set, or of all, with their checksums
@@ -21,6 +25,8 @@ Every command has its own --help. Examples:
       a VAE on MNIST, which is downloaded if need be
   python -m iwae evaluate runs/NAME/checkpoint.safetensors --samples 5000
       its test NLL, KL divergences, active units
+  python -m iwae table --verify 200
+      all models against the literature, and 200 test images measured again
 
 The same models and runs are in the app: streamlit run app.py
 """
@@ -28,11 +34,12 @@ The same models and runs are in the app: streamlit run app.py
 import contextlib
 import importlib
 import io
+import os
 import re
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("train", "evaluate", "data", "runs")
+COMMANDS = ("train", "sweep", "evaluate", "table", "export", "card", "data", "runs")
 WRONG_ARGUMENTS, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses
 
 
@@ -67,7 +74,8 @@ def _run(words: list[str]) -> int:
 
 
 def _complain(message: str, status: int) -> int:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    if os.environ.get("TORCHELASTIC_RUN_ID") is None or os.environ.get("RANK") == "0":  # of torchrun's processes, one
+        print("error:", " ".join(message.split()), file=sys.stderr)
     return status
 
 

@@ -22,13 +22,7 @@ COMMAND = [sys.executable, "-m", "iwae"]
 SMALL = ["--model", "16:4", "--k", "5", "--passes", "6", "--log-every", "5"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """More only get into each other's way with a model as small as this."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
@@ -62,12 +56,12 @@ def refused(capsys, status: int, *words: str) -> str:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("nonsense", "there are train, evaluate, data, runs"),
-        ("--nonsense", "there are train, evaluate, data, runs"),
+        ("nonsense", "there are train, sweep, evaluate, table, export, card, data, runs"),
+        ("--nonsense", "there are train, sweep, evaluate, table, export, card, data, runs"),
         ("train --dataset nonsense", "there are digits, mnist, mnist-fixed"),
         ("train --objective nonsense", "there are vae, iwae, power-mean"),
         ("train --gradient nonsense", "there are exact, stl, dreg, piwae"),
-        ("train --schedule nonsense", "there are paper, cosine, constant"),
+        ("train --schedule nonsense", "there are fast, paper, cosine, constant"),
         ("train --model nonsense", "one of 1layer, 2layer, 2d nor sizes like"),
         ("train --objective ciwae", "needs beta"),
         ("train --beta 0.5", "takes no parameters, not beta"),
@@ -85,6 +79,8 @@ def refused(capsys, status: int, *words: str) -> str:
         ("train --start nowhere.safetensors", "--start: there is no file nowhere.safetensors"),
         ("train --out model.pt", "--out must name a .safetensors file, not model.pt"),
         ("train --resume some-run --k 3", "only --out may go with it"),
+        ("train --resume some-run --tensorboard logs", "only --out may go with it"),
+        ("train --tensorboard MODEL", "--tensorboard must name a folder, not the file"),
         ("evaluate", "Missing from python -m iwae evaluate: CHECKPOINT"),
         ("evaluate nowhere.safetensors", "there is no file nowhere.safetensors"),
         ("evaluate MODEL --samples 0", "--samples must be at least 1, not 0"),
@@ -95,6 +91,13 @@ def refused(capsys, status: int, *words: str) -> str:
         ("evaluate MODEL --dataset nonsense", "there are digits, mnist, mnist-fixed"),
         ("evaluate MODEL --dataset mnist --save", "model's own data set, digits, not on mnist"),
         ("evaluate MODEL MODEL", "Unrecognized options"),
+        ("export MODEL", "Missing from python -m iwae export: --out"),
+        ("export MODEL --out MODEL", "--out must name a new or an empty folder"),
+        ("export MODEL --out new --format pickle", "pickle"),
+        ("export nowhere.safetensors --out new", "there is no file nowhere.safetensors"),
+        ("card", "name at least one checkpoint"),
+        ("card nowhere.safetensors", "there is no file nowhere.safetensors"),
+        ("card MODEL MODEL --out README.md", "--out is for the card of one checkpoint"),
         ("data", "Expected one of {list, download, verify}"),
         ("data nonsense", "Available subcommands: list, download, verify"),
         ("data download", "Missing from python -m iwae data download: NAME"),
@@ -139,10 +142,14 @@ def _unreachable(*_):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("", ["train", "evaluate CHECKPOINT", "data verify [NAME]", "runs resume NAME", "Examples:"]),
+        ("", ["train", "evaluate CHECKPOINT", "table", "data verify [NAME]", "runs resume NAME", "Examples:"]),
         ("--help", ["usage: python -m iwae COMMAND"]),
         ("train --help", ["--objective", "draws from q(h|x) for each image (default: 50)", "--resume", "Examples:"]),
+        ("sweep --help", ["GRID", "--ray", "--gpus-per-cell", "--dry-run", "Examples:"]),
         ("evaluate --help", ["CHECKPOINT", "--samples", "(default: 5000)", "--json", "Examples:"]),
+        ("table --help", ["--verify", "--compare", "--markdown", "--readme", "Examples:"]),
+        ("export --help", ["CHECKPOINT", "--out", "--format", "README.md", "Examples:"]),
+        ("card --help", ["CHECKPOINTS", "--beside", "Hugging Face", "Examples:"]),
         ("data --help", ["list", "download", "verify", "IWAE_DATA_DIR", "Examples:"]),
         ("data verify --help", ["NAME", "checksums"]),
         ("runs --help", ["stop", "Internal", "IWAE_RUNS_DIR", "Examples:"]),
@@ -160,9 +167,14 @@ def test_examples_in_help_are_real_commands(capsys):
     """Every option that the examples use exists: they fail for want of a file or a run at most."""
     main([])
     main(["train", "--help"])
-    main(["evaluate", "--help"])
-    examples = re.findall(r"^  python -m iwae ((?:train|evaluate) .+)", capsys.readouterr().out, flags=re.MULTILINE)
-    assert len(examples) >= 8
+    for command in ("sweep", "evaluate", "table", "export", "card"):
+        main([command, "--help"])
+    examples = re.findall(
+        r"^  python -m iwae ((?:train|sweep|evaluate|table|export|card) .+)",
+        capsys.readouterr().out,
+        flags=re.MULTILINE,
+    )
+    assert len(examples) >= 17
     for example in examples:
         words = example.split()
         module = sys.modules[f"iwae.cli.{words[0]}"]

@@ -4,13 +4,17 @@ A module's ``parse(words)`` gives such an object; wrong words are a ValueError, 
 and SystemExit. ``run()`` returns the exit status; UsageError is for arguments that only it can judge.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import cleandoc
 from typing import Any, Literal
 
 import torch
 import tyro
+from tqdm import tqdm
 
 from iwae import datasets
+from iwae.evaluation import Progress
 from iwae.training import MAX_SEED
 
 STYLE = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
@@ -57,3 +61,15 @@ def find_device(name: str) -> str:
     if name not in found:
         raise UsageError(f"--device {name}: this machine, or this build of torch, has {', '.join(found)} only")
     return name
+
+
+@contextmanager
+def image_bar() -> Iterator[Progress]:
+    """A progress bar for an evaluation, on a terminal only."""
+    with tqdm(unit="image", leave=False, disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show

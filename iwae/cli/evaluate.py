@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 from tyro.conf import Positional
 
-from iwae import checkpoints, cli, datasets, evaluation
+from iwae import checkpoints, cli, comparison, datasets, evaluation
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,8 @@ class Evaluate:
         x = self._images(name)
         if card.model.pixels != x.shape[1]:
             raise cli.UsageError(f"{self.checkpoint} is for images of {card.model.pixels} pixels, not {x.shape[1]}")
-        with tqdm(unit="image", leave=False, disable=None) as bar:  # None: on a terminal only
-
-            def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            x = x.to(model.device)
+        x = x.to(model.device)
+        with cli.image_bar() as progress:
             summary = evaluation.evaluate(model, x, samples=self.samples, seed=self.seed, progress=progress).summary()
         if self.save:
             checkpoints.update_metrics(self.checkpoint, summary)
@@ -72,7 +66,7 @@ class Evaluate:
             return x
         if not 2 <= self.images <= len(x):
             raise cli.UsageError(f"--images must lie between 2 and {len(x)}, all of {name}, not {self.images}")
-        return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(self.seed))[: self.images]]
+        return comparison.choose(x, self.images, self.seed)
 
 
 def describe(card: checkpoints.Card) -> str:

@@ -42,7 +42,7 @@ class Show:
 
     def run(self) -> int:
         run = runs.get(self.name)
-        settings = dataclasses.asdict(run.config) | {"device": run.device}
+        settings = dataclasses.asdict(run.config) | {"device": run.device, "tensorboard": run.tensorboard}
         print(f"{run.name}: {_standing(run)}")
         print(f"folder: {run.folder}")
         for name, value in settings.items():

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 from tqdm import tqdm
 
-from iwae import checkpoints, cli, datasets, files, runs
+from iwae import checkpoints, cli, datasets, files, parallel, runs
 from iwae.training import Record, TrainConfig, Training
 
 STOPPED = 130  # exit status, as for any program that Ctrl-C ends
@@ -21,12 +21,15 @@ class Train:
     """Train a model and watch it learn.
 
     It runs here, with a progress bar, and shows among the app's runs. Ctrl-C saves and stops, --resume goes on.
+    Under torchrun all its processes share the work of every batch.
     Options that are None follow from the schedule, or belong to objectives other than the default.
 
     Examples:
       python -m iwae train --objective vae --k 1 --passes 20
       python -m iwae train --objective ciwae --beta 0.5 --gradient dreg --minutes 2
       python -m iwae train --dataset mnist --model 2layer --schedule paper --out models/iwae.safetensors
+      python -m iwae train --dataset mnist --passes 100 --tensorboard logs
+      torchrun --nproc-per-node 2 -m iwae train --dataset mnist --model 2layer
       python -m iwae train --resume 20260131-120000-digits-iwae-k50-s0
     """
 
@@ -34,6 +37,7 @@ class Train:
     device: cli.Device = "auto"  # where to compute; auto is the first there is of cuda, mps and cpu
     resume: str | None = None  # go on with the run of this name, under its own settings
     out: Path | None = None  # where to copy the finished model, a .safetensors file
+    tensorboard: Path | None = None  # also log the run for TensorBoard in this folder, under the run's name
 
     def run(self) -> int:
         device = cli.find_device(self.device)
@@ -41,18 +45,29 @@ class Train:
             raise cli.UsageError(f"--start: there is no file {self.config.start}")
         if self.out and (self.out.suffix != checkpoints.SUFFIX or self.out.is_dir()):
             raise cli.UsageError(f"--out must name a {checkpoints.SUFFIX} file, not {self.out}")
+        if self.tensorboard and self.tensorboard.exists() and not self.tensorboard.is_dir():
+            raise cli.UsageError(f"--tensorboard must name a folder, not the file {self.tensorboard}")
+        if not parallel.launched():
+            return self._train(device, Training)
+        with parallel.group(device) as rank:
+            if rank == 0:
+                return self._train(device, parallel.SharedTraining)
+            parallel.follow()
+        return 0
+
+    def _train(self, device: str, training_type: type[Training]) -> int:
         if self.resume:
-            if self.config != TrainConfig() or self.device != "auto":
+            if self.config != TrainConfig() or self.device != "auto" or self.tensorboard:
                 raise cli.UsageError("--resume goes on under the run's own settings: only --out may go with it")
             run = runs.get(self.resume)
             run.prepare()
         else:
             if not datasets.available(self.config.dataset):
                 datasets.download(self.config.dataset, progress=sys.stderr.isatty())
-            run = runs.create(self.config, device)
+            run = runs.create(self.config, device, self.tensorboard)
         print(f"run {run.name}", file=sys.stderr)
         with _follow(run) as on_record:
-            status = runs.work(run, on_record)
+            status = runs.work(run, on_record, training_type=training_type)
         if status.phase == "stopped":
             print(f"stopped and saved; go on with: python -m iwae train --resume {run.name}", file=sys.stderr)
             return STOPPED

@@ -1,0 +1,52 @@
+"""``python -m iwae card``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from iwae import checkpoints, cli, files, modelcard
+
+
+@dataclass(frozen=True)
+class Card:
+    """Write a trained model's card in the Hugging Face format: what it is, how it was trained and measured.
+
+    Without options the cards are printed.
+
+    Examples:
+      python -m iwae card checkpoints/mnist-1layer-iwae-k50.safetensors
+      python -m iwae card model.safetensors --out README.md
+      python -m iwae card checkpoints/mnist-1layer-vae-k1.safetensors checkpoints/mnist-2d-vae-k1.safetensors --beside
+    """
+
+    checkpoints: Positional[tuple[Path, ...]]  # .safetensors files that train has written
+    out: Path | None = None  # the file to write the card of one checkpoint to
+    beside: bool = False  # write each card beside its checkpoint, as NAME.md
+
+    def run(self) -> int:
+        if not self.checkpoints:
+            raise cli.UsageError("name at least one checkpoint")
+        if self.out and (self.beside or len(self.checkpoints) > 1):
+            raise cli.UsageError("--out is for the card of one checkpoint, and not for --beside")
+        for path in self.checkpoints:
+            if not path.is_file():
+                raise cli.UsageError(f"there is no file {path}")
+        texts = {path: card_text(path) for path in self.checkpoints}
+        for path, text in texts.items():
+            target = path.with_suffix(".md") if self.beside else self.out
+            if target:
+                files.write(target, text)
+                print(f"card: {target}")
+            else:
+                print(text, end="")
+        return 0
+
+
+def card_text(path: Path, file: str | None = None) -> str:
+    """The model card of a checkpoint, as it is to be called (``file``) where the card will lie."""
+    return modelcard.text(checkpoints.read_card(path), path.stem, file or path.name)
+
+
+def parse(words: list[str]) -> Card:
+    return cli.parse(Card, words)
