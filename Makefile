@@ -9,13 +9,14 @@ BIN := $(VENV)/bin
 # Written after a complete installation; holds its TORCH_INDEX.
 STAMP := $(VENV)/.installed
 
-.PHONY: help app test lint install
+.PHONY: help app test lint install extra
 
 help:
 	@echo "make app      start the app in the browser        ARGS='--server.port 8600' for its options"
 	@echo "make test     run the tests (all but the slow)    ARGS='-k canvas' for pytest's options"
 	@echo "make lint     check style and formatting"
 	@echo "make install  only make $(VENV) and install requirements.txt; the others do it when it is due"
+	@echo "make extra    also install requirements-extra.txt: TensorBoard, ONNX, the notebook"
 	@echo
 	@echo "PYTHON=python3.12     the Python to build $(VENV) with, 3.11 or later"
 	@echo "VENV=/tmp/venv        another place for the virtual environment"
@@ -33,6 +34,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 install: $(STAMP)
+
+extra: $(STAMP)
+	$(BIN)/python -m pip install -r requirements-extra.txt
 
 $(STAMP): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

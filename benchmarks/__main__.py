@@ -1,0 +1,58 @@
+"""`python -m benchmarks [SECTION …] [OPTIONS]`: measure, print, and put into RESULTS.md."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from inspect import cleandoc
+
+import torch
+import tyro
+
+from benchmarks import report
+from benchmarks.settings import Settings
+from iwae import files
+from iwae.cli import STYLE
+
+WRONG_ARGUMENTS, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run with these words (by default the shell's); returns the exit status. Errors are one line."""
+    try:
+        settings = tyro.cli(
+            Settings, prog="python -m benchmarks", description=cleandoc(Settings.__doc__), args=words, config=STYLE
+        )
+        settings.check()
+    except ValueError as error:
+        return _complain(str(error), WRONG_ARGUMENTS)
+    try:
+        run(settings)
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
+        return _complain(str(error) or type(error).__name__, FAILED)
+    except KeyboardInterrupt:
+        return _complain("interrupted; nothing was written", INTERRUPTED)
+    return 0
+
+
+def run(settings: Settings) -> None:
+    """Measure the sections, print the report, write its file."""
+    torch.set_num_threads(settings.threads)
+    measured = {}
+    for name in settings.sections:
+        print(f"measuring {name} …", file=sys.stderr)
+        measured[report.heading(name, settings)] = importlib.import_module(f"benchmarks.{name}").measure(settings)
+    stamp = report.stamp(settings)
+    print(report.merge("", measured, stamp, judge=not settings.quick))
+    if settings.file:
+        old = settings.file.read_text() if settings.file.exists() else ""
+        files.write(settings.file, report.merge(old, measured, stamp, judge=not settings.quick))
+        print(f"written: {settings.file}", file=sys.stderr)
+
+
+def _complain(message: str, status: int) -> int:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Evaluation: draws per second of the NLL, ours and pythae's on the same weights, and the full test's time."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import ceiling, flops, pythae_peer, workload
+from benchmarks.report import Section, at_least, at_most, table
+from benchmarks.settings import Settings
+from benchmarks.timing import Contender, number, race
+from iwae import evaluation
+from iwae.bounds import Bound
+from iwae.datasets import Dataset
+from iwae.model import Model
+
+ALL, ALONE = "ours, `evaluate` (all measures)", "ours, NLL alone"
+BLOCK = evaluation.IMAGES
+
+
+def measure(settings: Settings) -> Section:
+    """The race, the agreement of the two estimates, and in the full mode the whole test set."""
+    samples, data = settings.pick(5000, 200), workload.dataset(settings.pick(None, "digits"))
+    model = workload.trained(settings.device)
+    x = workload.test_images(data, BLOCK).to(settings.device)
+    contenders = [
+        *ceiling.contenders(settings.device),
+        Contender(ALL, _repeat(lambda: evaluation.evaluate(model, x, samples=samples, prune=False)), BLOCK * samples),
+        Contender(ALONE, _repeat(lambda: nll(model, x, samples)), BLOCK * samples),
+    ]
+    peers = {}
+    if pythae_peer.INSTALLED:
+        peer = pythae_peer.twin(model)
+        peers = {
+            f"pythae `get_nll`, {at_once} draws at once": at_once for at_once in settings.pick((100, 1000), (100,))
+        }
+        for name, at_once in peers.items():
+            contenders.append(Contender(name, _their_nll(peer, x, samples, at_once), samples))
+    rates = race(contenders, settings.turns, settings.seconds, settings.device)
+
+    theirs = max((rates[name].median for name in peers), default=None)
+    body = [_table(data, rates, (ALL, ALONE, *peers), theirs, samples), "", ceiling.describe(rates)]
+    if peers:
+        body += ["", _agreement(model, peer, x[: settings.pick(BLOCK, 5)], samples)]
+    against_ceiling = None
+    if not settings.quick:
+        text, against_ceiling = full_test(settings, model, data, samples)
+        body += ["", text]
+    if settings.device != "cpu":
+        return Section("\n".join(body))
+    test = f"NLL of {settings.test_images:,} test images, {samples:,} draws each, time against the ceiling's"
+    targets = (
+        at_most(test, against_ceiling, 1.3),
+        at_least("NLL with all measures, against pythae's `get_nll`", theirs and rates[ALL].median / theirs, 4.5),
+    )
+    return Section("\n".join(body), targets)
+
+
+def _table(data: Dataset, rates: dict, names: Sequence[str], theirs: float | None, samples: int) -> str:
+    floor = ceiling.best(rates) / (flops.nll(workload.MODEL, samples) / samples)
+    rows = []
+    for name in names:
+        rate = rates[name].median
+        times = "–" if theirs is None else f"{rate / theirs:.2f}"
+        rows.append((name, str(rates[name]), times, f"{100 * rate / floor:.0f} %"))
+    return f"""{samples:,} draws from q(h|x) for each of the same test images of `{data.name}`, with the weights of the
+IWAE that ships, copied into pythae's model. pythae's estimate runs under `no_grad`; its faster row is compared. The
+floor, at which the matrix products alone would run at the ceiling, is {number(floor)} draws/s.
+
+{table(("estimate", "draws/s", "× pythae", "of the floor"), rows)}"""
+
+
+def nll(model: Model, x: Tensor, samples: int) -> Tensor:
+    """−L_samples of each image, and nothing else: [n], nats."""
+    return -evaluation.mean_bound(model, x, Bound("iwae"), samples)
+
+
+def difference(model: Model, peer: nn.Module, x: Tensor, samples: int) -> Tensor:
+    """Our NLL minus pythae's, image by image [n], nats; the noise of both estimates is in it."""
+    torch.manual_seed(0)  # pythae draws from torch's own generator
+    at_once = min(samples, 100)
+    theirs = [pythae_peer.nll(peer, image.unsqueeze(0), samples, at_once) for image in x]
+    return nll(model, x, samples).cpu().double() - torch.tensor(theirs, dtype=torch.float64)
+
+
+def full_test(settings: Settings, model: Model, data: Dataset, samples: int) -> tuple[str, float]:
+    """Our time for the whole test set, in as many parts as rounds, each followed by the ceiling; text and ratio."""
+    x = workload.test_images(data, settings.test_images).to(settings.device)
+    seconds, operations, limits = 0.0, flops.nll(workload.MODEL, samples) * len(x), []
+    for part in x.chunk(settings.turns):
+        started = time.perf_counter()
+        evaluation.evaluate(model, part, samples=samples, prune=False)  # ends with its numbers on the CPU
+        seconds += time.perf_counter() - started
+        limits.append(ceiling.best(race(ceiling.contenders(settings.device), 1, settings.seconds / 3, settings.device)))
+    limit = operations / sorted(limits)[len(limits) // 2]
+    text = (
+        f"The full test, {len(x):,} images with {samples:,} draws each ({operations:.3g} FLOP), all measures: "
+        f"{seconds:.0f} s; at the ceiling,\nmeasured after each of {len(limits)} parts: {limit:.0f} s. "
+        f"Ratio {seconds / limit:.2f}."
+    )
+    return text, seconds / limit
+
+
+def _agreement(model: Model, peer: nn.Module, x: Tensor, samples: int) -> str:
+    gap, se = evaluation.mean_se(difference(model, peer, x, samples))
+    return (
+        f"The same number: over {len(x)} images our NLL minus pythae's is {gap:+.4f} ± {se:.4f} nats "
+        f"({abs(gap) / se:.1f} standard errors of the\npaired difference)."
+    )
+
+
+def _repeat(call: Callable[[], object]) -> Callable[[int], None]:
+    def work(n: int) -> None:
+        for _ in range(n):
+            call()
+
+    return work
+
+
+def _their_nll(peer: nn.Module, x: Tensor, samples: int, at_once: int) -> Callable[[int], None]:
+    """A unit is one image: pythae takes them one by one."""
+
+    def work(n: int) -> None:
+        pythae_peer.nll(peer, x[torch.arange(n) % len(x)], samples, at_once)
+
+    return work

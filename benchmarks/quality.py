@@ -1,0 +1,72 @@
+"""Time to quality: how soon a run of the fast schedule is as good as the published model, read from finished runs.
+
+python -m iwae train --dataset mnist-fixed --passes 200                       # ours, an IWAE with k = 50
+python -m iwae train --dataset mnist-fixed --schedule paper --minutes 20      # the paper's, as far as that goes
+python -m benchmarks quality --runs NAME NAME
+"""
+
+from benchmarks.report import Section, Target, table
+from benchmarks.settings import Settings
+from iwae import checkpoints, runs
+
+GOAL = 87.13  # test NLL of the poster's IWAE, k = 50, one layer, mnist-fixed, in nats
+PAPER_PASSES = 3280
+MINUTES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60, 90, 120, 180)
+
+
+def measure(settings: Settings) -> Section:
+    """The curves of the runs named by ``--runs``, and what the first of them reached."""
+    if not settings.runs:
+        raise ValueError("quality needs --runs NAME …: runs of `python -m iwae train` on this machine")
+    chosen = [runs.get(name) for name in settings.runs]
+    curves = {_title(run): [r for r in run.records() if r.valid_bound is not None] for run in chosen}
+    header = ["minutes", *(f"{title}: passes, validation bound" for title in curves)]
+    rows = []
+    for minutes in MINUTES:
+        cells = [_at(records, 60 * minutes) for records in curves.values()]
+        if any(cells):
+            rows.append((f"{minutes}", *(cell or "–" for cell in cells)))
+    rows.append(
+        ("end", *(_point(records[-1]) + f" at {records[-1].seconds / 60:.0f} min" for records in curves.values()))
+    )
+    ends = [f"- {title}: {_end(run)}" for title, run in zip(curves, chosen, strict=True)]
+    body = f"""The validation bound L_k (the run's own objective, nats per image, 1,000 validation images) against
+minutes of training, validation included, and what the kept weights reach on the test images. The aim is the poster's
+{GOAL} nats.
+
+{table(header, rows)}
+
+{chr(10).join(ends)}"""
+    return Section(body, (_target(chosen[0]),))
+
+
+def _title(run: runs.Run) -> str:
+    return f"{run.config.schedule}, {run.config.passes:,} passes"
+
+
+def _at(records: list, seconds: float) -> str | None:
+    """The last validated point before so many seconds; None after the end."""
+    before = [record for record in records if record.seconds <= seconds]
+    return _point(before[-1]) if before and records[-1].seconds >= seconds else None
+
+
+def _point(record) -> str:
+    return f"{record.passes:.0f}, {record.valid_bound:.2f}"
+
+
+def _end(run: runs.Run) -> str:
+    card = checkpoints.read_card(run.checkpoint)
+    metrics, minutes = card.metrics, card.progress["seconds"] / 60
+    if not metrics:
+        return f"{card.progress['passes']:.0f} passes in {minutes:.0f} minutes, not evaluated"
+    nll = f"NLL {metrics['nll']:.2f} ± {metrics['nll_se']:.2f}"
+    size = f"{metrics['images']:,} test images, {metrics['samples']:,} draws"
+    return f"{card.progress['passes']:.0f} passes in {minutes:.0f} minutes, {nll} ({size})"
+
+
+def _target(run: runs.Run) -> Target:
+    card = checkpoints.read_card(run.checkpoint)
+    passes, nll = card.progress["passes"], card.metrics.get("nll")
+    what = f"NLL ≤ {GOAL} within 1/5 of the paper's {PAPER_PASSES:,} passes"
+    measured = None if nll is None else f"{nll:.2f} after {passes:.0f} passes"
+    return Target(what, measured, nll is not None and nll <= GOAL and passes <= PAPER_PASSES / 5)

@@ -1,0 +1,74 @@
+"""What a run of the benchmarks measures, and how: the options of the command line."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import torch
+import tyro
+
+SECTIONS = ("training", "evaluation", "memory", "growth")  # in the order of the report; each is a module
+ASKED_FOR = ("quality", "app")  # modules too, measured when named
+CPU_ONLY = ("memory", "growth")  # they measure the memory of a process
+RESULTS = Path(__file__).parent / "RESULTS.md"
+LEAST_ROUNDS = 5
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Measure this package side by side with pythae and with the machine's own limit.
+
+    Contenders take turns within each round; a number is the median over the rounds, with the least and the greatest
+    beside it. What is measured replaces the sections of the same names in benchmarks/RESULTS.md, the others stay.
+    Without pythae (pip install -r benchmarks/requirements.txt) its rows are left out.
+    """
+
+    sections: Annotated[tuple[str, ...], tyro.conf.Positional] = SECTIONS  # which to measure; also: quality, app
+    threads: int = min(2, os.cpu_count() or 1)  # of torch
+    rounds: int | None = None  # at least 5, which is the default; with --quick any number, by default 1
+    device: Literal["cpu", "cuda"] = "cpu"  # cuda: training and evaluation only
+    test_images: int = 10_000  # of the full-test NLL
+    runs: tuple[str, ...] = ()  # for quality: names of training runs, the fast one first
+    quick: bool = False  # tiny sizes, to see that everything runs; writes no file unless --out names one
+    out: Path | None = None  # the report's file, instead of benchmarks/RESULTS.md
+
+    def check(self) -> None:
+        """Raises ValueError for what cannot be: its name, its value, and what is allowed."""
+        known = SECTIONS + ASKED_FOR
+        if unknown := [name for name in self.sections if name not in known]:
+            raise ValueError(f"unknown section {unknown[0]!r}; there are {', '.join(known)}")
+        cores = os.cpu_count() or 1
+        if not 1 <= self.threads <= cores:
+            raise ValueError(f"--threads must lie between 1 and the {cores} cores of this machine, not {self.threads}")
+        if self.turns < (least := self.pick(LEAST_ROUNDS, 1)):
+            raise ValueError(f"--rounds must be at least {least}, not {self.turns}")
+        if self.test_images < 2 * self.turns:
+            least = f"2 for each of the {self.turns} rounds"
+            raise ValueError(f"--test-images must be at least {least}, not {self.test_images}")
+        if self.device == "cuda":
+            if not torch.cuda.is_available():
+                raise ValueError("--device cuda: this machine, or this build of torch, has none")
+            if bad := [name for name in self.sections if name in CPU_ONLY]:
+                raise ValueError(f"--device cuda does not go with {bad[0]}: name the sections to measure")
+
+    def pick(self, full: T, quick: T) -> T:
+        """The size for this mode."""
+        return quick if self.quick else full
+
+    @property
+    def turns(self) -> int:
+        """Rounds to measure."""
+        return self.pick(LEAST_ROUNDS, 1) if self.rounds is None else self.rounds
+
+    @property
+    def seconds(self) -> float:
+        """Of work for each contender in each round, at least."""
+        return self.pick(1.5, 0.02)
+
+    @property
+    def file(self) -> Path | None:
+        """Where the report belongs, or None for a quick run that is only shown."""
+        return self.out or self.pick(RESULTS, None)

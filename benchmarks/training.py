@@ -1,0 +1,124 @@
+"""Training: images per second of whole steps, ours and pythae's, and how close they come to the machine's ceiling."""
+
+from collections.abc import Callable
+
+from benchmarks import ceiling, flops, pythae_peer, workload
+from benchmarks.report import Section, at_least, table
+from benchmarks.settings import Settings
+from benchmarks.timing import Contender, Rate, number, race
+from iwae.datasets import Dataset
+from iwae.training import TrainConfig, Training
+
+EXACT, RESAMPLED = "ours, exact gradient", "ours, DReG, 1 draw of k backward"
+PEERS = {"iwae": "pythae IWAE", "vae": "pythae VAE"}
+NEVER = 10**6  # passes: no validation, no end
+
+
+def ours(data: Dataset, k: int, batch: int, *, resample: int = 0, device: str = "cpu") -> Callable[[int], None]:
+    """A run of our trainer on ``data``: a function that trains so many steps, with all that belongs to a step."""
+    config = TrainConfig(
+        dataset=data.name,
+        model=str(workload.MODEL),
+        objective="vae" if k == 1 else "iwae",
+        k=k,
+        gradient="dreg" if resample else "exact",
+        resample=resample,
+        warm_k=0,
+        batch_size=batch,
+        schedule="constant",
+        passes=NEVER,
+        validate_every=NEVER,
+        log_every=NEVER,
+    )
+    training = Training(config, data, device)
+
+    def work(steps: int) -> None:
+        end = training.step + steps
+        for _ in training.run(stop=lambda: training.step >= end):
+            pass
+
+    return work
+
+
+def measure(settings: Settings) -> Section:
+    """Every k and batch size in the same rounds."""
+    data = workload.dataset(settings.pick(None, "digits"))
+    cells = [(k, batch) for k in settings.pick((1, 5, 50), (1, 5)) for batch in settings.pick((20, 100), (20,))]
+    contenders = [*ceiling.contenders(settings.device)]
+    for k, batch in cells:
+        contenders.append(Contender((k, batch, EXACT), ours(data, k, batch, device=settings.device), batch))
+        if k > 1:
+            work = ours(data, k, batch, resample=1, device=settings.device)
+            contenders.append(Contender((k, batch, RESAMPLED), work, batch))
+    if pythae_peer.INSTALLED:
+        x = data.binary("train")
+        for k, batch in cells:
+            for kind in ("iwae", "vae") if k == 1 else ("iwae",):
+                work = pythae_peer.trainer(workload.MODEL, x, k, batch, kind, settings.device)
+                contenders.append(Contender((k, batch, PEERS[kind]), work, batch))
+    rates = race(contenders, settings.turns, settings.seconds, settings.device)
+    return Section(_body(data, cells, rates), _targets(rates) if settings.device == "cpu" else _gpu_targets(rates))
+
+
+def fastest_peer(rates: dict, k: int, batch: int) -> float | None:
+    """Images per second of pythae's IWAE, or for k = 1 of its VAE where that is faster; None without pythae."""
+    found = [rates[k, batch, name].median for name in PEERS.values() if (k, batch, name) in rates]
+    return max(found, default=None)
+
+
+def ratio(rates: dict, k: int, batch: int, name: str) -> float | None:
+    """Of images per second to pythae's; None where either was not measured."""
+    peer = fastest_peer(rates, k, batch)
+    return rates[k, batch, name].median / peer if peer and (k, batch, name) in rates else None
+
+
+def share(rates: dict, k: int, batch: int, name: str) -> float | None:
+    """Per cent of the images per second at which the matrix products alone would run at the ceiling."""
+    if (k, batch, name) not in rates:
+        return None
+    return 100 * rates[k, batch, name].median * _flop(k, name) / ceiling.best(rates)
+
+
+def _flop(k: int, name: str) -> int:
+    return (flops.resampled if name == RESAMPLED else flops.exact)(workload.MODEL, k)
+
+
+def _body(data: Dataset, cells: list[tuple[int, int]], rates: dict[tuple, Rate]) -> str:
+    rows = []
+    for k, batch in cells:
+        for name in (EXACT, RESAMPLED, *PEERS.values()):
+            if (rate := rates.get((k, batch, name))) is None:
+                continue
+            times = ratio(rates, k, batch, name)
+            floor = ceiling.best(rates) / _flop(k, name)
+            rows.append(
+                (
+                    *(f"{k}", f"{batch}", name, str(rate), "–" if times is None else f"{times:.2f}"),
+                    *(f"{_flop(k, name) / 1e6:.3g}", number(floor), f"{share(rates, k, batch, name):.0f} %"),
+                )
+            )
+    header = ("k", "batch", "trainer", "images/s", "× pythae", "MFLOP/image", "floor, images/s", "of the floor")
+    return f"""Whole training steps (data, loss, gradient, Adam) of 784 → 200 → 200 → 50 and its mirror, on
+`{data.name}`: ours by `Training.run`, pythae's by its own `BaseTrainer.train_step`, with networks written as its
+documentation asks and `bce`. "× pythae" is against its IWAE; for k = 1 against the faster of its IWAE and its VAE. The
+floor is the ceiling divided by the operations of the matrix products (`benchmarks/flops.py`).
+
+{table(header, rows)}
+
+{ceiling.describe(rates)}"""
+
+
+def _targets(rates: dict) -> tuple:
+    return (
+        at_least("k = 50, batch 100, exact gradient, against pythae", ratio(rates, 50, 100, EXACT), 2.2),
+        at_least("k = 50, batch 100, resampled, against pythae", ratio(rates, 50, 100, RESAMPLED), 5.5),
+        at_least("k = 50, batch 100, resampled, of its floor", share(rates, 50, 100, RESAMPLED), 70, " %"),
+        at_least("k = 1, batch 100, against pythae", ratio(rates, 1, 100, EXACT), 1.5),
+    )
+
+
+def _gpu_targets(rates: dict) -> tuple:
+    return tuple(
+        at_least(f"k = 50, batch {batch}, resampled, against pythae", ratio(rates, 50, batch, RESAMPLED), 10)
+        for batch in (20, 100)
+    )
