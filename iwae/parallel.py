@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from iwae import datasets
+from iwae import datasets, threads
 from iwae.bounds import Bound
 from iwae.gradients import Estimator
 from iwae.model import Model, Sample
@@ -52,12 +52,6 @@ def group(device: str) -> Iterator[int]:
         dist.destroy_process_group()
 
 
-def share(batch: int) -> slice:
-    """The rows of a batch that are this process's: as many for each as can be."""
-    rank, size = dist.get_rank(), dist.get_world_size()
-    return slice(batch * rank // size, batch * (rank + 1) // size)
-
-
 @dataclass(frozen=True)
 class Shared:
     """An estimator whose work is shared. Every process gets the bound and the densities of the whole batch."""
@@ -76,7 +70,7 @@ class Shared:
         self, model: Model, x: Tensor, generator: torch.Generator, seen: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Sample]:
         """As the estimator's own; ``loss`` is this process's part of a sum."""
-        mine = share(len(x))
+        mine = threads.share(dist.get_rank(), dist.get_world_size(), len(x))
         noise = self.estimator.noise(model, len(x), generator).rows(mine)
         loss, bound, sample = self.estimator.at(model, x[mine], noise, (x if seen is None else seen)[mine])
         own = torch.cat([bound[None], *(log_p.detach() for log_p in sample[:3])])  # 1 + 3k, share

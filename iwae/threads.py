@@ -56,6 +56,11 @@ def spread(function: Function, items: Sequence[Any], after: After = lambda item:
             wait(futures)
 
 
+def share(number: int, count: int, rows: int) -> slice:
+    """Those of ``rows`` that are the share of worker ``number`` of ``count``: as many for each as can be."""
+    return slice(rows * number // count, rows * (number + 1) // count)
+
+
 def one_by_one(function: Function, items: Sequence[Any], after: After = lambda item: None) -> list[Any]:
     """The same in this thread."""
     results = []

@@ -378,12 +378,12 @@ class Training:
             return bound, sample[:3]
         noise, weights = estimator.noise(self.model, len(x), self.generator), list(self.model.parameters())
 
-        def share(rows: slice) -> tuple[list[Tensor], Tensor, Sample]:
+        def part(rows: slice) -> tuple[list[Tensor], Tensor, Sample]:
             loss, bound, sample = estimator.at(self.model, x[rows], noise.rows(rows), seen[rows])
             return list(torch.autograd.grad(loss * (len(bound) / len(x)), weights)), bound, sample
 
-        rows = [slice(len(x) * i // count, len(x) * (i + 1) // count) for i in range(count)]
-        gradients, bounds, samples = zip(*threads.spread(share, rows), strict=True)
+        rows = [threads.share(number, count, len(x)) for number in range(count)]
+        gradients, bounds, samples = zip(*threads.spread(part, rows), strict=True)
         for more in gradients[1:]:
             torch._foreach_add_(gradients[0], more)
         for weight, gradient in zip(weights, gradients[0], strict=True):
