@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from iwae.sources import SOURCES
@@ -21,6 +22,7 @@ def train_words(config: TrainConfig) -> list[str]:
     return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
+@lru_cache(maxsize=1000)  # it tries every option; the page of results wants those of the whole grid each time
 def train(config: TrainConfig, out: str = "") -> str:
     """The command that trains it, for a shell."""
     return shlex.join([*PROGRAM, "train", *train_words(config), *(["--out", out] if out else [])])
