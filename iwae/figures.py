@@ -79,7 +79,7 @@ def points_against_k(points: Sequence[Points], title: str) -> go.Figure:
     ticks = sorted({k for part in points for k in part.x})
     figure.update_xaxes(type="log", title="k, draws in training", tickvals=ticks, ticktext=[str(k) for k in ticks])
     figure.update_yaxes(title=title, tickformat=".1f")
-    return figure.update_layout(LAYOUT, hovermode="closest")
+    return figure.update_layout(LAYOUT, hovermode="closest", showlegend=True)  # plotly names no single trace by itself
 
 
 def training_curve(name: str, kind: str, passes: Sequence[float], bound: Sequence[float], valid: Line) -> go.Figure:

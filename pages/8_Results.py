@@ -23,7 +23,8 @@ for reason in refused.values():
 left, right = st.columns(2)
 places = list(dict.fromkeys((row.cell.dataset, row.cell.model) for row in [*rows, *missing]))
 names = list(dict.fromkeys(dataset for dataset, _ in places))
-dataset = left.selectbox("Data set of the figures", names, key="results.data", persist_state="session")
+usual = names.index(view.a.config.dataset) if view.a.config.dataset in names else 0
+dataset = left.selectbox("Data set of the figures", names, usual, key="results.data", persist_state="session")
 models = [model for name, model in places if name == dataset]
 model = right.selectbox("Architecture", models, key="results.model", persist_state="session")
 

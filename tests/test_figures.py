@@ -91,3 +91,5 @@ def test_points_against_k_are_filled_where_measured_and_hollow_where_published()
     assert list(filled.y) == [89.0, 90.0] and list(hollow.text) == ["B"]
     assert figure.layout.xaxis.type == "log" and list(figure.layout.xaxis.tickvals) == [1, 50]
     assert figure.layout.yaxis.title.text == "NLL, nats"
+    # of a single trace plotly shows no legend by itself
+    assert points_against_k([measured], "NLL, nats").layout.showlegend is True

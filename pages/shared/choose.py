@@ -36,19 +36,26 @@ def choose_digit(dataset: str) -> Chosen | None:
 
 
 def _pick(dataset: str) -> Chosen:
-    data, x = cached.dataset(dataset), cached.test_images(dataset)
-    if st.session_state.get("image", 0) != held_image(len(x)):
-        st.session_state["image"] = 0  # only then: what is written here outdoes the address
-    left, right = st.columns([3, 1], vertical_alignment="bottom")
-    index = left.number_input(
-        f"Test image of {data.title}, 0 to {len(x) - 1:,}", 0, len(x) - 1, key="image", bind="query-params"
-    )
-    right.button("Another", icon=":material/casino:", width="stretch", on_click=_another, args=(len(x),))
+    data, index = cached.dataset(dataset), pick_image(dataset)
+    x = cached.test_images(dataset)[index]
     label = data.test.labels
     kind = f"label {data.label_names[int(label[index])]}" if label is not None else "test image"
     grey = data.test.images[index].float() / 255
     told = "The test images are binarized once, from a fixed seed: each pixel is on with its grey level as probability."
-    return Chosen(x[index], ((kind, grey.numpy()), ("Binarized", x[index].numpy())), told)
+    return Chosen(x, ((kind, grey.numpy()), ("Binarized", x.numpy())), told)
+
+
+def pick_image(dataset: str) -> int:
+    """A field for the number of a test image, the same on every page and in the address, and a button for another."""
+    data, count = cached.dataset(dataset), len(cached.test_images(dataset))
+    if st.session_state.get("image", 0) != held_image(count):
+        st.session_state["image"] = 0  # only then: what is written here outdoes the address
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    index = left.number_input(
+        f"Test image of {data.title}, 0 to {count - 1:,}", 0, count - 1, key="image", bind="query-params"
+    )
+    right.button("Another", icon=":material/casino:", width="stretch", on_click=_another, args=(count,))
+    return index
 
 
 def held_image(count: int) -> int:

@@ -1,0 +1,43 @@
+"""A figure with all that belongs to it: what it shows in words, its numbers as a table, and both to download."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+ROWS = 1000  # of a table on the page; the file has all
+Numbers = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]]  # a record per row, or a sequence per column
+
+
+def figure(drawn: go.Figure, key: str, said: str, numbers: Numbers, **options: Any) -> Any:
+    """Show a figure, one sentence of what it shows, and the table behind it; returns plotly's selection event.
+
+    key      names the widget and, with "." as "-", the files to download
+    said     for everyone below the figure, and for a screen reader in its place
+    options  of ``st.plotly_chart``, such as ``on_select`` and ``selection_mode``
+    """
+    name = key.replace(".", "-")
+    config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
+    event = st.plotly_chart(drawn, width="stretch", key=key, config=config, alt=said, **options)
+    st.caption(said)
+    in_numbers(numbers, key)
+    return event
+
+
+def in_numbers(numbers: Numbers, key: str, title: str = "In numbers") -> None:
+    """A closed table of numbers, its first 1,000 rows, with all of it as a CSV file."""
+    table = pd.DataFrame(numbers)
+    with st.expander(title):
+        st.dataframe(table.head(ROWS), hide_index=True)
+        if len(table) > ROWS:
+            st.caption(f"The first {ROWS:,} of {len(table):,} rows; the file has all.")
+        name = f"{key.replace('.', '-')}.csv"
+        st.download_button(
+            "Download as CSV",
+            lambda: table.to_csv(index=False).encode(),  # made when it is asked for
+            name,
+            "text/csv",
+            key=f"{key}.csv",
+        )
