@@ -1,10 +1,12 @@
 """The page of results: the rows and points of the engine, and a row that opens its model."""
 
 import json
+import time
 
 import pytest
 
-from iwae import catalog, grid, results
+from iwae import catalog, grid, results, runs
+from iwae.training import TrainConfig
 
 PAGE = "pages/8_Results.py"
 
@@ -67,3 +69,16 @@ def test_what_is_not_run_is_shown_on_demand(app, rows):
     test.run()
     assert test.code[0].value == missing[0].command
     assert not any(button.label == "Show as A" for button in test.button)
+
+
+def test_a_small_run_of_one_s_own_does_not_take_the_figures_over(app):
+    """Once trained it is the first row of the table, but model A's data keep the figures."""
+    run = runs.start(TrainConfig("digits", "2d", k=2, passes=1))
+    while run.status().alive:
+        time.sleep(0.1)
+    test = app(PAGE)
+    assert table(test)["dataset"].iloc[0] == "digits"
+    assert test.selectbox(key="results.data").value == "mnist"
+    test.selectbox(key="results.data").set_value("digits").run()
+    spec = json.loads(test.get("plotly_chart")[0].proto.spec)
+    assert len(spec["data"]) == 1 and spec["layout"]["showlegend"] is True
