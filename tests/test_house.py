@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = """
     files threads optional bounds bernoulli model matlab formats figures digits downloads packed sources datasets
     gradients graphs health checkpoints evaluation posterior training tensorboard parallel runs cells sweep pool
-    cluster catalog published commands results grid comparison tables documents export modelcard cli __main__
+    cluster catalog published commands report results grid comparison tables documents export modelcard cli __main__
 """.split()  # noqa: SIM905
 
 

@@ -1,9 +1,11 @@
 """The app's main job in a real browser: upload, draw, pick, and train a model of one's own."""
 
 import io
+import json
 import re
 import time
 import urllib.request
+import zipfile
 
 import numpy as np
 import pytest
@@ -162,4 +164,16 @@ def test_nothing_overflows(visit, name, path, width, theme):
     background = page.get_by_test_id("stApp").evaluate("app => getComputedStyle(app).backgroundColor")
     assert (np.mean([int(part) for part in re.findall(r"\d+", background)[:3]]) > 128) == (theme == "light")
     screenshot(page, f"{name}-{theme}-{width}")
+    assert_clean(page)
+
+
+def test_the_report_holds_what_the_page_shows(visit):
+    page = visit(APP, "Posterior?image=3&samples=400&seed=5")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download a report of this view").click()
+    archive = zipfile.ZipFile(download.value.path())
+    view, summary = (json.loads(archive.read(name)) for name in ("view.json", "B/summary.json"))
+    assert (view["samples"], view["seed"], view["address"]["image"]) == (400, 5, "3")
+    shown = page.get_by_test_id("stMetricValue").all_inner_texts()[2]
+    assert shown == f"{summary['log_p_nats']:.2f}".replace("-", "−")
     assert_clean(page)
