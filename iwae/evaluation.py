@@ -116,7 +116,8 @@ def evaluate(
     if bad := [k for k in ks if not 1 <= k <= samples]:
         raise ValueError(f"k must lie between 1 and the {samples} samples, not {bad[0]}")
     activity = active_units(model, x, seed=seed, threshold=threshold)
-    keep = _keep_active(activity, x.device)
+    active = [layer.active for layer in activity]
+    keep = None if all(layer.all() for layer in active) else keep_units(activity, active, x.device)
     passes = 2 if prune and keep else 1
     steps = Steps(progress, passes * len(x))
     parts = steps.take(_blocks(x, seed), lambda block, noise: _measure(model, block, noise, samples, ks))
@@ -150,6 +151,15 @@ def active_units(
     variance holds the draws' own noise as well, E[Var]/draws; so the covariance is taken between the means of two
     independent halves of the draws, which is unbiased.
     """
+    return tuple(activity_of(*halves, threshold) for halves in unit_means(model, x, draws=draws, seed=seed))
+
+
+@torch.no_grad()
+def unit_means(
+    model: Model, x: Tensor, *, draws: int = ACTIVITY_DRAWS, seed: int = 0
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    """E_q[h|x] of every stochastic layer for images x [n, pixels]: two estimates, [n, latent] each, with independent
+    errors; those of the first layer are exact and the same. On the CPU, in float64."""
     if len(x) < 2 or draws < 2:
         raise ValueError(f"active units need at least 2 images and 2 draws, not {len(x)} and {draws}")
     halves: list[list[tuple[Tensor, Tensor]]] = []
@@ -162,25 +172,35 @@ def active_units(
             layers += [(mean[0::2].mean(0), mean[1::2].mean(0)) for mean in means]  # draws, batch, latent
         halves.append(layers)
     return tuple(
-        _activity(*(torch.cat(half).cpu().double() for half in zip(*layer, strict=True)), threshold)
+        tuple(torch.cat(half).cpu().double() for half in zip(*layer, strict=True))
         for layer in zip(*halves, strict=True)
     )
 
 
-def _activity(first: Tensor, second: Tensor, threshold: float) -> Activity:
+def activity_of(first: Tensor, second: Tensor, threshold: float = THRESHOLD) -> Activity:
+    """Activity of a layer from two independent estimates of E_q[h|x], [n, latent] each."""
     a, b = first - first.mean(0), second - second.mean(0)
     cross = a.T @ b / (len(a) - 1)
     return Activity((first.mean(0) + second.mean(0)) / 2, (cross + cross.T) / 2, threshold)
 
 
-def _keep_active(activity: tuple[Activity, ...], device: torch.device) -> tuple[Keep, ...] | None:
-    """What holds the inactive units still: the top layer's at their prior mean 0, the others at their mean."""
-    if all(layer.active.all() for layer in activity):
-        return None
+def keep_units(activity: tuple[Activity, ...], kept: Sequence[Tensor], device: torch.device | str) -> tuple[Keep, ...]:
+    """For ``Model.sample(keep=…)``: only the units ``kept`` ([latent] of bool for each layer) go on. The others are
+    held still, the top layer's at their prior mean 0, those below at their mean over images and draws."""
     values = [*(layer.mean for layer in activity[:-1]), torch.zeros_like(activity[-1].mean)]
     return tuple(
-        Keep(layer.active.float().to(device), value.float().to(device))
-        for layer, value in zip(activity, values, strict=True)
+        Keep(mask.float().to(device), value.float().to(device)) for mask, value in zip(kept, values, strict=True)
+    )
+
+
+@torch.no_grad()
+def log_evidence(
+    model: Model, x: Tensor, *, samples: int, seed: int = 0, keep: tuple[Keep, ...] | None = None
+) -> Tensor:
+    """L_samples for each image of x [n, pixels] → [n], nats: an estimate of log p(x); with ``keep`` of the smaller
+    model. The draws of one seed are the same with and without, so differences are paired."""
+    return torch.cat(
+        Steps(None, len(x)).take(_blocks(x, seed), lambda b, g: _log_mean_weight(model, b, g, samples, keep))
     )
 
 

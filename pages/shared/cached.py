@@ -20,17 +20,22 @@ torch.set_num_threads(1)
 
 def model(entry: Entry, device: str) -> Model:
     """The entry's model on the device."""
-    return _model(str(entry.path), _written(entry), device)
+    return model_at(*identity(entry), device)
+
+
+def identity(entry: Entry) -> tuple[str, int]:
+    """What tells a file from all others, for keys of caches: its path and the time it was written."""
+    return str(entry.path), entry.path.stat().st_mtime_ns
 
 
 def posterior(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[Posterior, Reconstructions]:
     """Draws from q(h|x) of one binary image x [784] under the entry's model, and its reconstructions."""
-    return _posterior(str(entry.path), _written(entry), device, x.byte().numpy().tobytes(), samples, seed)
+    return _posterior(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed)
 
 
 def curve(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """L_k of ``posterior(…)`` at up to 60 values of k, evenly spread over its logarithm: (k, nats)."""
-    return _curve(str(entry.path), _written(entry), device, x.byte().numpy().tobytes(), samples, seed)
+    return _curve(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed)
 
 
 @st.cache_resource(max_entries=3, show_spinner="Loading the data …")
@@ -52,15 +57,16 @@ def digit(content: bytes, name: str, invert: bool | None) -> digits.Digit:
 
 
 @st.cache_resource(max_entries=8, show_spinner="Loading the model …")
-def _model(path: str, written: int, device: str) -> Model:
+def model_at(path: str, written: int, device: str) -> Model:
+    """The model of ``identity(entry)``, for functions with caches of their own."""
     return checkpoints.load(Path(path), device)[0]
 
 
 @st.cache_resource(max_entries=32, show_spinner="Sampling the posterior …")
 def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int):
     x = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).float()
-    drawn = iwae.posterior.posterior(_model(path, written, device), x, samples=samples, seed=seed)
-    return drawn, iwae.posterior.reconstruct(_model(path, written, device), drawn)
+    drawn = iwae.posterior.posterior(model_at(path, written, device), x, samples=samples, seed=seed)
+    return drawn, iwae.posterior.reconstruct(model_at(path, written, device), drawn)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -68,7 +74,3 @@ def _curve(path: str, written: int, device: str, pixels: bytes, samples: int, se
     ks = np.unique(np.geomspace(1, samples, 60).round().astype(int))
     drawn, _ = _posterior(path, written, device, pixels, samples, seed)
     return ks, drawn.curve(ks)
-
-
-def _written(entry: Entry) -> int:
-    return entry.path.stat().st_mtime_ns

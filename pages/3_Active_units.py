@@ -1,0 +1,68 @@
+"""Which latent units of both models are used, what each is for, and what is lost without it."""
+
+import streamlit as st
+
+from pages.shared import cached, pictures, units
+from pages.shared.choose import pick_image
+from pages.shared.sidebar import sidebar
+
+THRESHOLDS = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0]
+
+view = sidebar("Active units")
+st.title("Active units", anchor=False)
+st.write(
+    "A model is free to ignore latent units: it then leaves them at the prior, whatever the image. Units that carry "
+    "something are called active. An IWAE usually keeps more of them than a VAE of the same size."
+)
+
+one, two, three = st.columns(3)
+threshold = one.select_slider(
+    "Threshold of the variance",
+    THRESHOLDS,
+    1e-2,
+    format_func=lambda value: f"{value:g}",
+    key="threshold",
+    bind="query-params",
+    help="A unit is active when the variance over images of E_q[h_u|x] lies above it; the papers take 0.01.",
+)
+total = len(cached.test_images(view.dataset))
+sizes = [size for size in (100, 300, 1000, 3000) if size < total] + [total]
+images = two.selectbox(
+    "Test images",
+    sizes,
+    min(len(sizes) - 1, 2),
+    format_func=lambda size: f"{size:,}" + (" (all)" if size == total else ""),
+    key="unit_images",
+    bind="query-params",
+    help=f"The first of {total:,}.",
+)
+models = units.measure(view, images)
+depth = max(len(model.halves) for model in models)
+layer = (
+    three.selectbox("Layer", range(1, depth + 1), key="layer", bind="query-params", help="Counted from the pixels.") - 1
+    if depth > 1
+    else 0
+)
+
+for column, model in zip(st.columns(2, gap="large"), models, strict=True):
+    with column:
+        pictures.heading(model.name, model.entry)
+        units.counts(model, model.layers(threshold))
+units.curves(models, layer, threshold)
+
+st.subheader("Without the inactive units", anchor=False)
+for model in models:
+    units.pruned(view, model, threshold, images)
+
+st.subheader("One unit at a time", anchor=False)
+index = pick_image(view.dataset)
+x = cached.test_images(view.dataset)[index]
+for column, model in zip(st.columns(2, gap="large"), models, strict=True):
+    with column:
+        pictures.heading(model.name, model.entry)
+        units.switch_off(view, model, layer, threshold, x, images)
+
+with st.expander("The formulas"):
+    st.latex(r"A_u = \mathrm{Var}_x\big(\mathbb{E}_{q(h|x)}[h_u]\big) > \text{threshold}")
+    st.latex(r"\mathrm{KL}_u = \mathbb{E}_{x}\,\mathbb{E}_{q(h|x)}\big[\log q(h_u|x) - \log p(h_u)\big]")
+    st.latex(r"\Delta L_k = L_k(\text{all units}) - L_k(\text{without } u), \quad \text{the same draws for both}")

@@ -1,0 +1,205 @@
+"""Cached calls into ``iwae.units``, and the parts of the page of active units."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+import torch
+from torch import Tensor
+
+from iwae import evaluation, units
+from iwae.catalog import Entry
+from iwae.evaluation import Activity
+from iwae.figures_units import Units, counts_against_images, sorted_units
+from pages.shared import cached, pictures, show
+from pages.shared.sidebar import View
+
+BAND_SIZES = (30, 100, 300, 1000, 3000, 10_000)
+LOSS_IMAGES, LOSS_DRAWS = 200, 50  # behind ΔL_k and the pruned bound, 0.2 s
+STEPS = np.linspace(-3, 3, 9)  # of a traversal, in standard deviations of the prior
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The units of one model, layer by layer."""
+
+    name: str
+    entry: Entry
+    halves: tuple[tuple[Tensor, Tensor], ...]  # of E_q[h|x], as ``evaluation.unit_means``
+    kl: tuple[Tensor, ...]  # of each unit, [n, latent]
+    dashed: bool
+
+    def layers(self, threshold: float) -> tuple[Activity, ...]:
+        """The activity of every layer at a threshold."""
+        return tuple(evaluation.activity_of(*halves, threshold) for halves in self.halves)
+
+    def units(self, layer: int, values: Tensor, what: str = "unit") -> Units:
+        """A measure of one layer's units, for a figure."""
+        labels = [f"{what} {unit}" for unit in range(len(values))]
+        return Units(f"{self.name} · {self.entry.short}", self.entry.kind, values.numpy(), labels, self.dashed)
+
+
+def measure(view: View, images: int) -> list[Measured]:
+    """Both models on the first ``images`` test images."""
+    same = view.a.kind == view.b.kind
+    out = []
+    for name, entry in view.pair:
+        halves, kl = _measure(*cached.identity(entry), view.device, view.dataset, images)
+        out.append(Measured(name, entry, halves, kl, dashed=same and name == "B"))
+    return out
+
+
+@st.cache_resource(max_entries=8, show_spinner="Measuring the units …")
+def _measure(path: str, written: int, device: str, dataset: str, images: int):
+    model = cached.model_at(path, written, device)
+    x = cached.test_images(dataset)[:images].to(device)
+    return evaluation.unit_means(model, x), units.unit_kl(model, x)
+
+
+@st.cache_data(max_entries=64, show_spinner="Measuring what is lost …")
+def _loss(path: str, written: int, device: str, dataset: str, kept: tuple[tuple[bool, ...], ...], images: int):
+    model = cached.model_at(path, written, device)
+    halves, _ = _measure(path, written, device, dataset, images)
+    x = cached.test_images(dataset)[:LOSS_IMAGES].to(device)
+    layers = tuple(evaluation.activity_of(*part) for part in halves)
+    loss = units.without(model, x, layers, [torch.tensor(layer) for layer in kept], samples=LOSS_DRAWS)
+    return loss.whole.mean().item(), loss.without.mean().item(), loss.mean, loss.se, len(x)
+
+
+def counts(measured: Measured, layers: Sequence[Activity]) -> None:
+    """How many units are active, by both definitions, layer by layer."""
+    for number, (layer, halves) in enumerate(zip(layers, measured.halves, strict=True), 1):
+        left, right = st.columns(2)
+        of = f"of {len(layer.mean)} units" + (f", layer {number}" if len(layers) > 1 else "")
+        left.metric(
+            f"active {of}",
+            int(layer.active.sum()),
+            help="Units whose variance over images of E_q[h_u|x] lies above the threshold (Burda et al. 2016, section "
+            f"5), over {len(halves[0]):,} test images.",
+        )
+        right.metric(
+            "PCA active",
+            layer.pca_active,
+            help="Eigenvalues of the covariance over images of E_q[h|x] above the threshold (Arnal, Lee & Pezzotti "
+            "2021): directions rather than units.",
+        )
+
+
+def curves(models: Sequence[Measured], layer: int, threshold: float) -> None:
+    """Variances, eigenvalues, KLs of the units of one layer, and their number against the number of images."""
+    here = [(model, model.layers(threshold)[layer]) for model in models if layer < len(model.halves)]
+    n = len(models[0].halves[0][0])
+    charts = {
+        "variance": ("Variance over images of E_q[h_u|x]", [(m, a.variance, "unit") for m, a in here], threshold),
+        "eigenvalues": ("Eigenvalues of its covariance", [(m, a.eigenvalues, "direction") for m, a in here], threshold),
+        "kl": ("Mean KL of each unit, nats", [(m, m.kl[layer].mean(0), "unit") for m, _ in here], None),
+    }
+    left, right = st.columns(2, gap="large")
+    for column, (key, (title, parts, line)) in zip((left, right, left), charts.items(), strict=True):
+        drawn = [model.units(layer, values, what) for model, values, what in parts]
+        said = f"{title}, layer {layer + 1}, over {n:,} test images; values below 10⁻⁶ are drawn there."
+        numbers = [
+            {"model": part.name, "unit": label, title: value}
+            for part in drawn
+            for label, value in zip(part.labels, part.values.tolist(), strict=True)
+        ]
+        with column:
+            st.markdown(f"**{title}**", help=_HELP[key])
+            show.figure(sorted_units(drawn, title, line), f"units.{key}", said, numbers)
+    sizes = [size for size in BAND_SIZES if size < n] + [n]
+    found = [
+        (model.units(layer, a.variance), units.bands(*model.halves[layer], sizes, threshold=threshold))
+        for model, a in here
+    ]
+    numbers = [
+        {"model": part.name, "images": b.images, "mean": b.mean, "2.5 %": b.low, "97.5 %": b.high}
+        for part, bands in found
+        for b in bands
+    ]
+    with right:
+        st.markdown("**Their number depends on how many images are measured**", help=_HELP["band"])
+        said = f"Active units against the number of images: mean and 95 % band of {units.RESAMPLES} random sets."
+        show.figure(counts_against_images(found), "units.band", said, numbers)
+
+
+_HELP = {
+    "variance": "A unit that tells nothing of the image has the same mean for all: its variance is nearly 0.",
+    "eigenvalues": "The same for directions: units that always move together count once.",
+    "kl": "The second definition: the information, in nats, that q(h|x) spends on each unit beyond the prior. An unused"
+    " unit costs 0. With several layers the prior of a lower layer is p(h|layer above), and the mean is over draws.",
+    "band": "Few images blur the line between active and inactive; a count is worth as much as its band is narrow.",
+}
+
+
+def switch_off(view: View, model: Measured, layer: int, threshold: float, x: Tensor, images: int) -> None:
+    """Choose a unit; what the pictures and the bound are without it, and what it draws."""
+    layers = model.layers(threshold)
+    if layer >= len(layers):
+        st.info(f"This model has no layer {layer + 1}.")
+        return
+    order = model.kl[layer].mean(0).argsort(descending=True).tolist()
+    variance = layers[layer].variance
+    unit = st.selectbox(
+        "Switch this unit off",
+        order,
+        format_func=lambda u: f"unit {u} · {model.kl[layer].mean(0)[u]:.2f} nats · variance {variance[u]:.2g}",
+        key=f"unit.{model.name.lower()}",
+        persist_state="session",
+        help="Greatest KL first. It is held at its prior mean, and left out of log p and log q.",
+    )
+    engine = cached.model(model.entry, view.device)
+    kept = units.all_but(layers, layer, unit)
+    _, _, lost, se, count = _loss(*cached.identity(model.entry), view.device, view.dataset, _key(kept), images)
+    st.metric(
+        f"L_{LOSS_DRAWS} lost without it, nats per image",
+        f"{lost:.2f}".replace("-", "−"),
+        f"± {se:.2f} standard error" if se is not None else None,
+        delta_color="off",
+        delta_arrow="off",
+        help=f"L_{LOSS_DRAWS} with all units minus that of the smaller model, over the first {count:,} test images; "
+        "the same draws for both, seed 0.",
+    )
+    h = _means(engine, x)[layer]
+    whole, off = units.traverse(engine, h, layer, unit, [h[unit].item(), 0.0])
+    names = ["input", "all units", f"without unit {unit}"]
+    pictures.strip([x.numpy(), whole.numpy(), off.numpy()], names, names)
+    st.markdown("**What the top units draw**", help="The mean of q(h|x) with one unit moved, from −3 to 3.")
+    for top in order[:5]:
+        row = units.traverse(engine, h, layer, top, STEPS)
+        strip = np.hstack([picture.numpy().reshape(28, 28) for picture in row])
+        st.image(
+            strip.repeat(2, 0).repeat(2, 1).clip(0, 1),
+            caption=f"unit {top}, −3 … 3",
+            alt=f"decoded pictures as unit {top} moves from −3 to 3",
+        )
+
+
+def pruned(view: View, model: Measured, threshold: float, images: int) -> None:
+    """The bound of the model without its inactive units, at this threshold."""
+    kept = [layer.active for layer in model.layers(threshold)]
+    whole, without, lost, se, count = _loss(
+        *cached.identity(model.entry), view.device, view.dataset, _key(kept), images
+    )
+    left = sum(int(layer.sum()) for layer in kept)
+    nll, cut = (model.entry.card.metrics.get(name) for name in ("nll", "pruned_nll"))
+    full = "" if nll is None or cut is None else f" In full: NLL {nll:.2f}, pruned at threshold 0.01 {cut:.2f} nats."
+    told = (
+        f"**{model.name}**, only its {left} active units: L_{LOSS_DRAWS} = {without:.2f} nats instead of {whole:.2f}, "
+        f"a loss of **{lost:.2f} ± {se or 0:.2f} nats** over {count:,} test images.{full}"
+    )
+    st.write(told.replace("-", "−"))
+
+
+def _key(kept: Sequence[Tensor]) -> tuple[tuple[bool, ...], ...]:
+    return tuple(tuple(layer.tolist()) for layer in kept)
+
+
+@torch.no_grad()
+def _means(model, x: Tensor) -> list[Tensor]:
+    """The mean of q of every layer for one image, each given the mean of the one below."""
+    below, out = x.to(model.device).unsqueeze(0), []
+    for encoder in model.encoder:
+        below = encoder(below)[0]
+        out.append(below[0])
+    return out

@@ -1,0 +1,64 @@
+"""The page of active units: its counts, curves and losses are the engine's."""
+
+import json
+
+import pytest
+import torch
+
+from iwae import catalog, datasets, evaluation, units
+from iwae.checkpoints import load
+
+PAGE = "pages/3_Active_units.py"
+
+
+@pytest.fixture
+def x():
+    return datasets.load("digits").binary("test")
+
+
+@pytest.fixture
+def pair():
+    found = catalog.entries()[0]
+    return [load(found[key].path)[0] for key in catalog.DEFAULT_PAIR]
+
+
+def figures(test) -> list[dict]:
+    return [json.loads(chart.proto.spec) for chart in test.get("plotly_chart")]
+
+
+def test_counts_and_curves(app, pair, x):
+    test = app(PAGE, threshold=0.1)
+    n = test.selectbox(key="unit_images").value
+    for place, model in enumerate(pair):
+        (layer,) = evaluation.active_units(model, x[:n], threshold=0.1)
+        assert test.metric[2 * place].value == str(int(layer.active.sum()))
+        assert test.metric[2 * place + 1].value == str(layer.pca_active)
+        spec = {chart["layout"]["yaxis"]["title"]["text"]: chart["data"][place] for chart in figures(test)[:3]}
+        variance = spec["Variance over images of E_q[h_u|x]"]["y"]
+        assert variance == pytest.approx(layer.variance.sort(descending=True).values.clamp_min(1e-6).tolist())
+        kl = units.unit_kl(model, x[:n])[0].mean(0)
+        assert spec["Mean KL of each unit, nats"]["y"][0] == pytest.approx(kl.max().item())
+    other = app(PAGE, threshold=0.0001)
+    assert int(other.metric[0].value) > int(test.metric[0].value)
+
+
+def test_a_unit_is_switched_off(app, pair, x):
+    test = app(PAGE)
+    n, model = test.selectbox(key="unit_images").value, pair[0]
+    layers = evaluation.active_units(model, x[:n])
+    order = units.unit_kl(model, x[:n])[0].mean(0).argsort(descending=True).tolist()
+    for unit in order[:2]:
+        test.selectbox(key="unit.a").set_value(unit).run()
+        assert not test.exception
+        loss = units.without(model, x[:200], layers, units.all_but(layers, 0, unit), samples=50)
+        assert test.metric[4].value == f"{loss.mean:.2f}".replace("-", "−")
+        assert test.metric[4].delta == f"± {loss.se:.2f} standard error"
+    pruned = units.without(model, x[:200], layers, [layer.active for layer in layers], samples=50)
+    words = "\n".join(element.value for element in test.markdown)
+    assert f"a loss of **{pruned.mean:.2f} ± {pruned.se:.2f} nats** over 200".replace("-", "−") in words
+
+
+def test_models_of_other_sizes_stand_side_by_side(app):
+    test = app(PAGE, a="mnist-2d-vae-k1")
+    assert [metric.label for metric in test.metric[:3:2]] == ["active of 2 units", "active of 50 units"]
+    assert torch.tensor([len(trace["y"]) for trace in figures(test)[0]["data"]]).tolist() == [2, 50]
