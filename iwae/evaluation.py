@@ -120,11 +120,11 @@ def evaluate(
     keep = None if all(layer.all() for layer in active) else keep_units(activity, active, x.device)
     passes = 2 if prune and keep else 1
     steps = Steps(progress, passes * len(x))
-    parts = steps.take(_blocks(x, seed), lambda block, noise: _measure(model, block, noise, samples, ks))
+    parts = steps.take(blocks(x, seed), lambda block, noise: _measure(model, block, noise, samples, ks))
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     pruned = whole["nll"] if prune else None
     if passes == 2:
-        again = steps.take(_blocks(x, seed), lambda block, g: -_log_mean_weight(model, block, g, samples, keep))
+        again = steps.take(blocks(x, seed), lambda block, g: -_log_mean_weight(model, block, g, samples, keep))
         pruned = torch.cat(again)
     bounds = {k: whole.pop(f"L_{k}") for k in ks}
     return Metrics(**whole, bounds=bounds, activity=activity, pruned_nll=pruned, samples=samples, seed=seed)
@@ -136,9 +136,9 @@ def mean_bound(model: Model, x: Tensor, bound: Bound, k: int, *, seed: int = 0) 
 
     @torch.no_grad()
     def of(block: Tensor, generator: torch.Generator) -> Tensor:
-        return bound(torch.cat([sample.log_w for sample in _draws(model, block, generator, k)]))
+        return bound(torch.cat([sample.log_w for sample in draws_of(model, block, generator, k)]))
 
-    return torch.cat(Steps(None, len(x)).take(_blocks(x, seed), of))
+    return torch.cat(Steps(None, len(x)).take(blocks(x, seed), of))
 
 
 @torch.no_grad()
@@ -163,7 +163,7 @@ def unit_means(
     if len(x) < 2 or draws < 2:
         raise ValueError(f"active units need at least 2 images and 2 draws, not {len(x)} and {draws}")
     halves: list[list[tuple[Tensor, Tensor]]] = []
-    for block, generator in _blocks(x, seed):
+    for block, generator in blocks(x, seed):
         mean = model.encoder[0](block)[0]
         layers = [(mean, mean)]
         if len(model.encoder) > 1:
@@ -200,7 +200,7 @@ def log_evidence(
     """L_samples for each image of x [n, pixels] → [n], nats: an estimate of log p(x); with ``keep`` of the smaller
     model. The draws of one seed are the same with and without, so differences are paired."""
     return torch.cat(
-        Steps(None, len(x)).take(_blocks(x, seed), lambda b, g: _log_mean_weight(model, b, g, samples, keep))
+        Steps(None, len(x)).take(blocks(x, seed), lambda b, g: _log_mean_weight(model, b, g, samples, keep))
     )
 
 
@@ -211,7 +211,7 @@ def _measure(model: Model, x: Tensor, generator: torch.Generator, samples: int, 
     log_w_sum, kl_sum = wide(torch.zeros(2, len(x), device=x.device))
     running = {k: RunningBound(k) for k in ks}
     reconstruction = None
-    for sample in _draws(model, x, generator, samples):
+    for sample in draws_of(model, x, generator, samples):
         log_w = sample.log_w
         total = torch.logaddexp(total, log_w.logsumexp(0))
         squared = torch.logaddexp(squared, (2 * log_w).logsumexp(0))
@@ -240,7 +240,7 @@ def _reconstruction(model: Model, x: Tensor, sample: Sample, seed: int) -> Tenso
 @torch.no_grad()
 def _log_mean_weight(model, x, generator, samples, keep) -> Tensor:
     total = torch.full((len(x),), -math.inf, device=x.device)
-    for sample in _draws(model, x, generator, samples, keep):
+    for sample in draws_of(model, x, generator, samples, keep):
         total = torch.logaddexp(total, sample.log_w.logsumexp(0))
     return wide(total) - math.log(samples)
 
@@ -300,7 +300,7 @@ class Steps:
             self.progress(self.done, self.total)
 
 
-def _blocks(x: Tensor, seed: int) -> list[tuple[Tensor, torch.Generator]]:
+def blocks(x: Tensor, seed: int) -> list[tuple[Tensor, torch.Generator]]:
     """Blocks of images, each with its own generator."""
     if len(x) == 0:
         raise ValueError("there is no image to evaluate")
@@ -308,7 +308,7 @@ def _blocks(x: Tensor, seed: int) -> list[tuple[Tensor, torch.Generator]]:
     return [(x[s : s + IMAGES], torch.Generator(x.device).manual_seed(seed * 1_000_003 + s)) for s in starts]
 
 
-def _draws(model, x, generator, samples, keep=None) -> Iterator[Sample]:
+def draws_of(model, x, generator, samples, keep=None) -> Iterator[Sample]:
     for start in range(0, samples, DRAWS):
         noise = model.noise(DRAWS, len(x), generator)  # whole blocks, so that fewer samples are a prefix of more
         rest = samples - start

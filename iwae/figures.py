@@ -82,6 +82,23 @@ def points_against_k(points: Sequence[Points], title: str) -> go.Figure:
     return figure.update_layout(LAYOUT, hovermode="closest", showlegend=True)  # plotly names no single trace by itself
 
 
+def scatter_of_losses(a: np.ndarray, b: np.ndarray, titles: Sequence[str], labels: Sequence[str]) -> go.Figure:
+    """A loss of each image under one model against that under another, nats, and the line where both are equal."""
+    least, most = float(min(a.min(), b.min())), float(max(a.max(), b.max()))
+    text = [f"image {number}, class {label}" for number, label in enumerate(labels)]
+    points = go.Scattergl(
+        x=a.tolist(),
+        y=b.tolist(),
+        mode="markers",
+        marker={"size": 4, "color": "#7B61C9", "opacity": 0.6},
+        text=text,
+        hovertemplate="%{text}: %{x:.1f} and %{y:.1f} nats<extra></extra>",
+    )
+    diagonal = {"type": "line", "x0": least, "y0": least, "x1": most, "y1": most, "line": {"dash": "dot", "width": 1.5}}
+    axes = {"xaxis": {"title": titles[0]}, "yaxis": {"title": titles[1]}, "shapes": [diagonal]}
+    return go.Figure([points], LAYOUT | axes | {"hovermode": "closest", "showlegend": False})
+
+
 def training_curve(name: str, kind: str, passes: Sequence[float], bound: Sequence[float], valid: Line) -> go.Figure:
     """The bound on training and validation images against passes over the data, nats per image."""
     # not axis titles: in a collapsed sidebar plotly cannot place those, and says so in the browser's console

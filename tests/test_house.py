@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[1]
 # Each may import those before it, as docs/design.md says.
 ORDER = """
     files threads optional bounds bernoulli model matlab formats figures digits downloads packed sources
-    datasets gradients graphs health checkpoints evaluation units figures_units posterior training tensorboard
-    parallel runs cells sweep pool cluster catalog published commands report results grid comparison tables
-    documents export modelcard cli __main__
+    datasets gradients graphs health checkpoints evaluation units reconstruction figures_units posterior
+    training tensorboard parallel runs cells sweep pool cluster catalog published commands report results grid
+    comparison tables documents export modelcard cli __main__
 """.split()  # noqa: SIM905
 
 

@@ -16,6 +16,7 @@ PAGES = (
     ("app.py", "Home", "home"),
     ("pages/1_Posterior.py", "Posterior", "blur_on"),
     ("pages/3_Active_units.py", "Active units", "bar_chart"),
+    ("pages/4_Reconstructions.py", "Reconstructions", "compare"),
     ("pages/8_Results.py", "Results", "table_chart"),
 )
 

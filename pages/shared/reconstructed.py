@@ -1,0 +1,131 @@
+"""Both models' pictures of the same images: losses over the test set, and a page of images in a chosen order."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+import torch
+from torch import Tensor
+
+from iwae import evaluation, reconstruction
+from iwae.figures import scatter_of_losses
+from iwae.reconstruction import PICTURES, Reconstructed
+from pages.shared import cached, pictures, show
+from pages.shared.sidebar import View
+
+SAMPLES = 50
+ROWS = 6  # images on a page
+NAMES = {
+    "draw": "one draw",
+    "mean": "mean of q",
+    "average": "plain average",
+    "weighted": "weighted average",
+}
+ORDERS = ["where A is better", "where B is better", "test set"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What both models make of the first n test images."""
+
+    a: Reconstructed
+    b: Reconstructed
+
+    def difference(self, picture: str) -> Tensor:
+        """Loss of A minus loss of B of each image, nats, [n]."""
+        return self.a.losses[picture] - self.b.losses[picture]
+
+
+def both(view: View, images: int) -> Pair:
+    """Both models on the first ``images`` test images."""
+    return Pair(*(_measure(*cached.identity(entry), view.device, view.dataset, images) for _, entry in view.pair))
+
+
+@st.cache_resource(max_entries=4, show_spinner="Encoding and decoding the test images …")  # 31 MB for 10,000
+def _measure(path: str, written: int, device: str, dataset: str, images: int) -> Reconstructed:
+    x = cached.test_images(dataset)[:images].to(device)
+    return reconstruction.reconstructions(cached.model_at(path, written, device), x, samples=SAMPLES)
+
+
+def table(view: View, pair: Pair) -> None:
+    """Mean losses of both models with standard errors, and their paired difference."""
+    rows = []
+    for name in PICTURES:
+        values = (pair.a.losses[name], pair.b.losses[name], pair.difference(name))
+        cells = [_with_error(*evaluation.mean_se(value), signed=place == 2) for place, value in enumerate(values)]
+        rows.append({"picture": NAMES[name], **dict(zip(("A", "B", "A − B, paired"), cells, strict=True))})
+    st.dataframe(rows, hide_index=True, width="stretch")
+    st.caption(
+        f"Reconstruction loss in nats per image ± standard error over the first {len(pair.a.losses['draw']):,} test "
+        f"images of {view.dataset}; {SAMPLES} draws from q(h|x) each, seed 0; lower is better."
+    )
+
+
+def _with_error(mean: float, se: float | None, *, signed: bool) -> str:
+    value = f"{mean:{'+' if signed else ''}.2f} ± {se:.2f}" if se is not None else f"{mean:.2f}"
+    return value.replace("-", "−")
+
+
+def scatter(view: View, pair: Pair, picture: str, labels: list[str]) -> None:
+    """The loss of every image under A and under B."""
+    a, b = pair.a.losses[picture], pair.b.losses[picture]
+    titles = [f"{name} · {entry.short}: loss, nats" for name, entry in view.pair]
+    worse = int((a > b).sum())
+    said = (
+        f"Reconstruction loss ({NAMES[picture]}) of each image under both models. Above the line A is better; "
+        f"B is better for {worse:,} of {len(a):,}."
+    )
+    numbers = {"image": range(len(a)), "class": labels, "A": a.tolist(), "B": b.tolist()}
+    figure: go.Figure = scatter_of_losses(a.numpy(), b.numpy(), titles, labels)
+    show.figure(figure, "reconstructions.losses", said, numbers)
+
+
+def chosen(pair: Pair, picture: str, order: str, labels: np.ndarray, wanted: str) -> np.ndarray:
+    """Numbers of the images of a class (or "all") in an order."""
+    difference = pair.difference(picture).numpy()
+    found = np.arange(len(difference)) if wanted == "all" else np.flatnonzero(labels == wanted)
+    if order == "test set":
+        return found
+    sign = 1 if order == "where A is better" else -1
+    return found[np.argsort(sign * difference[found], kind="stable")]
+
+
+def page_of_images(
+    view: View, pair: Pair, numbers: np.ndarray, labels: np.ndarray, *, grey: bool, errors: bool
+) -> None:
+    """The images of these numbers, a row for each: both models' pictures with their losses under them."""
+    data, x = cached.dataset(view.dataset), cached.test_images(view.dataset)
+    for number in numbers:
+        seen = data.test.images[number].numpy() / 255 if grey else x[number].numpy()
+        with st.container(border=True):
+            title, link = st.columns([4, 1], vertical_alignment="center")
+            title.markdown(f"**Image {number:,}** · {labels[number]}")
+            if link.button("Open", key=f"open.{number}", width="stretch", help="See its posterior under both models"):
+                st.session_state["image"] = int(number)
+                st.switch_page("pages/1_Posterior.py")
+            for column, (name, entry), found in zip(
+                st.columns(2, gap="large"), view.pair, (pair.a, pair.b), strict=True
+            ):
+                colour = "orange" if entry.kind == "vae" else "blue"
+                column.markdown(f":{colour}[{name} · {entry.short}]")
+                with column:
+                    _row(found, number, seen, x[number].numpy(), errors)
+
+
+def _row(found: Reconstructed, number: int, seen: np.ndarray, x: np.ndarray, errors: bool) -> None:
+    made = {name: found.pictures[name][number].numpy() / 255 for name in PICTURES}
+    captions = ["input", *(f"{NAMES[name]} {found.losses[name][number]:.1f}" for name in PICTURES)]
+    pictures.strip([seen, *made.values()], captions, captions, width=72)
+    if errors:
+        maps = [np.zeros_like(x), *(np.abs(x - picture) for picture in made.values())]
+        told = ["errors:", *NAMES.values()]
+        pictures.strip(maps, told, [f"error map, {name}" for name in told], width=72)
+
+
+def labels_of(view: View, images: int) -> np.ndarray:
+    """The class of each test image as text, [n]; ``–`` where the data set has none."""
+    data = cached.dataset(view.dataset)
+    if data.test.labels is None:
+        return np.full(images, "–")
+    return np.array([data.label_names[int(label)] for label in torch.as_tensor(data.test.labels)[:images]])
