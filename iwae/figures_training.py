@@ -28,8 +28,11 @@ class Curve:
     place: int = 0
 
 
-def run_curves(curves: Sequence[Curve], x_title: str, y_title: str, form: str = ".2f") -> go.Figure:
-    """A measure of several runs; the first steep points, which would flatten all that follows, are left above."""
+def run_curves(
+    curves: Sequence[Curve], x_title: str, y_title: str, form: str = ".2f", *, late: bool = False
+) -> go.Figure:
+    """A measure of several runs, from zero; with ``late`` the range leaves out the first steep points, which would
+    flatten all that follows."""
     traces = [
         {
             "type": "scatter",
@@ -45,7 +48,7 @@ def run_curves(curves: Sequence[Curve], x_title: str, y_title: str, form: str = 
     ]
     axes = {
         "xaxis": {"title": x_title, "rangemode": "tozero"},
-        "yaxis": {"title": y_title, "range": _late([curve.y for curve in curves])},
+        "yaxis": {"title": y_title} | ({"range": _late([c.y for c in curves])} if late else {"rangemode": "tozero"}),
     }
     return go.Figure(traces, LAYOUT | axes | {"height": HEIGHT, "showlegend": True})
 

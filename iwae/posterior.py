@@ -70,15 +70,6 @@ class Posterior:
         return pareto.k_hat(self.log_w.numpy())
 
     @property
-    def variance(self) -> Tensor:
-        """Variance of each unit of h₁ under the weights, [latent[0]]: the true posterior's, where ``std``² is q's.
-
-        Too small where few draws carry the weight.
-        """
-        h, weights = self.h[0].double(), self.weights
-        return weights @ (h - weights @ h).square()
-
-    @property
     def kl_units(self) -> Tensor:
         """D_KL(q(h_u|x) ‖ N(0, 1)) of each unit of the first layer, [latent[0]], nats."""
         return (self.mean**2 + self.std**2 - 1) / 2 - self.std.log()

@@ -47,7 +47,8 @@ def _scrub(found: list[Moment], dataset: str, kind: str) -> None:
     count = len(placed)
 
     bound = "" if moment.valid_bound is None else f" · validation bound {moment.valid_bound:.2f} nats per image"
-    st.markdown(f"**After {moment.passes:g} passes**, {moment.step:,} steps{bound}".replace("-", "−"))
+    passes = f"{moment.passes:.4g}"
+    st.markdown(f"**After {passes} passes**, {moment.step:,} steps{bound}".replace("-", "−"))
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown(
@@ -60,7 +61,7 @@ def _scrub(found: list[Moment], dataset: str, kind: str) -> None:
         drawn = latent_map(placed, chosen, names, frame.titles, max(frame.reach, 1.1 * abs(placed).max()))
         records = {frame.titles[0]: placed[:, 0], frame.titles[1]: placed[:, 1]}
         records |= {"test image": range(count)} | ({"label": chosen} if chosen else {})
-        said = f"{count} test images of {data.title} by their posterior means, after {moment.passes:g} passes."
+        said = f"{count} test images of {data.title} by their posterior means, after {passes} passes."
         show.figure(drawn, "lookback.map", said, records)
     with right:
         st.markdown(
@@ -75,10 +76,11 @@ def _scrub(found: list[Moment], dataset: str, kind: str) -> None:
             for unit, value in enumerate(values, 1)
         ]
         show.figure(activity_bars(variances, THRESHOLD, kind), "lookback.units", said, numbers)
-    st.markdown("**Reconstructions** from the mean of q: the digits, at this moment, and at the last")
-    for row in (images[list(shown)], now.pictures, last.pictures):
-        texts = [f"test image {index}" for index in shown] if row is now.pictures else [""] * len(shown)
-        pictures.strip(row.numpy(), texts, [f"digit {index}" for index in shown], 56)
+    st.markdown("**Reconstructions** from the mean of q")
+    rows = {"Test images": images[list(shown)], f"After {passes} passes": now.pictures, "At the last": last.pictures}
+    for title, row in rows.items():
+        st.caption(title)
+        pictures.strip(row.numpy(), None, [f"{title}: image {index}" for index in shown], 56)
 
 
 def _choose(found: list[Moment]) -> Moment:

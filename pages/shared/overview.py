@@ -11,7 +11,7 @@ from iwae.overview import Standing
 from iwae.runs import Run, RunError
 from iwae.training import Record, TrainConfig
 from pages.shared import show
-from pages.shared.training import run_buttons, time_left
+from pages.shared.training import run_buttons
 
 NEWEST = 6  # runs shown unless others are chosen
 LOOK_SECONDS, IDLE_SECONDS = 2.0, 10.0  # between two looks at the folders, while a run is alive and otherwise
@@ -19,7 +19,7 @@ FIRST = TrainConfig("digits", objective="iwae", k=20, passes=30, batch_size=50)
 MEASURES = (  # key, title, axis, of a record, all records or only those with a validation, format
     ("bound", "Bound on training images", "nats per image", lambda r: r.bound, False, ".2f"),
     ("validation", "Bound on validation images", "nats per image", lambda r: r.valid_bound, True, ".2f"),
-    ("units", "Active units, all layers", "units", lambda r: sum(r.active_units or ()), True, ".0f"),
+    ("units", "Active units of all layers", "units", lambda r: sum(r.active_units or ()), True, ".0f"),
     ("speed", "Speed", "images per second", lambda r: r.images_per_second, False, ",.0f"),
 )
 UNITS: dict[str, Callable[[Record], float]] = {
@@ -98,9 +98,9 @@ def _figure(
         st.caption("No record yet.")
         return
     x_title = "passes over the data" if against == "passes" else "minutes of training"
-    last = [f"{curve.name} {curve.y[-1]:{form}}" for curve in curves if curve.y]
-    said = f"{title} in {unit} against {x_title}; last: {', '.join(last)}."
-    show.figure(run_curves(curves, x_title, unit, form), key, said, numbers)
+    last = [f"{curve.y[-1]:{form}} ({curve.name})".replace("-", "−") for curve in curves if curve.y]
+    said = f"{title}: {unit} against {x_title}. Last: {', '.join(last)}."
+    show.figure(run_curves(curves, x_title, unit, form, late="nats" in unit), key, said, numbers)
 
 
 def compare(shown: Sequence[Run]) -> None:
@@ -124,9 +124,7 @@ def manage(run: Run) -> None:
     except RunError as error:
         st.error(str(error))
     else:
-        done, left = one.progress
-        state = time_left(one.status.phase, done, left) if one.status.alive else one.status.phase
-        st.caption(f"{one.title} · {one.config.dataset} · {one.config.model} · {state}")
+        st.caption(f"{one.title} · {one.config.dataset} · {one.config.model} · on {run.device}")
         st.code(commands.train(one.config), language="sh", wrap_lines=True)
     if error := st.session_state.pop("not deleted", None):
         st.error(error)

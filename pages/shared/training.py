@@ -129,8 +129,9 @@ def run_buttons(run: Run, place: str = "") -> None:
         actions["Resume"] = run.resume
     if run.checkpoint.exists() and not status.alive:
         actions |= {"Use as A": lambda: _use("a", run), "Use as B": lambda: _use("b", run)}
-    for column, (label, action) in zip(st.columns(max(len(actions), 1)), actions.items(), strict=False):
-        if column.button(label, key=f"{label}.{run.name}{place}", width="stretch"):
+    row = st.container(horizontal=True)
+    for label, action in actions.items():
+        if row.button(label, key=f"{label}.{run.name}{place}"):
             try:
                 action()
             except RunError as error:
