@@ -167,19 +167,17 @@ class Model(nn.Module):
         noise: tuple[Tensor, ...] | None = None,
         keep: tuple[Keep, ...] | None = None,
         seen: Tensor | None = None,
-        visible: Tensor | None = None,
     ) -> Sample:
         """Draw k times from q(h|x) for images x [batch, pixels], by ``generator`` or from given ``noise``.
 
         ``seen`` [batch, pixels] is what the encoder sees in the place of x: any q is a proposal for p(h|x).
-        ``visible`` [pixels] of bool are the pixels that log p(x|h) counts, all of them if None.
         ``keep`` drops units: they are held at a constant and counted neither in log p nor in log q, so that
         log_w stays an exact importance weight of the smaller model.
         """
         if noise is None:
             noise = self.noise(k, len(x), generator)
         h, log_qh = self.propose(x if seen is None else seen, noise, keep)
-        log_px, log_ph = self.log_joint(x, h, keep, visible)
+        log_px, log_ph = self.log_joint(x, h, keep)
         return Sample(log_px, log_ph, log_qh, h)
 
     def propose(
@@ -212,7 +210,7 @@ class Model(nn.Module):
         keep: tuple[Keep, ...] | None = None,
         visible: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """log p(x|h₁) and log p(h), each [k, batch]."""
+        """log p(x|h₁) and log p(h), each [k, batch]; of ``visible`` pixels [pixels] of bool alone, if given."""
         masks = [layer.mask for layer in keep] if keep else [None] * len(h)
         log_ph = log_standard(h[-1], mask=masks[-1])
         for decoder, below, above, mask in zip(self.decoder, h, h[1:], masks, strict=False):

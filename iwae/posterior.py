@@ -25,7 +25,6 @@ class Posterior:
     log_px: Tensor  # [samples]
     log_w: Tensor  # [samples]
     seed: int
-    visible: Tensor | None = None  # [pixels] of bool: what log p(x|h) counts and the encoder sees; None for all
 
     @property
     def samples(self) -> int:
@@ -103,37 +102,23 @@ class Posterior:
 
 
 @torch.no_grad()
-def posterior(
-    model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0, visible: Tensor | None = None
-) -> Posterior:
+def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) -> Posterior:
     """Draw ``samples`` times from q(h|x) of one image x [pixels] of zeros and ones. Repeatable from ``seed``;
-    fewer samples are the first of more. Raises ValueError for another shape or fewer than 1 sample.
-
-    With ``visible`` [pixels] of bool, p(h|x_visible): the likelihood counts these pixels alone. The proposal is then
-    the encoder's for the picture with its hidden pixels at zero; any q would do, only the weights grow more uneven.
-    """
+    fewer samples are the first of more. Raises ValueError for another shape or fewer than 1 sample."""
     if x.shape != (model.config.pixels,):
         raise ValueError(f"one image has {model.config.pixels} pixels, not the shape {tuple(x.shape)}")
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
     x = x.to(model.device).unsqueeze(0)
-    seen = None
-    if visible is not None and not visible.all():
-        visible = visible.to(model.device)
-        seen = x * visible
-    else:
-        visible = None
-    mean, log_std = model.encoder[0](x if seen is None else seen)
+    mean, log_std = model.encoder[0](x)
     generator = torch.Generator(model.device).manual_seed(seed)
     parts = []
     for start in range(0, samples, 10 * DRAWS):
         noise = model.noise(10 * DRAWS, 1, generator)
-        noise = tuple(eps[: samples - start] for eps in noise)
-        parts.append(model.sample(x, noise=noise, seen=seen, visible=visible))
+        parts.append(model.sample(x, noise=tuple(eps[: samples - start] for eps in noise)))
     h = tuple(torch.cat(layer)[:, 0].cpu() for layer in zip(*(part.h for part in parts), strict=True))
     log_px, log_w = (torch.cat([getattr(part, name) for part in parts])[:, 0].cpu() for name in ("log_px", "log_w"))
-    visible = None if visible is None else visible.cpu()
-    return Posterior(x[0].cpu(), mean[0].cpu(), log_std[0].exp().cpu(), h, log_px, log_w, seed, visible)
+    return Posterior(x[0].cpu(), mean[0].cpu(), log_std[0].exp().cpu(), h, log_px, log_w, seed)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,18 @@
 """A picture with hidden pixels: between the plain posterior and the prior."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from iwae import occlusion
-from iwae.model import Model, ModelConfig
+from iwae.model import Model, ModelConfig, log_normal
+from iwae.occlusion import FILLINGS, fillings, occluded
 from iwae.posterior import posterior, reconstruct
 
 TWO = ModelConfig(hidden=((12,), (8,)), latent=(5, 3), pixels=24)
+NOTHING = torch.zeros(24).bool()
 
 
 @pytest.fixture(scope="module", params=[TWO, ModelConfig(hidden=((9,),), latent=(2,), pixels=24)], ids=["2", "1"])
@@ -26,49 +30,71 @@ def x():
 
 
 def test_nothing_hidden_is_the_plain_posterior(model, x):
-    plain, same = posterior(model, x, samples=700), posterior(model, x, samples=700, visible=torch.ones(24).bool())
+    plain, same = posterior(model, x, samples=700), occluded(model, x, ~NOTHING, samples=700)
     assert torch.equal(plain.log_w, same.log_w) and torch.equal(plain.h[0], same.h[0])
-    assert plain.visible is same.visible is None
+
+
+@torch.no_grad()
+def mixture(model, x, seen, drawn) -> torch.Tensor:
+    """log q of the draws, layer by layer, from the fillings anew; each filling has an equal share of the draws."""
+    filled = fillings(model, x, seen, torch.Generator().manual_seed(drawn.seed))
+    h = [layer.double() for layer in drawn.h]
+    each = [log_normal(h[0], *(part.double() for part in model.encoder[0](one))) for one in filled]
+    log_q = torch.stack(each).logsumexp(0) - math.log(len(filled))
+    for encoder, below, above in zip(model.encoder[1:], drawn.h, h[1:], strict=False):
+        log_q = log_q + log_normal(above, *(part.double() for part in encoder(below)))
+    return log_q
 
 
 def test_all_hidden_leaves_the_prior(model, x):
-    """log p(x_visible|h) = 0, weights p(h)/q(h|0), whose mean is 1: log p̂ within 4 s.e. of 0."""
-    drawn = posterior(model, x, samples=20_000, visible=torch.zeros(24).bool())
+    """log p(x_visible|h) = 0, weights p(h)/q(h), whose mean is 1: log p̂ within 4 s.e. of 0."""
+    drawn = occluded(model, x, NOTHING, samples=20_000)
     assert not drawn.log_px.any()
     with torch.no_grad():
-        h = tuple(layer[:, None] for layer in drawn.h)
-        log_q = model.log_q_fixed(torch.zeros(1, 24), h)
-        _, log_p = model.log_joint(x[None], h)
-    torch.testing.assert_close(drawn.log_w, (log_p - log_q)[:, 0], rtol=0, atol=1e-4)
+        _, log_p = model.log_joint(x[None], tuple(layer[:, None] for layer in drawn.h))
+    expected = log_p[:, 0].double() - mixture(model, x, NOTHING, drawn)
+    torch.testing.assert_close(drawn.log_w.double(), expected, rtol=0, atol=1e-4)
     assert abs(drawn.log_p) < 4 * drawn.log_p_se
 
 
 def test_the_likelihood_counts_the_visible_pixels_alone(model, x):
     seen = torch.arange(24) % 3 > 0
-    drawn = posterior(model, x, samples=50, visible=seen)
+    drawn = occluded(model, x, seen, samples=50)
     with torch.no_grad():
         p = model.decode(drawn.h[0]).double()
-        mean, log_std = model.encoder[0](x * seen)
     expected = torch.where(x > 0, p, 1 - p).log()[:, seen].sum(1)
     torch.testing.assert_close(drawn.log_px.double(), expected, rtol=0, atol=1e-4)
-    torch.testing.assert_close(drawn.mean, mean)
-    torch.testing.assert_close(drawn.std, log_std.exp())
     hidden = x.where(seen, 1 - x)  # what lies under the cover makes no difference
-    torch.testing.assert_close(posterior(model, hidden, samples=50, visible=seen).log_w, drawn.log_w)
+    assert torch.equal(occluded(model, hidden, seen, samples=50).log_w, drawn.log_w)
 
 
-def test_both_halves_of_the_evidence_add_up(model, x):
-    """p(x) = Σ over what the hidden pixel may be: log p̂(x_visible) against both fillings, within 4 s.e."""
+@pytest.mark.parametrize("samples", [7, 50, 120, 2100])
+def test_any_number_of_draws_is_shared_among_the_fillings(model, x, samples):
+    drawn = occluded(model, x, torch.arange(24) > 11, samples=samples)
+    assert drawn.samples == samples and [len(layer) for layer in drawn.h] == [samples] * len(drawn.h)
+    assert drawn.log_w.isfinite().all()
+
+
+def test_both_values_of_a_hidden_pixel_add_up(model, x):
+    """p(x_visible) = p(with the pixel off) + p(with it on), each estimated on its own, within 4 s.e."""
     seen = torch.arange(24) != 5
-    part = posterior(model, x, samples=20_000, visible=seen)
+    part = occluded(model, x, seen, samples=20_000)
     whole = [posterior(model, x.where(seen, torch.tensor(value)), samples=20_000) for value in (0.0, 1.0)]
     p = [np.exp(drawn.log_p) for drawn in whole]
     error = np.hypot(part.log_p_se, np.hypot(*(a * d.log_p_se for a, d in zip(p, whole, strict=True))) / sum(p))
     assert abs(part.log_p - np.log(sum(p))) < 4 * error
 
 
+def test_fillings_agree_with_what_is_seen(model, x):
+    seen = torch.arange(24) > 11
+    filled = fillings(model, x, seen, torch.Generator().manual_seed(0))
+    assert filled.shape == (FILLINGS, 24) and set(filled.unique().tolist()) == {0.0, 1.0}
+    assert (filled[:, seen] == x[seen]).all() and not filled[0, ~seen].any()
+    assert filled[1:, ~seen].unique(dim=0).shape[0] > 10
+
+
 def test_the_spread_is_the_deviation_of_the_decoded_draws(model, x):
-    drawn = posterior(model, x, samples=700, visible=torch.arange(24) > 11)
+    drawn = occluded(model, x, torch.arange(24) > 11, samples=700)
     with torch.no_grad():
         decoded = model.decode(drawn.h[0]).double()
     mean = drawn.weights @ decoded

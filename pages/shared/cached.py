@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import iwae.posterior
-from iwae import checkpoints, datasets, digits, lookback
+from iwae import checkpoints, datasets, digits, lookback, occlusion
 from iwae.catalog import Entry
 from iwae.lookback import Look
 from iwae.model import Model
@@ -69,8 +69,8 @@ def _model(path: str, written: int, device: str) -> Model:
 @st.cache_resource(max_entries=32, show_spinner="Sampling the posterior …")
 def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int, seen: bytes | None = None):
     x = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).float()
-    visible = None if seen is None else torch.frombuffer(bytearray(seen), dtype=torch.bool)
-    drawn = iwae.posterior.posterior(_model(path, written, device), x, samples=samples, seed=seed, visible=visible)
+    visible = torch.ones_like(x).bool() if seen is None else torch.frombuffer(bytearray(seen), dtype=torch.bool)
+    drawn = occlusion.occluded(_model(path, written, device), x, visible, samples=samples, seed=seed)
     return drawn, iwae.posterior.reconstruct(_model(path, written, device), drawn)
 
 

@@ -4,8 +4,8 @@ import streamlit as st
 from torch import Tensor
 
 from iwae import pareto
-from iwae.occlusion import PARTS, SIDE, Box, veiled, visible
-from pages.shared import cached, pictures, show
+from iwae.occlusion import FILLINGS, PARTS, SIDE, Box, veiled, visible
+from pages.shared import cached, pictures
 from pages.shared.sidebar import View
 
 NOTHING = "nothing"
@@ -56,13 +56,15 @@ def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
         "Spread: root mean square over pixels of the standard deviation of the decoded draws under their weights. It "
         "comes out too small where few effective draws are left."
     )
-    show.in_numbers(numbers, "occluded", "As a file")
     with st.expander("The formula"):
-        st.latex(r"w_i = \frac{p(x_{\text{visible}} \mid h_i)\, p(h_i)}{q(h_i \mid x_{\text{visible}}, 0)}")
+        st.latex(
+            r"w_i = \frac{p(x_{\text{visible}} \mid h_i)\, p(h_i)}{\frac{1}{J}\sum_{j=1}^{J} q(h_i \mid x^{(j)})},"
+            r"\qquad x^{(j)}_{\text{visible}} = x_{\text{visible}}"
+        )
         st.write(
-            "Given h the pixels are independent, so the hidden ones integrate to 1 and drop out. The proposal is the "
-            "encoder's for the picture with hidden pixels at zero; it was not trained on such pictures, but any q is a "
-            "proposal, and the weights make up for it as far as k̂ says."
+            f"Given h the pixels are independent, so the hidden ones integrate to 1 and drop out. Any q is a proposal: "
+            f"here the even mixture of the encoder's for J = {FILLINGS} fillings of the hidden pixels, one of them all "
+            "dark, the others drawn from the model in turn with h. The weights make up for the rest, as far as k̂ says."
         )
 
 
