@@ -56,6 +56,47 @@ def bound_curves(lines: Sequence[Line]) -> go.Figure:
     return go.Figure([_trace(line, "%{y:.2f} nats") for line in lines], LAYOUT | axes | {"shapes": ends})
 
 
+@dataclass(frozen=True)
+class Cloud:
+    """Draws in two units of a latent space: from q, and resampled from the true posterior."""
+
+    kind: str  # "vae" or "iwae"
+    proposed: np.ndarray  # [n, 2], from q
+    mean: np.ndarray  # [2], of q
+    std: np.ndarray  # [2], of q
+    resampled: np.ndarray  # [m, 2], each once
+    times: np.ndarray  # [m], how often each was drawn
+
+
+def posterior_cloud(cloud: Cloud, titles: tuple[str, str]) -> go.Figure:
+    """q as hollow grey dots and its two-sigma ellipse; the resampled draws on top, larger the more often they came."""
+    angle = np.linspace(0, 2 * np.pi, 100)
+    ellipse = cloud.mean + 2 * cloud.std * np.stack([np.cos(angle), np.sin(angle)], 1)
+    grey, colour = "#808790", COLOURS[cloud.kind]
+    size = np.clip(4 + 2 * np.sqrt(cloud.times), 0, 30).tolist()
+
+    def trace(name: str, points: np.ndarray, **more: Any) -> dict[str, Any]:
+        x, y = points.T.tolist()
+        return {"type": "scatter", "name": name, "x": x, "y": y, "hovertemplate": "%{x:.2f}, %{y:.2f}"} | more
+
+    hollow = {"color": grey, "symbol": "circle-open", "size": 4, "opacity": 0.6}
+    filled = {"color": colour, "size": size, "opacity": 0.75, "line": {"width": 0}}
+    traces = [
+        trace("q(h|x)", cloud.proposed, mode="markers", marker=hollow),
+        trace("q at 2 σ", ellipse, mode="lines", line={"color": grey, "dash": "dot"}, hoverinfo="skip"),
+        trace(
+            "true posterior, resampled",
+            cloud.resampled,
+            mode="markers",
+            marker=filled,
+            customdata=cloud.times.tolist(),
+            hovertemplate="%{x:.2f}, %{y:.2f}: drawn %{customdata} times",
+        ),
+    ]
+    axes = {"xaxis": {"title": titles[0]}, "yaxis": {"title": titles[1], "scaleanchor": "x"}}
+    return go.Figure(traces, LAYOUT | axes | {"height": 400, "hovermode": "closest"})
+
+
 def points_against_k(points: Sequence[Points], title: str) -> go.Figure:
     """A measure in nats per image, ± s.e. where it is known, against the number of samples k in training."""
     figure = go.Figure()

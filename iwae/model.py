@@ -204,17 +204,27 @@ class Model(nn.Module):
         return log_qh
 
     def log_joint(
-        self, x: Tensor, h: tuple[Tensor, ...], keep: tuple[Keep, ...] | None = None
+        self,
+        x: Tensor,
+        h: tuple[Tensor, ...],
+        keep: tuple[Keep, ...] | None = None,
+        visible: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """log p(x|h₁) and log p(h), each [k, batch]."""
+        """log p(x|h₁) and log p(h), each [k, batch]; of ``visible`` pixels [pixels] of bool alone, if given."""
         masks = [layer.mask for layer in keep] if keep else [None] * len(h)
         log_ph = log_standard(h[-1], mask=masks[-1])
         for decoder, below, above, mask in zip(self.decoder, h, h[1:], masks, strict=False):
             log_ph = log_ph + log_normal(below, *decoder(above), mask)
-        return self.log_likelihood(x, h[0]), log_ph
+        return self.log_likelihood(x, h[0], visible), log_ph
 
-    def log_likelihood(self, x: Tensor, h1: Tensor) -> Tensor:
-        """log p(x|h₁) [k, batch] of images x [batch, pixels] of zeros and ones."""
+    def log_likelihood(self, x: Tensor, h1: Tensor, visible: Tensor | None = None) -> Tensor:
+        """log p(x|h₁) [k, batch] of images x [batch, pixels] of zeros and ones, or of their ``visible`` pixels.
+
+        The others need no more than to be left out: given h₁ the pixels are independent, so they integrate to 1.
+        """
+        if visible is not None:
+            weight, bias = self.pixel_logits.weight[visible], self.pixel_logits.bias[visible]
+            return bernoulli.log_likelihood(x[:, visible], F.linear(self.pixel_hidden(h1), weight, bias))
         if self.device.type != "cpu":
             return bernoulli.log_likelihood(x, self.logits(h1))
         hidden = [layer for layer in self.pixel_hidden if isinstance(layer, nn.Linear)]

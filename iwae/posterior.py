@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iwae import pareto
 from iwae.evaluation import DRAWS
 from iwae.model import Model
 
@@ -62,8 +63,21 @@ class Posterior:
         heaviest = self.weights.sort(descending=True).values.cumsum(0)
         return int((heaviest < share).sum()) + 1
 
+    @property
+    def k_hat(self) -> float:
+        """Pareto k̂ of the weights, which needs at least 21 samples (iwae/pareto.py)."""
+        return pareto.k_hat(self.log_w.numpy())
+
+    @property
+    def kl_units(self) -> Tensor:
+        """D_KL(q(h_u|x) ‖ N(0, 1)) of each unit of the first layer, [latent[0]], nats."""
+        return (self.mean**2 + self.std**2 - 1) / 2 - self.std.log()
+
     def resample(self, count: int, seed: int = 0) -> Tensor:
-        """Indices [count] of draws chosen by weight: sampling-importance-resampling from the true posterior."""
+        """Indices [count] of draws chosen by weight: sampling-importance-resampling from the true posterior.
+
+        Rubin 1987. The heavier a draw the more often it is there; what no draw has met cannot be.
+        """
         generator = torch.Generator().manual_seed(seed)
         return torch.multinomial(self.weights, count, replacement=True, generator=generator)
 
@@ -114,15 +128,18 @@ class Reconstructions:
     from_mean: Tensor  # decoded from the mean of q
     average: Tensor  # plain average of the decoded draws, E_q[x|h]
     weighted: Tensor  # their average by weight, which estimates the mean of the true posterior's pictures
+    spread: Tensor  # standard deviation of each decoded pixel by weight, in [0, 1/2]: how undecided the posterior is
 
 
 @torch.no_grad()
 def reconstruct(model: Model, drawn: Posterior) -> Reconstructions:
-    """The three reconstructions of the image behind ``drawn``."""
+    """The three reconstructions of the image behind ``drawn``, and the spread of the last."""
     h1, weights = drawn.h[0].to(model.device), drawn.weights.float().to(model.device)
-    average = weighted = torch.zeros(model.config.pixels, device=model.device)
+    average = weighted = squared = torch.zeros(model.config.pixels, device=model.device)
     for rows, part in zip(h1.split(10 * DRAWS), weights.split(10 * DRAWS), strict=True):
         pictures = model.decode(rows)
         average, weighted = average + pictures.sum(0) / len(h1), weighted + part @ pictures
+        squared = squared + part @ pictures.square()
     from_mean = model.decode(drawn.mean.to(model.device))
-    return Reconstructions(from_mean.cpu(), average.cpu(), weighted.cpu())
+    spread = (squared - weighted.square()).clamp_min(0).sqrt()
+    return Reconstructions(from_mean.cpu(), average.cpu(), weighted.cpu(), spread.cpu())

@@ -3,10 +3,12 @@
 import streamlit as st
 
 from iwae.figures import Line, bound_curves
-from pages.shared import cached, pictures
+from pages.shared import cached, pictures, show
 from pages.shared.choose import choose_digit
+from pages.shared.occluded import occluded
 from pages.shared.report import report_button
 from pages.shared.sidebar import sidebar
+from pages.shared.true_posterior import by_weight, choose_units, true_posterior
 
 view = sidebar("Posterior")
 st.title("The posterior of one digit", anchor=False)
@@ -31,7 +33,8 @@ with st.expander("Sampling", icon=":material/tune:"):
     count = three.number_input("Digits shown", 1, 60, 20, key="shown", bind="query-params")
     which = four.selectbox("Which", ["a random handful", "the heaviest"], key="which", bind="query-params")
 
-lines = []
+lines, numbers = [], []
+units = choose_units(view.pair)
 for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
     with column:
         pictures.heading(name, entry)
@@ -52,13 +55,20 @@ for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=T
         dashed = name == "B" and view.a.kind == view.b.kind
         ks, bounds = cached.curve(entry, view.device, digit.x, samples, seed)
         lines.append(Line(f"{name} · {entry.short}", entry.kind, ks, bounds, dashed))
+        numbers += [{"model": name, "k": k, "L_k": bound} for k, bound in zip(ks, bounds, strict=True)]
+        by_weight(cached.model(entry, view.device), drawn)
+        true_posterior(name, entry, cached.model(entry, view.device), drawn, units[name])
+
+occluded(view, digit.x, samples, seed)
 
 st.subheader("How the bound grows with the number of samples", anchor=False)
 st.write(
     "L_1 is the ELBO; with more samples the bound climbs towards log p(x). The gap that is left at k = 1 is the "
     "divergence of q from the true posterior, so a curve that still climbs is one whose q misses much."
 )
-st.plotly_chart(bound_curves(lines), width="stretch", key="curve")
+ends = " and ".join(f"{line.name} from {line.y[0]:.1f} to {line.y[-1]:.1f}".replace("-", "−") for line in lines)
+said = f"L_k in nats for this digit, for k from 1 to {samples:,}: {ends}. Dotted: log p̂(x)."
+show.figure(bound_curves(lines), "curve", said, numbers)
 with st.expander("The formula"):
     st.latex(
         r"L_k = \mathbb{E}_{h_1,\dots,h_k \sim q(h|x)}\left[\log \frac{1}{k}\sum_{i=1}^k w_i\right],"

@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iwae.figures import COLOURS, Line, Points, address, bound_curves, points_against_k, tile, training_curve
+from iwae.figures import (
+    COLOURS,
+    Cloud,
+    Line,
+    Points,
+    address,
+    bound_curves,
+    points_against_k,
+    posterior_cloud,
+    tile,
+    training_curve,
+)
+from iwae.figures_training import CLASSES, DASHES, Curve, activity_bars, latent_map, run_curves
 
 
 def test_small_pictures_are_enlarged_by_whole_pixels():
@@ -67,8 +79,8 @@ def test_the_training_curve_is_not_flattened_by_its_first_points():
 
 
 @pytest.mark.parametrize("background", ["#FFFFFF", "#15181C"])
-@pytest.mark.parametrize("kind", list(COLOURS))
-def test_line_colours_stand_out_on_both_themes(kind, background):
+@pytest.mark.parametrize("colour", [*COLOURS.values(), *CLASSES])
+def test_line_colours_stand_out_on_both_themes(colour, background):
     """Contrast of at least 3:1 (WCAG 2.1, 1.4.11)."""
 
     def luminance(colour: str) -> float:
@@ -76,7 +88,7 @@ def test_line_colours_stand_out_on_both_themes(kind, background):
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
-    light, dark = sorted((luminance(COLOURS[kind]), luminance(background)), reverse=True)
+    light, dark = sorted((luminance(colour), luminance(background)), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 3
 
 
@@ -93,3 +105,36 @@ def test_points_against_k_are_filled_where_measured_and_hollow_where_published()
     assert figure.layout.yaxis.title.text == "NLL, nats"
     # of a single trace plotly shows no legend by itself
     assert points_against_k([measured], "NLL, nats").layout.showlegend is True
+
+
+def test_the_cloud_is_larger_where_more_draws_fell():
+    points = np.array([[0.0, 1.0], [2.0, 3.0]])
+    cloud = Cloud("vae", points[[0, 0, 1]], np.array([1.0, -1.0]), np.array([0.5, 2.0]), points, np.array([1, 99]))
+    q, ellipse, resampled = posterior_cloud(cloud, ("unit 3", "unit 8")).data
+    assert len(q.x) == 3 and resampled.marker.color == COLOURS["vae"]
+    assert resampled.marker.size[0] < resampled.marker.size[1] and list(resampled.customdata) == [1, 99]
+    z = (np.stack([ellipse.x, ellipse.y], 1) - cloud.mean) / cloud.std
+    np.testing.assert_allclose((z**2).sum(1), 4)
+
+
+def test_runs_of_one_kind_differ_by_dash_and_first_steps_do_not_flatten():
+    steep = [-500.0, *np.linspace(-120, -100, 30)]
+    curves = [Curve("1", "vae", range(31), steep), Curve("2", "vae", [], [], 1), Curve("3", "iwae", [1], [-99.0], 7)]
+    figure = run_curves(curves, "passes", "nats", late=True)
+    assert [trace.line.dash for trace in figure.data] == [DASHES[0], DASHES[1], DASHES[1]]
+    low, high = figure.layout.yaxis.range
+    assert low > -130 and high > -99 and figure.layout.showlegend
+    assert run_curves([Curve("1", "vae", [], [])], "passes", "nats", late=True).layout.yaxis.range is None
+
+
+def test_units_are_sorted_and_hollow_below_the_threshold():
+    first, second = activity_bars([[0.5, 0.001, 2.0], [0.0]], 0.01, "iwae").data
+    assert list(first.y) == [2.0, 0.5, 0.001] and list(second.y) == [1e-8]
+    assert list(first.marker.symbol) == ["circle", "circle", "circle-open"]
+
+
+def test_the_map_names_the_class_of_each_point():
+    points = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+    zero, seven = latent_map(points, [7, 0, 7], [str(i) for i in range(10)], ("a", "b"), 6.0).data
+    assert list(seven.text) == ["7", "7"] and list(seven.x) == [0.0, 4.0] and list(zero.y) == [3.0]
+    assert latent_map(points, None, (), ("a", "b"), 6.0).data[0].mode == "markers"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from iwae import checkpoints, datasets, runs
+from iwae import checkpoints, datasets, runs, worker
 from iwae.pool import PROCESSES
 from iwae.runs import Run, RunError
 from iwae.training import NonFiniteError, TrainConfig
@@ -39,25 +39,31 @@ def uninterrupted(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IWAE_RUNS_DIR", str(folder))
         run = runs.create(CONFIG)
-    assert runs.work(run).phase == "finished"
+    assert worker.work(run).phase == "finished"
     return outcome(run)
 
 
-def outcome(run: Run) -> tuple[list[dict], dict, dict, dict]:
-    """(records without the clock, weights, the whole state, metrics) of a finished run."""
+def outcome(run: Run) -> tuple[list[dict], dict, dict, dict, dict]:
+    """(records without the clock, weights, the whole state, metrics, snapshots) of a finished run."""
     assert run.status() == runs.Status("finished", total_steps=78)
     records = [{k: v for k, v in dataclasses.asdict(r).items() if k not in CLOCK} for r in run.records()]
     model, card = checkpoints.load(run.checkpoint)
     state, values = checkpoints.load_tensors(run.folder / "state.safetensors", "state")
     state |= {name: torch.tensor(value) for name, value in values.items() if name not in ("seconds", "since")}
-    return records, model.state_dict(), state, card.metrics
+    snapshots = {
+        f"{step}.{name}": weight
+        for step, path in run.album.paths().items()
+        for name, weight in checkpoints.load(path)[0].state_dict().items()
+    }
+    return records, model.state_dict(), state, card.metrics, snapshots
 
 
 def assert_same(run: Run, expected) -> None:
-    """The same records, weights, optimiser, generator and test NLL, bit for bit."""
-    records, weights, state, metrics = outcome(run)
+    """The same records, weights, optimiser, generator, test NLL and snapshots, bit for bit."""
+    records, weights, state, metrics, snapshots = outcome(run)
     assert records == expected[0]
-    for found, wanted in ((weights, expected[1]), (state, expected[2])):
+    assert {name.split(".")[0] for name in snapshots} == {str(13 * passes) for passes in range(7)}
+    for found, wanted in ((weights, expected[1]), (state, expected[2]), (snapshots, expected[4])):
         assert list(found) == list(wanted)
         assert [name for name in found if not torch.equal(found[name], wanted[name])] == []
     assert metrics == expected[3]
@@ -72,8 +78,8 @@ def wait_until(condition, seconds: float = 300) -> None:
 
 def work_in_process(folder: Path, save_seconds: float) -> None:
     torch.set_num_threads(1)
-    runs.SAVE_SECONDS = save_seconds
-    runs.work(Run(folder))
+    worker.SAVE_SECONDS = save_seconds
+    worker.work(Run(folder))
 
 
 def in_process(run: Run, save_seconds: float = 0.0):
@@ -118,7 +124,7 @@ def test_stop_and_resume_change_nothing(uninterrupted):
     with pytest.raises(RunError, match="is not running"):
         run.stop()
     run.prepare()
-    assert runs.work(run).phase == "finished"
+    assert worker.work(run).phase == "finished"
     assert_same(run, uninterrupted)
 
 
@@ -135,7 +141,7 @@ def test_a_killed_run_goes_on_from_its_last_save(uninterrupted, records, save_se
     elif records > 1:  # the save that follows a record may not have come about
         assert checkpoints.read_card(run.checkpoint).progress["steps"] > 0
     run.prepare()
-    assert runs.work(run).phase == "finished"
+    assert worker.work(run).phase == "finished"
     assert_same(run, uninterrupted)
 
 
@@ -147,7 +153,7 @@ def test_a_run_killed_or_stopped_in_its_test_only_repeats_the_test(uninterrupted
     process.join()
     assert run.status().phase == "died"
     assert checkpoints.read_card(run.checkpoint).metrics == {}
-    evaluate = runs.evaluation.evaluate
+    evaluate = worker.evaluation.evaluate
 
     def stop_then_evaluate(*args, **kwargs):
         run.stop()
@@ -155,10 +161,10 @@ def test_a_run_killed_or_stopped_in_its_test_only_repeats_the_test(uninterrupted
 
     run.prepare()
     with monkeypatch.context() as patch:
-        patch.setattr(runs.evaluation, "evaluate", stop_then_evaluate)
-        assert runs.work(run).phase == "stopped"
+        patch.setattr(worker.evaluation, "evaluate", stop_then_evaluate)
+        assert worker.work(run).phase == "stopped"
     run.prepare()
-    assert runs.work(run, lambda *_: pytest.fail("it trained again")).phase == "finished"
+    assert worker.work(run, lambda *_: pytest.fail("it trained again")).phase == "finished"
     assert_same(run, uninterrupted)
 
 
@@ -170,7 +176,7 @@ def test_a_signal_saves_and_stops(uninterrupted):
     process.join()
     assert process.exitcode == 0 and run.status().phase == "stopped"
     run.prepare()
-    runs.work(run)
+    worker.work(run)
     assert_same(run, uninterrupted)
 
 
@@ -180,7 +186,7 @@ def test_only_one_process_works_on_a_run(monkeypatch):
     process = in_process(run)
     wait_until(lambda: run.records())
     with pytest.raises(RunError, match="already running in another process"):
-        runs.work(run)
+        worker.work(run)
     for forbidden in (run.resume, run.prepare, run.delete):
         with pytest.raises(RunError, match=r"is (already )?running"):
             forbidden()
@@ -205,7 +211,7 @@ def test_missing_data_fail_with_what_to_do(tmp_path, monkeypatch):
 def test_a_value_that_is_not_finite_fails_and_keeps_the_weights_before():
     run = runs.create(dataclasses.replace(CONFIG, learning_rate=1e6))
     with pytest.raises(NonFiniteError):
-        runs.work(run)
+        worker.work(run)
     status = run.status()
     assert status.phase == "failed" and status.total_steps == 78
     model, card = checkpoints.load(run.checkpoint)  # refuses what is not finite
@@ -242,7 +248,7 @@ def test_a_run_is_listed_whatever_happens_to_its_folder():
         try:
             while not over.is_set():
                 run = runs.create(CONFIG)
-                run._say("stopped")
+                run.say("stopped")
                 run.delete()
         except Exception as error:
             errors.append(error)
@@ -274,7 +280,7 @@ def test_a_run_is_listed_whatever_happens_to_its_folder():
 
 def test_looking_at_a_dead_run_from_many_threads_never_takes_it_for_alive():
     run = runs.create(CONFIG)
-    run._say("running")
+    run.say("running")
     (run.folder / "lock").touch()
     phases = []
 
@@ -303,7 +309,7 @@ def test_what_a_deleted_run_says():
     shutil.rmtree(run.folder)
     assert not run.status().alive and run.records() == []
     with pytest.raises(RunError, match="has been deleted"):
-        runs.work(run)
+        worker.work(run)
     assert not run.folder.exists()
 
 
@@ -311,4 +317,4 @@ def test_data_sets_of_runs_are_never_downloaded_behind_ones_back(tmp_path, monke
     monkeypatch.setenv("IWAE_DATA_DIR", str(tmp_path))
     monkeypatch.setattr("iwae.downloads.DataFile.fetch", lambda *_: pytest.fail("it went to the network"))
     with pytest.raises(datasets.DataError, match="mnist"):
-        runs.work(runs.create(dataclasses.replace(CONFIG, dataset="mnist")))
+        worker.work(runs.create(dataclasses.replace(CONFIG, dataset="mnist")))

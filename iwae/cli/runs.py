@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from iwae import checkpoints, cli, runs
+from iwae import checkpoints, cli, runs, worker
 from iwae.cli.train import describe_nll, print_record
 
 DESCRIPTION = """
@@ -97,7 +97,7 @@ class Work:
     name: Positional[str]  # the run, as in `runs list`
 
     def run(self) -> int:
-        print(runs.work(runs.get(self.name), print_record).phase)
+        print(worker.work(runs.get(self.name), print_record).phase)
         return 0
 
 

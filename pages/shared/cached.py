@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 import iwae.posterior
-from iwae import checkpoints, datasets, digits
+from iwae import checkpoints, datasets, digits, lookback, occlusion
 from iwae.catalog import Entry
+from iwae.lookback import Look
 from iwae.model import Model
 from iwae.posterior import Posterior, Reconstructions
 
@@ -28,14 +29,23 @@ def identity(entry: Entry) -> tuple[str, int]:
     return str(entry.path), entry.path.stat().st_mtime_ns
 
 
-def posterior(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[Posterior, Reconstructions]:
-    """Draws from q(h|x) of one binary image x [784] under the entry's model, and its reconstructions."""
-    return _posterior(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed)
+def posterior(
+    entry: Entry, device: str, x: Tensor, samples: int, seed: int, visible: Tensor | None = None
+) -> tuple[Posterior, Reconstructions]:
+    """Draws from q(h|x) of one binary image x [784] under the entry's model, and its reconstructions; with ``visible``
+    [784] of bool, those pixels alone count."""
+    seen = None if visible is None else visible.numpy().tobytes()
+    return _posterior(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed, seen)
 
 
 def curve(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """L_k of ``posterior(…)`` at up to 60 values of k, evenly spread over its logarithm: (k, nats)."""
     return _curve(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed)
+
+
+def look(path: Path, dataset: str, shown: tuple[int, ...]) -> Look:
+    """What the model in a file makes of the first test images, and its pictures of the ``shown`` ones."""
+    return _look(str(path), path.stat().st_mtime_ns, dataset, shown)
 
 
 @st.cache_resource(max_entries=3, show_spinner="Loading the data …")
@@ -63,9 +73,10 @@ def model_at(path: str, written: int, device: str) -> Model:
 
 
 @st.cache_resource(max_entries=32, show_spinner="Sampling the posterior …")
-def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int):
+def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int, seen: bytes | None = None):
     x = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).float()
-    drawn = iwae.posterior.posterior(model_at(path, written, device), x, samples=samples, seed=seed)
+    visible = torch.ones_like(x).bool() if seen is None else torch.frombuffer(bytearray(seen), dtype=torch.bool)
+    drawn = occlusion.occluded(model_at(path, written, device), x, visible, samples=samples, seed=seed)
     return drawn, iwae.posterior.reconstruct(model_at(path, written, device), drawn)
 
 
@@ -74,3 +85,9 @@ def _curve(path: str, written: int, device: str, pixels: bytes, samples: int, se
     ks = np.unique(np.geomspace(1, samples, 60).round().astype(int))
     drawn, _ = _posterior(path, written, device, pixels, samples, seed)
     return ks, drawn.curve(ks)
+
+
+@st.cache_resource(max_entries=64, show_spinner="Looking at the snapshot …")
+def _look(path: str, written: int, dataset: str, shown: tuple[int, ...]) -> Look:
+    images = test_images(dataset)
+    return lookback.look(model_at(path, written, "cpu"), images[: lookback.IMAGES], images[list(shown)])

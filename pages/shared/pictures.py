@@ -15,10 +15,12 @@ from iwae.posterior import Posterior, Reconstructions
 WIDTH = 84  # CSS pixels of a tile: three times the digit's own
 
 
-def strip(images: Sequence[np.ndarray], captions: Sequence[str], alts: Sequence[str], width: int = WIDTH) -> None:
+def strip(
+    images: Sequence[np.ndarray], captions: Sequence[str] | None, alts: Sequence[str], width: int = WIDTH
+) -> None:
     """A row of pictures in [0, 1], wrapped where there is no room."""
     pixels = [address(tile(image, width), width) for image in images]
-    st.image(pixels, caption=list(captions), alt=list(alts), width=width)
+    st.image(pixels, caption=captions and list(captions), alt=list(alts), width=width)
 
 
 def heading(name: str, entry: Entry) -> None:

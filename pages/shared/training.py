@@ -86,16 +86,17 @@ def _show(run: Run) -> None:
         st.markdown(f"**{config.bound().title} k = {config.k}** · {config.dataset} · {config.model}")
         done, left = run.progress()
         if status.alive:
-            st.progress(done, _eta(status.phase, done, left))
+            st.progress(done, time_left(status.phase, done, left))
         records = run.records()
         if records:
             _numbers(run, records)
         if status.message:
             st.error(f"{status.phase}: {status.message}")
-        _buttons(run)
+        run_buttons(run)
 
 
-def _eta(phase: str, done: float, left: float | None) -> str:
+def time_left(phase: str, done: float, left: float | None) -> str:
+    """``40% · 12 s left``, or what it is at instead."""
     if phase == "evaluating":
         return "measuring it on test images …"
     if left is None:
@@ -118,7 +119,8 @@ def _numbers(run: Run, records: list) -> None:
     )
 
 
-def _buttons(run: Run) -> None:
+def run_buttons(run: Run, place: str = "") -> None:
+    """Stop or resume it, or take its model; ``place`` tells the buttons of one spot of the page from another's."""
     status = run.status()
     actions = {}
     if status.alive:
@@ -127,8 +129,9 @@ def _buttons(run: Run) -> None:
         actions["Resume"] = run.resume
     if run.checkpoint.exists() and not status.alive:
         actions |= {"Use as A": lambda: _use("a", run), "Use as B": lambda: _use("b", run)}
-    for column, (label, action) in zip(st.columns(max(len(actions), 1)), actions.items(), strict=False):
-        if column.button(label, key=f"{label}.{run.name}", width="stretch"):
+    row = st.container(horizontal=True)
+    for label, action in actions.items():
+        if row.button(label, key=f"{label}.{run.name}{place}"):
             try:
                 action()
             except RunError as error:

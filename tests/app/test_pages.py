@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from iwae import catalog, datasets, digits, optional, runs, tensorboard
+from iwae import catalog, datasets, digits, occlusion, optional, pareto, runs, tensorboard, worker
 from iwae import posterior as engine
 from iwae.checkpoints import load
 from iwae.training import TrainConfig
@@ -56,7 +56,7 @@ def test_home_shows_a_result_at_once(app, pair):
 def test_posterior_of_a_picked_digit(app, pair):
     test = app("pages/1_Posterior.py", image=7, seed=3, samples=600)
     x = datasets.load("digits").binary("test")[7]
-    spec = figure(test)
+    spec = figure(test, -1)
     curves = [trace for trace in spec["data"] if trace["type"] == "scatter"]
     for place, entry in enumerate(pair):
         drawn = engine.posterior(load(entry.path)[0], x, samples=600, seed=3)
@@ -66,6 +66,59 @@ def test_posterior_of_a_picked_digit(app, pair):
         assert curves[place]["y"][0] == pytest.approx(drawn.elbo, abs=1e-3)
         assert curves[place]["y"][-1] == pytest.approx(drawn.log_p, abs=1e-3)
     assert "nats" in spec["layout"]["yaxis"]["title"]["text"]
+
+
+def test_the_true_posterior_beside_q(app, pair):
+    """k̂, the distinct draws and their cloud are those of the very draw that the page's numbers come from."""
+    test = app("pages/1_Posterior.py", image=7, seed=3, samples=600)
+    x = datasets.load("digits").binary("test")[7]
+    for place, entry in enumerate(pair):
+        drawn = engine.posterior(load(entry.path)[0], x, samples=600, seed=3)
+        chosen, times = drawn.resample(1000, 3).unique(return_counts=True)
+        assert f"Pareto k̂ = **{drawn.k_hat:.2f}**, {pareto.reading(drawn.k_hat)[0]}" in words(test)
+        assert f"{len(chosen):,} distinct draws among 1,000" in words(test)
+        first, second = drawn.kl_units.argsort(descending=True)[:2].tolist()
+        spec = figure(test, place)
+        assert spec["layout"]["xaxis"]["title"]["text"] == f"unit {first + 1}"
+        resampled = spec["data"][2]
+        assert resampled["x"] == pytest.approx(drawn.h[0][chosen, first].tolist())
+        assert resampled["y"] == pytest.approx(drawn.h[0][chosen, second].tolist())
+        assert resampled["customdata"] == times.tolist() and sum(times) == 1000
+    test.toggle(key="own units").set_value(True).run()
+    assert not test.exception and figure(test)["layout"]["yaxis"]["title"]["text"] == "unit 2"
+
+
+@pytest.mark.parametrize("part", ["left half", "a box"])
+def test_a_hidden_part_is_left_to_the_posterior(app, pair, part):
+    test = app("pages/1_Posterior.py", image=7, samples=300, hidden=part)
+    if part == "a box":
+        test.slider(key="hidden.rows").set_value((3, 12)).run()
+    seen = occlusion.visible(occlusion.PARTS[part] or (3, 12, 7, 21))
+    table = next(frame.value for frame in test.dataframe if "spread where hidden" in frame.value)
+    x = datasets.load("digits").binary("test")[7]
+    for place, entry in enumerate(pair):
+        model = load(entry.path)[0]
+        for row, mask in ((2 * place, None), (2 * place + 1, seen)):
+            drawn = engine.posterior(model, x, samples=300)
+            if mask is not None:
+                drawn = occlusion.occluded(model, x, mask, samples=300)
+            spread = engine.reconstruct(model, drawn).spread[~seen].square().mean().sqrt().item()
+            assert table["spread where hidden"][row] == pytest.approx(spread, rel=1e-4)
+            assert table["log p̂ of the pixels, nats"][row] == pytest.approx(drawn.log_p, rel=1e-6)
+            assert table["k̂"][row] == pytest.approx(drawn.k_hat, rel=1e-6)
+    assert list(table["given"])[:2] == ["all pixels", f"{int(seen.sum())} of 784 pixels"]
+
+
+def test_models_of_other_sizes_are_shown_too(app, pair):
+    """A 2-D latent beside fifty units, and a run of two layers whose first has one unit."""
+    plane = next(key for key in catalog.entries()[0] if "2d" in key)
+    run = runs.create(TrainConfig(model="12:1/8:3", k=2, passes=1, valid_images=50))
+    assert worker.work(run).phase == "finished"
+    test = app("pages/1_Posterior.py", a=plane, b=f"run:{run.name}", samples=300, hidden="top half")
+    assert {figure(test)["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")} == {"unit 1", "unit 2"}
+    assert "A single unit has no plane to draw" in words(test)
+    test = app("pages/1_Posterior.py", a=plane, b=plane, samples=300)
+    assert not test.toggle and len(test.metric) == 4
 
 
 def test_another_digit_changes_the_result(app):

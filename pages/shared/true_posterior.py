@@ -1,0 +1,85 @@
+"""The true posterior beside q, as far as the cached draws from q can tell, and how far that is."""
+
+import streamlit as st
+import torch
+
+from iwae import pareto
+from iwae.catalog import Entry
+from iwae.figures import Cloud, posterior_cloud
+from iwae.model import Model
+from iwae.posterior import Posterior
+from pages.shared import pictures, show
+
+RESAMPLED = 1000  # draws by weight
+PROPOSED = 1000  # draws from q in the figure
+STRIP = 9  # pictures from the heaviest draw to the lightest
+DECODED = 10  # resampled draws shown as pictures
+USUAL = "the two with the largest D_KL"
+
+
+def by_weight(model: Model, drawn: Posterior) -> None:
+    """Decoded draws from the heaviest to the lightest, ever more ranks apart."""
+    order = drawn.weights.argsort(descending=True)
+    ranks = torch.logspace(0, 1, STRIP, base=drawn.samples).round().long().unique()
+    chosen = order[ranks - 1]
+    with torch.no_grad():
+        images = model.decode(drawn.h[0][chosen].to(model.device)).cpu().numpy()
+    captions = [
+        f"{rank:,}. {pictures.percent(weight)}"
+        for rank, weight in zip(ranks.tolist(), drawn.weights[chosen].tolist(), strict=True)
+    ]
+    st.markdown(
+        "**From the heaviest draw to the lightest**",
+        help="Rank and share of the weight. A draw is heavy where log p(x, h) − log q(h|x) is large: it explains the "
+        "digit well, and q gave it too little.",
+    )
+    pictures.strip(images, captions, [f"decoded draw of rank {caption} of the weight" for caption in captions])
+
+
+def choose_units(pair: tuple[tuple[str, Entry], ...]) -> dict[str, tuple[int, int] | None]:
+    """For A and B the two units that the clouds are drawn in; None for those with the largest D_KL."""
+    sizes = {name: entry.card.model.latent[0] for name, entry in pair}
+    if max(sizes.values()) <= 2:
+        return dict.fromkeys(sizes)
+    with st.expander("The true posterior: which units", icon=":material/tune:"):
+        own = st.toggle("Choose the two units", key="own units", bind="query-params", help=f"Otherwise {USUAL}.")
+        if not own:
+            st.caption(f"For each model {USUAL} from the prior: those that say most of this digit.")
+            return dict.fromkeys(sizes)
+        left, right = st.columns(2)
+        first = left.number_input("Across: unit", 1, max(sizes.values()), 1, key="unit.x", bind="query-params")
+        second = right.number_input("Up: unit", 1, max(sizes.values()), 2, key="unit.y", bind="query-params")
+    return {name: (min(first, size) - 1, min(second, size) - 1) for name, size in sizes.items()}
+
+
+def true_posterior(name: str, entry: Entry, model: Model, drawn: Posterior, units: tuple[int, int] | None) -> None:
+    """Draws resampled by weight beside those of q, how many of them are distinct, and Pareto k̂ in words."""
+    st.markdown(
+        "**The true posterior beside q**",
+        help="Sampling-importance-resampling: of the draws from q, 1,000 are drawn again by weight. With many draws "
+        "these come from p(h|x).",
+    )
+    chosen, times = drawn.resample(RESAMPLED, drawn.seed).unique(return_counts=True)
+    k = drawn.k_hat
+    word, meaning = pareto.reading(k)
+    said = "−∞" if k == float("-inf") else "∞" if k == float("inf") else f"{k:.2f}".replace("-", "−")
+    st.write(f"Pareto k̂ = **{said}**, {word}: {meaning}.")
+    if len(drawn.mean) == 1:
+        st.caption(f"{len(chosen):,} distinct draws among {RESAMPLED:,}. A single unit has no plane to draw.")
+        return
+    across, up = units or drawn.kl_units.argsort(descending=True)[:2].tolist()
+    pick = torch.tensor([across, up])
+    h = drawn.h[0][:, pick].numpy()
+    cloud = Cloud(entry.kind, h[:PROPOSED], drawn.mean[pick].numpy(), drawn.std[pick].numpy(), h[chosen], times.numpy())
+    titles = f"unit {across + 1}", f"unit {up + 1}"
+    numbers = {titles[0]: h[chosen, 0], titles[1]: h[chosen, 1], "times": times, "weight": drawn.weights[chosen]}
+    said = (
+        f"{len(chosen):,} distinct draws among {RESAMPLED:,} resampled by weight. Modes of the posterior that q never "
+        "proposes stay unseen, whatever the count."
+    )
+    show.figure(posterior_cloud(cloud, titles), f"sir.{name}", said, numbers)
+    heaviest = chosen[times.argsort(descending=True)][:DECODED]
+    with torch.no_grad():
+        images = model.decode(drawn.h[0][heaviest].to(model.device)).cpu().numpy()
+    counts = [f"{count}×" for count in times.sort(descending=True).values[:DECODED].tolist()]
+    pictures.strip(images, counts, [f"resampled draw, {count}" for count in counts])

@@ -1,0 +1,44 @@
+"""The posterior of one digit in a real browser: its clouds, a hidden part, and the address that holds it."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.driver import assert_clean, screenshot, settled
+
+APP = "app.py"
+
+
+def test_hiding_a_part_and_the_address(visit):
+    page = visit(APP, "Posterior?samples=1000&image=3")
+    main = page.get_by_test_id("stMain")
+    for key in ("sir-A", "sir-B", "curve"):
+        expect(main.locator(f".st-key-{key} svg.main-svg").first).to_be_visible()
+    expect(main.get_by_text(re.compile("distinct draws among 1,000")).first).to_be_visible()
+    main.get_by_role("radio", name="a box").click()
+    settled(page)
+    slider = main.get_by_role("slider").first
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    settled(page)
+    assert "hidden=" in page.url and "hidden.rows=" in page.url
+    expect(main.get_by_text("Without a box").first).to_be_visible()
+    with page.expect_download() as file:
+        main.get_by_text("In numbers").first.click()
+        main.locator(".st-key-sir-A-csv button").click()
+    assert file.value.suggested_filename == "sir-A.csv"
+    copied = page.url.split("/", 3)[3]
+    other = visit(APP, copied)
+    expect(other.get_by_test_id("stMain").get_by_role("slider").first).to_have_value("6")
+    assert_clean(other)
+    assert_clean(page)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 768, 420])
+def test_nothing_overflows(visit, width, theme):
+    page = visit(APP, "Posterior?samples=1000&hidden=left+half", width=width, theme=theme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    screenshot(page, f"posterior-hidden-{theme}-{width}")
+    assert_clean(page)

@@ -1,0 +1,85 @@
+"""The page of training in a real browser: a run that is stopped, resumed, looked back at and deleted."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.driver import assert_clean, screenshot, settled
+
+APP = "app.py"
+
+
+def test_a_run_from_its_start_to_its_end(visit):
+    page = visit(APP, "Training")
+    main = page.get_by_test_id("stMain")
+    begin = main.get_by_role("button", name=re.compile("Train an IWAE"))
+    if begin.count():  # no other test has started a run before
+        screenshot(page, "training-empty")
+        begin.click()
+    else:
+        sidebar = page.get_by_test_id("stSidebar")
+        sidebar.get_by_text("Train a small model").click()
+        sidebar.get_by_role("button", name="Start training").click()
+    stop = main.get_by_role("button", name="Stop", exact=True)
+    expect(stop).to_be_visible()
+    expect(main.get_by_role("button", name="Delete …")).to_be_disabled()
+    expect(main.locator(".st-key-training-bound svg.main-svg").first).to_be_visible()  # it follows the run by itself
+    stop.click()
+    resume = main.get_by_role("button", name="Resume")
+    expect(resume).to_be_visible()
+    settled(page)
+    screenshot(page, "training-stopped")
+    resume.click()
+    expect(stop).to_be_visible()
+    expect(stop).to_have_count(0, timeout=300_000)  # it has ended
+    expect(resume).to_have_count(0)
+    settled(page)
+
+    slider = main.get_by_role("slider")
+    slider.focus()
+    said = main.get_by_text(re.compile("After .* passes"))
+    before = said.first.inner_text()
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    expect(said.first).not_to_have_text(before)
+    settled(page)
+    assert "moment=" in page.url
+    after = said.first.inner_text()
+    page.reload()
+    expect(said.first).to_have_text(after)  # the address holds it
+    settled(page)
+    screenshot(page, "training-lookback")
+
+    with page.expect_download() as file:
+        main.get_by_role("button", name=re.compile("Curves")).click()
+    lines = Path(file.value.path()).read_text().splitlines()
+    assert lines[0].startswith("step,passes,bound") and float(lines[-1].split(",")[1]) == 30
+    with page.expect_download() as file:
+        main.get_by_role("button", name=re.compile("Model")).click()
+    assert file.value.suggested_filename.endswith("model.safetensors")
+
+    delete = main.get_by_role("button", name="Delete …")
+    delete.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    name = re.search(r"\d{8}-\S+", dialog.inner_text())[0]
+    screenshot(page, "training-delete")
+    dialog.get_by_role("button", name="Keep it").click()
+    expect(dialog).to_have_count(0)
+    delete.click()
+    dialog.get_by_role("button", name="Delete it").click()
+    expect(dialog).to_have_count(0)
+    settled(page)
+    expect(main.get_by_text(name)).to_have_count(0)
+    assert_clean(page)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 768, 420])
+def test_nothing_overflows(visit, width, theme):
+    page = visit(APP, "Training", width=width, theme=theme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    screenshot(page, f"training-{theme}-{width}")
+    assert_clean(page)
