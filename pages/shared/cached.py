@@ -7,15 +7,18 @@ import streamlit as st
 import torch
 from torch import Tensor
 
+import iwae.plane
 import iwae.posterior
-from iwae import checkpoints, datasets, digits
+from iwae import checkpoints, datasets, digits, prior
 from iwae.catalog import Entry
 from iwae.model import Model
+from iwae.plane import Plane
 from iwae.posterior import Posterior, Reconstructions
 
 # One digit needs no second thread (5,000 draws: 0.05 s), and beside a training run a second one waits, tens of times
 # longer, for a core that is taken.
 torch.set_num_threads(1)
+REFERENCE = 100  # test images whose reconstructions say how far from the training images a new picture lies
 
 
 def model(entry: Entry, device: str) -> Model:
@@ -68,6 +71,34 @@ def _curve(path: str, written: int, device: str, pixels: bytes, samples: int, se
     ks = np.unique(np.geomspace(1, samples, 60).round().astype(int))
     drawn, _ = _posterior(path, written, device, pixels, samples, seed)
     return ks, drawn.curve(ks)
+
+
+def plane(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> Plane:
+    """The exact posterior behind ``posterior(…)``; raises ValueError where the latent space is no plane."""
+    return _plane(str(entry.path), _written(entry), device, x.byte().numpy().tobytes(), samples, seed)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Computing the exact posterior …")
+def _plane(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int) -> Plane:
+    return iwae.plane.plane(_model(path, written, device), _posterior(path, written, device, pixels, samples, seed)[0])
+
+
+@st.cache_resource(max_entries=2, show_spinner="Loading the training images …")
+def training_data(name: str) -> datasets.Dataset:
+    """All of a data set that is already on this machine."""
+    return datasets.load(name, download=False)
+
+
+def usual_distance(entry: Entry, device: str) -> float:
+    """The median distance from a reconstructed test image to its nearest training image, of the first REFERENCE."""
+    return _usual_distance(entry.config.dataset, str(entry.path), _written(entry), device)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Comparing with the training images …")
+def _usual_distance(name: str, path: str, written: int, device: str) -> float:
+    data = training_data(name)
+    pictures = prior.reconstructions(_model(path, written, device), data.binary("test")[:REFERENCE])
+    return prior.nearest(pictures, data.train.images).distance.median().item()
 
 
 def _written(entry: Entry) -> int:

@@ -15,6 +15,8 @@ ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches
 PAGES = (
     ("app.py", "Home", "home"),
     ("pages/1_Posterior.py", "Posterior", "blur_on"),
+    ("pages/5_Samples.py", "Samples", "grid_view"),
+    ("pages/6_Bounds.py", "Bounds", "stacked_line_chart"),
     ("pages/8_Results.py", "Results", "table_chart"),
 )
 
