@@ -5,7 +5,7 @@ import torch
 
 from iwae import prior
 from pages.shared import cached, pictures
-from pages.shared.choose import choose_digit
+from pages.shared.choose import choose_digit, keep_below
 from pages.shared.samples import neighbours, plane_grid
 from pages.shared.sidebar import sidebar
 
@@ -34,6 +34,7 @@ with st.expander("The formula"):
 
 st.header("Nearest training images", anchor=False)
 st.write("A sample that sits much nearer to a training image than new images do would be a memory, not an invention.")
+keep_below("sample", count, 1)
 number = st.slider("Sample, counted row by row", 1, count, 1, key="sample", bind="query-params")
 for column, (name, entry, _), samples in zip(st.columns(2, gap="large"), models, drawn, strict=True):
     with column:
@@ -63,10 +64,9 @@ st.write("The straight line in h₁ between the means of q(h₁|x) of two digits
 first = choose_digit(view.dataset)
 if first is not None:
     images = cached.test_images(view.dataset)
+    keep_below("to", len(images) - 1, 1)
     left, right, _ = st.columns([1, 1, 2])
-    other = left.number_input(
-        "To test image", 0, len(images) - 1, min(1, len(images) - 1), key="to", bind="query-params"
-    )
+    other = left.number_input("To test image", 0, len(images) - 1, 1, key="to", bind="query-params")
     steps = right.slider("Steps", 3, 20, 10, key="steps", bind="query-params")
     ends = torch.stack([first.x, images[other]])
     pictures.strip(ends.numpy(), ["from", "to"], ["the digit at the start", "the digit at the end"])

@@ -7,7 +7,7 @@ import streamlit as st
 from iwae.bounds import OBJECTIVES
 from pages.shared import cached, pictures
 from pages.shared.bounds import all_bounds, exact_posteriors, one_step, pick_bounds, weights_figure
-from pages.shared.choose import choose_digit
+from pages.shared.choose import choose_digit, keep_below
 from pages.shared.report import report_button
 from pages.shared.sidebar import sidebar
 
@@ -49,6 +49,7 @@ st.code(inspect.getsource(OBJECTIVES[name].function), language="python", wrap_li
 
 st.header("One step of training", anchor=False)
 st.write(f"{k} draws of this digit, weighed by {bounds[name].title}: those with the most weight pull the model most.")
+keep_below("step", samples // k, 1)
 number = st.number_input(
     "Step", 1, samples // k, 1, key="step", bind="query-params", help="Each takes the next k draws."
 )
