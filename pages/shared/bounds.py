@@ -19,7 +19,7 @@ from pages.shared.pictures import percent
 from pages.shared.show import figure, in_numbers
 from pages.shared.sidebar import View
 
-SHOWN = 16  # draws of a step that are decoded
+SHOWN = 10  # draws of a step that are decoded
 RESAMPLED = 2000  # draws from q chosen by weight, in the plane
 
 
@@ -68,7 +68,7 @@ def pick_bounds(k: int) -> dict[str, Bound]:
     sizes = [size for size in range(1, k + 1) if k % size == 0]
     k1 = four.selectbox(
         "MIWAE: k₁×k₂", sizes, len(sizes) // 2, format_func=lambda size: f"{size}×{k // size}", key="k1",
-        persist_state="session", help="k₂ IWAE bounds of k₁ draws each, averaged. 1×k is VAE and k×1 is IWAE.",
+        bind="query-params", help="k₂ IWAE bounds of k₁ draws each, averaged. 1×k is VAE and k×1 is IWAE.",
     )  # fmt: skip
     parameters = {
         "power-mean": {"p": p},

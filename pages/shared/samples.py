@@ -8,7 +8,7 @@ from iwae.catalog import Entry
 from iwae.model import Model, ModelConfig
 from pages.shared import cached, pictures
 
-NEAR = 8  # training images shown beside a sample
+NEAR = 9  # training images shown beside a sample
 
 
 def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:

@@ -68,21 +68,27 @@ def test_the_log_weights(app):
 def test_a_step_and_the_source_of_each_bound(app, name):
     test = app(PAGE, samples=600)
     test.selectbox(key="objective").set_value(name).run()
-    test.number_input(key="k").set_value(12).run()
+    test.number_input(key="k").set_value(10).run()
     test.number_input(key="step").set_value(3).run()
     assert not test.exception and test.code[0].value == inspect.getsource(bounds.OBJECTIVES[name].function).strip()
-    given = {"power-mean": {"p": 2.0}, "l-alpha": {"alpha": 0.5}, "ciwae": {"beta": 0.25}, "miwae": {"k1": 4, "k2": 3}}
-    shown = [row for row in pictures(test) if len(row) == 12]
+    k1 = test.selectbox(key="k1").value
+    given = {
+        "power-mean": {"p": 2.0},
+        "l-alpha": {"alpha": 0.5},
+        "ciwae": {"beta": 0.25},
+        "miwae": {"k1": k1, "k2": 10 // k1},
+    }
+    shown = [row for row in pictures(test) if len(row) == 10]
     tables = [frame.value for frame in test.dataframe if "share of the gradient" in frame.value]
     for part, row, table in zip(drawn(*catalog.DEFAULT_PAIR), shown, tables, strict=True):
-        taken = estimates.step(part, Bound(name, given.get(name, {})), 12, 2)
-        assert sorted(table["draw"]) == list(range(25, 37))
-        order = (table["draw"] - 25).to_numpy()
+        taken = estimates.step(part, Bound(name, given.get(name, {})), 10, 2)
+        assert sorted(table["draw"]) == list(range(21, 31))
+        order = (table["draw"] - 21).to_numpy()
         assert list(table["share of the gradient"]) == pytest.approx(taken.gradient.numpy()[order])
         assert list(table["w̃"]) == pytest.approx(taken.normalised.numpy()[order])
         assert (np.diff(table["share of the gradient"]) <= 0).all()
         assert row[0][1].startswith(f"{taken.log_w[order[0]]:.2f}".replace("-", "−"))
-        assert f"The bound of these 12 draws is {taken.bound:.2f}".replace("-", "−") in words(test)
+        assert f"The bound of these 10 draws is {taken.bound:.2f}".replace("-", "−") in words(test)
 
 
 def test_other_k_leave_no_choice_behind_that_does_not_fit(app):
@@ -119,3 +125,11 @@ def test_mixed_pairs(app):
     key = trained(TrainConfig("digits", "2layer", k=2, passes=1))
     test = app(PAGE, a=FLAT["a"], b=key, samples=300)
     assert "Model B: a plane needs one stochastic layer of 2 units, not 100 and 50" in words(test)
+
+
+def test_the_address_holds_every_choice(app):
+    test = app(PAGE, samples=300, k=20, k1="5×4", objective="Median", step=4, p=-1)
+    assert test.selectbox(key="k1").value == 5 and test.selectbox(key="objective").value == "median"
+    assert test.number_input(key="step").value == 4 and "MIWAE 5×4" in words(test) and "p = -1" in words(test)
+    test = app(PAGE, samples=7, k=0, k1="3×x", objective="none", step=10**9, p="much")
+    assert not test.error and len(test.get("plotly_chart")) == 2

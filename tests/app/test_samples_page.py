@@ -89,7 +89,7 @@ def test_nearest_training_images_of_two_layers(app):
     test = app(PAGE, b=key, sample=2, count=10)
     model, data = load(catalog.entries()[0][key].path)[0], datasets.load("digits")
     sample = prior.samples(model, 10, 0)[1]
-    near = prior.nearest(sample[None], data.train.images, 8)
+    near = prior.nearest(sample[None], data.train.images, 9)
     row = next(row for row in pictures(test) if row[0][1] == "the sample")
     assert [caption for _, caption in row[1:]] == [f"{distance:.2f}" for distance in near.distance[0].tolist()]
     np.testing.assert_array_equal(row[0][0], figures.tile(sample.numpy(), 84))
