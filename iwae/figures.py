@@ -198,6 +198,18 @@ def tile(image: np.ndarray, side: int = 112) -> np.ndarray:
     return (255 * square.clip(0, 1)).round().astype(np.uint8).repeat(zoom, 0).repeat(zoom, 1)
 
 
+def sheet(images: np.ndarray, columns: int, gap: int = 2, zoom: int = 2) -> np.ndarray:
+    """Pictures in [0, 1], [n, 784], row by row in one: uint8 [h, w], each pixel ``zoom`` wide, ``gap`` pixels of grey
+    between the pictures. What the last row lacks is grey too."""
+    values = np.asarray(images, dtype=np.float32).reshape(-1, 28, 28)
+    rows = -(-len(values) // columns)
+    cells = np.full((rows * columns, 28 + gap, 28 + gap), 0.5, dtype=np.float32)
+    cells[: len(values), :28, :28] = values.clip(0, 1)
+    whole = cells.reshape(rows, columns, 28 + gap, 28 + gap).swapaxes(1, 2).reshape(rows * (28 + gap), -1)
+    pixels = (255 * whole[: len(whole) - gap, : whole.shape[1] - gap]).round().astype(np.uint8)
+    return pixels.repeat(zoom, 0).repeat(zoom, 1)
+
+
 def address(pixels: np.ndarray, width: int) -> str:
     """The picture itself as an address (RFC 2397): a PNG of these uint8 pixels, averaged down to ``width`` if wider.
 
@@ -206,6 +218,15 @@ def address(pixels: np.ndarray, width: int) -> str:
     picture = Image.fromarray(pixels)
     if picture.width > width:
         picture = picture.resize((width, max(1, round(picture.height * width / picture.width))), Image.Resampling.BOX)
+    return f"data:image/png;base64,{base64.b64encode(_png(picture)).decode()}"
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A PNG file of these uint8 pixels."""
+    return _png(Image.fromarray(pixels))
+
+
+def _png(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     picture.save(file, "PNG", compress_level=1)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return file.getvalue()

@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from iwae import checkpoints, commands
 from iwae.catalog import Entry
-from iwae.figures import Line, bound_curves, tile
+from iwae.figures import Line, bound_curves, png, tile
 from iwae.posterior import Posterior, posterior, reconstruct
 
 STAMP = (2020, 1, 1, 0, 0, 0)  # of every file inside: the same view gives the same bytes
@@ -53,7 +52,7 @@ def build(pair: Sequence[tuple[str, Entry]], x: Tensor, view: Mapping[str, Any],
             f"{name}/coordinates.csv": _coordinates(drawn),
             f"{name}/curve.csv": _csv(["k", "L_k in nats"], zip(ks.tolist(), curve.tolist(), strict=True)),
             f"{name}/summary.json": _json(_summary(drawn)),
-            f"{name}/reconstructions.png": _png(np.hstack([tile(part.numpy(), SIDE) for part in row])),
+            f"{name}/reconstructions.png": png(np.hstack([tile(part.numpy(), SIDE) for part in row])),
         }
     files["figures.html"] = bound_curves(lines).to_html(include_plotlyjs=True)
     everything = dict(view) | {"samples": samples, "seed": seed, "models": {name: entry.key for name, entry in pair}}
@@ -133,12 +132,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def _zip(files: Mapping[str, str | bytes]) -> bytes:

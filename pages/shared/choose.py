@@ -64,6 +64,12 @@ def held_image(count: int) -> int:
     return index if index < count else 0
 
 
+def keep_below(key: str, highest: int, otherwise: int) -> None:
+    """Before a field whose range may have shrunk: what it held beyond that becomes ``otherwise``."""
+    if st.session_state.get(key, otherwise) > highest:
+        st.session_state[key] = otherwise
+
+
 def _another(count: int) -> None:
     st.session_state["image"] = int(np.random.default_rng().integers(count))
 

@@ -7,6 +7,7 @@ import numpy as np
 import streamlit as st
 import torch
 
+from iwae import figures
 from iwae.catalog import Entry
 from iwae.figures import address, tile
 from iwae.model import Model
@@ -21,6 +22,14 @@ def strip(
     """A row of pictures in [0, 1], wrapped where there is no room."""
     pixels = [address(tile(image, width), width) for image in images]
     st.image(pixels, caption=captions and list(captions), alt=list(alts), width=width)
+
+
+def sheet(images: np.ndarray, columns: int, key: str, alt: str, gap: int = 2) -> None:
+    """Many pictures as one, with its PNG file to download."""
+    pixels = figures.sheet(images, columns, gap)
+    st.image(figures.address(pixels, pixels.shape[1]), alt=alt, width="stretch")
+    name = f"{key.replace('.', '-')}.png"
+    st.download_button("Download as PNG", lambda: figures.png(pixels), name, "image/png", key=f"{key}.png")
 
 
 def heading(name: str, entry: Entry) -> None:

@@ -17,6 +17,8 @@ PAGES = (
     ("pages/1_Posterior.py", "Posterior", "blur_on"),
     ("pages/3_Active_units.py", "Active units", "bar_chart"),
     ("pages/4_Reconstructions.py", "Reconstructions", "compare"),
+    ("pages/5_Samples.py", "Samples", "grid_view"),
+    ("pages/6_Bounds.py", "Bounds", "stacked_line_chart"),
     ("pages/7_Training.py", "Training", "model_training"),
     ("pages/8_Results.py", "Results", "table_chart"),
 )

@@ -1,0 +1,216 @@
+"""Parts of the page of bounds: log-weights, the table of bounds, one step, and the exact posterior in the plane."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import streamlit as st
+import torch
+from torch import Tensor
+
+from iwae.bounds import Bound
+from iwae.estimates import estimate, histograms, step
+from iwae.figures import Line
+from iwae.figures_bounds import SHARES, Marks, Regions, bounds_with_errors, posterior_plane, weight_histograms
+from iwae.model import Model
+from iwae.plane import Plane, radius
+from iwae.posterior import Posterior
+from pages.shared import cached, pictures
+from pages.shared.pictures import percent
+from pages.shared.show import figure, in_numbers
+from pages.shared.sidebar import View
+
+SHOWN = 10  # draws of a step that are decoded
+RESAMPLED = 2000  # draws from q chosen by weight, in the plane
+
+
+def nats(value: float, error: float | None = None) -> str:
+    """``−87.32 ± 0.05``, in one line."""
+    return f"{value:.2f}".replace("-", "−") + (f"\u00a0±\u00a0{error:.2f}" if error is not None else "")
+
+
+def weights_figure(view: View, drawn: Sequence[Posterior]) -> None:
+    """Histograms of the log-weights of A and B."""
+    found = histograms(drawn)
+    names = [f"{name} · {entry.short}" for name, entry in view.pair]
+    second = [False, view.a.kind == view.b.kind]
+    draws, weights = (
+        [
+            Line(name, entry.kind, part.centres, getattr(part, what), dashed)
+            for name, (_, entry), part, dashed in zip(names, view.pair, found, second, strict=True)
+        ]
+        for what in ("draws", "weight")
+    )
+    said = "Filled: where the log-weights of the draws lie. Line: where their importance weight lies. " + " ".join(
+        f"{name}: mean {nats(part.elbo)} (the ELBO), standard deviation {part.log_w.std().item():.2f}, "
+        f"log p̂(x) {nats(part.log_p, part.log_p_se)} nats (dotted)."
+        for name, part in zip("AB", drawn, strict=True)
+    )
+    numbers = {"log w, nats": found[0].centres}
+    for name, part in zip("AB", found, strict=True):
+        numbers |= {f"{name}: share of draws": part.draws, f"{name}: share of weight": part.weight}
+    figure(weight_histograms(draws, weights, [part.log_p for part in drawn]), "bounds.weights", said, numbers)
+
+
+def pick_bounds(k: int) -> dict[str, Bound]:
+    """Every objective with the parameters of the controls, by name."""
+    one, two, three, four = st.columns(4)
+    p = one.slider(
+        "Power mean: p", -2.0, 4.0, 2.0, 0.1, key="p", bind="query-params",
+        help="p = 1 is IWAE and p = 0 is VAE. Above 1 it is no longer a lower bound.",
+    )  # fmt: skip
+    alpha = two.slider(
+        "L_alpha: α", -1.0, 2.0, 0.5, 0.05, key="alpha", bind="query-params",
+        help="Rényi's bound: α = 1 is VAE and α = 0 is IWAE. It is the power mean with p = 1 − α.",
+    )  # fmt: skip
+    beta = three.slider(
+        "CIWAE: β", 0.0, 1.0, 0.25, 0.05, key="beta", bind="query-params", help="The share of VAE in it; 0 is IWAE."
+    )
+    sizes = [size for size in range(1, k + 1) if k % size == 0]
+    k1 = four.selectbox(
+        "MIWAE: k₁×k₂", sizes, len(sizes) // 2, format_func=lambda size: f"{size}×{k // size}", key="k1",
+        bind="query-params", help="k₂ IWAE bounds of k₁ draws each, averaged. 1×k is VAE and k×1 is IWAE.",
+    )  # fmt: skip
+    parameters = {
+        "power-mean": {"p": p},
+        "l-alpha": {"alpha": alpha},
+        "ciwae": {"beta": beta},
+        "miwae": {"k1": k1, "k2": k // k1},
+    }
+    names = ("vae", "iwae", "power-mean", "median", "l-alpha", "ciwae", "miwae")
+    return {name: Bound(name, parameters.get(name, {})) for name in names}
+
+
+def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound], k: int, seed: int) -> None:
+    """Each bound of both models with its standard error: a chart and a table."""
+    k1, k2 = bounds["miwae"].parameters.values()
+    titles = {"vae": "VAE (ELBO)", "iwae": f"IWAE, L_{k}", "miwae": f"MIWAE {k1}×{k2}"}
+    names = [titles.get(name, bound.title) for name, bound in bounds.items()]
+    found = [[estimate(part, bound, k) for bound in bounds.values()] for part in drawn]
+    marks, rows = [], ["| bound, nats | A | B |", "|---|---|---|"]
+    for place, ((slot, entry), part, ours) in enumerate(zip(view.pair, drawn, found, strict=True)):
+        hollow = place == 1 and view.a.kind == view.b.kind
+        values, errors = [one.value for one in ours], [one.error for one in ours]
+        marks.append(Marks(f"{slot} · {entry.short}", entry.kind, values, errors, part.log_p, hollow))
+    rows += [
+        f"| {name.replace('_', chr(92) + '_')} | {nats(a.value, a.error)} | {nats(b.value, b.error)} |"
+        for name, a, b in zip(names, *found, strict=True)
+    ]
+    ends = " | ".join(nats(part.log_p, part.log_p_se) for part in drawn)
+    rows.append(f"| log p̂(x), all {drawn[0].samples:,} draws | {ends} |")
+    groups = found[0][0].groups
+    said = (
+        f"Each bound of k = {k} draws, averaged over {groups:,} disjoint groups of the {drawn[0].samples:,} samples "
+        f"(seed {seed}), ± standard error over the groups. Dotted: log p̂(x), by all samples together."
+    )
+    numbers = [
+        {"bound": name, "model": slot, "nats": one.value, "± s.e.": one.error, "k": k, "groups": groups, "seed": seed}
+        for slot, ours in zip("AB", found, strict=True)
+        for name, one in zip(names, ours, strict=True)
+    ]
+    left, right = st.columns(2, gap="large")
+    with left:
+        figure(bounds_with_errors(names, marks), "bounds.all", said, numbers)
+    right.markdown("\n".join(rows))
+    if bounds["power-mean"].parameters["p"] > 1 or bounds["l-alpha"].parameters["alpha"] < 0:
+        right.caption("The median, and a power mean with p > 1 (α < 0), are no lower bounds: they may exceed log p(x).")
+    else:
+        right.caption("All are lower bounds on log p(x), in expectation, but the median.")
+
+
+def one_step(slot: str, model: Model, drawn: Posterior, bound: Bound, k: int, number: int) -> None:
+    """The draws of one training step, those that pull most first, with what each weighs."""
+    taken = step(drawn, bound, k, number)
+    order = np.lexsort((-taken.log_w.numpy(), -taken.gradient.numpy()))  # by gradient, then by weight
+    shown = torch.from_numpy(order[:SHOWN].copy())
+    with torch.no_grad():
+        decoded = model.decode(drawn.h[0][taken.draws[shown]].to(model.device)).cpu()
+    says = [
+        (nats(taken.log_w[draw].item()), percent(taken.normalised[draw].item()), percent(taken.gradient[draw].item()))
+        for draw in shown.tolist()
+    ]
+    captions = [f"{log_w}  \nw̃ {weight}  \n**{gradient}**" for log_w, weight, gradient in says]
+    alts = [f"draw with log w {says[0]}, weight {says[1]} and {says[2]} of the gradient" for says in says]
+    pictures.strip(decoded.numpy(), captions, alts)
+    rest = 1 - taken.gradient[shown].sum().item()
+    others = f" The other {k - SHOWN} draws share {percent(max(rest, 0.0))}." if k > SHOWN else ""
+    st.caption(
+        f"Below each draw: log w in nats, its normalised weight w̃, and **its share of the "
+        f"gradient**.{others} The bound of these {k} draws is "
+        f"{nats(taken.bound)} nats; its gradient rests on {taken.effective:.1f} draws, 1/Σ share²."
+    )
+    table = {
+        "draw": (taken.draws + 1)[order].tolist(),
+        "log p(x|h), nats": drawn.log_px[taken.draws][order].tolist(),
+        "log w, nats": taken.log_w[order].tolist(),
+        "w̃": taken.normalised[order].tolist(),
+        "share of the gradient": taken.gradient[order].tolist(),
+    }
+    in_numbers(table, f"bounds.step.{slot}")
+
+
+def exact_posteriors(view: View, drawn: Sequence[Posterior], x: Tensor, samples: int, seed: int) -> None:
+    """The exact posterior of each model that has a plane, beside q and its resampled draws."""
+    planes = {}
+    for slot, entry in view.pair:
+        try:
+            planes[slot] = cached.plane(entry, view.device, x, samples, seed)
+        except ValueError as error:
+            st.info(
+                f"Model {slot}: {error}. Choose a model `2d` in the sidebar, or train one there: "
+                "Layers → “1 layer, 2 units: a plane”."
+            )
+    if not planes:
+        return
+    windows = {slot: _window(found) for slot, found in planes.items()}
+    if len(planes) == 2 and st.toggle("The same scale for A and B", key="scale", bind="query-params"):
+        half = max(half for _, half in windows.values())
+        windows = {slot: (centre, half) for slot, (centre, _) in windows.items()}
+    for column, (slot, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
+        if slot in planes:
+            with column:
+                pictures.heading(slot, entry)
+                _plane(slot, entry.kind, planes[slot], windows[slot], seed)
+    with st.expander("The formula"):
+        st.latex(
+            r"p(h\,|\,x) = \frac{p(x, h)}{p(x)},\qquad "
+            r"p(x) = \int p(x, h)\,dh \approx \sum_{\text{grid}} p(x, h)\,\Delta^2"
+        )
+        st.write(
+            "SIR, sampling-importance-resampling, draws again from the draws of q with probabilities w̃. It turns "
+            "q's draws into draws of the exact posterior, as far as q reached it: what q never visits stays unseen, "
+            "and then log p̂(x), which comes from the same draws, lies below log p(x)."
+        )
+
+
+def _window(found: Plane) -> tuple[np.ndarray, float]:
+    """Centre and half width of the square that shows both the exact posterior and q."""
+    mean, reach = found.drawn.mean.numpy(), radius(SHARES[-1]) * found.drawn.std.numpy()
+    ends = np.array([[axis[0], axis[-1]] for axis in (found.first.numpy(), found.second.numpy())])
+    low, high = np.minimum(ends[:, 0], mean - reach), np.maximum(ends[:, 1], mean + reach)
+    return (low + high) / 2, float((high - low).max() / 2)
+
+
+def _plane(slot: str, kind: str, found: Plane, window: tuple[np.ndarray, float], seed: int) -> None:
+    drawn = found.drawn
+    chosen, counts = drawn.resample(RESAMPLED, seed).unique(return_counts=True)
+    regions = Regions(
+        found.first.numpy(), found.second.numpy(), found.regions.numpy(), drawn.mean.numpy(), drawn.std.numpy(),
+        [radius(share) for share in SHARES], drawn.h[0][chosen].numpy(), counts.numpy(),
+    )  # fmt: skip
+    said = (
+        f"Shades: the smallest regions that hold 50%, 90% and 99%; grey: where 90% of the exact posterior lies. "
+        f"log p(x) = {nats(found.log_p)} on the grid (coarseness: {found.error:.1g}), log p̂(x) = "
+        f"{nats(drawn.log_p, drawn.log_p_se)} from {drawn.samples:,} draws. D_KL(q‖p(h|x)) = {found.kl:.2f} nats. "
+        f"q's 99% region holds {percent(found.inside())} of the exact posterior. {RESAMPLED:,} draws by weight are "
+        f"{len(chosen):,} different ones."
+    )
+    if found.log_p - drawn.log_p > 4 * drawn.log_p_se + found.error:
+        said += " log p̂(x) is too low by far more than its error says: q's draws miss where the posterior is."
+    second, first = np.meshgrid(found.second.numpy(), found.first.numpy(), indexing="ij")
+    numbers = {
+        "first unit": first.ravel(),
+        "second unit": second.ravel(),
+        "log p(h|x), nats": found.log_posterior.flatten().numpy(),
+        "mass within": found.regions.flatten().numpy(),
+    }
+    figure(posterior_plane(regions, kind, window), f"bounds.plane.{slot}", said, numbers)

@@ -1,0 +1,63 @@
+"""Parts of the page of samples: the training images near to one, and the plane of a two-dimensional latent space."""
+
+import streamlit as st
+from torch import Tensor
+
+from iwae import catalog, datasets, prior
+from iwae.catalog import Entry
+from iwae.model import Model, ModelConfig
+from pages.shared import cached, pictures
+
+NEAR = 9  # training images shown beside a sample
+
+
+def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:
+    """A sample [pixels] of a model, beside the nearest of the images it was trained on."""
+    pictures.heading(name, entry)
+    dataset = entry.config.dataset
+    if not datasets.available(dataset):
+        st.info(
+            f"Model {name} was trained on {dataset}, which is not on this machine. "
+            f"Get it by `python -m iwae data download {dataset}`, or choose a model trained on data that are here."
+        )
+        return
+    try:
+        data = cached.training_data(dataset)
+        near, usual = prior.nearest(picture[None], data.train.images, NEAR), cached.usual_distance(entry, device)
+    except datasets.DataError as error:
+        st.error(str(error))
+        return
+    index, distances = near.index[0].tolist(), near.distance[0].tolist()
+    images = [picture.numpy(), *(data.train.images[index].float() / 255).numpy()]
+    captions = ["the sample", *(f"{distance:.2f}" for distance in distances)]
+    alts = [
+        f"sample of model {name}",
+        *(f"training image {place}, at {d:.2f}" for place, d in zip(index, distances, strict=True)),
+    ]
+    pictures.strip(images, captions, alts)
+    st.caption(
+        f"Nearest of {len(data.train):,} training images, with the distance. The median of {cached.REFERENCE} "
+        f"reconstructed test images lies at {usual:.2f} from its nearest."
+    )
+
+
+def plane_grid(name: str, entry: Entry, model: Model, side: int) -> None:
+    """The plane of a model whose top layer has two units; of any other, which one to choose."""
+    pictures.heading(name, entry)
+    if model.config.latent[-1] == 2:
+        alt = f"{side} by {side} pictures decoded from the plane of model {name}"
+        pictures.sheet(prior.manifold(model, side), side, f"samples.plane.{name}", alt, gap=0)
+        return
+    st.info(
+        f"The top layer of model {name} has {model.config.latent[-1]} units, and a plane needs 2. Choose a model `2d` "
+        "in the sidebar, or train one there: Layers → “1 layer, 2 units: a plane”."
+    )
+    flat = [other for other in catalog.entries()[0].values() if _latent(other) == 2]
+    best = sorted(flat, key=lambda other: (other.kind != entry.kind, other.config.dataset != entry.config.dataset))
+    if best and st.button(f"Show {best[0].short} with 2 units as {name}", key=f"samples.show.{name}"):
+        st.session_state["pick"] = name.lower(), best[0].key
+        st.rerun()
+
+
+def _latent(entry: Entry) -> int:
+    return ModelConfig.parse(entry.config.model).latent[-1]

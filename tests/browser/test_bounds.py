@@ -1,0 +1,112 @@
+"""The pages of bounds and of samples in a real browser: sliders, downloads, the way back, and a copied address."""
+
+import csv
+import io
+import re
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.browser.driver import assert_clean, screenshot, settled
+from tests.browser.test_app import changed, tiles
+
+FLAT = "a=mnist-2d-vae-k1&b=mnist-2d-iwae-k50&data=digits"
+
+
+def table(page: Page) -> list[str]:
+    """The cells of the table of bounds."""
+    return page.get_by_test_id("stMarkdownContainer").locator("td").all_inner_texts()
+
+
+def slide(page: Page, label: str, key: str, times: int = 3) -> None:
+    thumb = page.get_by_role("slider", name=re.compile(label))
+    thumb.focus()
+    for _ in range(times):
+        page.keyboard.press(key)
+
+
+def test_a_slider_moves_its_bound_and_the_address_holds_it(visit):
+    page = visit("app.py", "Bounds?image=3&samples=1000&data=digits")
+    before, after = table(page), changed(page, lambda: slide(page, "Power mean", "ArrowRight"), table)
+    assert {i for i, cells in enumerate(zip(before, after, strict=True)) if len(set(cells)) > 1} == {6, 7, 8}
+    assert "Power mean p = 2.3" in after and "p=2.3" in page.url
+    copied = page.url
+    page.reload()
+    settled(page)
+    assert table(page) == after
+    assert table(visit("app.py", copied.split("/", 3)[3])) == after
+    page.go_back()
+    settled(page)
+    assert_clean(page)
+
+
+def test_the_numbers_of_a_figure_can_be_downloaded(visit):
+    page = visit("app.py", "Bounds?samples=1000&data=digits")
+    chart = page.locator(".st-key-bounds-all")
+    expect(chart.locator("svg.main-svg").first).to_be_visible()
+    page.get_by_text("In numbers").nth(1).click()
+    with page.expect_download() as download:
+        page.locator(".st-key-bounds-all-csv").get_by_role("button").click()
+    assert download.value.suggested_filename == "bounds-all.csv"
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
+    assert len(rows) == 14 and {row["model"] for row in rows} == {"A", "B"}
+    value, error = (float(rows[0][name]) for name in ("nats", "± s.e."))
+    assert table(page)[1] == f"{value:.2f}\u00a0±\u00a0{error:.2f}".replace("-", "−")
+    assert_clean(page)
+
+
+def test_another_objective_shows_its_source_and_its_step(visit):
+    page = visit("app.py", "Bounds?samples=1000&data=digits")
+    expect(page.get_by_test_id("stCode")).to_contain_text("def iwae(log_w: Tensor)")
+    before = tiles(page)
+    page.locator(".st-key-objective input").click()
+    page.get_by_role("option", name="Median").click()
+    expect(page.get_by_test_id("stCode")).to_contain_text("def median(log_w: Tensor)")
+    settled(page)
+    assert tiles(page) != before
+    assert_clean(page)
+
+
+def test_the_exact_posterior_is_drawn(visit):
+    page = visit("app.py", f"Bounds?{FLAT}&image=11")
+    charts = page.get_by_test_id("stMain").get_by_test_id("stPlotlyChart")
+    expect(charts).to_have_count(4)
+    expect(charts.nth(2).get_by_text("exact posterior p(h|x)")).to_be_visible()
+    expect(page.get_by_text("q's draws miss where the posterior is")).to_be_visible()
+    assert_clean(page)
+
+
+def test_samples_can_be_drawn_anew_and_downloaded(visit):
+    page = visit("app.py", f"Samples?{FLAT}&count=20")
+    seed = page.get_by_test_id("stMain").get_by_label("Seed", exact=True)
+
+    def other() -> None:
+        seed.fill("7")
+        seed.press("Enter")
+
+    changed(page, other, tiles)
+    assert "seed=7" in page.url
+    with page.expect_download() as download:
+        page.locator(".st-key-samples-plane-A-png").get_by_role("button").click()
+    with Image.open(download.value.path()) as picture:
+        assert (picture.format, picture.size) == ("PNG", (20 * 56, 20 * 56))
+    assert_clean(page)
+
+
+def test_a_model_with_a_plane_is_one_click_away(visit):
+    page = visit("app.py", "Samples?data=digits")
+    page.get_by_role("button", name="Show IWAE k = 50 with 2 units as B").click()
+    settled(page)
+    expect(page.get_by_text("The top layer of model B")).to_have_count(0)
+    assert "b=mnist-2d-iwae-k50" in page.url
+    assert_clean(page)
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1400), ("dark", 768), ("light", 420)])
+@pytest.mark.parametrize("name", ["Samples", "Bounds"])
+def test_nothing_overflows(visit, name, theme, width):
+    page = visit("app.py", f"{name}?{FLAT}", width=width, theme=theme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    screenshot(page, f"{name.lower()}-plane-{theme}-{width}")
+    assert_clean(page)
