@@ -11,9 +11,10 @@ from iwae import catalog, checkpoints
 ROOT = Path(__file__).parents[1]
 # Each may import those before it, as docs/design.md says.
 ORDER = """
-    files threads optional bounds bernoulli model matlab formats figures digits downloads packed sources datasets
-    gradients graphs health checkpoints evaluation posterior training tensorboard parallel runs cells sweep pool
-    cluster catalog published commands results grid comparison tables documents export modelcard cli __main__
+    files threads optional bounds bernoulli model matlab formats figures figures_latent digits downloads packed
+    sources datasets gradients graphs health checkpoints evaluation latent maps posterior training tensorboard
+    parallel runs cells sweep pool cluster catalog published commands results grid comparison tables documents
+    export modelcard cli __main__
 """.split()  # noqa: SIM905
 
 
