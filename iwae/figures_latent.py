@@ -16,6 +16,7 @@ DIGITS = (
 )  # fmt: skip
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up")  # of the second ten classes and so on
 GREY = "#7D848C"  # readable on both backgrounds
+MARGIN = {"l": 10, "r": 10, "t": 10, "b": 10}
 INK, PAPER = "#1F2328", "rgba(255,255,255,0.8)"  # of labels that lie on the points
 
 
@@ -85,21 +86,29 @@ def latent_map(
     return go.Figure(traces, _layout(frame) | {"annotations": notes, "dragmode": "lasso"})
 
 
-def aggregated(posterior: np.ndarray, prior: np.ndarray, frame: Frame, *, kind: str, circle: np.ndarray | None):
-    """Draws from the aggregated posterior [n, 2] over draws from the prior [m, 2], and, where it is a Gaussian, the
-    curve [·, 2] that holds 95% of it."""
+def aggregated(
+    posterior: np.ndarray,
+    frame: Frame,
+    *,
+    kind: str,
+    prior: np.ndarray | None = None,
+    circles: Sequence[np.ndarray] = (),
+) -> go.Figure:
+    """Draws from the aggregated posterior [n, 2] with the prior: as draws [m, 2], or, where it is a Gaussian, as the
+    curves [·, 2] that hold parts of it."""
     traces = [
-        {"type": "scattergl", "name": "prior p(h)", **_xy(prior), "marker": {"color": GREY, "symbol": "x", "size": 4}},
-        {"type": "scattergl", "name": "aggregated posterior", **_xy(posterior), "marker": _draws(kind)},
-    ]
-    for trace in traces:
-        trace |= {"mode": "markers", "opacity": 0.6, "hoverinfo": "name"}
-    if circle is not None:
-        traces.append(
-            _scatter(circle, mode="lines", line={"color": GREY, "width": 2, "dash": "dash"}, name="95% of p(h)")
+        {"type": "scattergl", "name": name, **_xy(cloud), "mode": "markers", "marker": marker, "hoverinfo": "name"}
+        for name, cloud, marker in (
+            ("prior p(h₁)", prior, {"color": GREY, "symbol": "x", "size": 4}),
+            ("aggregated posterior", posterior, _draws(kind) | {"size": 3, "opacity": 0.6}),
         )
+        if cloud is not None
+    ]
+    for number, circle in enumerate(circles):
+        line = {"color": GREY, "width": 2, "dash": "dash" if number else "solid"}
+        traces.append(_scatter(circle, mode="lines", line=line, name="prior p(h₁)", showlegend=not number))
     legend = {"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0}
-    return go.Figure(traces, _layout(frame) | {"showlegend": True, "legend": legend})
+    return go.Figure(traces, _layout(frame) | {"showlegend": True, "legend": legend, "margin": MARGIN | {"t": 40}})
 
 
 def _groups(places: np.ndarray, colour: Classes | Values | None, kind: str) -> list[tuple[np.ndarray, dict[str, Any]]]:
@@ -117,7 +126,8 @@ def _groups(places: np.ndarray, colour: Classes | Values | None, kind: str) -> l
     marker, hover = {"size": size, "color": COLOURS[kind]}, "image %{customdata}<extra></extra>"
     if colour is not None:
         low, high = colour.limits
-        bar = {"title": {"text": colour.title, "side": "right"}, "thickness": 10, "outlinewidth": 0}
+        bar = {"title": {"text": colour.title, "side": "top"}, "thickness": 8, "outlinewidth": 0}
+        bar |= {"orientation": "h", "y": 1, "yanchor": "bottom", "len": 0.9}  # above: beside it would narrow the map
         marker |= {"color": colour.values, "colorscale": "Cividis", "cmin": low, "cmax": high, "colorbar": bar}
         hover = f"image %{{customdata}}<br>{colour.title} %{{marker.color:.2f}}<extra></extra>"
     return [(np.arange(len(places)), {"marker": marker, "hovertemplate": hover})]
@@ -167,8 +177,8 @@ def _layout(frame: Frame) -> dict[str, Any]:
     return {
         "xaxis": x | {"constrain": "domain"},
         "yaxis": y | {"scaleanchor": "x", "constrain": "domain"},  # a circle is a circle
-        "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
-        "height": 440,
+        "margin": MARGIN,
+        "height": 400,
         "showlegend": False,
         "hovermode": "closest",
     }

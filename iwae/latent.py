@@ -154,6 +154,13 @@ def ellipse(centre: np.ndarray, covariance: np.ndarray, mass: float = MASS, poin
     return centre + math.sqrt(-2 * math.log1p(-mass)) * np.stack([np.cos(angle), np.sin(angle)], 1) @ root.T
 
 
+def inside(points: np.ndarray, centre: np.ndarray, covariance: np.ndarray, mass: float = MASS) -> np.ndarray:
+    """Which of points [n, 2] lie within that ellipse, [n] of 0 and 1."""
+    away = points - centre
+    distance = np.einsum("nu,uv,nv->n", away, np.linalg.pinv(covariance), away)
+    return (distance <= -2 * math.log1p(-mass)).astype(np.float64)
+
+
 def procrustes(onto: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
     """(rotation or reflection R [2, 2] that brings points [n, 2] closest to ``onto``, what remains: the share in
     [0, 1] of the variance that no turn and no scale explains). Nothing is stretched: R keeps lengths. Schönemann 1966.

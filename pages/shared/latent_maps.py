@@ -1,6 +1,6 @@
 """Two maps of latent space side by side, and what is selected on them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -110,7 +110,7 @@ def _said(side: Side, images: Images, by: str, one: Encoded | None, whose: int |
     parts.append(f"Trustworthiness {plus_minus(trust)} ({latent.NEIGHBOURS} neighbours, 1 is best)")
     if one is not None:
         what = f"image {image}" if whose == "image" else f"class {images.names[whose]}, the mean of its posteriors"
-        true = f"true tr Σ = {one.trace[0]:.2f} over {one.size} units"
+        true = f"true tr Σ = {one.trace[0]:.3g} over {one.size} units"
         if side.view is None:
             parts.append(
                 f"Dots: {DRAWS} draws from q(h₁|x) of {what}, each placed among its {latent.NEIGHBOURS} nearest "
@@ -118,7 +118,7 @@ def _said(side: Side, images: Images, by: str, one: Encoded | None, whose: int |
             )
         else:
             plane = np.trace(side.view.covariance(one.std[0]))
-            parts.append(f"Curve: {latent.MASS:.0%} of q(h₁|x) of {what}, exact; {true}, {plane:.3f} in this plane")
+            parts.append(f"Curve: {latent.MASS:.0%} of q(h₁|x) of {what}, exact; {true}, {plane:.3g} in this plane")
     return ". ".join(parts) + "."
 
 
@@ -161,7 +161,7 @@ def show_digit(images: Images, image: int) -> None:
     grey = data.test.images[image].numpy() / 255
     label = f"label {data.label_names[int(data.test.labels[image])]}" if data.test.labels is not None else "no label"
     pictures.strip([grey], [label], [f"test image {image}, {label}"], width=112)
-    st.page_link("pages/1_Posterior.py", label="Open its posterior", icon=":material/blur_on:")
+    st.page_link("pages/1_Posterior.py", label="Its posterior", icon=":material/blur_on:")
     st.caption("Click a point to see its digit here; draw around points to select them in both maps.")
 
 
@@ -184,18 +184,16 @@ def show_selection(images: Images, both: Sequence[Side]) -> None:
         st.markdown(text)
         spreads = [f"{side.name} {plus_minus(Estimate.of(side.encoded.trace[selected]))}" for side in both]
         st.caption(f"Their mean tr Σ(x): {', '.join(spreads)}")
-        _row(images, np.flatnonzero(selected)[:MOVED], lambda place: "")
+        _row(images, np.flatnonzero(selected)[:MOVED])
         st.button("Clear the selection", key="latent.clear", on_click=select, args=(images.dataset, []))
 
 
-def _row(images: Images, places: np.ndarray, more: Callable[[int], str]) -> None:
-    """Pictures of some of the images."""
+def _row(images: Images, places: np.ndarray) -> None:
+    """Pictures of some of the images, their numbers below."""
     grey = cached.dataset(images.dataset).test.images
     numbers = images.numbers[places]
-    captions = [f"{number}{more(place)}" for number, place in zip(numbers, places, strict=True)]
-    pictures.strip(
-        [grey[number].numpy() / 255 for number in numbers], captions, [f"test image {number}" for number in numbers], 56
-    )
+    alts = [f"test image {number}" for number in numbers]
+    pictures.strip([grey[number].numpy() / 255 for number in numbers], [str(number) for number in numbers], alts, 56)
 
 
 def show_moved(images: Images, both: Sequence[Side]) -> None:
@@ -206,16 +204,17 @@ def show_moved(images: Images, both: Sequence[Side]) -> None:
     st.write(
         f"Of an image's {latent.NEIGHBOURS} nearest images in the latent space of A, on average "
         f"**{plus_minus(Estimate.of(shared_part))}** are also among its nearest in that of B (n = {len(order):,}). "
-        "These agree least:"
+        f"The models agree least on these, which keep {shared_part[order[0]]:.0%} to "
+        f"{shared_part[order[MOVED - 1]]:.0%} of their neighbours:"
     )
-    _row(images, order[:MOVED], lambda place: f": {shared_part[place]:.0%}")
+    _row(images, order[:MOVED])
     moved = images.numbers[order]
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     left.pills(
         "Look at", moved[:MOVED].tolist(), key="moved", on_change=_look,
-        help="The share below each picture is that of its neighbours that both models agree on.",
+        help="Opens the digit beside the maps, and marks it on both.",
     )  # fmt: skip
-    right.button("Select the 100", key="moved.select", on_click=select, args=(images.dataset, moved[:100]))
+    right.button("Select 100 on the maps", key="moved.select", on_click=select, args=(images.dataset, moved[:100]))
     labels = {} if images.labels is None else {"label": [images.names[code] for code in images.labels[order]]}
     show.in_numbers({"image": moved, "overlap": shared_part[order]} | labels, "moved")
 

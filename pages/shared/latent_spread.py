@@ -17,34 +17,33 @@ PRIOR = 2_000  # draws
 
 def show_aggregated(both: Sequence[Side], images: Images) -> None:
     """The mixture of all posteriors against the prior, in each model's own PCA plane."""
-    parts = []
-    for side in both:
-        look = latent.pca(side.encoded.mean)
-        plain = len(side.entry.card.model.latent) == 1
-        circle = latent.ellipse(
-            look.place(np.zeros((1, side.encoded.size)))[0], look.covariance(np.ones(side.encoded.size))
-        )
-        draws = look.place(side.encoded.draw(1, seed=0)), look.place(_prior(side.entry, side.device))
-        parts.append((side, look, draws, circle if plain else None))
-    x, y = latent.shared_range([cloud for _, _, draws, _ in parts for cloud in draws])
-    for column, (side, look, (posterior, prior), circle) in zip(st.columns(2, gap="large"), parts, strict=True):
+    looks = [latent.pca(side.encoded.mean) for side in both]
+    posteriors = [look.place(side.encoded.draw(1, seed=0)) for look, side in zip(looks, both, strict=True)]
+    priors = [look.place(_prior(side.entry, side.device)) for look, side in zip(looks, both, strict=True)]
+    x, y = latent.shared_range([*posteriors, *priors])
+    frame = Frame(tuple(x), tuple(y), ("PC 1", "PC 2"))
+    for column, side, look, posterior, prior in zip(
+        st.columns(2, gap="large"), both, looks, posteriors, priors, strict=True
+    ):
+        said = f"One draw from q(h₁|x) of each of {len(posterior):,} images in the PCA plane of {side.name}, over "
+        if len(side.entry.card.model.latent) > 1:
+            drawn = aggregated(posterior, frame, kind=side.entry.kind, prior=prior)
+            said += f"{len(prior):,} draws from the prior of h₁, down through the layers above it."
+        else:
+            origin, ones = look.place(np.zeros((1, side.encoded.size)))[0], look.covariance(np.ones(side.encoded.size))
+            circles = [latent.ellipse(origin, ones, mass) for mass in (0.5, latent.MASS)]
+            drawn = aggregated(posterior, frame, kind=side.entry.kind, circles=circles)
+            within = [Estimate.of(latent.inside(posterior, origin, ones, mass)) for mass in (0.5, latent.MASS)]
+            said += (
+                f"the circles that hold 0.50 and {latent.MASS:.2f} of the prior: they hold {plus_minus(within[0])} and "
+                f"{plus_minus(within[1])} of the draws."
+            )
         with column:
             st.markdown(f"**{side.title}**")
-            drawn = aggregated(
-                posterior, prior, Frame(tuple(x), tuple(y), ("PC 1", "PC 2")), kind=side.entry.kind, circle=circle
-            )
-            inside = np.square(np.linalg.norm(posterior - look.place(np.zeros((1, side.encoded.size))), axis=1))
-            within = Estimate.of((inside < -2 * np.log(1 - latent.MASS)).astype(float))
-            said = (
-                f"One draw from q(h₁|x) of each of {len(posterior):,} images, over {len(prior):,} draws from the prior."
-            )
-            if circle is not None:
-                said += (
-                    f" Of the draws {plus_minus(within)} lie inside the dashed circle, which holds 0.95 of the prior."
-                )
-            columns = {"x": np.r_[posterior[:, 0], prior[:, 0]], "y": np.r_[posterior[:, 1], prior[:, 1]]}
-            columns["from"] = ["posterior"] * len(posterior) + ["prior"] * len(prior)
-            show.figure(drawn, f"aggregated.{side.name.lower()}", said, columns)
+            clouds = np.concatenate([posterior, prior])
+            source = ["posterior"] * len(posterior) + ["prior"] * len(prior)
+            numbers = {"x": clouds[:, 0], "y": clouds[:, 1], "draw from the": source}
+            show.figure(drawn, f"aggregated.{side.name.lower()}", said, numbers)
 
 
 @st.cache_resource(max_entries=6, show_spinner=False, hash_funcs=FILE)
@@ -67,8 +66,8 @@ def show_spread(both: Sequence[Side], images: Images) -> None:
         first, second = a.get(name), b.get(name)
         comparable = first and second and (one_size or not first.sized)
         estimates = {
-            "A": first and first.estimate,
-            "B": second and second.estimate,
+            both[0].title: first and first.estimate,
+            both[1].title: second and second.estimate,
             "B − A": latent.difference(first, second) if comparable else None,
         }
         told = (first or second).told
