@@ -156,7 +156,7 @@ def test_images_that_moved_most(app, digits):
     np.testing.assert_allclose(table["overlap"], np.sort(overlap))
     test.button(key="moved.select").click().run()
     assert "**100 of 300 images selected**" in words(test)
-    test.get("button_group")[-1].set_value(int(table["image"][2])).run()
+    test.pills(key="moved").set_value(int(table["image"][2])).run()
     assert test.number_input(key="image").value == table["image"][2]
 
 

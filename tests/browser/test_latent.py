@@ -67,6 +67,96 @@ def test_a_lasso_selects_the_same_images_on_the_other_map(visit):
     assert_clean(page)
 
 
+def outermost(page: Page, name: str) -> tuple[int, float, float]:
+    """(image, x, y on the page) of the highest point of a map."""
+    number, x, y = plot(page, name).evaluate(
+        """plot => {
+            const {xaxis, yaxis, _size} = plot._fullLayout;
+            const points = plot._fullData.filter(trace => trace.customdata)
+                .flatMap((trace, i) => Array.from(trace.customdata, (image, j) => [image, trace.x[j], trace.y[j]]));
+            const [image, x, y] = points.reduce((best, point) => point[2] > best[2] ? point : best);
+            return [image, xaxis.l2p(x) + _size.l, yaxis.l2p(y) + _size.t];
+        }"""
+    )
+    corner = plot(page, name).bounding_box()
+    return number, corner["x"] + x, corner["y"] + y
+
+
+def test_a_click_opens_the_digit_and_then_its_posterior(visit):
+    page = visit(APP, "Latent_space")
+    drawn(page)
+    box(page, "b")
+    image, x, y = outermost(page, "b")
+    page.mouse.move(x, y)
+    page.mouse.click(x, y)
+    expect(page.get_by_text(f"Image {image:,}", exact=True)).to_be_visible()
+    drawn(page)
+    assert f"image={image}" in page.url
+    page.get_by_test_id("stMain").get_by_role("link", name=re.compile("Its posterior")).click()
+    expect(page.get_by_role("heading", name="The posterior of one digit")).to_be_visible()
+    settled(page)
+    expect(page.get_by_role("spinbutton", name=re.compile("Test image of"))).to_have_value(str(image))
+    page.go_back()
+    expect(page.get_by_role("heading", name="Latent space", exact=True)).to_be_visible()
+    drawn(page)
+    expect(page.get_by_text(f"Image {image:,}", exact=True)).to_be_visible()
+    assert_clean(page)
+
+
+def test_the_address_holds_the_view(visit):
+    page = visit(APP, "Latent_space")
+    drawn(page)
+    page.get_by_role("radio", name="Two units").click()
+    settled(page)
+    page.get_by_role("combobox", name=re.compile("Colour by")).click()
+    page.get_by_role("option", name="posterior spread").click()
+    drawn(page)
+    field = page.get_by_role("spinbutton", name=re.compile("Unit of A on x"))
+    field.fill("7")
+    field.press("Enter")
+    drawn(page)
+    other = visit(APP, page.url.split("/", 3)[3])
+    drawn(other)
+    read = """plot => [plot._fullLayout.xaxis.title.text, plot.data[0].marker.colorbar.title.text,
+        Array.from(plot._fullData[0].x)]"""
+    found = plot(other, "a").evaluate(read)
+    assert found == plot(page, "a").evaluate(read) and found[:2] == ["unit 7", "tr Σ(x)"] and len(found[2]) > 100
+    other.reload()
+    drawn(other)
+    assert plot(other, "a").evaluate(read) == found
+    assert_clean(page)
+    assert_clean(other)
+
+
+def test_the_numbers_can_be_downloaded(visit):
+    page = visit(APP, "Latent_space?images=200")
+    drawn(page)
+    page.get_by_text("In numbers").first.click()
+    with page.expect_download() as waiting:
+        page.locator(".st-key-map-a-csv button").click()
+    lines = waiting.value.path().read_text().splitlines()
+    assert waiting.value.suggested_filename == "map-a.csv" and len(lines) == 201
+    assert lines[0].startswith("image,x,y,tr Σ(x)")
+    assert_clean(page)
+
+
+def test_umap_comes_in_the_background_and_is_kept(visit):
+    page = visit(APP, "Latent_space?images=200&map=UMAP")
+    expect(page.get_by_text("Until then: PCA.")).to_be_visible()
+    expect(page.get_by_text(re.compile("UMAP of both models, in the background"))).to_be_visible()
+    page.get_by_role("button", name="Another").click()  # the page answers meanwhile
+    settled(page)
+    expect(plot(page, "a").get_by_text("UMAP 1")).to_be_visible(timeout=120_000)
+    drawn(page)
+    expect(page.get_by_text(re.compile("Areas on a UMAP map are not variances")).first).to_be_visible()
+    screenshot(page, "latent-umap")
+    page.reload()
+    drawn(page)
+    expect(plot(page, "b").get_by_text("UMAP 1")).to_be_visible()
+    assert page.get_by_text("Until then: PCA.").count() == 0
+    assert_clean(page)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 768, 420])
 def test_nothing_overflows(visit, width, theme):
