@@ -15,6 +15,7 @@ ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches
 PAGES = (
     ("app.py", "Home", "home"),
     ("pages/1_Posterior.py", "Posterior", "blur_on"),
+    ("pages/2_Latent_space.py", "Latent space", "scatter_plot"),
     ("pages/3_Active_units.py", "Active units", "bar_chart"),
     ("pages/4_Reconstructions.py", "Reconstructions", "compare"),
     ("pages/5_Samples.py", "Samples", "grid_view"),

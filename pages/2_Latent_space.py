@@ -1,0 +1,59 @@
+"""Where two models put the same images in latent space, and how far each posterior spreads there."""
+
+import streamlit as st
+
+from pages.shared import latent, latent_maps, latent_spread
+from pages.shared.choose import pick_image
+from pages.shared.sidebar import sidebar
+
+view = sidebar("Latent space")
+st.title("Latent space", anchor=False)
+st.write(
+    "Each point is a test image, placed by the mean of its posterior q(h|x): left as model A sees it, right as B does, "
+    "on the same axes. Images that a model takes for similar lie together."
+)
+
+one, two, three = st.columns([1, 2, 2])
+with one:
+    images = latent.pick_images(view.dataset)
+with two:
+    kind = latent.pick_map()
+with three:
+    by = latent.pick_colour(images)
+left, right = st.columns(2)
+with left:
+    image = pick_image(view.dataset)
+with right:
+    whose = latent.pick_spread(images)
+
+both = latent.sides(view, images, kind)
+if both is None:  # UMAP is at work: what is instant stands in for it
+    st.info("Until then: PCA.")
+    both = latent.sides(view, images, "PCA")
+latent_maps.show_maps(both, images, by, whose, image)
+for note in latent_spread.incomparable(both, images):
+    st.info(note)
+latent_maps.show_selection(images, both)
+
+st.subheader("Images that moved most", anchor=False)
+latent_maps.show_moved(images, both)
+
+st.subheader("Does B spread more than A?", anchor=False)
+latent_spread.show_spread(both, images)
+
+st.subheader("All posteriors together, against the prior", anchor=False)
+st.write(
+    "The mixture of all q(h|x), the aggregated posterior, is what the decoder has learned to read; the prior is where "
+    "new samples come from. Where the prior has mass and the mixture has none, samples look like nothing."
+)
+latent_spread.show_aggregated(both, images)
+
+with st.expander("The formulas"):
+    st.latex(r"q(h_1|x) = \mathcal{N}(\mu(x), \operatorname{diag} \sigma^2(x)), \qquad \text{on a plane } W: \quad "
+             r"\mathcal{N}\!\left(W(\mu - c),\; W \operatorname{diag}(\sigma^2)\, W^\top\right)")  # fmt: skip
+    st.latex(r"C = \mathbb{E}_x[\operatorname{diag} \sigma^2(x)] + \operatorname{Cov}_x[\mu(x)], \qquad "
+             r"H[q] = \sum_u \log \sigma_u + \tfrac{d}{2} \log 2\pi e")  # fmt: skip
+    st.latex(
+        r"D_{KL}(q \,\|\, \mathcal{N}(0, I)) = \tfrac12 \sum_u \left(\sigma_u^2 + \mu_u^2 - 1 - \log \sigma_u^2\right)"
+    )
+    st.latex(r"\text{trustworthiness} = 1 - \frac{2}{n k (2n - 3k - 1)} \sum_i \sum_{j \in U_k(i)} (r(i, j) - k)")

@@ -1,0 +1,231 @@
+"""Two models' latent spaces: which images, which map, and the calls into the engine behind them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from iwae import evaluation, latent, maps
+from iwae.catalog import Entry
+from iwae.evaluation import Metrics
+from iwae.latent import Encoded, Estimate, View
+from pages.shared import cached
+from pages.shared.sidebar import View as Chosen
+
+MAPS = ("PCA", "UMAP", "Two units")
+MOST = 10_000  # images on a map
+USUAL = 2_000
+SAMPLES = 50  # draws behind each image's NLL and ESS
+FILE = {Entry: lambda entry: (str(entry.path), entry.path.stat().st_mtime_ns)}  # a new file is read anew
+SETTINGS = maps.Settings()
+COLOURED = ("label", "predicted digit", "NLL", "ESS", "D_KL", "posterior spread", "nothing")
+COLOUR_HELP = (
+    f"Predicted digit: the commonest label among the image's {latent.NEIGHBOURS} nearest others in the whole latent "
+    f"space. NLL and ESS: from {SAMPLES} draws for each image. D_KL: from q(h|x) to the prior. Posterior spread: "
+    "tr Σ(x), the sum of the variances of q(h₁|x)."
+)
+
+
+@dataclass(frozen=True)
+class Images:
+    """The test images that are on the maps."""
+
+    dataset: str
+    numbers: np.ndarray  # [n], ascending
+    labels: np.ndarray | None  # [n]
+    names: tuple[str, ...]  # of the labels
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model, its space, and where the images lie on its map."""
+
+    name: str  # "A" or "B"
+    entry: Entry
+    device: str
+    encoded: Encoded
+    places: np.ndarray  # [n, 2]
+    view: View | None  # None: UMAP, which has no formula
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} · {self.entry.short}"
+
+
+def pick_images(dataset: str) -> Images:
+    """A field for how many test images are on the maps."""
+    data = cached.dataset(dataset)
+    most = min(MOST, len(data.test))
+    if st.session_state.get("images", 0) > most:
+        st.session_state["images"] = most
+    count = st.number_input(
+        "Images", min(100, most), most, min(USUAL, most), 100, key="images", bind="query-params",
+        help=f"Test images on both maps: the same for A and B, drawn once from all {len(data.test):,}.",
+    )  # fmt: skip
+    numbers = latent.subset(len(data.test), count)
+    labels = None if data.test.labels is None else data.test.labels.numpy()[numbers]
+    return Images(dataset, numbers, labels, data.label_names)
+
+
+def pick_map() -> str:
+    """A choice of maps."""
+    return st.segmented_control(
+        "Map", MAPS, default="PCA", required=True, key="map", bind="query-params",
+        help="PCA: the plane of largest variance of the encoder's means. UMAP: keeps neighbours together; computed in "
+        "the background, about half a minute for 2,000 images, and kept. Two units: as they are, which for a "
+        "latent space of two is the whole of it.",
+    )  # fmt: skip
+
+
+def pick_colour(images: Images) -> str:
+    """A choice of what colours the points."""
+    known = [name for name in COLOURED if images.labels is not None or name not in ("label", "predicted digit")]
+    return st.selectbox("Colour by", known, key="colour", bind="query-params", help=COLOUR_HELP)
+
+
+def pick_spread(images: Images) -> int | str | None:
+    """Whose posterior is on the maps: "image", a class by its code, or None."""
+    known = ["the image", "a class", "none"] if images.labels is not None else ["the image", "none"]
+    whose = st.segmented_control(
+        "Posterior of", known, default="the image", required=True, key="spread", bind="query-params",
+        help="q(h₁|x) of the chosen image, or the mean of those of a class: their mean place and mean variances.",
+    )  # fmt: skip
+    if whose != "a class":
+        return "image" if whose == "the image" else None
+    there = [images.names[code] for code in np.unique(images.labels)]
+    return images.names.index(st.selectbox("Class", there, key="class", bind="query-params"))
+
+
+def encoded(entry: Entry, device: str, images: Images) -> Encoded:
+    """q(h₁|x) of the images."""
+    whole = _encoded(entry, device, images.dataset)
+    return Encoded(whole.mean[images.numbers], whole.std[images.numbers])
+
+
+@st.cache_resource(max_entries=6, show_spinner="Encoding the images …", hash_funcs=FILE)
+def _encoded(entry: Entry, device: str, dataset: str) -> Encoded:
+    return latent.encode(cached.model(entry, device), cached.test_images(dataset))
+
+
+@st.cache_resource(max_entries=8, show_spinner="Finding each image's neighbours …", hash_funcs=FILE)
+def neighbours(entry: Entry, device: str, dataset: str, count: int) -> np.ndarray:
+    """Each image's neighbours in the whole latent space, as indices [n, k] into the images on the map."""
+    chosen = latent.subset(len(cached.test_images(dataset)), count)
+    return latent.neighbours(_encoded(entry, device, dataset).mean[chosen])[0]
+
+
+@st.cache_resource(max_entries=8, show_spinner=False, hash_funcs=FILE)
+def _kept(entry: Entry, device: str, dataset: str, count: int) -> dict[str, Metrics]:
+    return {}
+
+
+def measured(entry: Entry, device: str, images: Images) -> Metrics:
+    """NLL, ESS and D_KL of each image, with progress on the page while they are worked out."""
+    kept = _kept(entry, device, images.dataset, len(images.numbers))
+    if "metrics" not in kept:
+        bar = st.progress(0.0, "Sampling each image's posterior …")
+        x = cached.test_images(images.dataset)[images.numbers].to(device)
+
+        def progress(done: int, total: int) -> None:
+            bar.progress(done / total, f"Sampling each image's posterior: {done:,} of {total:,}")
+
+        model = cached.model(entry, device)
+        kept["metrics"] = evaluation.evaluate(model, x, samples=SAMPLES, prune=False, progress=progress)
+        bar.empty()
+    return kept["metrics"]
+
+
+def divergence(side_entry: Entry, device: str, own: Encoded, images: Images) -> np.ndarray:
+    """D_KL(q‖prior) of each image, nats: exact for one stochastic layer, by draws for more."""
+    if len(side_entry.card.model.latent) == 1:
+        return own.kl_standard
+    return measured(side_entry, device, images).kl_prior.cpu().double().numpy()
+
+
+def sides(view: Chosen, images: Images, kind: str) -> tuple[Side, Side] | None:
+    """Both models' maps in one frame; None, with its progress on the page, while UMAP is at work."""
+    spaces = [encoded(entry, view.device, images) for _, entry in view.pair]
+    if kind == "Two units":
+        looks = [_pick_units(name, space) for (name, _), space in zip(view.pair, spaces, strict=True)]
+    else:
+        looks = [latent.pca(space.mean) for space in spaces]
+        a, b = (look.place(space.mean) for look, space in zip(looks, spaces, strict=True))
+        looks[1] = looks[1].turned(latent.procrustes(a, b)[0])
+    places = [look.place(space.mean) for look, space in zip(looks, spaces, strict=True)]
+    if kind == "UMAP":
+        places, looks = _umap(view, images, spaces, places[0]), (None, None)
+        if places is None:
+            return None
+    return tuple(
+        Side(name, entry, view.device, space, place, look)
+        for (name, entry), space, place, look in zip(view.pair, spaces, places, looks, strict=True)
+    )
+
+
+def _pick_units(name: str, space: Encoded) -> View:
+    """Two fields for the units on a model's axes: in order for a plane, else those that vary most first."""
+    order = np.arange(2) if space.size == 2 else space.mean.var(0).argsort()[::-1]
+    chosen = []
+    for column, axis, place in zip(st.columns(2), "xy", (0, min(1, space.size - 1)), strict=True):
+        key = f"{name.lower()}_{axis}"
+        if st.session_state.get(key, 0) >= space.size:
+            st.session_state[key] = int(order[place])
+        chosen.append(
+            column.number_input(
+                f"Unit of {name} on {axis}, 0 to {space.size - 1}",
+                0,
+                max(space.size - 1, 1),
+                int(order[place]),
+                key=key,
+                bind="query-params",
+                help="By default the two whose means vary most from image to image.",
+            )
+        )
+    return latent.units(space.mean, *(min(unit, space.size - 1) for unit in chosen))
+
+
+def _umap(view: Chosen, images: Images, spaces: Sequence[Encoded], start: np.ndarray) -> list[np.ndarray] | None:
+    """Both maps from the disk; or None, after a look of each second at the process that makes them."""
+    data = {"dataset": images.dataset, "images": len(images.numbers)}
+    prints = [maps.fingerprint(entry.path) for _, entry in view.pair]
+    a = maps.find(SETTINGS, checkpoint=prints[0], begin=None, **data)
+    b = a if prints[0] == prints[1] else maps.find(SETTINGS, checkpoint=prints[1], begin=a.folder.name, **data)
+    found = [one.coordinates() for one in (a, b)]
+    if all(one is not None for one in found):
+        return found
+    if b.status().phase == "missing":
+        if b is not a:
+            a.prepare(spaces[0].mean, start, SETTINGS)
+        b.start(spaces[1].mean, start if b is a else a, SETTINGS)
+    st.fragment(_watch, run_every=1.0)(b)
+    return None
+
+
+def _watch(one: maps.Map) -> None:
+    """How far the map is; the page runs again when it is there."""
+    status = one.status()
+    if status.phase == "finished":
+        st.rerun()
+    if status.phase == "running":
+        st.progress(status.share, f"UMAP of both models, in the background: {status.message}")
+        st.caption("You can go on with the other maps meanwhile; what is computed is kept.")
+        return
+    st.error(f"UMAP did not finish: {status.message}")
+    if st.button("Try again", key="umap.again"):
+        one.forget()
+        st.rerun()
+
+
+def one_image(side: Side, images: Images, image: int) -> Encoded:
+    """q(h₁|x) of any test image, on the map or not."""
+    return _encoded(side.entry, side.device, images.dataset).one(image)
+
+
+def plus_minus(estimate: Estimate, sign: bool = False) -> str:
+    """``0.911 ± 0.003``: the standard error with two digits that count, or the value with three decimals."""
+    se = estimate.se
+    digits = 1 - math.floor(math.log10(se)) if se else 3
+    text = f"{estimate.value:{'+' if sign else ''}.{max(digits, 0)}f}".replace("-", "−")
+    return f"{text} ± {se:.{max(digits, 0)}f}" if se else text

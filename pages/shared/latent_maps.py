@@ -1,0 +1,224 @@
+"""Two maps of latent space side by side, and what is selected on them."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import streamlit as st
+
+from iwae import latent
+from iwae.figures_latent import Classes, Cloud, Frame, Values, latent_map
+from iwae.latent import Encoded, Estimate
+from pages.shared import cached, pictures, show
+from pages.shared.latent import SAMPLES, Images, Side, divergence, measured, neighbours, one_image, plus_minus
+
+DRAWS = 200  # of one posterior on a UMAP map
+MOVED = 12  # pictures in a row
+MEASURED = {"NLL": "nll", "ESS": "ess"}
+
+
+def colours(both: Sequence[Side], images: Images, by: str) -> list[Classes | Values | None]:
+    """The colours of both maps, on one scale."""
+    if by == "nothing":
+        return [None, None]
+    if by == "label":
+        return [Classes(images.labels, images.names)] * 2
+    if by == "predicted digit":
+        near = [neighbours(side.entry, side.device, images.dataset, len(images.numbers)) for side in both]
+        return [Classes(latent.predicted(index, images.labels), images.names) for index in near]
+    values = [_values(side, images, by) for side in both]
+    low, high = np.quantile(np.concatenate(values), [0.01, 0.99])
+    unit = {"ESS": f"ESS of {SAMPLES}", "posterior spread": "tr Σ(x)"}.get(by, f"{by}, nats")
+    return [Values(value, unit, (float(low), float(high))) for value in values]
+
+
+def _values(side: Side, images: Images, by: str) -> np.ndarray:
+    if by == "posterior spread":
+        return side.encoded.trace
+    if by == "D_KL":
+        return divergence(side.entry, side.device, side.encoded, images)
+    return getattr(measured(side.entry, side.device, images), MEASURED[by]).cpu().double().numpy()
+
+
+def focus(side: Side, images: Images, whose: int | str | None, image: int) -> Encoded | None:
+    """The posterior that is on the map: of the image, or the mean of a class."""
+    if whose is None:
+        return None
+    if whose == "image":
+        return one_image(side, images, image)
+    return side.encoded.typical(images.labels == whose)
+
+
+def show_maps(both: Sequence[Side], images: Images, by: str, whose: int | str | None, image: int) -> None:
+    """Both maps beside each other and the chosen digit beside them; a lasso or a click in one holds for both."""
+    selected = selection(images)
+    shown = [focus(side, images, whose, image) for side in both]
+    clouds = [_cloud(side, one) for side, one in zip(both, shown, strict=True)]
+    centres = [_placed(side, one_image(side, images, image).mean) for side in both]
+    everything = [*(side.places for side in both), *centres, *(cloud.points for cloud in clouds if cloud)]
+    x, y = latent.shared_range(everything)
+    *columns, beside = st.columns([5, 5, 2], gap="medium")
+    for column, side, colour, cloud, one, centre in zip(
+        columns, both, colours(both, images, by), clouds, shown, centres, strict=True
+    ):
+        with column:
+            pictures.heading(side.name, side.entry)
+            frame = Frame(tuple(x), tuple(y), _titles(side))
+            drawn = latent_map(
+                side.places, images.numbers, frame, kind=side.entry.kind, colour=colour, cloud=cloud,
+                selected=selected if selected.any() else None, chosen=centre[0],
+            )  # fmt: skip
+            key = f"map.{side.name.lower()}"
+            show.figure(
+                drawn, key, _said(side, images, by, one, whose, image), _numbers(side, images, by, colour),
+                on_select=partial(_take, key, images.dataset), selection_mode=("points", "box", "lasso"),
+            )  # fmt: skip
+    with beside:
+        show_digit(images, image)
+
+
+def _titles(side: Side) -> tuple[str, str]:
+    if side.view is None:
+        return "UMAP 1", "UMAP 2"
+    rows = np.abs(side.view.axes)
+    if (rows.max(1) == 1).all() and not side.view.centre.any():
+        return tuple(f"unit {unit}" for unit in rows.argmax(1))
+    return ("PC 1", "PC 2") if side.name == "A" else ("PC plane of B, turned to A", "")
+
+
+def _placed(side: Side, points: np.ndarray) -> np.ndarray:
+    if side.view is not None:
+        return side.view.place(points)
+    return latent.place(points, side.encoded.mean, side.places)
+
+
+def _cloud(side: Side, one: Encoded | None) -> Cloud | None:
+    """The exact ellipse on a plane; on UMAP, which has no formula, draws placed among the images."""
+    if one is None:
+        return None
+    if side.view is None:
+        return Cloud(_placed(side, one.draw(DRAWS, seed=0)), False, f"{DRAWS} draws from q(h|x)")
+    curve = latent.ellipse(side.view.place(one.mean)[0], side.view.covariance(one.std[0]))
+    return Cloud(curve, True, f"{latent.MASS:.0%} of q(h|x)")
+
+
+def _said(side: Side, images: Images, by: str, one: Encoded | None, whose: int | str | None, image: int) -> str:
+    trust = _trust(side.encoded.mean, side.places)
+    parts = [f"{len(images.numbers):,} test images under {side.title}, coloured by {by}"]
+    if side.view is not None:
+        parts[0] += f"; {side.view.share:.0%} of the variance of the means lies in this plane"
+    parts.append(f"Trustworthiness {plus_minus(trust)} ({latent.NEIGHBOURS} neighbours, 1 is best)")
+    if one is not None:
+        what = f"image {image}" if whose == "image" else f"class {images.names[whose]}, the mean of its posteriors"
+        true = f"true tr Σ = {one.trace[0]:.3g} over {one.size} units"
+        if side.view is None:
+            parts.append(
+                f"Dots: {DRAWS} draws from q(h₁|x) of {what}, each placed among its {latent.NEIGHBOURS} nearest "
+                f"images, which stay fixed. Areas on a UMAP map are not variances: {true}"
+            )
+        else:
+            plane = np.trace(side.view.covariance(one.std[0]))
+            parts.append(f"Curve: {latent.MASS:.0%} of q(h₁|x) of {what}, exact; {true}, {plane:.3g} in this plane")
+    return ". ".join(parts) + "."
+
+
+def _numbers(side: Side, images: Images, by: str, colour: Classes | Values | None) -> dict[str, Sequence]:
+    table = {"image": images.numbers, "x": side.places[:, 0], "y": side.places[:, 1], "tr Σ(x)": side.encoded.trace}
+    if images.labels is not None:
+        table["label"] = [images.names[code] for code in images.labels]
+    if isinstance(colour, Classes) and by != "label":
+        table[by] = [colour.names[code] for code in colour.codes]
+    if isinstance(colour, Values):
+        table[colour.title] = colour.values
+    return table
+
+
+def _take(key: str, dataset: str) -> None:
+    """A selection in one map: one point is the image to look at; more, or none, are selected in both."""
+    points = st.session_state[key]["selection"]["points"]
+    chosen = [int(np.ravel(point["customdata"])[0]) for point in points if point.get("customdata") is not None]
+    if len(chosen) == 1:
+        st.session_state["image"] = chosen[0]
+    else:
+        select(dataset, chosen)
+
+
+def select(dataset: str, chosen: Sequence[int]) -> None:
+    """These images are selected in both maps."""
+    st.session_state["latent.selected"] = dataset, [int(number) for number in chosen]
+
+
+def selection(images: Images) -> np.ndarray:
+    """Which of the images on the maps are selected, [n] of bool."""
+    dataset, chosen = st.session_state.get("latent.selected", (None, []))
+    return np.isin(images.numbers, chosen if dataset == images.dataset else [])
+
+
+def show_digit(images: Images, image: int) -> None:
+    """The chosen image, and the way to its posterior."""
+    data = cached.dataset(images.dataset)
+    st.markdown(f"**Image {image:,}**")
+    grey = data.test.images[image].numpy() / 255
+    label = f"label {data.label_names[int(data.test.labels[image])]}" if data.test.labels is not None else "no label"
+    pictures.strip([grey], [label], [f"test image {image}, {label}"], width=112)
+    st.page_link("pages/1_Posterior.py", label="Its posterior", icon=":material/blur_on:")
+    st.caption("Click a point to see its digit here; draw around points to select them in both maps.")
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _trust(points: np.ndarray, places: np.ndarray) -> Estimate:
+    return latent.trustworthiness(points, places)
+
+
+def show_selection(images: Images, both: Sequence[Side]) -> None:
+    """What is selected, in words and pictures."""
+    selected = selection(images)
+    if not selected.any():
+        return
+    with st.container(border=True):
+        text = f"**{selected.sum():,} of {len(selected):,} images selected**"
+        if images.labels is not None:
+            codes, counts = np.unique(images.labels[selected], return_counts=True)
+            order = counts.argsort()[::-1][:10]
+            text += ": " + ", ".join(f"{counts[i]} × {images.names[codes[i]]}" for i in order)
+        st.markdown(text)
+        spreads = [f"{side.name} {plus_minus(Estimate.of(side.encoded.trace[selected]))}" for side in both]
+        st.caption(f"Their mean tr Σ(x): {', '.join(spreads)}")
+        _row(images, np.flatnonzero(selected)[:MOVED])
+        st.button("Clear the selection", key="latent.clear", on_click=select, args=(images.dataset, []))
+
+
+def _row(images: Images, places: np.ndarray) -> None:
+    """Pictures of some of the images, their numbers below."""
+    grey = cached.dataset(images.dataset).test.images
+    numbers = images.numbers[places]
+    alts = [f"test image {number}" for number in numbers]
+    pictures.strip([grey[number].numpy() / 255 for number in numbers], [str(number) for number in numbers], alts, 56)
+
+
+def show_moved(images: Images, both: Sequence[Side]) -> None:
+    """The images whose neighbourhoods the two models agree on least."""
+    near = [neighbours(side.entry, side.device, images.dataset, len(images.numbers)) for side in both]
+    shared_part = latent.overlap(*near)
+    order = shared_part.argsort(kind="stable")
+    st.write(
+        f"Of an image's {latent.NEIGHBOURS} nearest images in the latent space of A, on average "
+        f"**{plus_minus(Estimate.of(shared_part))}** are also among its nearest in that of B (n = {len(order):,}). "
+        f"The models agree least on these, which keep {shared_part[order[0]]:.0%} to "
+        f"{shared_part[order[MOVED - 1]]:.0%} of their neighbours:"
+    )
+    _row(images, order[:MOVED])
+    moved = images.numbers[order]
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    left.pills(
+        "Look at", moved[:MOVED].tolist(), key="moved", on_change=_look,
+        help="Opens the digit beside the maps, and marks it on both.",
+    )  # fmt: skip
+    right.button("Select 100 on the maps", key="moved.select", on_click=select, args=(images.dataset, moved[:100]))
+    labels = {} if images.labels is None else {"label": [images.names[code] for code in images.labels[order]]}
+    show.in_numbers({"image": moved, "overlap": shared_part[order]} | labels, "moved")
+
+
+def _look() -> None:
+    if st.session_state["moved"] is not None:
+        st.session_state["image"] = st.session_state["moved"]

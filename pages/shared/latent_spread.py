@@ -1,0 +1,136 @@
+"""How far two models' posteriors spread, each and all together, in numbers and against the prior."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import streamlit as st
+
+from iwae import latent
+from iwae.catalog import Entry
+from iwae.figures_latent import Frame, aggregated
+from iwae.latent import Estimate
+from pages.shared import cached, show
+from pages.shared.latent import FILE, Images, Side, divergence, plus_minus
+
+PRIOR = 2_000  # draws
+
+
+def show_aggregated(both: Sequence[Side], images: Images) -> None:
+    """The mixture of all posteriors against the prior, in each model's own PCA plane."""
+    looks = [latent.pca(side.encoded.mean) for side in both]
+    posteriors = [look.place(side.encoded.draw(1, seed=0)) for look, side in zip(looks, both, strict=True)]
+    priors = [look.place(_prior(side.entry, side.device)) for look, side in zip(looks, both, strict=True)]
+    x, y = latent.shared_range([*posteriors, *priors])
+    frame = Frame(tuple(x), tuple(y), ("PC 1", "PC 2"))
+    for column, side, look, posterior, prior in zip(
+        st.columns(2, gap="large"), both, looks, posteriors, priors, strict=True
+    ):
+        said = f"One draw from q(h₁|x) of each of {len(posterior):,} images in the PCA plane of {side.name}, over "
+        if len(side.entry.card.model.latent) > 1:
+            drawn = aggregated(posterior, frame, kind=side.entry.kind, prior=prior)
+            said += f"{len(prior):,} draws from the prior of h₁, down through the layers above it."
+        else:
+            origin, ones = look.place(np.zeros((1, side.encoded.size)))[0], look.covariance(np.ones(side.encoded.size))
+            circles = [latent.ellipse(origin, ones, mass) for mass in (0.5, latent.MASS)]
+            drawn = aggregated(posterior, frame, kind=side.entry.kind, circles=circles)
+            within = [Estimate.of(latent.inside(posterior, origin, ones, mass)) for mass in (0.5, latent.MASS)]
+            said += (
+                f"the circles that hold 0.50 and {latent.MASS:.2f} of the prior: they hold {plus_minus(within[0])} and "
+                f"{plus_minus(within[1])} of the draws."
+            )
+        with column:
+            st.markdown(f"**{side.title}**")
+            clouds = np.concatenate([posterior, prior])
+            source = ["posterior"] * len(posterior) + ["prior"] * len(prior)
+            numbers = {"x": clouds[:, 0], "y": clouds[:, 1], "draw from the": source}
+            show.figure(drawn, f"aggregated.{side.name.lower()}", said, numbers)
+
+
+@st.cache_resource(max_entries=6, show_spinner=False, hash_funcs=FILE)
+def _prior(entry: Entry, device: str, count: int = PRIOR) -> np.ndarray:
+    return latent.prior(cached.model(entry, device), count, seed=0)
+
+
+def show_spread(both: Sequence[Side], images: Images) -> None:
+    """The table that answers whether B spreads wider than A."""
+    a, b = (
+        {
+            line.name: line
+            for line in latent.spread(side.encoded, divergence(side.entry, side.device, side.encoded, images))
+        }
+        for side in both
+    )
+    one_size = both[0].encoded.size == both[1].encoded.size
+    shown, numbers = [], []
+    for name in dict.fromkeys([*a, *b]):
+        first, second = a.get(name), b.get(name)
+        comparable = first and second and (one_size or not first.sized)
+        estimates = {
+            both[0].title: first and first.estimate,
+            both[1].title: second and second.estimate,
+            "B − A": latent.difference(first, second) if comparable else None,
+        }
+        told = (first or second).told
+        shown.append(
+            {"measure": f"**{name}**: {told}"} | {who: plus_minus(e) if e else "–" for who, e in estimates.items()}
+        )
+        record = {"measure": name, "n": len(images.numbers)}
+        for who, estimate in estimates.items():
+            record |= {who: estimate and estimate.value, f"{who}, s.e.": estimate and estimate.se}
+        numbers.append(record)
+    st.write(_verdict(both, a, b))
+    st.table(shown, hide_index=True)
+    active = " and ".join(f"{side.encoded.active.sum()} of {side.encoded.size} in {side.name}" for side in both)
+    st.caption(
+        f"± standard error over n = {len(images.numbers):,} images, the differences paired; entropy, D_KL and log det "
+        "in nats. It is the error of these two models' numbers, not the scatter from one training seed to the next. "
+        f"Active units: {active}. Were the aggregated posterior the prior N(0, I), tr C would be the number of units "
+        "and log det C zero."
+    )
+    show.in_numbers(numbers, "spread")
+
+
+def _verdict(both: Sequence[Side], a: dict, b: dict) -> str:
+    """The claim in numbers: of one posterior, then of all together."""
+    line, mixture = "mean posterior standard deviation", "log det C, aggregated posterior"
+    one = latent.difference(a[line], b[line])
+    text = (
+        f"A single posterior is {_wider(one)} under B: its standard deviation differs by {plus_minus(one, sign=True)}. "
+    )
+    if both[0].encoded.size != both[1].encoded.size:
+        return text + "How far all of them together spread cannot be compared: the latent sizes differ."
+    all_of = latent.difference(a[mixture], b[mixture])
+    return text + (
+        f"All of them together, the aggregated posterior, fill {_wider(all_of, 'a larger', 'a smaller', 'an equal')} "
+        f"volume under B: log det C differs by {plus_minus(all_of, sign=True)}."
+    )
+
+
+def _wider(estimate: Estimate, more: str = "wider", less: str = "narrower", equal: str = "as wide") -> str:
+    """In words, at two standard errors."""
+    if estimate.se is None or abs(estimate.value) <= 2 * estimate.se:
+        return equal
+    return more if estimate.value > 0 else less
+
+
+def incomparable(both: Sequence[Side], images: Images) -> list[str]:
+    """What of this pair cannot be compared, and why."""
+    (a, b), notes = both, []
+    if a.encoded.size != b.encoded.size:
+        notes.append(
+            f"A has {a.encoded.size} latent units and B {b.encoded.size}: tr, log det and entropy grow with their "
+            "number, so their difference says nothing and is left out."
+        )
+    layers = [len(side.entry.card.model.latent) for side in both]
+    if max(layers) > 1:
+        notes.append(
+            f"Stochastic layers: {layers[0]} in A, {layers[1]} in B. Maps and spread are those of the first, h₁, next "
+            "to the pixels, whose q(h₁|x) is a Gaussian; with more than one layer its prior is no standard normal."
+        )
+    for side in both:
+        if side.entry.config.dataset != images.dataset:
+            notes.append(
+                f"{side.name} was trained on {side.entry.config.dataset}; the images here are of {images.dataset}, and "
+                "its NLL, D_KL and spread are those of images it has not learned."
+            )
+    return notes

@@ -1,0 +1,219 @@
+"""The page of the latent space, against direct calls into the engine."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from iwae import catalog, datasets, evaluation, latent, maps, runs
+from iwae.checkpoints import load
+from iwae.training import TrainConfig
+
+PAGE = "pages/2_Latent_space.py"
+TWO_D = {"a": "mnist-2d-vae-k1", "b": "mnist-2d-iwae-k50"}
+
+
+@pytest.fixture(autouse=True)
+def own_maps(tmp_path, monkeypatch):
+    monkeypatch.setenv("IWAE_MAPS_DIR", str(tmp_path / "maps"))
+
+
+@pytest.fixture
+def digits():
+    return datasets.load("digits")
+
+
+def encoded(digits, keys=catalog.DEFAULT_PAIR):
+    found, _ = catalog.entries()
+    return [latent.encode(load(found[key].path)[0], digits.binary("test")) for key in keys]
+
+
+def words(test) -> str:
+    kinds = ("markdown", "caption", "info", "error", "warning")
+    return "\n".join(str(element.value) for kind in kinds for element in test.get(kind))
+
+
+def spec(test, place: int) -> dict:
+    return json.loads(test.get("plotly_chart")[place].proto.spec)
+
+
+def numbers(test, place: int):
+    """The table behind the figure of that place."""
+    return [frame.value for frame in test.dataframe][place]
+
+
+def pm(estimate, sign="") -> str:
+    digits = 1 - int(np.floor(np.log10(estimate.se)))
+    return f"{estimate.value:{sign}.{digits}f} ± {estimate.se:.{digits}f}".replace("-", "−")
+
+
+def test_pca_in_one_frame(app, digits):
+    test = app(PAGE, data="digits")
+    a, b = encoded(digits)
+    places = [latent.pca(side.mean).place(side.mean) for side in (a, b)]
+    places[1] = places[1] @ latent.procrustes(*places)[0].T
+    for place, expected in enumerate(places):
+        table = numbers(test, place)
+        assert list(table["image"]) == list(range(300))
+        np.testing.assert_allclose(table[["x", "y"]], expected, atol=1e-6)
+        names = [digits.label_names[label] for label in digits.test.labels]
+        assert list(table["label"]) == names
+        shown = spec(test, place)
+        assert sum(len(trace["customdata"]) for trace in shown["data"] if "customdata" in trace) == 300
+        assert shown["data"][0]["type"] == "scattergl"
+        assert pm(latent.trustworthiness((a, b)[place].mean, expected)) in words(test)
+    assert spec(test, 0)["layout"]["xaxis"]["range"] == spec(test, 1)["layout"]["xaxis"]["range"]
+    assert spec(test, 0)["layout"]["yaxis"]["range"] == spec(test, 1)["layout"]["yaxis"]["range"]
+
+
+def test_the_table_of_spread_is_the_engine_s(app, digits):
+    test = app(PAGE, data="digits")
+    table = test.table[0].value
+    sides = [latent.spread(side, side.kl_standard) for side in encoded(digits)]
+    assert len(table) == len(sides[0]) == 7
+    for row, a, b in zip(table.to_dict("records"), *sides, strict=True):
+        assert row["measure"].startswith(f"**{a.name}**")
+        assert [row[column] for column in list(row)[1:]] == [
+            pm(a.estimate), pm(b.estimate), pm(latent.difference(a, b)),
+        ]  # fmt: skip
+    assert "n = 300 images" in words(test)
+    one = latent.difference(sides[0][0], sides[1][0])
+    assert f"wider under B: its standard deviation differs by {pm(one, '+')}" in words(test)
+
+
+def test_colours_are_the_engine_s_and_share_a_scale(app, digits):
+    test = app(PAGE, data="digits", colour="NLL")
+    found, _ = catalog.entries()
+    expected = []
+    for place, key in enumerate(catalog.DEFAULT_PAIR):
+        model = load(found[key].path)[0]
+        metrics = evaluation.evaluate(model, digits.binary("test"), samples=50, prune=False)
+        expected.append(metrics)
+        np.testing.assert_allclose(numbers(test, place)["NLL, nats"], metrics.nll, atol=1e-3)
+    scales = [
+        [trace["marker"][end] for end in ("cmin", "cmax")] for trace in (spec(test, i)["data"][0] for i in (0, 1))
+    ]
+    assert scales[0] == scales[1]
+    test.selectbox(key="colour").set_value("ESS").run()
+    np.testing.assert_allclose(numbers(test, 1)["ESS of 50"], expected[1].ess, rtol=1e-3)
+    test.selectbox(key="colour").set_value("D_KL").run()
+    sides = encoded(digits)
+    np.testing.assert_allclose(numbers(test, 0)["D_KL, nats"], sides[0].kl_standard, rtol=1e-5)
+    test.selectbox(key="colour").set_value("posterior spread").run()
+    np.testing.assert_allclose(numbers(test, 0)["tr Σ(x)"], sides[0].trace, rtol=1e-5)
+    test.selectbox(key="colour").set_value("predicted digit").run()
+    votes = latent.predicted(latent.neighbours(sides[1].mean)[0], digits.test.labels.numpy())
+    assert list(numbers(test, 1)["predicted digit"]) == [digits.label_names[vote] for vote in votes]
+    test.selectbox(key="colour").set_value("nothing").run()
+    assert not test.exception and spec(test, 0)["data"][0]["marker"]["color"] == "#CC7A00"
+
+
+def test_the_ellipse_of_the_image_and_of_a_class(app, digits):
+    test = app(PAGE, data="digits", image=7)
+    a, _ = encoded(digits)
+    view = latent.pca(a.mean)
+
+    def curve():
+        trace = next(trace for trace in spec(test, 0)["data"] if trace.get("mode") == "lines")
+        return trace
+
+    one = a.one(7)
+    assert f"true tr Σ = {one.trace[0]:.3g} over 50 units" in words(test)
+    table = latent.ellipse(view.place(one.mean)[0], view.covariance(one.std[0]))
+    x, y = spec(test, 0)["layout"]["xaxis"]["range"], spec(test, 0)["layout"]["yaxis"]["range"]
+    assert x[0] <= table[:, 0].min() and table[:, 1].max() <= y[1] and curve()["name"] == "95% of q(h|x)"
+    test.segmented_control(key="spread").set_value("a class").run()
+    test.selectbox(key="class").set_value("3").run()
+    typical = a.typical(digits.test.labels.numpy() == 3)
+    assert f"class 3, the mean of its posteriors, exact; true tr Σ = {typical.trace[0]:.3g}" in words(test)
+    test.segmented_control(key="spread").set_value("none").run()
+    assert not any(trace.get("mode") == "lines" for trace in spec(test, 0)["data"])
+
+
+def test_a_selection_holds_on_both_maps(app, digits):
+    test = app(PAGE, data="digits")
+    test.session_state["latent.selected"] = "digits", [3, 40, 41]
+    test.run()
+    for place in (0, 1):
+        chosen = {
+            trace["customdata"][i]
+            for trace in spec(test, place)["data"]
+            if "selectedpoints" in trace
+            for i in trace["selectedpoints"]
+        }
+        assert chosen == {3, 40, 41}
+    assert "**3 of 300 images selected**" in words(test)
+    test.button(key="latent.clear").click().run()
+    assert "selectedpoints" not in spec(test, 0)["data"][0]
+
+
+def test_images_that_moved_most(app, digits):
+    test = app(PAGE, data="digits")
+    overlap = latent.overlap(*(latent.neighbours(side.mean)[0] for side in encoded(digits)))
+    assert f"**{pm(latent.Estimate.of(overlap))}**" in words(test)
+    table = next(frame.value for frame in test.dataframe if "overlap" in frame.value)
+    np.testing.assert_allclose(table["overlap"], np.sort(overlap))
+    test.button(key="moved.select").click().run()
+    assert "**100 of 300 images selected**" in words(test)
+    test.pills(key="moved").set_value(int(table["image"][2])).run()
+    assert test.number_input(key="image").value == table["image"][2]
+
+
+def test_the_plane_of_two_units(app, digits):
+    test = app(PAGE, data="digits", map="Two units", **TWO_D)
+    a, b = encoded(digits, TWO_D.values())
+    for place, side in enumerate((a, b)):
+        np.testing.assert_allclose(numbers(test, place)[["x", "y"]], side.mean, atol=1e-6)
+        assert spec(test, place)["layout"]["xaxis"]["title"]["text"] == "unit 0"
+    test.number_input(key="a_x").set_value(1).run()
+    np.testing.assert_allclose(numbers(test, 0)["x"], a.mean[:, 1], atol=1e-6)
+
+
+def test_pairs_that_differ_say_what_cannot_be_compared(app, digits):
+    test = app(PAGE, data="digits", a="mnist-2d-vae-k1", b="mnist-1layer-iwae-k50")
+    assert "A has 2 latent units and B 50" in words(test) and "trained on mnist" in words(test)
+    table = test.table[0].value
+    assert [value == "–" for value in table["B − A"]] == [False, False, True, True, True, True, False]
+
+
+def test_two_stochastic_layers(app, digits, monkeypatch):
+    run = runs.start(TrainConfig("digits", "2layer", "iwae", k=2, passes=1))
+    while run.status().alive:
+        time.sleep(0.1)
+    for kind in ("PCA", "Two units"):
+        test = app(PAGE, data="digits", b=f"run:{run.name}", map=kind, colour="D_KL")
+        assert "1 in A, 2 in B" in words(test) and len(test.get("plotly_chart")) == 4
+    metrics = evaluation.evaluate(load(run.checkpoint)[0], digits.binary("test"), samples=50, prune=False)
+    np.testing.assert_allclose(numbers(test, 1)["D_KL, nats"], metrics.kl_prior, rtol=1e-4)
+
+
+def test_umap_never_blocks_and_is_then_read_from_the_disk(app, digits, monkeypatch):
+    started = []
+    monkeypatch.setattr(maps.Map, "start", lambda one, points, begin, settings: started.append((one, points, begin)))
+    test = app(PAGE, data="digits", map="UMAP", image=4)
+    assert "Until then: PCA" in words(test) and len(test.get("plotly_chart")) == 4
+    ((b, points, a),) = started
+    np.testing.assert_allclose(points, encoded(digits)[1].mean, atol=1e-6)
+    rng = np.random.default_rng(0)
+    clouds = rng.normal(size=(2, 300, 2))
+    for one, cloud in zip((a, b), clouds, strict=True):
+        maps._save(one.folder / "map.npy", cloud)
+    test.run()
+    assert not test.exception and "Until then" not in words(test) and len(started) == 1
+    for place, cloud in enumerate(clouds):
+        np.testing.assert_allclose(numbers(test, place)[["x", "y"]], cloud)
+    text = words(test)
+    assert "200 draws from q(h₁|x) of image 4" in text and "Areas on a UMAP map are not variances" in text
+
+
+def test_umap_that_failed_can_be_tried_again(app, digits, monkeypatch):
+    monkeypatch.setattr(maps.Map, "status", lambda one: maps.Status("failed", "no room on the disk"))
+    test = app(PAGE, data="digits", map="UMAP")
+    assert "UMAP did not finish: no room on the disk" in test.error[0].value
+    assert test.button(key="umap.again")
+
+
+def test_numbers_that_a_smaller_data_set_lacks(app):
+    test = app(PAGE, data="digits", images=5000, image=9999, a_x=77, map="Two units")
+    assert test.number_input(key="images").value == 300 and "300 test images" in words(test)
