@@ -167,17 +167,19 @@ class Model(nn.Module):
         noise: tuple[Tensor, ...] | None = None,
         keep: tuple[Keep, ...] | None = None,
         seen: Tensor | None = None,
+        visible: Tensor | None = None,
     ) -> Sample:
         """Draw k times from q(h|x) for images x [batch, pixels], by ``generator`` or from given ``noise``.
 
         ``seen`` [batch, pixels] is what the encoder sees in the place of x: any q is a proposal for p(h|x).
+        ``visible`` [pixels] of bool are the pixels that log p(x|h) counts, all of them if None.
         ``keep`` drops units: they are held at a constant and counted neither in log p nor in log q, so that
         log_w stays an exact importance weight of the smaller model.
         """
         if noise is None:
             noise = self.noise(k, len(x), generator)
         h, log_qh = self.propose(x if seen is None else seen, noise, keep)
-        log_px, log_ph = self.log_joint(x, h, keep)
+        log_px, log_ph = self.log_joint(x, h, keep, visible)
         return Sample(log_px, log_ph, log_qh, h)
 
     def propose(
@@ -204,17 +206,27 @@ class Model(nn.Module):
         return log_qh
 
     def log_joint(
-        self, x: Tensor, h: tuple[Tensor, ...], keep: tuple[Keep, ...] | None = None
+        self,
+        x: Tensor,
+        h: tuple[Tensor, ...],
+        keep: tuple[Keep, ...] | None = None,
+        visible: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """log p(x|h₁) and log p(h), each [k, batch]."""
         masks = [layer.mask for layer in keep] if keep else [None] * len(h)
         log_ph = log_standard(h[-1], mask=masks[-1])
         for decoder, below, above, mask in zip(self.decoder, h, h[1:], masks, strict=False):
             log_ph = log_ph + log_normal(below, *decoder(above), mask)
-        return self.log_likelihood(x, h[0]), log_ph
+        return self.log_likelihood(x, h[0], visible), log_ph
 
-    def log_likelihood(self, x: Tensor, h1: Tensor) -> Tensor:
-        """log p(x|h₁) [k, batch] of images x [batch, pixels] of zeros and ones."""
+    def log_likelihood(self, x: Tensor, h1: Tensor, visible: Tensor | None = None) -> Tensor:
+        """log p(x|h₁) [k, batch] of images x [batch, pixels] of zeros and ones, or of their ``visible`` pixels.
+
+        The others need no more than to be left out: given h₁ the pixels are independent, so they integrate to 1.
+        """
+        if visible is not None:
+            weight, bias = self.pixel_logits.weight[visible], self.pixel_logits.bias[visible]
+            return bernoulli.log_likelihood(x[:, visible], F.linear(self.pixel_hidden(h1), weight, bias))
         if self.device.type != "cpu":
             return bernoulli.log_likelihood(x, self.logits(h1))
         hidden = [layer for layer in self.pixel_hidden if isinstance(layer, nn.Linear)]

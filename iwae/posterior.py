@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iwae import pareto
 from iwae.evaluation import DRAWS
 from iwae.model import Model
 
@@ -24,6 +25,7 @@ class Posterior:
     log_px: Tensor  # [samples]
     log_w: Tensor  # [samples]
     seed: int
+    visible: Tensor | None = None  # [pixels] of bool: what log p(x|h) counts and the encoder sees; None for all
 
     @property
     def samples(self) -> int:
@@ -62,8 +64,30 @@ class Posterior:
         heaviest = self.weights.sort(descending=True).values.cumsum(0)
         return int((heaviest < share).sum()) + 1
 
+    @property
+    def k_hat(self) -> float:
+        """Pareto k̂ of the weights, which needs at least 21 samples (iwae/pareto.py)."""
+        return pareto.k_hat(self.log_w.numpy())
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of each unit of h₁ under the weights, [latent[0]]: the true posterior's, where ``std``² is q's.
+
+        Too small where few draws carry the weight.
+        """
+        h, weights = self.h[0].double(), self.weights
+        return weights @ (h - weights @ h).square()
+
+    @property
+    def kl_units(self) -> Tensor:
+        """D_KL(q(h_u|x) ‖ N(0, 1)) of each unit of the first layer, [latent[0]], nats."""
+        return (self.mean**2 + self.std**2 - 1) / 2 - self.std.log()
+
     def resample(self, count: int, seed: int = 0) -> Tensor:
-        """Indices [count] of draws chosen by weight: sampling-importance-resampling from the true posterior."""
+        """Indices [count] of draws chosen by weight: sampling-importance-resampling from the true posterior.
+
+        Rubin 1987. The heavier a draw the more often it is there; what no draw has met cannot be.
+        """
         generator = torch.Generator().manual_seed(seed)
         return torch.multinomial(self.weights, count, replacement=True, generator=generator)
 
@@ -88,23 +112,37 @@ class Posterior:
 
 
 @torch.no_grad()
-def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) -> Posterior:
+def posterior(
+    model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0, visible: Tensor | None = None
+) -> Posterior:
     """Draw ``samples`` times from q(h|x) of one image x [pixels] of zeros and ones. Repeatable from ``seed``;
-    fewer samples are the first of more. Raises ValueError for another shape or fewer than 1 sample."""
+    fewer samples are the first of more. Raises ValueError for another shape or fewer than 1 sample.
+
+    With ``visible`` [pixels] of bool, p(h|x_visible): the likelihood counts these pixels alone. The proposal is then
+    the encoder's for the picture with its hidden pixels at zero; any q would do, only the weights grow more uneven.
+    """
     if x.shape != (model.config.pixels,):
         raise ValueError(f"one image has {model.config.pixels} pixels, not the shape {tuple(x.shape)}")
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
     x = x.to(model.device).unsqueeze(0)
-    mean, log_std = model.encoder[0](x)
+    seen = None
+    if visible is not None and not visible.all():
+        visible = visible.to(model.device)
+        seen = x * visible
+    else:
+        visible = None
+    mean, log_std = model.encoder[0](x if seen is None else seen)
     generator = torch.Generator(model.device).manual_seed(seed)
     parts = []
     for start in range(0, samples, 10 * DRAWS):
         noise = model.noise(10 * DRAWS, 1, generator)
-        parts.append(model.sample(x, noise=tuple(eps[: samples - start] for eps in noise)))
+        noise = tuple(eps[: samples - start] for eps in noise)
+        parts.append(model.sample(x, noise=noise, seen=seen, visible=visible))
     h = tuple(torch.cat(layer)[:, 0].cpu() for layer in zip(*(part.h for part in parts), strict=True))
     log_px, log_w = (torch.cat([getattr(part, name) for part in parts])[:, 0].cpu() for name in ("log_px", "log_w"))
-    return Posterior(x[0].cpu(), mean[0].cpu(), log_std[0].exp().cpu(), h, log_px, log_w, seed)
+    visible = None if visible is None else visible.cpu()
+    return Posterior(x[0].cpu(), mean[0].cpu(), log_std[0].exp().cpu(), h, log_px, log_w, seed, visible)
 
 
 @dataclass(frozen=True)
@@ -114,15 +152,18 @@ class Reconstructions:
     from_mean: Tensor  # decoded from the mean of q
     average: Tensor  # plain average of the decoded draws, E_q[x|h]
     weighted: Tensor  # their average by weight, which estimates the mean of the true posterior's pictures
+    spread: Tensor  # standard deviation of each decoded pixel by weight, in [0, 1/2]: how undecided the posterior is
 
 
 @torch.no_grad()
 def reconstruct(model: Model, drawn: Posterior) -> Reconstructions:
-    """The three reconstructions of the image behind ``drawn``."""
+    """The three reconstructions of the image behind ``drawn``, and the spread of the last."""
     h1, weights = drawn.h[0].to(model.device), drawn.weights.float().to(model.device)
-    average = weighted = torch.zeros(model.config.pixels, device=model.device)
+    average = weighted = squared = torch.zeros(model.config.pixels, device=model.device)
     for rows, part in zip(h1.split(10 * DRAWS), weights.split(10 * DRAWS), strict=True):
         pictures = model.decode(rows)
         average, weighted = average + pictures.sum(0) / len(h1), weighted + part @ pictures
+        squared = squared + part @ pictures.square()
     from_mean = model.decode(drawn.mean.to(model.device))
-    return Reconstructions(from_mean.cpu(), average.cpu(), weighted.cpu())
+    spread = (squared - weighted.square()).clamp_min(0).sqrt()
+    return Reconstructions(from_mean.cpu(), average.cpu(), weighted.cpu(), spread.cpu())

@@ -22,7 +22,7 @@ from typing import Protocol
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from iwae import checkpoints, files, runs
+from iwae import checkpoints, files, runs, worker
 from iwae.cells import Cell
 from iwae.runs import Run, RunError
 from iwae.sources import SOURCES
@@ -71,13 +71,13 @@ class Job:
         run = Run(self.folder)
         try:
             if not (self.folder / "config.json").exists():
-                run = runs.create(self.config, self.device, folder=self.folder)
+                run = runs.create(self.config, self.device, folder=self.folder, keep=0)
             if run.config != self.config:
                 raise RunError(f"{self.folder} holds a run with other settings")
             if run.status().phase != "finished":
-                runs.work(run, save_seconds=save_seconds)
+                worker.work(run, save_seconds=save_seconds)
             if run.status().phase == "finished" and not self.measurement.taken(run):
-                runs.measure(run, self.measurement.images_of(self.config.dataset), self.measurement.samples)
+                worker.measure(run, self.measurement.images_of(self.config.dataset), self.measurement.samples)
         except Exception as error:  # whatever it is, the other cells go on
             return str(error) or type(error).__name__
         return ""
@@ -140,7 +140,7 @@ class Sweep:
             lock = FileLock(self.folder / "lock", timeout=0).acquire()
         except Timeout:
             raise SweepError(f"{self.folder} is already being worked on by another process") from None
-        with lock, runs.Signals() as signals:
+        with lock, worker.Signals() as signals:
             reasons = self._drive(engine, device, say, lambda: signals.caught)
             return self._write(reasons)
 

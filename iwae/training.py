@@ -277,7 +277,13 @@ class Training:
 
     def kept_model(self) -> Model:
         """The model worth keeping: the best on validation under early stopping, else the average, else the last."""
-        weights = self.best or self.average
+        return self._with(self.best or self.average)
+
+    def latest_model(self) -> Model:
+        """The model as it stands, which validation looks at: the average, else the last."""
+        return self._with(self.average)
+
+    def _with(self, weights: dict[str, Tensor] | None) -> Model:
         if weights is None:
             return self.model
         model = Model(self.model.config, seed=None).to(self.device)
@@ -440,10 +446,7 @@ class Training:
         return record
 
     def _validate(self) -> tuple[float, list[int]]:
-        model = self.model
-        if self.average:
-            model = Model(model.config, seed=None).to(self.device)
-            model.load_state_dict(self.average)
+        model = self.latest_model()
         started = time.perf_counter()
         bound = evaluation.mean_bound(model, self.valid, self.estimator.bound, self.config.k).mean().item()
         active = [int(layer.active.sum()) for layer in evaluation.active_units(model, self.valid)]

@@ -22,7 +22,7 @@ from benchmarks import (
     workload,
 )
 from benchmarks.report import Section, at_least, at_most
-from iwae import checkpoints, datasets, runs
+from iwae import checkpoints, datasets, runs, worker
 from iwae.model import Model, ModelConfig
 from iwae.training import TrainConfig
 
@@ -200,7 +200,7 @@ def test_time_to_quality_is_read_from_finished_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path))
     config = TrainConfig(model="16:4", k=5, passes=3, valid_images=50)
     run = runs.create(config)
-    runs.work(run)
+    worker.work(run)
     section = quality.measure(settings.Settings(sections=("quality",), runs=(run.name,)))
     last = run.records()[-1]
     metrics = checkpoints.read_card(run.checkpoint).metrics

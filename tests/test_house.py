@@ -11,9 +11,10 @@ from iwae import catalog, checkpoints
 ROOT = Path(__file__).parents[1]
 # Each may import those before it, as docs/design.md says.
 ORDER = """
-    files threads optional bounds bernoulli model matlab formats figures digits downloads packed sources datasets
-    gradients graphs health checkpoints evaluation posterior training tensorboard parallel runs cells sweep pool
-    cluster catalog published commands report results grid comparison tables documents export modelcard cli __main__
+    files threads optional turns bounds pareto occlusion bernoulli model matlab formats figures figures_training digits
+    downloads packed sources datasets gradients graphs health checkpoints evaluation posterior training tensorboard
+    parallel snapshots runs worker overview lookback cells sweep pool cluster catalog published commands report results
+    grid comparison tables documents export modelcard cli __main__ background
 """.split()  # noqa: SIM905
 
 

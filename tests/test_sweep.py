@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from iwae import cells, checkpoints, cluster, datasets, evaluation, runs, sweep
+from iwae import cells, checkpoints, cluster, datasets, evaluation, runs, sweep, worker
 from iwae.__main__ import main
 from iwae.pool import Pool
 from iwae.sweep import Job, Measurement, Sweep
@@ -300,7 +300,7 @@ def test_what_travels_between_nodes_goes_on_bit_for_bit(done, tmp_path):
     config = done.cells[1].config
     there, here = (Job(tmp_path / name, config, "cpu", MEASUREMENT) for name in ("there", "here"))
     run = runs.create(config, folder=there.folder)
-    runs.work(run, lambda *_: (there.folder / "stop").touch())
+    worker.work(run, lambda *_: (there.folder / "stop").touch())
     assert run.status().phase == "stopped" and run.records()[-1].step < 52
     cluster.write_parts(here.folder, cluster.read_parts(there.folder))
     assert not (here.folder / "stop").exists()

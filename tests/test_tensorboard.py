@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 import torch
 
-from iwae import optional, runs
+from iwae import optional, runs, worker
 from iwae.training import TrainConfig
 
 loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader", reason="requirements-extra.txt")
@@ -64,11 +64,11 @@ def test_a_log_holds_every_record_once_though_the_run_was_stopped_and_had_lost_s
         if record.step == 30:
             run.stop()
 
-    assert runs.work(run, stop_in_the_third_pass).phase == "stopped"
+    assert worker.work(run, stop_in_the_third_pass).phase == "stopped"
     with (run.folder / "metrics.jsonl").open("a") as lines:  # as after a crash: logged, but not in the saved state
         lines.write(json.dumps(dataclasses.asdict(run.records()[-1]) | {"step": 35, "bound": 0.0}) + "\n")
     run.prepare()
-    assert runs.work(run).phase == "finished"
+    assert worker.work(run).phase == "finished"
     records = run.records()
     assert [r.step for r in records if r.valid_bound is not None] == [13, 26, 39, 52]
     numbers, texts = events(run.tensorboard)
@@ -83,7 +83,7 @@ def test_a_log_holds_every_record_once_though_the_run_was_stopped_and_had_lost_s
 
 def test_a_run_without_a_log_writes_none(tmp_path):
     run = runs.create(dataclasses.replace(CONFIG, passes=1))
-    assert run.tensorboard is None and runs.work(run).phase == "finished"
+    assert run.tensorboard is None and worker.work(run).phase == "finished"
     assert not list(tmp_path.rglob("events*"))
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 from tqdm import tqdm
 
-from iwae import checkpoints, cli, datasets, files, parallel, runs
+from iwae import checkpoints, cli, datasets, files, parallel, runs, worker
 from iwae.training import Record, TrainConfig, Training
 
 STOPPED = 130  # exit status, as for any program that Ctrl-C ends
@@ -67,7 +67,7 @@ class Train:
             run = runs.create(self.config, device, self.tensorboard)
         print(f"run {run.name}", file=sys.stderr)
         with _follow(run) as on_record:
-            status = runs.work(run, on_record, training_type=training_type)
+            status = worker.work(run, on_record, training_type=training_type)
         if status.phase == "stopped":
             print(f"stopped and saved; go on with: python -m iwae train --resume {run.name}", file=sys.stderr)
             return STOPPED
@@ -101,7 +101,7 @@ def print_record(record: Record, training: Training) -> None:
 
 
 @contextmanager
-def _follow(run: runs.Run) -> Iterator[runs.OnRecord]:
+def _follow(run: runs.Run) -> Iterator[worker.OnRecord]:
     """Shows records as they come: a bar on a terminal, lines elsewhere."""
     if not sys.stderr.isatty():
         yield print_record

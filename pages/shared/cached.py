@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 import iwae.posterior
-from iwae import checkpoints, datasets, digits
+from iwae import checkpoints, datasets, digits, lookback
 from iwae.catalog import Entry
+from iwae.lookback import Look
 from iwae.model import Model
 from iwae.posterior import Posterior, Reconstructions
 
@@ -23,14 +24,23 @@ def model(entry: Entry, device: str) -> Model:
     return _model(str(entry.path), _written(entry), device)
 
 
-def posterior(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[Posterior, Reconstructions]:
-    """Draws from q(h|x) of one binary image x [784] under the entry's model, and its reconstructions."""
-    return _posterior(str(entry.path), _written(entry), device, x.byte().numpy().tobytes(), samples, seed)
+def posterior(
+    entry: Entry, device: str, x: Tensor, samples: int, seed: int, visible: Tensor | None = None
+) -> tuple[Posterior, Reconstructions]:
+    """Draws from q(h|x) of one binary image x [784] under the entry's model, and its reconstructions; with ``visible``
+    [784] of bool, those pixels alone count."""
+    seen = None if visible is None else visible.numpy().tobytes()
+    return _posterior(str(entry.path), _written(entry), device, x.byte().numpy().tobytes(), samples, seed, seen)
 
 
 def curve(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """L_k of ``posterior(…)`` at up to 60 values of k, evenly spread over its logarithm: (k, nats)."""
     return _curve(str(entry.path), _written(entry), device, x.byte().numpy().tobytes(), samples, seed)
+
+
+def look(path: Path, dataset: str, shown: tuple[int, ...]) -> Look:
+    """What the model in a file makes of the first test images, and its pictures of the ``shown`` ones."""
+    return _look(str(path), path.stat().st_mtime_ns, dataset, shown)
 
 
 @st.cache_resource(max_entries=3, show_spinner="Loading the data …")
@@ -57,9 +67,10 @@ def _model(path: str, written: int, device: str) -> Model:
 
 
 @st.cache_resource(max_entries=32, show_spinner="Sampling the posterior …")
-def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int):
+def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int, seen: bytes | None = None):
     x = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).float()
-    drawn = iwae.posterior.posterior(_model(path, written, device), x, samples=samples, seed=seed)
+    visible = None if seen is None else torch.frombuffer(bytearray(seen), dtype=torch.bool)
+    drawn = iwae.posterior.posterior(_model(path, written, device), x, samples=samples, seed=seed, visible=visible)
     return drawn, iwae.posterior.reconstruct(_model(path, written, device), drawn)
 
 
@@ -68,6 +79,12 @@ def _curve(path: str, written: int, device: str, pixels: bytes, samples: int, se
     ks = np.unique(np.geomspace(1, samples, 60).round().astype(int))
     drawn, _ = _posterior(path, written, device, pixels, samples, seed)
     return ks, drawn.curve(ks)
+
+
+@st.cache_resource(max_entries=64, show_spinner="Looking at the snapshot …")
+def _look(path: str, written: int, dataset: str, shown: tuple[int, ...]) -> Look:
+    images = test_images(dataset)
+    return lookback.look(_model(path, written, "cpu"), images[: lookback.IMAGES], images[list(shown)])
 
 
 def _written(entry: Entry) -> int:

@@ -15,6 +15,7 @@ ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches
 PAGES = (
     ("app.py", "Home", "home"),
     ("pages/1_Posterior.py", "Posterior", "blur_on"),
+    ("pages/7_Training.py", "Training", "model_training"),
     ("pages/8_Results.py", "Results", "table_chart"),
 )
 

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from iwae import datasets, runs, tensorboard
+from iwae import datasets, runs, tensorboard, turns
 from iwae.bounds import OBJECTIVES
 from iwae.figures import Line, training_curve
 from iwae.runs import Run, RunError
@@ -86,16 +86,20 @@ def _show(run: Run) -> None:
         st.markdown(f"**{config.bound().title} k = {config.k}** · {config.dataset} · {config.model}")
         done, left = run.progress()
         if status.alive:
-            st.progress(done, _eta(status.phase, done, left))
+            st.progress(done, time_left(run, done, left))
         records = run.records()
         if records:
             _numbers(run, records)
         if status.message:
             st.error(f"{status.phase}: {status.message}")
-        _buttons(run)
+        run_buttons(run)
 
 
-def _eta(phase: str, done: float, left: float | None) -> str:
+def time_left(run: Run, done: float, left: float | None) -> str:
+    """``40% · 12 s left`` of a run that is alive, or what it is at instead."""
+    phase = run.status().phase
+    if phase == "waiting":
+        return f"waiting, {turns.position(run)}"
     if phase == "evaluating":
         return "measuring it on test images …"
     if left is None:
@@ -118,7 +122,8 @@ def _numbers(run: Run, records: list) -> None:
     )
 
 
-def _buttons(run: Run) -> None:
+def run_buttons(run: Run, place: str = "") -> None:
+    """Stop or resume it, or take its model; ``place`` tells the buttons of one spot of the page from another's."""
     status = run.status()
     actions = {}
     if status.alive:
@@ -128,7 +133,7 @@ def _buttons(run: Run) -> None:
     if run.checkpoint.exists() and not status.alive:
         actions |= {"Use as A": lambda: _use("a", run), "Use as B": lambda: _use("b", run)}
     for column, (label, action) in zip(st.columns(max(len(actions), 1)), actions.items(), strict=False):
-        if column.button(label, key=f"{label}.{run.name}", width="stretch"):
+        if column.button(label, key=f"{label}.{run.name}{place}", width="stretch"):
             try:
                 action()
             except RunError as error:

@@ -1,0 +1,47 @@
+"""All training runs: their curves together, their settings side by side, and one run looked back at."""
+
+import streamlit as st
+
+from iwae import runs
+from pages.shared.lookback import scrubber
+from pages.shared.overview import choose_runs, compare, export, live, manage, start_here
+from pages.shared.sidebar import sidebar
+
+sidebar("Training")
+st.title("Training", anchor=False)
+st.write(
+    "Every run is a process of its own: it goes on when this page is closed, can be stopped and resumed without a "
+    "change to its result, and is shown here as it stands."
+)
+with st.expander("What the curves are"):
+    st.latex(
+        r"\text{bound} = \frac{1}{n}\sum_{x} \hat{L}(x),\qquad \text{unit } u \text{ is active if } "
+        r"\operatorname{Var}_x\!\left(\mathbb{E}_{q(h|x)}[h_u]\right) > 10^{-2}"
+    )
+    st.write(
+        "The bound is that of the run's own objective, in nats per image: between objectives only a test NLL can "
+        "be compared, as L_k alone grows with k. The validation bound is the same on images that are not trained on; "
+        "where the two part, the model begins to learn its images by heart."
+    )
+
+found = runs.list_runs()
+if not found:
+    start_here()
+    st.stop()
+
+shown, against = choose_runs(found)
+live(shown, against)
+
+st.subheader("Where the settings differ", anchor=False)
+compare(shown)
+
+st.subheader("One run", anchor=False)
+names = [run.name for run in found]
+if st.session_state.get("run", names[0]) not in names:
+    del st.session_state["run"]  # it has been deleted
+run = runs.get(st.selectbox("Run", names, key="run", bind="query-params"))
+manage(run)
+export(run)
+
+st.subheader("Looking back", anchor=False)
+scrubber(run)

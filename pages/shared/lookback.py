@@ -1,0 +1,99 @@
+"""A slider over the snapshots of one run, and what the model was at each of them."""
+
+import streamlit as st
+
+from iwae import datasets, lookback
+from iwae.evaluation import THRESHOLD
+from iwae.figures_training import activity_bars, latent_map
+from iwae.lookback import Moment
+from iwae.runs import Run, RunError
+from pages.shared import cached, pictures, show
+
+SHOWN = 10  # digits that are reconstructed
+
+
+def scrubber(run: Run) -> None:
+    """The whole of it: slider, map, active units, reconstructions."""
+    st.write("The model at earlier moments of this run: how its latent space unfolds and its units come to life.")
+    try:
+        dataset, kind = run.config.dataset, "vae" if run.config.objective == "vae" else "iwae"
+    except RunError as error:
+        st.error(str(error))
+        return
+    if not datasets.available(dataset):
+        st.info(f"Its images are not on this machine. `python -m iwae data download {dataset}` fetches them.")
+        return
+    found = lookback.moments(run)
+    if not found:
+        st.caption("Nothing is saved yet.")
+        return
+    if len(found) == 1:
+        st.caption(
+            "It has one model only: snapshots are taken by runs of this version that begin in the app or with "
+            "`python -m iwae train`, where the model is not too large for at least four of them."
+        )
+    st.fragment(_scrub)(found, dataset, kind)
+
+
+def _scrub(found: list[Moment], dataset: str, kind: str) -> None:
+    moment = _choose(found)
+    data, images = cached.dataset(dataset), cached.test_images(dataset)
+    labels = data.test.labels
+    shown = _one_of_each(labels[: lookback.IMAGES].tolist()) if labels is not None else range(min(SHOWN, len(images)))
+    shown = tuple(shown)
+    now, last = (cached.look(one.path, dataset, shown) for one in (moment, found[-1]))
+    frame = lookback.frame(last)
+    placed = frame.place(now.means).numpy()
+    count = len(placed)
+
+    bound = "" if moment.valid_bound is None else f" · validation bound {moment.valid_bound:.2f} nats per image"
+    st.markdown(f"**After {moment.passes:g} passes**, {moment.step:,} steps{bound}".replace("-", "−"))
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.markdown(
+            "**Posterior means**",
+            help="The encoder's mean of q(h₁|x) for each test image. With more than two units the two main "
+            "directions of the last moment are held for all, so that the same place means the same.",
+        )
+        names = data.label_names or tuple(map(str, range(1 + int(labels.max())))) if labels is not None else ()
+        chosen = None if labels is None else labels[:count].tolist()
+        drawn = latent_map(placed, chosen, names, frame.titles, max(frame.reach, 1.1 * abs(placed).max()))
+        records = {frame.titles[0]: placed[:, 0], frame.titles[1]: placed[:, 1]}
+        records |= {"test image": range(count)} | ({"label": chosen} if chosen else {})
+        said = f"{count} test images of {data.title} by their posterior means, after {moment.passes:g} passes."
+        show.figure(drawn, "lookback.map", said, records)
+    with right:
+        st.markdown(
+            "**Activity of the units**", help="Var_x(E_q[h_u|x]); a unit above the dotted line, 0.01, is active."
+        )
+        variances = [layer.variance.tolist() for layer in now.activity]
+        active = " + ".join(f"{int(layer.active.sum())} of {len(layer.mean)}" for layer in now.activity)
+        said = f"{active} units are active on {count} test images; filled above the threshold of {THRESHOLD:g}."
+        numbers = [
+            {"layer": layer, "unit": unit, "variance": value}
+            for layer, values in enumerate(variances, 1)
+            for unit, value in enumerate(values, 1)
+        ]
+        show.figure(activity_bars(variances, THRESHOLD, kind), "lookback.units", said, numbers)
+    st.markdown("**Reconstructions** from the mean of q: the digits, at this moment, and at the last")
+    for row in (images[list(shown)], now.pictures, last.pictures):
+        texts = [f"test image {index}" for index in shown] if row is now.pictures else [""] * len(shown)
+        pictures.strip(row.numpy(), texts, [f"digit {index}" for index in shown], 56)
+
+
+def _choose(found: list[Moment]) -> Moment:
+    names = [f"{moment.passes:.4g}" for moment in found]
+    if len(found) == 1:
+        return found[0]
+    if st.session_state.get("moment", names[-1]) not in names:
+        del st.session_state["moment"]  # of another run
+    name = st.select_slider(
+        "Passes over the data", names, names[-1], key="moment", bind="query-params", help="Left and right keys move it."
+    )
+    return found[names.index(name)]
+
+
+def _one_of_each(labels: list[int]) -> list[int]:
+    """The first image of each of the first classes."""
+    first = {label: labels.index(label) for label in sorted(set(labels))}
+    return list(first.values())[:SHOWN]

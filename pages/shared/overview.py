@@ -1,0 +1,210 @@
+"""All runs together: a table and curves that follow them, and what can be done with one."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import streamlit as st
+
+from iwae import commands, overview, runs
+from iwae.figures_training import Curve, run_curves
+from iwae.overview import Standing
+from iwae.runs import Run, RunError
+from iwae.training import Record, TrainConfig
+from pages.shared import show
+from pages.shared.training import run_buttons, time_left
+
+NEWEST = 6  # runs shown unless others are chosen
+LOOK_SECONDS, IDLE_SECONDS = 2.0, 10.0  # between two looks at the folders, while a run is alive and otherwise
+FIRST = TrainConfig("digits", objective="iwae", k=20, passes=30, batch_size=50)
+MEASURES = (  # key, title, axis, of a record, all records or only those with a validation, format
+    ("bound", "Bound on training images", "nats per image", lambda r: r.bound, False, ".2f"),
+    ("validation", "Bound on validation images", "nats per image", lambda r: r.valid_bound, True, ".2f"),
+    ("units", "Active units, all layers", "units", lambda r: sum(r.active_units or ()), True, ".0f"),
+    ("speed", "Speed", "images per second", lambda r: r.images_per_second, False, ",.0f"),
+)
+UNITS: dict[str, Callable[[Record], float]] = {
+    "passes": lambda record: record.passes,
+    "minutes": lambda record: record.seconds / 60,
+}
+
+
+def start_here() -> None:
+    """What to do while there is no run."""
+    st.info(
+        "There is no run yet. Start one here, or choose its settings under *Train a small model* in the sidebar, or in "
+        "a shell: `python -m iwae train`."
+    )
+    if st.button("Train an IWAE with k = 20 on the 3,000 digits: under a minute", type="primary"):
+        try:
+            runs.start(FIRST)
+        except OSError as error:
+            st.error(str(error))
+        else:
+            st.rerun()
+
+
+def choose_runs(found: Sequence[Run]) -> tuple[list[Run], str]:
+    """(runs to show, newest first; what their curves are drawn against)."""
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    names = [run.name for run in found]
+    if gone := set(st.session_state.get("runs", [])) - set(names):
+        st.session_state["runs"] = [name for name in st.session_state["runs"] if name not in gone]
+    chosen = left.multiselect(
+        "Runs shown", names, key="runs", bind="query-params", placeholder=f"the newest {min(NEWEST, len(names))}"
+    )
+    against = right.segmented_control(
+        "Against", list(UNITS), default="passes", required=True, key="against", bind="query-params"
+    )
+    return [run for run in found if run.name in (chosen or names[:NEWEST])], against
+
+
+def live(shown: Sequence[Run], against: str) -> None:
+    """The table and the curves, which follow the runs' folders as long as the page is open."""
+    busy = any(run.status().alive for run in shown)
+    st.fragment(_live, run_every=LOOK_SECONDS if busy else IDLE_SECONDS)(shown, against)
+
+
+def _live(shown: Sequence[Run], against: str) -> None:
+    known = [run.name for run in runs.list_runs()], {run.name for run in shown if run.status().alive}
+    if st.session_state.setdefault("known runs", known) != known:  # one has begun or ended: all of the page is about it
+        st.session_state["known runs"] = known
+        st.rerun()
+    standings = _read(shown)
+    if not standings:
+        return
+    table = [{"": str(number)} | overview.row(one) for number, one in enumerate(standings, 1)]
+    st.dataframe(table, column_config=_columns(), hide_index=True, key="runs.table", placeholder=overview.MISSING)
+    for one in standings:
+        if one.status.message:
+            st.error(f"{one.name} · {one.status.phase}: {one.status.message}")
+    columns = [column for _ in range(2) for column in st.columns(2, gap="large")]
+    for column, (key, title, unit, measure, checked, form) in zip(columns, MEASURES, strict=True):
+        with column:
+            st.markdown(f"**{title}**")
+            _figure(standings, f"training.{key}", title, unit, measure, checked, form, against)
+
+
+def _figure(
+    standings: Sequence[Standing], key: str, title: str, unit: str, measure: Any, checked: bool, form: str, against: str
+) -> None:
+    curves, numbers, places = [], [], {"vae": 0, "iwae": 0}
+    for number, one in enumerate(standings, 1):
+        records = overview.thinned(one.checked if checked else one.records)
+        x, y = [UNITS[against](record) for record in records], [measure(record) for record in records]
+        curves.append(Curve(f"{number} · {one.title}", one.kind, x, y, places[one.kind]))
+        places[one.kind] += 1
+        numbers += [{"run": one.name, against: a, unit: b} for a, b in zip(x, y, strict=True)]
+    if not numbers:
+        st.caption("No record yet.")
+        return
+    x_title = "passes over the data" if against == "passes" else "minutes of training"
+    last = [f"{curve.name} {curve.y[-1]:{form}}" for curve in curves if curve.y]
+    said = f"{title} in {unit} against {x_title}; last: {', '.join(last)}."
+    show.figure(run_curves(curves, x_title, unit, form), key, said, numbers)
+
+
+def compare(shown: Sequence[Run]) -> None:
+    """A table of the settings that are not the same in all of these runs."""
+    standings = _read(shown, quiet=True)
+    different = overview.differences(standings)
+    if len(standings) < 2:
+        st.caption("There is one run only: nothing to compare it with yet.")
+    elif not different:
+        st.caption("All settings are the same: these runs repeat one another.")
+    else:
+        names = [f"{number} · {one.title}" for number, one in enumerate(standings, 1)]
+        rows = {"run": names} | different | {"folder": [one.name for one in standings]}
+        st.dataframe(rows, hide_index=True, key="differences")
+
+
+def manage(run: Run) -> None:
+    """Where it stands; stop, resume, use, or delete it."""
+    try:
+        one = overview.read(run)
+    except RunError as error:
+        st.error(str(error))
+    else:
+        done, left = one.progress
+        state = time_left(run, done, left) if one.status.alive else one.status.phase
+        st.caption(f"{one.title} · {one.config.dataset} · {one.config.model} · {state}")
+        st.code(commands.train(one.config), language="sh", wrap_lines=True)
+    if error := st.session_state.pop("not deleted", None):
+        st.error(error)
+    run_buttons(run, ".page")
+    alive = run.status().alive
+    if st.button(
+        "Delete …",
+        icon=":material/delete:",
+        disabled=alive,
+        help="Stop it first: its process still writes." if alive else "Asks before it does.",
+        key=f"Delete.{run.name}",
+    ):
+        _confirm(run)
+
+
+@st.dialog("Delete this run?")
+def _confirm(run: Run) -> None:
+    st.write(f"**{run.name}** with its model, its curves and its snapshots. It cannot be brought back.")
+    yes, no = st.columns(2)
+    if yes.button("Delete it", type="primary", width="stretch", on_click=_delete, args=(run,)):
+        st.rerun()
+    if no.button("Keep it", width="stretch"):
+        st.rerun()
+
+
+def _delete(run: Run) -> None:
+    try:
+        run.delete()
+    except (RunError, OSError) as error:
+        st.session_state["not deleted"] = str(error)
+
+
+def export(run: Run) -> None:
+    """The run's files to download."""
+    try:
+        one = overview.read(run)
+    except RunError:  # said by manage()
+        return
+    files = [("Settings", "config.json", lambda: overview.settings_json(run), "application/json")]
+    if one.records:
+        files.append(("Curves", "metrics.csv", lambda: overview.metrics_csv(one.records), "text/csv"))
+    if run.checkpoint.exists():
+        name = f"model{run.checkpoint.suffix}"
+        files.insert(0, ("Model", name, run.checkpoint.read_bytes, "application/octet-stream"))
+    for column, (label, name, content, mime) in zip(st.columns(3), files, strict=False):
+        column.download_button(
+            f"{label} ({name})",
+            content,  # made when it is asked for
+            f"{run.name}-{name}",
+            mime,
+            icon=":material/download:",
+            key=f"export.{name}",
+            width="stretch",
+        )
+
+
+def _read(shown: Sequence[Run], quiet: bool = False) -> list[Standing]:
+    found = []
+    for run in shown:
+        try:
+            found.append(overview.read(run))
+        except RunError as error:
+            if not quiet:
+                st.error(str(error))
+    return found
+
+
+def _columns() -> dict[str, Any]:
+    number = st.column_config.NumberColumn
+    return {
+        "": st.column_config.TextColumn("", help="its number in the figures", pinned=True),
+        "done": st.column_config.ProgressColumn("done", format="percent", min_value=0, max_value=1),
+        "passes": number(format="%.1f", help="over the training data"),
+        "minutes": number(format="%.1f", help="of training, without the test at the end"),
+        "bound": number(format="%.2f", help="on training images since the record before, nats per image"),
+        "validation": number(format="%.2f", help="bound on validation images, nats per image"),
+        "active units": st.column_config.TextColumn(help="of each stochastic layer, on validation images"),
+        "images/s": number(format="%.0f"),
+        "test NLL": number(format="%.2f", help="−L₁₀₀₀ on up to 1,000 test images, nats per image; lower is better"),
+        "± s.e.": number(format="%.2f", help="standard error over the test images"),
+    }

@@ -1,0 +1,183 @@
+"""The page of training: what it shows of real runs, against their folders, and what its buttons do to them."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from iwae import checkpoints, datasets, lookback, overview, runs, worker
+from iwae.training import TrainConfig
+from tests.app.test_pages import finished, words
+
+PAGE = "pages/7_Training.py"
+VAE = TrainConfig(model="16:4", objective="vae", k=1, passes=3, valid_images=50)
+IWAE = TrainConfig(model="12:6/8:2", objective="iwae", k=5, passes=5, valid_images=50, seed=1)
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folders of two finished runs: other objective, other number of layers, other length."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IWAE_RUNS_DIR", str(folder))
+        for config in (VAE, IWAE):
+            assert worker.work(runs.create(config)).phase == "finished"
+    return folder
+
+
+@pytest.fixture
+def pair(trained):
+    """(the newer run, the older one), copied to where the page looks."""
+    shutil.copytree(trained, runs.runs_dir())
+    found = {run.config.objective: run for run in runs.list_runs()}
+    return found["iwae"], found["vae"]
+
+
+def figures(test) -> dict[str, dict]:
+    """The page's figures by their key; the sidebar's are left out."""
+    found = {}
+    for chart in test.main.get("plotly_chart"):
+        found[chart.proto.id.rsplit("-", 1)[-1]] = json.loads(chart.proto.spec)
+    return found
+
+
+def table(test, column: str):
+    return next(frame.value for frame in test.dataframe if column in frame.value)
+
+
+def button(test, label: str, place: str = ".page"):
+    return next(item for item in test.button if item.label == label and (item.key or "").endswith(place))
+
+
+def test_without_a_run_it_says_what_to_do_and_does_it(app):
+    test = app(PAGE)
+    assert "There is no run yet" in test.info[0].value and not test.get("plotly_chart")
+    next(item for item in test.button if item.label.startswith("Train an IWAE")).click().run()
+    assert not test.exception
+    (run,) = runs.list_runs()
+    assert (run.config.dataset, run.config.objective, run.config.k) == ("digits", "iwae", 20)
+    run.stop()
+    finished(run)
+
+
+def test_the_table_and_the_curves_are_those_of_the_folders(app, pair):
+    test = app(PAGE)
+    shown = table(test, "test NLL")
+    order = [run.name for run in runs.list_runs()]
+    assert list(shown["run"]) == order and list(shown["state"]) == ["finished"] * 2
+    for place, name in enumerate(order):
+        run = runs.get(name)
+        records = run.records()
+        metrics = checkpoints.read_card(run.checkpoint).metrics
+        assert shown["test NLL"][place] == metrics["nll"] and shown["± s.e."][place] == metrics["nll_se"]
+        assert shown["bound"][place] == records[-1].bound
+        assert shown["active units"][place] == " + ".join(map(str, records[-1].active_units))
+        drawn = figures(test)
+        assert drawn["training.bound"]["data"][place]["y"] == pytest.approx([r.bound for r in records])
+        checked = [r for r in records if r.valid_bound is not None]
+        assert drawn["training.validation"]["data"][place]["y"] == pytest.approx([r.valid_bound for r in checked])
+        assert drawn["training.units"]["data"][place]["y"] == [sum(r.active_units) for r in checked]
+        assert drawn["training.speed"]["data"][place]["x"] == pytest.approx([r.passes for r in records])
+    test.segmented_control(key="against").set_value("minutes").run()
+    drawn = figures(test)["training.speed"]["data"][0]
+    assert drawn["x"] == pytest.approx([r.seconds / 60 for r in runs.get(order[0]).records()])
+
+
+def test_only_settings_that_differ_are_compared(app, pair):
+    test = app(PAGE)
+    columns = list(table(test, "objective" if len(test.dataframe) == 1 else "folder"))
+    assert {"objective", "k", "model", "passes", "seed"} <= set(columns)
+    assert not {"dataset", "schedule", "batch size", "learning rate"} & set(columns)
+    test.multiselect(key="runs").set_value([pair[0].name]).run()
+    assert not test.exception and "nothing to compare" in words(test)
+    assert list(table(test, "test NLL")["run"]) == [pair[0].name]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_scrubber_drives_map_units_and_pictures(app, pair, place):
+    run = pair[place]
+    test = app(PAGE, run=run.name)
+    slider = test.select_slider(key="moment")
+    found = lookback.moments(run)
+    assert slider.options == [f"{moment.passes:g}" for moment in found] and len(found) == run.config.passes + 1
+    images = datasets.load("digits").binary("test")
+    frame = lookback.frame(lookback.look(checkpoints.load(run.checkpoint)[0], images[:500], images[:1]))
+    for passes in ("0", "2"):
+        test.select_slider(key="moment").set_value(passes).run()
+        assert not test.exception
+        model, _ = checkpoints.load(next(m.path for m in found if f"{m.passes:g}" == passes))
+        seen = lookback.look(model, images[:500], images[:1])
+        placed = np.concatenate([[t["x"], t["y"]] for t in figures(test)["lookback.map"]["data"]], 1)
+        expected = frame.place(seen.means).numpy().T
+        assert np.sort(placed).ravel() == pytest.approx(np.sort(expected).ravel(), abs=1e-4)
+        for trace, layer in zip(figures(test)["lookback.units"]["data"], seen.activity, strict=True):
+            assert trace["y"] == pytest.approx(layer.variance.sort(descending=True).values.tolist(), rel=1e-4)
+
+
+def test_stop_resume_and_delete_which_asks_first(app, pair):
+    run = runs.start(dataclasses.replace(VAE, passes=5000))
+    test = app(PAGE, run=run.name)
+    assert next(item for item in test.button if item.label == "Delete …").disabled
+    button(test, "Stop").click().run()
+    assert not test.exception and finished(run).phase == "stopped"
+    test.run()
+    button(test, "Resume").click().run()
+    assert not test.exception and run.status().alive
+    run.stop()
+    finished(run)
+    test.run()
+    next(item for item in test.button if item.label == "Delete …").click().run()
+    assert run.folder.exists()
+    next(item for item in test.button if item.label == "Delete it").click().run()
+    assert not test.exception and not run.folder.exists()
+    assert list(table(test, "test NLL")["run"]) == [one.name for one in runs.list_runs()]
+    assert len(runs.list_runs()) == 2
+
+
+def test_a_damaged_run_is_explained_beside_the_others(app, pair):
+    (pair[1].folder / "metrics.jsonl").write_text("{\n")
+    test = app(PAGE, run=pair[1].name)
+    assert any("metrics.jsonl cannot be read" in error.value for error in test.error)
+    assert list(table(test, "test NLL")["run"]) == [pair[0].name]
+
+
+def test_a_run_without_snapshots_or_data_says_so(app, pair):
+    shutil.rmtree(pair[0].album.folder)
+    test = app(PAGE, run=pair[0].name)
+    assert "It has one model only" in words(test) and "lookback.map" in figures(test)
+    folder = runs.create(dataclasses.replace(VAE, dataset="omniglot")).folder
+    test = app(PAGE, run=folder.name)
+    assert "data download omniglot" in "".join(info.value for info in test.info)
+
+
+def test_files_hold_the_run(pair):
+    run = pair[0]
+    lines = overview.metrics_csv(run.records()).splitlines()
+    assert lines[0].startswith("step,passes,bound,valid_bound") and len(lines) == 1 + len(run.records())
+    settings = json.loads(overview.settings_json(run))
+    assert TrainConfig.from_dict(settings["config"]) == run.config and settings["device"] == "cpu"
+
+
+def test_thinned_records_keep_the_last():
+    assert overview.thinned([]) == [] and overview.thinned([1, 2, 3]) == [1, 2, 3]
+    kept = overview.thinned(list(range(1234)))
+    assert len(kept) <= overview.POINTS and kept[-1] == 1233 and set(np.diff(kept)) == {3}
+
+
+def test_a_frame_is_the_plane_or_the_main_directions():
+    means = torch.randn(300, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5.0, 2.0])
+    covariance = means.double().T.cov()
+    activity = lookback.Activity(means.double().mean(0), covariance, 0.01)
+    frame = lookback.frame(lookback.Look(means, (activity,), means))
+    placed = frame.place(means)
+    values = torch.linalg.eigvalsh(covariance).flip(0)[:2]
+    torch.testing.assert_close(placed.double().T.cov().diagonal(), values, rtol=1e-4, atol=0)
+    assert frame.axes[1, 0] > 0.9 and frame.reach == pytest.approx(1.1 * placed.abs().max().item())
+    plane = lookback.Look(means[:, :2], (lookback.Activity(activity.mean[:2], covariance[:2, :2], 0.01),), means)
+    torch.testing.assert_close(lookback.frame(plane).place(means[:, :2]), means[:, :2])
+    line = lookback.Look(means[:, :1], (lookback.Activity(activity.mean[:1], covariance[:1, :1], 0.01),), means)
+    assert lookback.frame(line).place(means[:, :1]).shape == (300, 2)
