@@ -12,7 +12,7 @@ A run's folder holds:
     stop                     there while somebody asks the process to stop
     lock                     held while a process works on the run: free and unfinished means that it died
 
-What the process does is in iwae/worker.py.
+What the process does is in iwae/worker.py; how it stands and how it waits for its turn, in iwae/turns.py.
 """
 
 import dataclasses
@@ -22,28 +22,18 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from filelock import FileLock, Timeout
-
-from iwae import checkpoints, files, snapshots, tensorboard
+from iwae import checkpoints, files, snapshots, tensorboard, turns
 from iwae.snapshots import Album
 from iwae.training import Record, TrainConfig
+from iwae.turns import Folder, RunError
 
-LOCK_PATIENCE = 2.0  # seconds; whoever looks whether a run is alive holds its lock for an instant
 PROJECT = Path(__file__).parent.parent
-
-_looking = threading.Lock()  # two threads that look at once would each take the other for the run's process
-
-
-class RunError(ValueError):
-    """A run that cannot do what was asked of it; the message says why."""
 
 
 def runs_dir() -> Path:
@@ -52,27 +42,8 @@ def runs_dir() -> Path:
 
 
 @dataclass(frozen=True)
-class Status:
-    """How a run stands. ``phase``: starting, running, evaluating, finished, stopped, failed or died."""
-
-    phase: str
-    message: str = ""  # why it failed
-    total_steps: int = 0  # 0 while unknown
-
-    @property
-    def alive(self) -> bool:
-        return self.phase in ("starting", "running", "evaluating")
-
-
-@dataclass(frozen=True)
-class Run:
+class Run(Folder):
     """A run's folder, read afresh at every call but for its settings, which never change."""
-
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
 
     @property
     def checkpoint(self) -> Path:
@@ -114,18 +85,6 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"run {self.name}: its config.json cannot be read ({error})") from None
 
-    def status(self) -> Status:
-        """How it stands now; ``died`` when its process is gone without a last word."""
-        said = self._said()
-        if "phase" not in said:
-            return Status("died", "its status.json cannot be read")
-        status = Status(said["phase"], said.get("message", ""), said.get("total_steps", 0))
-        if not status.alive or self._locked() or (status.phase == "starting" and _exists(said.get("pid"))):
-            return status
-        if self._said() != said:  # it spoke between the two looks
-            return self.status()
-        return dataclasses.replace(status, phase="died", message="its process ended without a word")
-
     def records(self) -> list[Record]:
         """All records so far; a line that is still being written is left out. Raises RunError for other lines."""
         try:
@@ -146,17 +105,6 @@ class Run:
             return 0.0, None
         return progress_at(self.config, records[-1], status.total_steps)
 
-    @property
-    def asked_to_stop(self) -> bool:
-        """Whether somebody waits for its process to save and stop."""
-        return (self.folder / "stop").exists()
-
-    def stop(self) -> None:
-        """Ask its process to save and stop; returns at once."""
-        if not self.status().alive:
-            raise RunError(f"run {self.name} is not running")
-        files.write(self.folder / "stop", "")
-
     def prepare(self) -> None:
         """Clear the way to go on; raises RunError when it is running or finished."""
         status = self.status()
@@ -167,7 +115,8 @@ class Run:
         (self.folder / "stop").unlink(missing_ok=True)
 
     def resume(self) -> None:
-        """Go on from the last saved state in a new process; returns at once."""
+        """Go on from the last saved state in a new process, when it is its turn; returns at once."""
+        turns.limit()  # a wrong one is said here, not in the log
         self.prepare()
         self._spawn()
 
@@ -187,7 +136,7 @@ class Run:
         with self.claim(), (self.folder / "log.txt").open("ab") as log:  # the process waits for the claim
             try:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "iwae", "runs", "work", self.name],
+                    [sys.executable, "-m", "iwae.background", str(self.folder.resolve())],
                     env=environment | {"PYTHONPATH": path, "IWAE_RUNS_DIR": str(self.folder.parent.resolve())},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -197,42 +146,8 @@ class Run:
             except OSError as error:
                 self.say("failed", f"no process could be started ({error})")
                 raise
-            self.say("starting", pid=process.pid)
+            self.say("starting", pid=process.pid, since=time.time())
         threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie
-
-    def say(self, phase: str, message: str = "", **more: Any) -> None:
-        said = self._said() | {"phase": phase, "message": message, "pid": os.getpid()} | more
-        files.write(self.folder / "status.json", json.dumps(said))
-
-    def _said(self) -> dict[str, Any]:
-        """The last word of its process, empty if there is none that can be read."""
-        try:
-            said = json.loads((self.folder / "status.json").read_text())
-        except (OSError, ValueError):
-            return {}
-        return said if isinstance(said, dict) else {}
-
-    @contextmanager
-    def claim(self) -> Iterator[None]:
-        """Work on the run alone; raises RunError while another process does."""
-        if not self.folder.exists():
-            raise RunError(f"run {self.name} has been deleted")
-        try:
-            lock = FileLock(self.folder / "lock", timeout=LOCK_PATIENCE).acquire()
-        except Timeout:
-            raise RunError(f"run {self.name} is already running in another process") from None
-        with lock:
-            yield
-
-    def _locked(self) -> bool:
-        lock = self.folder / "lock"
-        if not lock.exists():  # FileLock would make it, and the folder
-            return False
-        try:
-            with _looking, FileLock(lock, timeout=0):
-                return False
-        except Timeout:
-            return True
 
 
 def create(
@@ -272,7 +187,8 @@ def _new_folder(config: TrainConfig) -> Path:
 
 
 def start(config: TrainConfig, device: str = "cpu", log: Path | None = None) -> Run:
-    """``create`` it and train in a process of its own; returns at once."""
+    """``create`` it and train in a process of its own, when it is its turn; returns at once."""
+    turns.limit()  # a wrong one is said here, not in the log
     run = create(config, device, log)
     run._spawn()
     return run
@@ -300,14 +216,3 @@ def progress_at(config: TrainConfig, record: Record, total_steps: int) -> tuple[
         done = max(done, record.seconds / (60 * config.minutes))
     done = min(done, 1.0)
     return done, record.seconds * (1 - done) / done
-
-
-def _exists(pid: int | None) -> bool:
-    """Whether a process of one's own has this number."""
-    if pid is None:
-        return False
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True

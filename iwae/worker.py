@@ -15,8 +15,9 @@ import torch
 
 from iwae import checkpoints, datasets, evaluation, files, snapshots, tensorboard
 from iwae.model import Model
-from iwae.runs import Run, Status
+from iwae.runs import Run
 from iwae.training import NonFiniteError, Record, Training
+from iwae.turns import Status
 
 SAVE_SECONDS = 10.0  # between saves: what a crash may cost
 TEST_IMAGES, TEST_SAMPLES = 1000, 1000  # of the quick test NLL at the end of a run

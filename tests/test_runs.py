@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from iwae import checkpoints, datasets, runs, worker
+from iwae import checkpoints, datasets, runs, turns, worker
+from iwae.__main__ import main
 from iwae.pool import PROCESSES
 from iwae.runs import Run, RunError
 from iwae.training import NonFiniteError, TrainConfig
+from tests.process import use
 
 # 78 steps; the average and the best weights are part of the state, so both are switched on
 CONFIG = TrainConfig(model="16:4", k=5, passes=6, log_every=5, ema=0.9, patience=50)
@@ -45,7 +47,7 @@ def uninterrupted(tmp_path_factory):
 
 def outcome(run: Run) -> tuple[list[dict], dict, dict, dict, dict]:
     """(records without the clock, weights, the whole state, metrics, snapshots) of a finished run."""
-    assert run.status() == runs.Status("finished", total_steps=78)
+    assert run.status() == turns.Status("finished", total_steps=78)
     records = [{k: v for k, v in dataclasses.asdict(r).items() if k not in CLOCK} for r in run.records()]
     model, card = checkpoints.load(run.checkpoint)
     state, values = checkpoints.load_tensors(run.folder / "state.safetensors", "state")
@@ -135,7 +137,7 @@ def test_a_killed_run_goes_on_from_its_last_save(uninterrupted, records, save_se
     wait_until(lambda: run.status().total_steps and len(run.records()) >= records)
     process.kill()
     process.join()
-    assert run.status() == runs.Status("died", "its process ended without a word", 78)
+    assert run.status() == turns.Status("died", "its process ended without a word", 78)
     if save_seconds == 1000.0:
         assert not run.checkpoint.exists()  # nothing was saved: it begins again
     elif records > 1:  # the save that follows a record may not have come about
@@ -181,7 +183,7 @@ def test_a_signal_saves_and_stops(uninterrupted):
 
 
 def test_only_one_process_works_on_a_run(monkeypatch):
-    monkeypatch.setattr(runs, "LOCK_PATIENCE", 0.2)
+    monkeypatch.setattr(turns, "LOCK_PATIENCE", 0.2)
     run = runs.create(dataclasses.replace(CONFIG, passes=10_000))
     process = in_process(run)
     wait_until(lambda: run.records())
@@ -271,7 +273,7 @@ def test_a_run_is_listed_whatever_happens_to_its_folder():
         thread.join()
     assert errors == []
     assert {run.name for run in runs.list_runs()} == {damaged.name, silent.name}
-    assert silent.status() == runs.Status("died", "its status.json cannot be read")
+    assert silent.status() == turns.Status("died", "its status.json cannot be read")
     with pytest.raises(RunError, match=f"{damaged.name}: its config.json cannot be read"):
         _ = damaged.config
     with pytest.raises(RunError, match="there are: 2"):
@@ -318,3 +320,88 @@ def test_data_sets_of_runs_are_never_downloaded_behind_ones_back(tmp_path, monke
     monkeypatch.setattr("iwae.downloads.DataFile.fetch", lambda *_: pytest.fail("it went to the network"))
     with pytest.raises(datasets.DataError, match="mnist"):
         worker.work(runs.create(dataclasses.replace(CONFIG, dataset="mnist")))
+
+
+LONG = dataclasses.replace(CONFIG, passes=10_000)  # ends when it is stopped
+
+
+@pytest.fixture
+def one_place(monkeypatch):
+    """One run trains at a time; what is left of them ends with the test."""
+    monkeypatch.setenv("IWAE_MAX_RUNS", "1")
+    yield
+    for run in reversed(runs.list_runs()):
+        if run.status().alive:
+            run.stop()
+    wait_until(lambda: not any(run.status().alive for run in runs.list_runs()))
+
+
+def started(*configs: TrainConfig) -> list[Run]:
+    """Runs started one after the other, once all but the first wait."""
+    made = [runs.start(config) for config in configs]
+    wait_until(lambda: made[0].records() and all(run.status().phase == "waiting" for run in made[1:]))
+    return made
+
+
+def pid(run: Run) -> int:
+    """Of the run's process, as it says."""
+    return json.loads((run.folder / "status.json").read_text())["pid"]
+
+
+def test_runs_wait_for_their_turn_in_order(one_place, capsys):
+    first, second, third = started(LONG, LONG, LONG)
+    assert [turns.position(run) for run in (first, second, third)] == ["", "1st in the queue", "2nd in the queue"]
+    assert [run.name for run in turns.queue(runs.runs_dir())] == [second.name, third.name]
+    assert second.records() == [] and second.progress() == (0.0, None)
+    assert use(pid(second)).resident < 60e6 < use(pid(first)).resident  # it has not loaded torch
+    with pytest.raises(RunError, match="already running"):
+        second.resume()
+    with pytest.raises(RunError, match="stop it first"):
+        second.delete()
+    assert main(["runs", "list"]) == 0
+    assert f"{third.name:45} waiting, 2nd in the queue" in capsys.readouterr().out
+    first.stop()
+    wait_until(lambda: second.records())
+    assert first.status().phase == "stopped" and third.status().phase == "waiting"
+    assert turns.position(third) == "1st in the queue"
+    os.kill(pid(second), signal.SIGKILL)  # its place is free again
+    wait_until(lambda: third.records())
+    assert second.status().phase == "died"
+
+
+def test_a_run_that_waits_can_be_stopped_or_killed_and_comes_again_last(one_place):
+    first, second, third, fourth = started(LONG, LONG, LONG, LONG)
+    second.stop()
+    wait_until(lambda: not second.status().alive)
+    assert second.status() == turns.Status("stopped") and not second.checkpoint.exists()
+    os.kill(pid(third), signal.SIGKILL)
+    wait_until(lambda: third.status().phase == "died")
+    assert turns.position(fourth) == "1st in the queue"
+    second.resume()
+    wait_until(lambda: second.status().phase == "waiting")
+    assert turns.position(second) == "2nd in the queue"
+    os.kill(pid(fourth), signal.SIGTERM)  # as a stop
+    first.stop()
+    wait_until(lambda: second.records())
+    assert fourth.status().phase == "stopped"
+
+
+def test_a_run_that_has_waited_ends_as_any_other(one_place, uninterrupted):
+    first, second = started(LONG, CONFIG)
+    first.stop()
+    wait_until(lambda: not second.status().alive)
+    assert_same(second, uninterrupted)
+
+
+def test_the_limit_leaves_a_core_for_the_app_and_can_be_set(monkeypatch):
+    monkeypatch.delenv("IWAE_MAX_RUNS", raising=False)
+    for cores, places in ((None, 1), (1, 1), (2, 1), (8, 7)):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        assert turns.limit() == places
+    monkeypatch.setenv("IWAE_MAX_RUNS", "3")
+    assert turns.limit() == 3
+    for wrong in ("0", "-1", "two", "1.5"):
+        monkeypatch.setenv("IWAE_MAX_RUNS", wrong)
+        with pytest.raises(RunError, match=f"IWAE_MAX_RUNS is '{wrong}'; it must be a whole number of at least 1"):
+            runs.start(CONFIG)
+    assert runs.list_runs() == []

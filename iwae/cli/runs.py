@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from iwae import checkpoints, cli, runs, worker
+from iwae import checkpoints, cli, runs, turns, worker
 from iwae.cli.train import describe_nll, print_record
 
 DESCRIPTION = """
@@ -105,6 +105,8 @@ def _standing(run: runs.Run) -> str:
     status = run.status()
     if status.message:
         return f"{status.phase}: {status.message}"
+    if status.phase == "waiting":
+        return f"waiting, {turns.position(run)}"
     try:
         done, left = run.progress()
         records = run.records()

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from iwae import datasets, runs, tensorboard
+from iwae import datasets, runs, tensorboard, turns
 from iwae.bounds import OBJECTIVES
 from iwae.figures import Line, training_curve
 from iwae.runs import Run, RunError
@@ -86,7 +86,7 @@ def _show(run: Run) -> None:
         st.markdown(f"**{config.bound().title} k = {config.k}** · {config.dataset} · {config.model}")
         done, left = run.progress()
         if status.alive:
-            st.progress(done, time_left(status.phase, done, left))
+            st.progress(done, time_left(run, done, left))
         records = run.records()
         if records:
             _numbers(run, records)
@@ -95,8 +95,11 @@ def _show(run: Run) -> None:
         run_buttons(run)
 
 
-def time_left(phase: str, done: float, left: float | None) -> str:
-    """``40% · 12 s left``, or what it is at instead."""
+def time_left(run: Run, done: float, left: float | None) -> str:
+    """``40% · 12 s left`` of a run that is alive, or what it is at instead."""
+    phase = run.status().phase
+    if phase == "waiting":
+        return f"waiting, {turns.position(run)}"
     if phase == "evaluating":
         return "measuring it on test images …"
     if left is None:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import streamlit as st
+import torch
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).parents[2]
@@ -13,7 +15,12 @@ def own_folders(tmp_path, monkeypatch):
     """No runs but the test's own, and no data but the embedded digits."""
     monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.setenv("IWAE_DATA_DIR", str(tmp_path / "data"))
-    return tmp_path
+    st.cache_resource.clear()  # what pages kept was computed with another number of threads, so rounded otherwise
+    st.cache_data.clear()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
