@@ -6,7 +6,7 @@ import torch
 from iwae import prior
 from pages.shared import cached, pictures
 from pages.shared.choose import choose_digit, keep_below
-from pages.shared.samples import neighbours, plane_grid
+from pages.shared.samples import REFERENCE, neighbours, plane_grid
 from pages.shared.sidebar import sidebar
 
 view = sidebar("Samples")
@@ -44,7 +44,7 @@ with st.expander("The distance"):
     st.write(
         "Euclidean, between the pixel probabilities of the sample and the grey levels, from 0 to 1, of the image; one "
         "pixel that is wholly different counts 1. Decoded pictures are smooth, which alone brings them near to others. "
-        f"The fair comparison is with pictures that are as smooth: {cached.REFERENCE} test images, which no model was "
+        f"The fair comparison is with pictures that are as smooth: {REFERENCE} test images, which no model was "
         "trained on, reconstructed by the same model."
     )
 

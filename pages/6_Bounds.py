@@ -39,7 +39,7 @@ with st.expander("The formula"):
 st.header("Every bound at once", anchor=False)
 st.write("Each bound turns k log-weights into one number for log p(x). They differ in how they treat unequal weights.")
 bounds = pick_bounds(k)
-all_bounds(view, drawn, bounds, k, seed)
+all_bounds(view, drawn, bounds, k)
 name = st.selectbox(
     "Bound", list(bounds), list(bounds).index("iwae"), format_func=lambda name: OBJECTIVES[name].title, key="objective",
     bind="query-params", help="Its source is shown here, and the step below follows it.",
@@ -66,5 +66,5 @@ with st.expander("The formula"):
 
 st.header("The exact posterior", anchor=False)
 st.write("With two latent units nothing has to be estimated: Bayes' rule on a grid of the plane.")
-exact_posteriors(view, drawn, digit.x, samples, seed)
+exact_posteriors(view, drawn)
 report_button(view, digit.x, samples=samples, seed=seed)

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 import torch
-from torch import Tensor
 
 from iwae.bounds import Bound
 from iwae.estimates import estimate, histograms, step
 from iwae.figures import Line
 from iwae.figures_bounds import SHARES, Marks, Regions, bounds_with_errors, posterior_plane, weight_histograms
 from iwae.model import Model
-from iwae.plane import Plane, radius
+from iwae.plane import Plane, plane, radius
 from iwae.posterior import Posterior
 from pages.shared import cached, pictures
 from pages.shared.pictures import percent
@@ -80,7 +79,7 @@ def pick_bounds(k: int) -> dict[str, Bound]:
     return {name: Bound(name, parameters.get(name, {})) for name in names}
 
 
-def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound], k: int, seed: int) -> None:
+def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound], k: int) -> None:
     """Each bound of both models with its standard error: a chart and a table."""
     k1, k2 = bounds["miwae"].parameters.values()
     titles = {"vae": "VAE (ELBO)", "iwae": f"IWAE, L_{k}", "miwae": f"MIWAE {k1}×{k2}"}
@@ -97,13 +96,21 @@ def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound],
     ]
     ends = " | ".join(nats(part.log_p, part.log_p_se) for part in drawn)
     rows.append(f"| log p̂(x), all {drawn[0].samples:,} draws | {ends} |")
-    groups = found[0][0].groups
+    groups, seed = found[0][0].groups, drawn[0].seed
     said = (
         f"Each bound of k = {k} draws, averaged over {groups:,} disjoint groups of the {drawn[0].samples:,} samples "
         f"(seed {seed}), ± standard error over the groups. Dotted: log p̂(x), by all samples together."
     )
     numbers = [
-        {"bound": name, "model": slot, "nats": one.value, "± s.e.": one.error, "k": k, "groups": groups, "seed": seed}
+        {
+            "bound": name,
+            "model": slot,
+            "nats": one.value,
+            "± s.e.": one.error,
+            "k": k,
+            "groups": groups,
+            "seed": drawn[0].seed,
+        }
         for slot, ours in zip("AB", found, strict=True)
         for name, one in zip(names, ours, strict=True)
     ]
@@ -148,12 +155,13 @@ def one_step(slot: str, model: Model, drawn: Posterior, bound: Bound, k: int, nu
     in_numbers(table, f"bounds.step.{slot}")
 
 
-def exact_posteriors(view: View, drawn: Sequence[Posterior], x: Tensor, samples: int, seed: int) -> None:
+def exact_posteriors(view: View, drawn: Sequence[Posterior]) -> None:
     """The exact posterior of each model that has a plane, beside q and its resampled draws."""
     planes = {}
-    for slot, entry in view.pair:
+    for (slot, entry), part in zip(view.pair, drawn, strict=True):
+        image = part.x.byte().numpy().tobytes()
         try:
-            planes[slot] = cached.plane(entry, view.device, x, samples, seed)
+            planes[slot] = _exact(*cached.identity(entry), view.device, image, part.samples, part.seed, _drawn=part)
         except ValueError as error:
             st.info(
                 f"Model {slot}: {error}. Choose a model `2d` in the sidebar, or train one there: "
@@ -169,7 +177,7 @@ def exact_posteriors(view: View, drawn: Sequence[Posterior], x: Tensor, samples:
         if slot in planes:
             with column:
                 pictures.heading(slot, entry)
-                _plane(slot, entry.kind, planes[slot], windows[slot], seed)
+                _plane(slot, entry.kind, planes[slot], windows[slot])
     with st.expander("The formula"):
         st.latex(
             r"p(h\,|\,x) = \frac{p(x, h)}{p(x)},\qquad "
@@ -182,6 +190,11 @@ def exact_posteriors(view: View, drawn: Sequence[Posterior], x: Tensor, samples:
         )
 
 
+@st.cache_resource(max_entries=8, show_spinner="Computing the exact posterior …")
+def _exact(path: str, written: int, device: str, image: bytes, samples: int, seed: int, _drawn: Posterior) -> Plane:
+    return plane(cached.model_at(path, written, device), _drawn)  # the others only say which draw it is
+
+
 def _window(found: Plane) -> tuple[np.ndarray, float]:
     """Centre and half width of the square that shows both the exact posterior and q."""
     mean, reach = found.drawn.mean.numpy(), radius(SHARES[-1]) * found.drawn.std.numpy()
@@ -190,9 +203,9 @@ def _window(found: Plane) -> tuple[np.ndarray, float]:
     return (low + high) / 2, float((high - low).max() / 2)
 
 
-def _plane(slot: str, kind: str, found: Plane, window: tuple[np.ndarray, float], seed: int) -> None:
+def _plane(slot: str, kind: str, found: Plane, window: tuple[np.ndarray, float]) -> None:
     drawn = found.drawn
-    chosen, counts = drawn.resample(RESAMPLED, seed).unique(return_counts=True)
+    chosen, counts = drawn.resample(RESAMPLED, drawn.seed).unique(return_counts=True)
     regions = Regions(
         found.first.numpy(), found.second.numpy(), found.regions.numpy(), drawn.mean.numpy(), drawn.std.numpy(),
         [radius(share) for share in SHARES], drawn.h[0][chosen].numpy(), counts.numpy(),

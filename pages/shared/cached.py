@@ -7,19 +7,16 @@ import streamlit as st
 import torch
 from torch import Tensor
 
-import iwae.plane
 import iwae.posterior
-from iwae import checkpoints, datasets, digits, lookback, occlusion, prior
+from iwae import checkpoints, datasets, digits, lookback, occlusion
 from iwae.catalog import Entry
 from iwae.lookback import Look
 from iwae.model import Model
-from iwae.plane import Plane
 from iwae.posterior import Posterior, Reconstructions
 
 # One digit needs no second thread (5,000 draws: 0.05 s), and beside a training run a second one waits, tens of times
 # longer, for a core that is taken.
 torch.set_num_threads(1)
-REFERENCE = 100  # test images whose reconstructions say how far from the training images a new picture lies
 
 
 def model(entry: Entry, device: str) -> Model:
@@ -94,33 +91,3 @@ def _curve(path: str, written: int, device: str, pixels: bytes, samples: int, se
 def _look(path: str, written: int, dataset: str, shown: tuple[int, ...]) -> Look:
     images = test_images(dataset)
     return lookback.look(model_at(path, written, "cpu"), images[: lookback.IMAGES], images[list(shown)])
-
-
-def plane(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> Plane:
-    """The exact posterior behind ``posterior(…)``; raises ValueError where the latent space is no plane."""
-    return _plane(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed)
-
-
-@st.cache_resource(max_entries=8, show_spinner="Computing the exact posterior …")
-def _plane(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int) -> Plane:
-    return iwae.plane.plane(
-        model_at(path, written, device), _posterior(path, written, device, pixels, samples, seed)[0]
-    )
-
-
-@st.cache_resource(max_entries=2, show_spinner="Loading the training images …")
-def training_data(name: str) -> datasets.Dataset:
-    """All of a data set that is already on this machine."""
-    return datasets.load(name, download=False)
-
-
-def usual_distance(entry: Entry, device: str) -> float:
-    """The median distance from a reconstructed test image to its nearest training image, of the first REFERENCE."""
-    return _usual_distance(entry.config.dataset, *identity(entry), device)
-
-
-@st.cache_resource(max_entries=16, show_spinner="Comparing with the training images …")
-def _usual_distance(name: str, path: str, written: int, device: str) -> float:
-    data = training_data(name)
-    pictures = prior.reconstructions(model_at(path, written, device), data.binary("test")[:REFERENCE])
-    return prior.nearest(pictures, data.train.images).distance.median().item()

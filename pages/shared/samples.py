@@ -9,6 +9,7 @@ from iwae.model import Model, ModelConfig
 from pages.shared import cached, pictures
 
 NEAR = 9  # training images shown beside a sample
+REFERENCE = 100  # test images whose reconstructions say how far from the training images a new picture lies
 
 
 def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:
@@ -22,8 +23,11 @@ def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:
         )
         return
     try:
-        data = cached.training_data(dataset)
-        near, usual = prior.nearest(picture[None], data.train.images, NEAR), cached.usual_distance(entry, device)
+        data = _data(dataset)
+        near, usual = (
+            prior.nearest(picture[None], data.train.images, NEAR),
+            _usual(dataset, *cached.identity(entry), device),
+        )
     except datasets.DataError as error:
         st.error(str(error))
         return
@@ -36,9 +40,22 @@ def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:
     ]
     pictures.strip(images, captions, alts)
     st.caption(
-        f"Nearest of {len(data.train):,} training images, with the distance. The median of {cached.REFERENCE} "
+        f"Nearest of {len(data.train):,} training images, with the distance. The median of {REFERENCE} "
         f"reconstructed test images lies at {usual:.2f} from its nearest."
     )
+
+
+@st.cache_resource(max_entries=2, show_spinner="Loading the training images …")
+def _data(name: str) -> datasets.Dataset:
+    return datasets.load(name, download=False)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Comparing with the training images …")
+def _usual(dataset: str, path: str, written: int, device: str) -> float:
+    """The median distance from a reconstructed test image to its nearest training image."""
+    data = _data(dataset)
+    pictures = prior.reconstructions(cached.model_at(path, written, device), data.binary("test")[:REFERENCE])
+    return prior.nearest(pictures, data.train.images).distance.median().item()
 
 
 def plane_grid(name: str, entry: Entry, model: Model, side: int) -> None:
