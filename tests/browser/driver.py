@@ -57,6 +57,7 @@ class Server:
     def __init__(self, app_file: Path, home: Path):
         self.home = home
         self.log = home / "server.log"
+        home.mkdir(parents=True, exist_ok=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
