@@ -15,6 +15,7 @@ from torch import Tensor
 
 from iwae import threads
 from iwae.bounds import Bound
+from iwae.health import check_finite
 from iwae.model import Keep, Model, Sample, wide
 
 IMAGES = 100  # images sampled together
@@ -109,7 +110,7 @@ def evaluate(
         threshold: variance above which a unit is active.
         prune: also the NLL without the inactive units, at the cost of a second pass when there are any.
 
-    Raises ValueError for no image, or numbers out of range.
+    Raises ValueError for no image, or numbers out of range; NonFiniteError where a result is not finite.
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
@@ -122,6 +123,8 @@ def evaluate(
     steps = Steps(progress, passes * len(x))
     parts = steps.take(_blocks(x, seed), lambda block, noise: _measure(model, block, noise, samples, ks))
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    for name, values in whole.items():
+        check_finite(values, name)
     pruned = whole["nll"] if prune else None
     if passes == 2:
         again = steps.take(_blocks(x, seed), lambda block, g: -_log_mean_weight(model, block, g, samples, keep))
@@ -138,7 +141,9 @@ def mean_bound(model: Model, x: Tensor, bound: Bound, k: int, *, seed: int = 0) 
     def of(block: Tensor, generator: torch.Generator) -> Tensor:
         return bound(torch.cat([sample.log_w for sample in _draws(model, block, generator, k)]))
 
-    return torch.cat(Steps(None, len(x)).take(_blocks(x, seed), of))
+    values = torch.cat(Steps(None, len(x)).take(_blocks(x, seed), of))
+    check_finite(values, "the bound")
+    return values
 
 
 @torch.no_grad()

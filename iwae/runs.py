@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -99,6 +99,8 @@ class Run:
 
     @cached_property
     def _settings(self) -> tuple[TrainConfig, str, Path | None]:
+        if links := [path.name for path in self.folder.glob("*") if path.is_symlink()]:
+            raise RunError(f"run {self.name}: {files.shown(links[0])} is a link, which is not followed")
         try:
             settings = json.loads((self.folder / "config.json").read_text())
             config, device = TrainConfig.from_dict(settings["config"]), settings["device"]
@@ -273,9 +275,9 @@ def get(name: str) -> Run:
 
 
 def list_runs() -> list[Run]:
-    """All runs, newest first; folders that hold none are passed over."""
-    folders = runs_dir().glob("[!.]*/config.json")
-    return [Run(path.parent) for path in sorted(folders, reverse=True)]
+    """All runs, newest first; folders that hold none, and links to other places, are passed over."""
+    found = sorted(runs_dir().glob("[!.]*/config.json"), reverse=True)
+    return [Run(path.parent) for path in found if files.inside(path.parent, runs_dir())]
 
 
 def progress_at(config: TrainConfig, record: Record, total_steps: int) -> tuple[float, float]:
@@ -301,12 +303,14 @@ def work(
     ``training_type`` does the training; ``save_seconds`` between two saves replace SAVE_SECONDS.
     """
     with run._claim(), Signals() as signals:
+        files.clear(run.folder)  # what a killed process was writing
         run._say("running")
         every = SAVE_SECONDS if save_seconds is None else save_seconds
         try:
             phase = _train_and_test(run, training_type, on_record, lambda: signals.caught or run.asked_to_stop, every)
         except Exception as error:
-            run._say("failed", str(error) or type(error).__name__)
+            with suppress(OSError):  # a full disk has no room for these words either
+                run._say("failed", str(error) or type(error).__name__)
             raise
         run._say(phase)
     return run.status()
