@@ -203,10 +203,12 @@ def log_evidence(
     model: Model, x: Tensor, *, samples: int, seed: int = 0, keep: tuple[Keep, ...] | None = None
 ) -> Tensor:
     """L_samples for each image of x [n, pixels] → [n], nats: an estimate of log p(x); with ``keep`` of the smaller
-    model. The draws of one seed are the same with and without, so differences are paired."""
-    return torch.cat(
+    model. The draws of one seed are the same with and without, so differences are paired. Raises NonFiniteError."""
+    values = torch.cat(
         Steps(None, len(x)).take(_blocks(x, seed), lambda b, g: _log_mean_weight(model, b, g, samples, keep))
     )
+    check_finite(values, "log p̂(x)")
+    return values
 
 
 @torch.no_grad()  # known to the calling thread alone

@@ -50,4 +50,4 @@ def plain(text: object) -> str:
 
     A name could otherwise hold a picture or a link to another host, or a formula.
     """
-    return re.sub(r"([\\`*_{}\[\]()<>#+!|~$:&-])", r"\\\1", " ".join(str(text).split()))
+    return re.sub(r"([\\`*_\[\]<#~$]|:(?=[\w/+-]))", r"\\\1", " ".join(str(text).split()))
