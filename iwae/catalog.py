@@ -1,14 +1,22 @@
-"""The models at hand: those that ship in ``checkpoints/`` and those of one's own runs."""
+"""The models at hand: those that ship in ``checkpoints/``, those of one's own runs, and files that were added."""
 
+import os
+import re
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from iwae import checkpoints, runs
+from iwae import checkpoints, files, runs
 from iwae.checkpoints import Card, CheckpointError
+from iwae.files import shown
+from iwae.formats import PIXELS
 from iwae.training import TrainConfig
 
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
+MAX_BYTES = 10 * 2**20  # of a model that is added; as server.maxUploadSize. The largest that ships has 3 MB
+MAX_TOTAL = 500 * 2**20  # of all of them
+OWN = {"run:": " · own run", "model:": " · added"}  # how keys of models that do not ship begin, and what labels say
 DEFAULT_PAIR = ("mnist-1layer-vae-k1", "mnist-1layer-iwae-k50")  # same architecture, data, seed and passes
 
 
@@ -16,7 +24,7 @@ DEFAULT_PAIR = ("mnist-1layer-vae-k1", "mnist-1layer-iwae-k50")  # same architec
 class Entry:
     """A model that can be chosen: a stable key, its file and its card."""
 
-    key: str  # file name without suffix, or "run:" and the run's name
+    key: str  # file name without suffix; before it "model:" if it was added; or "run:" and the run's name
     path: Path
     card: Card
 
@@ -27,8 +35,8 @@ class Entry:
 
     @property
     def shipped(self) -> bool:
-        """Whether it lies in ``checkpoints/`` and not among one's own runs."""
-        return not self.key.startswith("run:")
+        """Whether it lies in ``checkpoints/``, and is neither one's own run nor added."""
+        return not self.key.startswith(tuple(OWN))
 
     @property
     def kind(self) -> str:
@@ -51,32 +59,81 @@ class Entry:
     @cached_property
     def label(self) -> str:
         """``IWAE k = 50 · 1layer · mnist · NLL 87.20 ± 0.24 nats``."""
-        own = "" if self.shipped else " · own run"
+        own = next((said for prefix, said in OWN.items() if self.key.startswith(prefix)), "")
         return f"{self.short} · {self.card.model}{own} · {self.config.dataset} · {self.nll}"
 
 
 def entries() -> tuple[dict[str, Entry], dict[str, str]]:
     """(models by key, own runs newest first; reasons by file for those that cannot be used)."""
     found, refused = {}, {}
-    shipped = [(path.stem, path, path.name) for path in sorted(SHIPPED.glob(f"*{checkpoints.SUFFIX}"))]
-    own = [(f"run:{run.name}", run.checkpoint, run.name) for run in runs.list_runs() if run.checkpoint.exists()]
-    for key, path, name in shipped + own:
+    shipped = [(path.stem, path, SHIPPED) for path in sorted(SHIPPED.glob(f"*{checkpoints.SUFFIX}"))]
+    own = [(f"run:{run.name}", run.checkpoint, run.folder) for run in runs.list_runs() if run.checkpoint.exists()]
+    added = [(f"model:{path.stem}", path, models_dir()) for path in sorted(models_dir().glob(f"*{checkpoints.SUFFIX}"))]
+    for key, path, folder in shipped + own + added:
+        name = folder.name if key.startswith("run:") else path.name
         try:
+            checkpoints.check_place(path, folder)
             found[key] = _entry(key, path, path.stat().st_mtime_ns)
         except CheckpointError as error:
             refused[name] = str(error)
         except OSError as error:  # it has just gone
-            refused[name] = f"{path.name}: {error.strerror}"
-        except (ValueError, TypeError, KeyError) as error:
-            refused[key] = f"{path.name}: its card cannot be read ({error})"
+            refused[name] = f"{shown(name)}: {error.strerror}"
     return found, refused
+
+
+def models_dir() -> Path:
+    """Where models that are added are kept: IWAE_MODELS_DIR, or ``models`` beside the package."""
+    return Path(os.environ.get("IWAE_MODELS_DIR") or runs.PROJECT / "models")
+
+
+def add(content: bytes, name: str) -> str:
+    """Keep a checkpoint that somebody brings, and return its key. Its bytes are looked through before they are kept.
+
+    Of ``name`` only letters, digits, ``.``, ``_`` and ``-`` remain, and never a folder; a name that is taken gets a
+    number. Raises CheckpointError for what is no usable model, and for more than ``MAX_BYTES`` or ``MAX_TOTAL``.
+    """
+    stem = clean_name(name)
+    if len(content) > MAX_BYTES:
+        raise CheckpointError(
+            f"{shown(name)}: {len(content) / 2**20:.1f} MB; a model may have {MAX_BYTES // 2**20} MB at most"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{stem}{checkpoints.SUFFIX}"
+        path.write_bytes(content)
+        checkpoints.load(path)
+        _entry(f"model:{stem}", path, path.stat().st_mtime_ns)
+    kept = list(models_dir().glob(f"*{checkpoints.SUFFIX}"))
+    for path in kept:
+        if path.stat().st_size == len(content) and path.read_bytes() == content:
+            return f"model:{path.stem}"
+    if sum(path.stat().st_size for path in kept) + len(content) > MAX_TOTAL:
+        raise CheckpointError(
+            f"{shown(name)}: there is no room; {models_dir()} may hold {MAX_TOTAL // 2**20} MB. Remove files there"
+        )
+    number, path = 1, models_dir() / f"{stem}{checkpoints.SUFFIX}"
+    while path.exists():
+        number += 1
+        path = models_dir() / f"{stem}-{number}{checkpoints.SUFFIX}"
+    files.write(path, content)
+    return f"model:{path.stem}"
+
+
+def clean_name(name: str) -> str:
+    """What is left of a file's name for a file of our own: ``../../etc/pass wd.safetensors`` → ``pass-wd``."""
+    last = re.split(r"[/\\]", name)[-1].removesuffix(checkpoints.SUFFIX)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last)[:60].strip(".-_") or "model"
 
 
 @lru_cache(maxsize=1000)
 def _entry(key: str, path: Path, written: int) -> Entry:
     """The model in a file that was written at that time: read once, for all pages."""
     entry = Entry(key, path, checkpoints.read_card(path))
-    _ = entry.label  # needs every part of the card
+    if entry.card.model.pixels != PIXELS:
+        raise CheckpointError(f"{shown(path.name)}: for images of {entry.card.model.pixels} pixels, not of {PIXELS}")
+    try:
+        _ = entry.label  # needs every part of the card
+    except Exception as error:  # what somebody else wrote into a card raises nearly every type
+        raise CheckpointError(f"{shown(path.name)}: its card cannot be read ({shown(error, 300)})") from None
     return entry
 
 

@@ -1,9 +1,11 @@
 """One model in one ``.safetensors`` file: its weights, and in the header a card that says where they come from.
 
-Nothing is ever unpickled. A file is checked for its names, shapes, finiteness and version before a tensor is used.
+Nothing is ever unpickled. A file is checked for its size, names, shapes, finiteness and version before a tensor is
+used, and no file costs more memory than a few times its own size and that of the largest header.
 """
 
 import json
+import stat
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from iwae import files
+from iwae.files import shown
 from iwae.model import Model, ModelConfig
 
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
+LARGEST = 1e15  # that a number in a card may be: seconds, steps, nats
+MAX_HEADER = 2**20  # bytes; those of our models and states have a few thousand
 
 
 class CheckpointError(ValueError):
@@ -52,14 +57,14 @@ def load(path: Path, device: str | torch.device = "cpu") -> tuple[Model, Card]:
         wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
         name = wrong[0]
         raise CheckpointError(
-            f"{path.name}: {len(wrong)} tensors do not fit the model it describes; "
-            f"{name!r} is {found.get(name, 'missing')}, expected {expected.get(name, 'none')}"
+            f"{shown(path.name)}: {len(wrong)} tensors do not fit the model it describes; "
+            f"'{shown(name)}' is {found.get(name, 'missing')}, expected {expected.get(name, 'none')}"
         )
     for name, weight in tensors.items():
         if weight.dtype != torch.float32:
-            raise CheckpointError(f"{path.name}: {name!r} is {weight.dtype}, expected torch.float32")
+            raise CheckpointError(f"{shown(path.name)}: {name!r} is {weight.dtype}, expected torch.float32")
         if not weight.isfinite().all():
-            raise CheckpointError(f"{path.name}: {name!r} holds values that are not finite")
+            raise CheckpointError(f"{shown(path.name)}: {name!r} holds values that are not finite")
     model.load_state_dict(tensors, assign=True)
     return model.requires_grad_(True).to(device), card
 
@@ -81,17 +86,27 @@ def find(folder: Path) -> tuple[dict[str, Card], dict[str, str]]:
     cards, refused = {}, {}
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
+            check_place(path, folder)
             cards[path.name] = read_card(path)
         except CheckpointError as error:
             refused[path.name] = str(error)
     return cards, refused
 
 
+def check_place(path: Path, folder: Path) -> None:
+    """Raises CheckpointError where a link leads from the folder to a place outside it."""
+    if not files.inside(path, folder):
+        raise CheckpointError(f"{shown(path.name)}: a link to a place outside its folder, which is not followed")
+
+
 def save_tensors(path: Path, tensors: dict[str, Tensor], kind: str, header: dict[str, Any]) -> None:
-    """Write named tensors and a JSON header, whole or not at all."""
-    metadata = {"kind": f"iwae-{kind}", "version": str(FORMAT_VERSION), "header": json.dumps(header)}
+    """Write named tensors and a JSON header, whole or not at all; raises OSError where it cannot be written."""
+    metadata = {"kind": f"iwae-{kind}", "version": str(FORMAT_VERSION), "header": json.dumps(header, allow_nan=False)}
     with files.whole(path) as beside:
-        save_file(tensors, beside, metadata)
+        try:
+            save_file(tensors, beside, metadata)
+        except SafetensorError as error:  # a full disk, for one
+            raise OSError(f"{path} cannot be written ({error})") from error
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -102,35 +117,69 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 
 def _open(path: Path):
+    name = shown(path.name)
     try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for
+            raise CheckpointError(f"{name}: a folder, pipe or device, not a file")
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if about.st_size > 8 and MAX_HEADER < header <= about.st_size - 8:
+            raise CheckpointError(
+                f"{name}: its header has {header:,} bytes; that of a checkpoint has at most {MAX_HEADER:,}"
+            )
         return safe_open(path, "pt", device="cpu")
     except FileNotFoundError:
-        raise CheckpointError(f"{path.name}: there is no such file in {path.parent}") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path.name}: not a safetensors file, or a damaged one ({error})") from None
+        raise CheckpointError(f"{name}: there is no such file in {path.parent}") from None
+    except (SafetensorError, OSError, ValueError) as error:  # ValueError: a card that is not UTF-8, or our own
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{name}: not a safetensors file, or a damaged one ({shown(error, 300)})") from None
 
 
 def _header(path: Path, metadata: dict[str, str] | None, kind: str) -> dict[str, Any]:
-    metadata = metadata or {}
+    metadata, name = metadata or {}, shown(path.name)
     if metadata.get("kind") != f"iwae-{kind}":
-        raise CheckpointError(f"{path.name}: holds {metadata.get('kind', 'something else')!r}, not an iwae-{kind}")
+        raise CheckpointError(f"{name}: holds '{shown(metadata.get('kind', 'something else'))}', not an iwae-{kind}")
     if metadata.get("version") != str(FORMAT_VERSION):
         raise CheckpointError(
-            f"{path.name}: format version {metadata.get('version')!r}, but this program reads {FORMAT_VERSION}; "
+            f"{name}: format version '{shown(metadata.get('version'))}', but this program reads {FORMAT_VERSION}; "
             "a newer one may read it"
         )
     try:
-        header = json.loads(metadata["header"])
-    except (KeyError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path.name}: its header cannot be read ({error})") from None
+        header = json.loads(metadata["header"], parse_constant=_no_constant)
+    except (KeyError, ValueError, RecursionError) as error:  # RecursionError: nested thousands deep
+        raise CheckpointError(f"{name}: its header cannot be read ({shown(error, 300)})") from None
     if not isinstance(header, dict):
-        raise CheckpointError(f"{path.name}: its header is not an object")
+        raise CheckpointError(f"{name}: its header is not an object")
     return header
 
 
 def _card(path: Path, header: dict[str, Any]) -> Card:
     try:
         parts = {name: dict(header.get(name) or {}) for name in ("training", "progress", "metrics")}
+        _check_values(parts["progress"], parts["metrics"])
         return Card(ModelConfig(**header["model"]), **parts)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path.name}: its card does not describe a model ({error})") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        message = shown(error, 300)
+        raise CheckpointError(f"{shown(path.name)}: its card does not describe a model ({message})") from None
+
+
+def _check_values(progress: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Raises ValueError for what is no number where one belongs: whoever shows a card need not ask."""
+    lists = ("active_units", "pca_active_units")
+    numbers = {name: progress[name] for name in ("steps", "passes", "seconds", "valid_bound") if name in progress}
+    numbers |= {name: value for name, value in metrics.items() if name not in ("bounds", *lists)}
+    for name in lists:
+        numbers |= {f"{name}[{place}]": value for place, value in enumerate(list(metrics.get(name) or ()))}
+    for name, value in numbers.items():
+        if value is not None and not (isinstance(value, int | float) and abs(value) < LARGEST):
+            raise ValueError(f"{name} is {shown(value)!r}, not a number below {LARGEST:g}")
+    if not isinstance(metrics.get("bounds", {}), dict) or not isinstance(progress.get("history", []), list):
+        raise ValueError("its bounds are no object, or its history is no list")
+    if not isinstance(progress.get("device", ""), str):
+        raise ValueError(f"device is {shown(progress['device'])!r}, not a name")
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a finite number")

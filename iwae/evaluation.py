@@ -15,6 +15,7 @@ from torch import Tensor
 
 from iwae import threads
 from iwae.bounds import Bound
+from iwae.health import check_finite
 from iwae.model import Keep, Model, Sample, wide
 
 IMAGES = 100  # images sampled together
@@ -109,7 +110,7 @@ def evaluate(
         threshold: variance above which a unit is active.
         prune: also the NLL without the inactive units, at the cost of a second pass when there are any.
 
-    Raises ValueError for no image, or numbers out of range.
+    Raises ValueError for no image, or numbers out of range; NonFiniteError where a result is not finite.
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
@@ -122,6 +123,8 @@ def evaluate(
     steps = Steps(progress, passes * len(x))
     parts = steps.take(blocks(x, seed), lambda block, noise: _measure(model, block, noise, samples, ks))
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    for name, values in whole.items():
+        check_finite(values, name)
     pruned = whole["nll"] if prune else None
     if passes == 2:
         again = steps.take(blocks(x, seed), lambda block, g: -_log_mean_weight(model, block, g, samples, keep))
@@ -138,7 +141,9 @@ def mean_bound(model: Model, x: Tensor, bound: Bound, k: int, *, seed: int = 0) 
     def of(block: Tensor, generator: torch.Generator) -> Tensor:
         return bound(torch.cat([sample.log_w for sample in draws_of(model, block, generator, k)]))
 
-    return torch.cat(Steps(None, len(x)).take(blocks(x, seed), of))
+    values = torch.cat(Steps(None, len(x)).take(blocks(x, seed), of))
+    check_finite(values, "the bound")
+    return values
 
 
 @torch.no_grad()
@@ -198,10 +203,12 @@ def log_evidence(
     model: Model, x: Tensor, *, samples: int, seed: int = 0, keep: tuple[Keep, ...] | None = None
 ) -> Tensor:
     """L_samples for each image of x [n, pixels] → [n], nats: an estimate of log p(x); with ``keep`` of the smaller
-    model. The draws of one seed are the same with and without, so differences are paired."""
-    return torch.cat(
+    model. The draws of one seed are the same with and without, so differences are paired. Raises NonFiniteError."""
+    values = torch.cat(
         Steps(None, len(x)).take(blocks(x, seed), lambda b, g: _log_mean_weight(model, b, g, samples, keep))
     )
+    check_finite(values, "log p̂(x)")
+    return values
 
 
 @torch.no_grad()  # known to the calling thread alone

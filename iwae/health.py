@@ -1,7 +1,22 @@
-"""Whether every term of every training step was finite, known on the device without waiting for it."""
+"""Whether numbers are finite: those of every training step, known on the device without waiting for it, and results."""
 
 import torch
 from torch import Tensor
+
+
+class NonFiniteError(RuntimeError):
+    """A value that is not finite; the message says where it arose."""
+
+
+def check_finite(values: Tensor, what: str) -> None:
+    """Raises NonFiniteError that names the first of ``values`` [images] that is not a finite number."""
+    finite = values.isfinite()
+    if not finite.all():
+        place = int((~finite).nonzero()[0, 0])
+        raise NonFiniteError(
+            f"{what} of image {place} is {values[place].item()}, not a finite number: the weights of this model are so "
+            "large that float32 cannot hold what follows from them"
+        )
 
 
 class Health:

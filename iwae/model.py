@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from iwae import bernoulli
 
 LOG_2PI = math.log(2 * math.pi)
+MAX_LAYERS = 100  # of units, hidden and stochastic; a hostile file could name a million
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class ModelConfig:
                 f"not hidden {self.hidden} with latent {self.latent}"
             )
         sizes = [self.pixels, *self.latent, *(size for layer in self.hidden for size in layer)]
+        if len(sizes) > MAX_LAYERS:
+            raise ValueError(f"a model has at most {MAX_LAYERS} layers, not {len(sizes):,}")
         if not all(isinstance(size, int) and 0 < size <= 100_000 for size in sizes):
             raise ValueError(f"every size must be a whole number from 1 to 100,000: {self}")
         if not all(self.hidden):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from iwae import pareto
 from iwae.evaluation import DRAWS
+from iwae.health import NonFiniteError
 from iwae.model import Model
 
 CURVE_ORDERS = 20  # random orders of the draws that an L_k curve is averaged over
@@ -104,7 +105,8 @@ class Posterior:
 @torch.no_grad()
 def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) -> Posterior:
     """Draw ``samples`` times from q(h|x) of one image x [pixels] of zeros and ones. Repeatable from ``seed``;
-    fewer samples are the first of more. Raises ValueError for another shape or fewer than 1 sample."""
+    fewer samples are the first of more. Raises ValueError for another shape or fewer than 1 sample,
+    NonFiniteError where a log-weight is not finite."""
     if x.shape != (model.config.pixels,):
         raise ValueError(f"one image has {model.config.pixels} pixels, not the shape {tuple(x.shape)}")
     if samples < 1:
@@ -118,6 +120,11 @@ def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) ->
         parts.append(model.sample(x, noise=tuple(eps[: samples - start] for eps in noise)))
     h = tuple(torch.cat(layer)[:, 0].cpu() for layer in zip(*(part.h for part in parts), strict=True))
     log_px, log_w = (torch.cat([getattr(part, name) for part in parts])[:, 0].cpu() for name in ("log_px", "log_w"))
+    if not log_w.isfinite().all():
+        raise NonFiniteError(
+            f"the log-weights of {int((~log_w.isfinite()).sum()):,} of {samples:,} draws are not finite numbers: the "
+            "weights of this model are so large that float32 cannot hold what follows from them"
+        )
     return Posterior(x[0].cpu(), mean[0].cpu(), log_std[0].exp().cpu(), h, log_px, log_w, seed)
 
 

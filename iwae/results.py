@@ -16,6 +16,7 @@ from iwae import commands, datasets, published
 from iwae.bounds import OBJECTIVES
 from iwae.catalog import Entry
 from iwae.figures import Points
+from iwae.files import shown
 from iwae.published import Cell, Result
 from iwae.training import TrainConfig
 
@@ -179,8 +180,8 @@ def collect(entries: dict[str, Entry]) -> tuple[list[Row], dict[str, str]]:
             row = _measured(entry)
             _ = row.record()  # needs every part of the card
             found.append((row, _all_but_seed(entry)))
-        except (ValueError, TypeError, KeyError) as error:
-            refused[entry.key] = f"{entry.key}: its card cannot be read ({error})"
+        except Exception as error:  # what somebody else wrote into a card raises nearly every type
+            refused[entry.key] = f"{shown(entry.key)}: its card cannot be read ({shown(error, 300)})"
     found.sort(key=lambda pair: _order(pair[0]))
     groups: dict[str, list[Row]] = {}
     for row, alike in found:

@@ -77,6 +77,8 @@ class Run(Folder):
 
     @cached_property
     def _settings(self) -> tuple[TrainConfig, str, Path | None, int]:
+        if links := [path.name for path in self.folder.glob("*") if path.is_symlink()]:
+            raise RunError(f"run {self.name}: {files.shown(links[0])} is a link, which is not followed")
         try:
             settings = json.loads((self.folder / "config.json").read_text())
             config, device = TrainConfig.from_dict(settings["config"]), settings["device"]
@@ -204,9 +206,9 @@ def get(name: str) -> Run:
 
 
 def list_runs() -> list[Run]:
-    """All runs, newest first; folders that hold none are passed over."""
-    folders = runs_dir().glob("[!.]*/config.json")
-    return [Run(path.parent) for path in sorted(folders, reverse=True)]
+    """All runs, newest first; folders that hold none, and links to other places, are passed over."""
+    found = sorted(runs_dir().glob("[!.]*/config.json"), reverse=True)
+    return [Run(path.parent) for path in found if files.inside(path.parent, runs_dir())]
 
 
 def progress_at(config: TrainConfig, record: Record, total_steps: int) -> tuple[float, float]:

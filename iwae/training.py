@@ -23,9 +23,10 @@ from iwae.bounds import Bound
 from iwae.checkpoints import Card
 from iwae.gradients import GRADIENTS, Estimator
 from iwae.graphs import Replayed
-from iwae.health import Health
+from iwae.health import Health, NonFiniteError
 from iwae.model import Model, ModelConfig, Sample, wide
 
+MAX_K = 1_000_000  # draws: what merely checks a configuration must not need more than 4 MB
 MAX_SEED = 2**32 - 1  # seeds of single passes are made from it, and must fit 64 bits
 PAPER_STAGES = 8
 PAPER_PASSES = (3**PAPER_STAGES - 1) // 2  # 3,280
@@ -113,6 +114,11 @@ class TrainConfig:
             raise ValueError(f"unknown data set {self.dataset!r}; there are {', '.join(datasets.NAMES)}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.schedule!r}; there are {', '.join(SCHEDULES)}")
+        for name in ("k", "k1", "k2"):
+            if getattr(self, name) is not None:
+                self._check(name, f"must not be above {MAX_K:,}", lambda value: value <= MAX_K)
+        if self.k1 and self.k2 and self.k1 * self.k2 > MAX_K:
+            raise ValueError(f"k1·k2 must not be above {MAX_K:,}, not {self.k1 * self.k2:,}")
         self._fill_in()
         positive = ("passes", "learning_rate", "adam_eps", "batch_size", "validate_every", "valid_images", "log_every")
         for name in positive:
@@ -149,7 +155,7 @@ class TrainConfig:
 
     def _check(self, name: str, rule: str, holds: Callable[[float], bool]) -> None:
         value = getattr(self, name)
-        if not (isinstance(value, int | float) and math.isfinite(value) and holds(value)):
+        if not (isinstance(value, int | float) and abs(value) < math.inf and holds(value)):
             raise ValueError(f"{name.replace('_', ' ')} {rule}, not {value}")
 
     def bound(self) -> Bound:
@@ -191,11 +197,6 @@ class Record:
     images_per_second: float
     seconds: float  # of training so far, over all resumed parts
     learning_rate: float
-
-
-class NonFiniteError(RuntimeError):
-    """A value that is no longer finite: the message says at which step, batch and term. The weights are the last
-    good ones."""
 
 
 class Training:
@@ -257,7 +258,8 @@ class Training:
         """Train from where it stands to the end, yielding a record every ``log_every`` steps and after each pass.
 
         ``stop`` is asked after every step; stopping, then or between two records, loses nothing. Until the end torch's
-        own threads are held at one (iwae/threads.py). Raises NonFiniteError.
+        own threads are held at one (iwae/threads.py). Raises NonFiniteError that names step, batch and term; the
+        weights are then the last good ones.
         """
         with threads.held():
             yield from self._run(stop)

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -39,12 +39,14 @@ def work(
     ``training_type`` does the training; ``save_seconds`` between two saves replace SAVE_SECONDS.
     """
     with run.claim(), Signals() as signals:
+        files.clear(run.folder)  # what a killed process was writing
         run.say("running")
         every = SAVE_SECONDS if save_seconds is None else save_seconds
         try:
             phase = _train_and_test(run, training_type, on_record, lambda: signals.caught or run.asked_to_stop, every)
         except Exception as error:
-            run.say("failed", str(error) or type(error).__name__)
+            with suppress(OSError):  # a full disk has no room for these words either
+                run.say("failed", str(error) or type(error).__name__)
             raise
         run.say(phase)
     return run.status()

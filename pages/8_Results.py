@@ -4,6 +4,7 @@ import streamlit as st
 
 from iwae import catalog, comparison, grid, results, tables
 from iwae.figures import points_against_k
+from pages.shared.show import plain
 from pages.shared.sidebar import sidebar
 from pages.shared.table import open_model, results_table
 
@@ -18,7 +19,7 @@ st.write(
 rows, refused = results.collect(catalog.entries()[0])
 missing = grid.not_run(rows)
 for reason in refused.values():
-    st.warning(reason)
+    st.warning(plain(reason))
 
 left, right = st.columns(2)
 places = list(dict.fromkeys((row.cell.dataset, row.cell.model) for row in [*rows, *missing]))

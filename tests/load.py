@@ -2,8 +2,8 @@
 
     python -m tests.load --users 30 --minutes 5
 
-Every user has a digit, a pair of models and a picture of their own, and checks that the numbers on the page are those of
-the engine for just these. Between two actions a user looks at the page for a while (--think). An action's time is from
+Every user has a digit, a pair of models and a picture of their own, and checks that the numbers on the page are those
+of the engine for just these. Between two actions a user looks at the page for a while (--think). An action's time is from
 the message to the server until the whole page has come back; what a browser then needs to draw it is not in it. Ends
 with exit status 1 when anything went wrong, and prints what the server held before, at most, and after.
 """
@@ -262,7 +262,8 @@ def main(words: list[str] | None = None) -> int:
     print(f"load average {os.getloadavg()[0]:.1f} before, on {os.cpu_count()} cores", flush=True)
     report = measure(asked.users, 60 * asked.minutes, asked.think, asked.trainings)
     print(
-        f"{asked.users} users for {asked.minutes:g} minutes, {asked.think:g} s between actions; training: {asked.trainings}"
+        f"{asked.users} users for {asked.minutes:g} minutes, {asked.think:g} s between actions; "
+        f"training: {asked.trainings}"
     )
     print(report)
     return 1 if report.problems or report.left else 0

@@ -1,5 +1,7 @@
 """Cached calls into the engine. A file is known by its path and the time it was written, so a new one is read anew."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,12 @@ from torch import Tensor
 import iwae.posterior
 from iwae import checkpoints, datasets, digits, lookback, occlusion
 from iwae.catalog import Entry
+from iwae.checkpoints import CheckpointError
+from iwae.health import NonFiniteError
 from iwae.lookback import Look
 from iwae.model import Model
 from iwae.posterior import Posterior, Reconstructions
+from pages.shared.show import plain
 
 # One digit needs no second thread (5,000 draws: 0.05 s), and beside a training run a second one waits, tens of times
 # longer, for a core that is taken.
@@ -21,7 +26,18 @@ torch.set_num_threads(1)
 
 def model(entry: Entry, device: str) -> Model:
     """The entry's model on the device."""
-    return model_at(*identity(entry), device)
+    with told(entry):
+        return model_at(*identity(entry), device)
+
+
+@contextmanager
+def told(entry: Entry) -> Iterator[None]:
+    """Ends the page with a sentence where the entry's file is damaged or gone, or its numbers are not finite."""
+    try:
+        yield
+    except (CheckpointError, NonFiniteError, OSError) as error:
+        st.error(plain(f"{entry.short} cannot be used: {error}."))
+        st.stop()
 
 
 def identity(entry: Entry) -> tuple[str, int]:
@@ -35,12 +51,14 @@ def posterior(
     """Draws from q(h|x) of one binary image x [784] under the entry's model, and its reconstructions; with ``visible``
     [784] of bool, those pixels alone count."""
     seen = None if visible is None else visible.numpy().tobytes()
-    return _posterior(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed, seen)
+    with told(entry):
+        return _posterior(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed, seen)
 
 
 def curve(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """L_k of ``posterior(…)`` at up to 60 values of k, evenly spread over its logarithm: (k, nats)."""
-    return _curve(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed)
+    with told(entry):
+        return _curve(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed)
 
 
 def look(path: Path, dataset: str, shown: tuple[int, ...]) -> Look:

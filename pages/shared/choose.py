@@ -10,6 +10,7 @@ from torch import Tensor
 from iwae import datasets, digits
 from pages.shared import cached
 from pages.shared.canvas import draw_digit
+from pages.shared.show import plain
 
 POLARITY = {"decide for me": None, "dark ink on light": True, "light ink on dark": False}
 
@@ -31,7 +32,7 @@ def choose_digit(dataset: str) -> Chosen | None:
     try:
         return ways[way](dataset)
     except digits.PictureError as error:
-        st.error(str(error))
+        st.error(plain(error))
         return None
 
 

@@ -1,5 +1,7 @@
-"""A figure with all that belongs to it: what it shows in words, its numbers as a table, and both to download."""
+"""A figure with all that belongs to it: what it shows in words, its numbers as a table, and both to download. And
+words of somebody else's, as they are."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,3 +43,11 @@ def in_numbers(numbers: Numbers, key: str, title: str = "In numbers") -> None:
             "text/csv",
             key=f"{key}.csv",
         )
+
+
+def plain(text: object) -> str:
+    """Somebody else's text, such as a file's name in an error, for Streamlit's Markdown: shown as it is written.
+
+    A name could otherwise hold a picture or a link to another host, or a formula.
+    """
+    return re.sub(r"([\\`*_\[\]<#~$]|:(?=[\w/+-]))", r"\\\1", " ".join(str(text).split()))

@@ -8,6 +8,8 @@ import torch
 
 from iwae import catalog, datasets
 from iwae.catalog import Entry
+from pages.shared.models import add_model
+from pages.shared.show import plain
 from pages.shared.training import training_panel
 
 ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches named icons from another host
@@ -55,6 +57,7 @@ def sidebar(title: str) -> View:
             with st.expander(f"{len(refused)} files could not be used"):
                 for reason in refused.values():
                     st.text(reason)
+        add_model()
         training_panel()
     if pair is None:
         st.info("There is no model yet. Train a small one in the sidebar; it takes under a minute.")
@@ -115,7 +118,7 @@ def _download(name: str) -> None:
         with st.spinner(f"Downloading {name} …"):
             datasets.load(name, progress=False)
     except datasets.DataError as error:
-        st.error(str(error))
+        st.error(plain(error))
     else:
         st.rerun()
 

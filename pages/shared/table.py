@@ -6,6 +6,7 @@ import streamlit as st
 
 from iwae import tables
 from iwae.results import Row
+from pages.shared.show import plain
 
 # Of tables.values(), in this order; the first stays in view.
 SHOWN = {
@@ -64,7 +65,7 @@ def open_model(row: Row) -> None:
     """Buttons that show a row's model as A or B, and the command that trains it."""
     published = tables.COLUMNS["published"].text(row)
     with st.container(border=True):
-        st.markdown(f"**{row.name}** · {row.comparison or f'published NLL: {published}'}")
+        st.markdown(f"**{plain(row.name)}** · {row.comparison or f'published NLL: {published}'}")
         if row.path:
             one, two, three = st.columns(3, vertical_alignment="center")
             for column, slot in ((one, "A"), (two, "B")):

@@ -7,6 +7,7 @@ from iwae.bounds import OBJECTIVES
 from iwae.figures import Line, training_curve
 from iwae.runs import Run, RunError
 from iwae.training import TrainConfig
+from pages.shared.show import plain
 
 SIDEBAR = 230  # pixels of a chart: one that follows a collapsed sidebar down to no width fails in the browser
 DEFAULTS = {"p": 2.0, "alpha": 0.5, "beta": 0.25, "k1": 5, "k2": 4}
@@ -57,7 +58,7 @@ def _form() -> None:
             config = TrainConfig(dataset, model, objective, k, **settings)
             runs.start(config, log=log if logs else None)
         except (ValueError, OSError) as error:
-            st.error(str(error))
+            st.error(plain(error))
         else:
             st.rerun()
 
@@ -77,7 +78,7 @@ def _progress() -> None:
         try:
             _show(run)
         except RunError as error:  # its files are damaged
-            st.error(str(error))
+            st.error(plain(error))
 
 
 def _show(run: Run) -> None:
@@ -91,7 +92,7 @@ def _show(run: Run) -> None:
         if records:
             _numbers(run, records)
         if status.message:
-            st.error(f"{status.phase}: {status.message}")
+            st.error(plain(f"{status.phase}: {status.message}"))
         run_buttons(run)
 
 
@@ -138,7 +139,7 @@ def run_buttons(run: Run, place: str = "") -> None:
             try:
                 action()
             except RunError as error:
-                st.error(str(error))
+                st.error(plain(error))
             else:
                 st.rerun()
 
