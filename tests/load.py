@@ -3,9 +3,9 @@
     python -m tests.load --users 30 --minutes 5
 
 Every user has a digit, a pair of models and a picture of their own, and checks that the numbers on the page are those
-of the engine for just these. Between two actions a user looks at the page for a while (--think). An action's time is from
-the message to the server until the whole page has come back; what a browser then needs to draw it is not in it. Ends
-with exit status 1 when anything went wrong, and prints what the server held before, at most, and after.
+of the engine for just these. Between two actions a user looks at the page for a while (--think). An action's time is
+from the message to the server until the whole page has come back; what a browser then needs to draw it is not in it.
+Ends with exit status 1 when anything went wrong, and prints what the server held before, at most, and after.
 """
 
 import argparse

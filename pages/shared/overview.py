@@ -34,7 +34,7 @@ def start_here() -> None:
         "There is no run yet. Start one here, or choose its settings under *Train a small model* in the sidebar, or in "
         "a shell: `python -m iwae train`."
     )
-    if st.button("Train an IWAE with k = 20 on the 3,000 digits: under a minute", type="primary"):
+    if st.button("Train an IWAE with k = 20 on the 3,000 digits: under a minute"):
         try:
             runs.start(FIRST)
         except OSError as error:
@@ -144,7 +144,7 @@ def manage(run: Run) -> None:
 def _confirm(run: Run) -> None:
     st.write(f"**{run.name}** with its model, its curves and its snapshots. It cannot be brought back.")
     yes, no = st.columns(2)
-    if yes.button("Delete it", type="primary", width="stretch", on_click=_delete, args=(run,)):
+    if yes.button("Delete it", width="stretch", on_click=_delete, args=(run,)):
         st.rerun()
     if no.button("Keep it", width="stretch"):
         st.rerun()

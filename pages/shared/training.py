@@ -52,7 +52,7 @@ def _form() -> None:
     logs = tensorboard.available() and st.checkbox(
         "Log for TensorBoard", key="train.tensorboard", help=f"To see it: `tensorboard --logdir {log}`"
     )
-    if st.button("Start training", type="primary", icon=":material/play_arrow:", width="stretch"):
+    if st.button("Start training", icon=":material/play_arrow:", width="stretch"):
         settings = {"learning_rate": rate, "batch_size": 50, "seed": seed} | parameters | budget
         try:
             config = TrainConfig(dataset, model, objective, k, **settings)
