@@ -36,8 +36,6 @@ def test_a_slider_moves_its_bound_and_the_address_holds_it(visit):
     settled(page)
     assert table(page) == after
     assert table(visit("app.py", copied.split("/", 3)[3])) == after
-    page.go_back()
-    settled(page)
     assert_clean(page)
 
 
