@@ -83,7 +83,7 @@ def latent_map(
         cross = {"symbol": "circle-cross-open", "size": 15, "color": COLOURS[kind], "line": {"width": 3}}
         traces.append(_scatter(chosen[None], mode="markers", marker=cross, hoverinfo="name", name="the chosen image"))
     notes = _labels(places, colour) if isinstance(colour, Classes) else []
-    return go.Figure(traces, _layout(frame) | {"annotations": notes, "dragmode": "lasso"})
+    return go.Figure(traces, _layout(frame) | {"annotations": notes})
 
 
 def aggregated(

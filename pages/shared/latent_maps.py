@@ -162,7 +162,7 @@ def show_digit(images: Images, image: int) -> None:
     label = f"label {data.label_names[int(data.test.labels[image])]}" if data.test.labels is not None else "no label"
     pictures.strip([grey], [label], [f"test image {image}, {label}"], width=112)
     st.page_link("pages/1_Posterior.py", label="Its posterior", icon=":material/blur_on:")
-    st.caption("Click a point to see its digit here; draw around points to select them in both maps.")
+    st.caption("Click a point to see its digit here. With the lasso or the box above a map, select images in both.")
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
