@@ -166,7 +166,7 @@ def _xy(points: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _scatter(points: np.ndarray, **look: Any) -> dict[str, Any]:
-    return {"type": "scatter", **_xy(points), **look}
+    return {"type": "scattergl", **_xy(points), **look}  # an SVG trace would lie below the points
 
 
 def _layout(frame: Frame) -> dict[str, Any]:
