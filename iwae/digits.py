@@ -17,11 +17,14 @@ import scipy  # its ndimage comes with the first picture: 0.2 s that a page with
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from iwae.files import shown
+
 Array = NDArray[np.float32]
 
 FORMATS = ("PNG", "JPEG", "WebP", "BMP", "GIF", "TIFF")
 MAX_BYTES = 10 * 2**20
 MAX_PIXELS = 25_000_000  # 24-megapixel cameras fit; decoded, at 4 bytes a pixel, this is 95 MiB
+MAX_CLEAR_PIXELS = 20_000_000  # with transparency, which averaging takes a second copy for
 MIN_SIDE = 8  # px; scikit-learn's digits are 8×8
 WORK_SIDE = 640  # px of the longer side that is worked on: a digit a tenth as wide still has 64 px
 
@@ -67,7 +70,7 @@ def read_picture(data: bytes, *, name: str = "") -> Image.Image:
     What counts is the content, whatever `name` ends in. Raises PictureError where the bytes are none of
     `FORMATS`, damaged, more than `MAX_BYTES`, or stand for more than `MAX_PIXELS` (checked before decoding).
     """
-    label = f"“{name}”" if name else "The file"
+    label = f"“{shown(name)}”" if name else "The file"
     allowed = f"{', '.join(FORMATS)} of at most {MAX_BYTES // 2**20} MB are allowed"
     if not data:
         raise PictureError(f"{label} is empty (0 bytes): {allowed}.")
@@ -134,8 +137,10 @@ def from_canvas(pixels: Sequence[int] | np.ndarray) -> Digit:
 
 def _check_size(image: Image.Image, label: str) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise PictureError(f"{label} is too large ({width}×{height} pixels): at most {MAX_PIXELS:,} are allowed.")
+    clear = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
+    most, kind = (MAX_CLEAR_PIXELS, " with transparency") if clear else (MAX_PIXELS, "")
+    if width * height > most:
+        raise PictureError(f"{label} is too large ({width}×{height} pixels{kind}): at most {most:,} are allowed.")
     if min(width, height) < MIN_SIDE:
         raise PictureError(f"{label} is too small ({width}×{height} pixels): a digit needs {MIN_SIDE}×{MIN_SIDE}.")
 

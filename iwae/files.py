@@ -36,7 +36,7 @@ def write(path: Path, content: bytes | str) -> None:
 
 def clear(folder: Path, older: float = 0.0) -> None:
     """Remove the temporary files that killed processes left in a folder, where they are ``older`` (in seconds)."""
-    for left in folder.glob(".*.tmp"):
+    for left in (*folder.glob(".*.tmp"), *folder.glob(".tmp??????")):  # ours, and those of safetensors
         with suppress(OSError):  # another process was faster, or it is somebody else's
             if left.lstat().st_mtime <= time.time() - older:
                 left.unlink()

@@ -84,6 +84,14 @@ def endless(handler: BaseHTTPRequestHandler) -> None:
         pass
 
 
+def circling(handler: BaseHTTPRequestHandler) -> None:
+    """Sends on to itself."""
+    handler.send_response(302)
+    handler.send_header("Location", handler.path)
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
+
+
 def silent(handler: BaseHTTPRequestHandler) -> None:
     """Never answers."""
     handler.server.released.wait(10)
@@ -155,9 +163,10 @@ def test_progress_is_told_to_a_function(fashion, tmp_path, capsys):
         (dropped, "IncompleteRead|Connection broken"),
         (cut, "MD5 of the file is not|ended before"),
         (endless, "larger than the 50,000 bytes"),
+        (circling, "redirects"),
         (silent, "timed out"),
     ],
-    ids=["not found", "wrong bytes", "dropped", "cut", "endless", "silent"],
+    ids=["not found", "wrong bytes", "dropped", "cut", "endless", "circling", "silent"],
 )
 def test_a_faulty_mirror_is_passed_over_and_leaves_nothing(fashion, tmp_path, server, fault, reason):
     _, contents = fashion
@@ -176,6 +185,24 @@ def test_a_faulty_mirror_is_passed_over_and_leaves_nothing(fashion, tmp_path, se
     assert len(message.splitlines()) == 1 and f"{server.url}/a/{FIRST}: " in message and f"{server.url}/b/" in message
     assert any(part in message for part in reason.split("|"))
     assert str(other / "fashion-mnist" / FIRST) in message and "python -m iwae data download fashion-mnist" in message
+
+
+def test_a_mirror_may_send_on_to_the_right_file_and_what_comes_is_proved(fashion, tmp_path, server):
+    _, contents = fashion
+
+    def moved(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(301)
+        handler.send_header("Location", f"/b/{FIRST}")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    server.site[f"/a/{FIRST}"] = moved
+    assert datasets.download("fashion-mnist", directory=tmp_path / "right", progress=False).available
+    assert contents_below(tmp_path / "right") == contents
+    server.site[f"/b/{FIRST}"] = b"<html>moved</html>"
+    with pytest.raises(DataError, match="MD5 of the file is not"):
+        datasets.download("fashion-mnist", directory=tmp_path / "wrong", progress=False)
+    assert contents_below(tmp_path / "wrong") == {}
 
 
 def test_an_interrupted_download_leaves_nothing(fashion, tmp_path):
