@@ -34,7 +34,8 @@ from tests.session import Session, value
 SAMPLES = 2000  # per model when a user checks the numbers
 RUN = TrainConfig("digits", objective="iwae", k=50, passes=10_000, batch_size=50)  # hours: it ends when it is stopped
 FORGET_SECONDS = 125  # Streamlit keeps what a closed tab leaves for two minutes, should it come back
-AVOID = re.compile("^(Start training|Train an? |Stop|Resume|Delete|Download|Model A|Model B|Data set)")
+# What starts or ends a run, and what decides the numbers that are checked
+AVOID = re.compile("^(Start training|Train an? |Stop|Resume|Delete|Download|Model A|Model B|Data set|Ink)")
 MOVES = {"number_input": 3, "slider": 3, "selectbox": 2, "button_group": 2, "checkbox": 1, "button": 2}
 
 
@@ -245,7 +246,8 @@ def measure(count: int, seconds: float, think: float, trainings: int, forget: bo
                 deadline = time.monotonic() + 60
                 while any(run.status().alive for run in going) and time.monotonic() < deadline:
                     time.sleep(0.2)
-                time.sleep(1)
+                while len(server.processes()) > 1 and time.monotonic() < deadline:
+                    time.sleep(0.2)
                 report.left = [_command(pid) for pid in server.processes() if pid != server.process.pid]
                 return report
             finally:
@@ -261,10 +263,8 @@ def main(words: list[str] | None = None) -> int:
     asked = parser.parse_args(words)
     print(f"load average {os.getloadavg()[0]:.1f} before, on {os.cpu_count()} cores", flush=True)
     report = measure(asked.users, 60 * asked.minutes, asked.think, asked.trainings)
-    print(
-        f"{asked.users} users for {asked.minutes:g} minutes, {asked.think:g} s between actions; "
-        f"training: {asked.trainings}"
-    )
+    print(f"{asked.users} users for {asked.minutes:g} minutes, {asked.think:g} s between actions")
+    print(f"{asked.trainings} training runs beside them")
     print(report)
     return 1 if report.problems or report.left else 0
 

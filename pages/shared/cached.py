@@ -17,8 +17,8 @@ from iwae.health import NonFiniteError
 from iwae.lookback import Look
 from iwae.model import Model
 from iwae.posterior import Posterior, Reconstructions
-from pages.shared.show import plain
 from pages.shared.bounded import bounded
+from pages.shared.show import plain
 
 # One digit needs no second thread (5,000 draws: 0.05 s), and beside a training run a second one waits, tens of times
 # longer, for a core that is taken.
