@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -85,9 +86,8 @@ def own(count: int) -> list[Own]:
     """What each of ``count`` users picks and uploads; no two see the same numbers."""
     found = catalog.entries()[0]
     keys = sorted(key for key, entry in found.items() if entry.shipped)
-    name = found[catalog.DEFAULT_PAIR[0]].config.dataset
-    data = datasets.load(name if datasets.available(name) else "digits", download=False)
     models = {key: checkpoints.load(found[key].path)[0] for key in keys}
+    tests = {key: _test_images(found[key].config.dataset) for key in keys}
     users = []
     for number in range(count):
         pair = keys[number % len(keys)], keys[(number // 2 + 1) % len(keys)]
@@ -95,13 +95,19 @@ def own(count: int) -> list[Own]:
         grey = torch.from_numpy((255 * digits.prepare(picture(number)).image).round().astype(np.uint8)).reshape(-1)
         uploaded = datasets.binarize(grey, torch.Generator().manual_seed(0))
         shown = []
-        for x in (data.binary("test")[image], uploaded):
+        for x in (tests[pair[0]][image], uploaded):
             drawn = [posterior.posterior(models[key], x, samples=SAMPLES, seed=number) for key in pair]
             shown.append([f"{one.log_p:.2f}".replace("-", "−") for one in drawn])
         users.append(Own(pair, image, *shown))
     everything = [tuple(numbers) for user in users for numbers in (user.picked, user.uploaded)]
     assert len(set(everything)) == len(everything), "two users would see the same numbers"
     return users
+
+
+@cache
+def _test_images(name: str) -> torch.Tensor:
+    """Those that the sidebar offers for a model A that was trained on ``name``."""
+    return datasets.load(name if datasets.available(name) else "digits", download=False).binary("test")
 
 
 async def use_the_app(number: int, mine: Own, url: str, seconds: float, think: float, report: Report) -> None:
