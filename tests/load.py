@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -34,7 +35,8 @@ from tests.session import Session, value
 SAMPLES = 2000  # per model when a user checks the numbers
 RUN = TrainConfig("digits", objective="iwae", k=50, passes=10_000, batch_size=50)  # hours: it ends when it is stopped
 FORGET_SECONDS = 125  # Streamlit keeps what a closed tab leaves for two minutes, should it come back
-AVOID = re.compile("^(Start training|Train an? |Stop|Resume|Delete|Download|Model A|Model B|Data set)")
+# What starts or ends a run, and what decides the numbers that are checked
+AVOID = re.compile("^(Start training|Train an? |Stop|Resume|Delete|Download|Model A|Model B|Data set|Ink)")
 MOVES = {"number_input": 3, "slider": 3, "selectbox": 2, "button_group": 2, "checkbox": 1, "button": 2}
 
 
@@ -84,9 +86,8 @@ def own(count: int) -> list[Own]:
     """What each of ``count`` users picks and uploads; no two see the same numbers."""
     found = catalog.entries()[0]
     keys = sorted(key for key, entry in found.items() if entry.shipped)
-    name = found[catalog.DEFAULT_PAIR[0]].config.dataset
-    data = datasets.load(name if datasets.available(name) else "digits", download=False)
     models = {key: checkpoints.load(found[key].path)[0] for key in keys}
+    tests = {key: _test_images(found[key].config.dataset) for key in keys}
     users = []
     for number in range(count):
         pair = keys[number % len(keys)], keys[(number // 2 + 1) % len(keys)]
@@ -94,13 +95,19 @@ def own(count: int) -> list[Own]:
         grey = torch.from_numpy((255 * digits.prepare(picture(number)).image).round().astype(np.uint8)).reshape(-1)
         uploaded = datasets.binarize(grey, torch.Generator().manual_seed(0))
         shown = []
-        for x in (data.binary("test")[image], uploaded):
+        for x in (tests[pair[0]][image], uploaded):
             drawn = [posterior.posterior(models[key], x, samples=SAMPLES, seed=number) for key in pair]
             shown.append([f"{one.log_p:.2f}".replace("-", "−") for one in drawn])
         users.append(Own(pair, image, *shown))
     everything = [tuple(numbers) for user in users for numbers in (user.picked, user.uploaded)]
     assert len(set(everything)) == len(everything), "two users would see the same numbers"
     return users
+
+
+@cache
+def _test_images(name: str) -> torch.Tensor:
+    """Those that the sidebar offers for a model A that was trained on ``name``."""
+    return datasets.load(name if datasets.available(name) else "digits", download=False).binary("test")
 
 
 async def use_the_app(number: int, mine: Own, url: str, seconds: float, think: float, report: Report) -> None:
@@ -245,7 +252,8 @@ def measure(count: int, seconds: float, think: float, trainings: int, forget: bo
                 deadline = time.monotonic() + 60
                 while any(run.status().alive for run in going) and time.monotonic() < deadline:
                     time.sleep(0.2)
-                time.sleep(1)
+                while len(server.processes()) > 1 and time.monotonic() < deadline:
+                    time.sleep(0.2)
                 report.left = [_command(pid) for pid in server.processes() if pid != server.process.pid]
                 return report
             finally:
@@ -261,10 +269,8 @@ def main(words: list[str] | None = None) -> int:
     asked = parser.parse_args(words)
     print(f"load average {os.getloadavg()[0]:.1f} before, on {os.cpu_count()} cores", flush=True)
     report = measure(asked.users, 60 * asked.minutes, asked.think, asked.trainings)
-    print(
-        f"{asked.users} users for {asked.minutes:g} minutes, {asked.think:g} s between actions; "
-        f"training: {asked.trainings}"
-    )
+    print(f"{asked.users} users for {asked.minutes:g} minutes, {asked.think:g} s between actions")
+    print(f"{asked.trainings} training runs beside them")
     print(report)
     return 1 if report.problems or report.left else 0
 

@@ -17,6 +17,7 @@ from iwae.health import NonFiniteError
 from iwae.lookback import Look
 from iwae.model import Model
 from iwae.posterior import Posterior, Reconstructions
+from pages.shared.bounded import bounded
 from pages.shared.show import plain
 
 # One digit needs no second thread (5,000 draws: 0.05 s), and beside a training run a second one waits, tens of times
@@ -90,8 +91,9 @@ def model_at(path: str, written: int, device: str) -> Model:
     return checkpoints.load(Path(path), device)[0]
 
 
+@bounded(megabytes=200)  # 1 MB for 5,000 draws of 50 units; 30 MB for the 50,000 that can be asked of two layers
 @st.cache_resource(max_entries=32, show_spinner="Sampling the posterior …")
-def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int, seen: bytes | None = None):
+def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int, seen: bytes | None):
     x = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).float()
     visible = torch.ones_like(x).bool() if seen is None else torch.frombuffer(bytearray(seen), dtype=torch.bool)
     drawn = occlusion.occluded(model_at(path, written, device), x, visible, samples=samples, seed=seed)
@@ -101,7 +103,7 @@ def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _curve(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int):
     ks = np.unique(np.geomspace(1, samples, 60).round().astype(int))
-    drawn, _ = _posterior(path, written, device, pixels, samples, seed)
+    drawn, _ = _posterior(path, written, device, pixels, samples, seed, None)  # as posterior() asks: the same entry
     return ks, drawn.curve(ks)
 
 

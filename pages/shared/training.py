@@ -1,14 +1,19 @@
 """Train a small model from the sidebar: a form, and a panel that follows the runs."""
 
+from pathlib import Path
+
+import plotly.graph_objects as go
 import streamlit as st
 
-from iwae import datasets, runs, tensorboard, turns
+from iwae import datasets, overview, runs, tensorboard, turns
 from iwae.bounds import OBJECTIVES
 from iwae.figures import Line, training_curve
+from iwae.overview import Standing
 from iwae.runs import Run, RunError
 from iwae.training import TrainConfig
 from pages.shared.show import plain
 
+LOOK_SECONDS = 1.0  # between two looks at the runs, while one is alive
 SIDEBAR = 230  # pixels of a chart: one that follows a collapsed sidebar down to no width fails in the browser
 DEFAULTS = {"p": 2.0, "alpha": 0.5, "beta": 0.25, "k1": 5, "k2": 4}
 LABELS = {"p": "Exponent p", "alpha": "α", "beta": "β, the share of VAE", "k1": "k₁, in a group", "k2": "k₂ groups"}
@@ -19,7 +24,9 @@ def training_panel() -> None:
     with st.expander("Train a small model", icon=":material/model_training:"):
         _form()
     busy = any(run.status().alive for run in runs.list_runs())
-    st.fragment(_progress, run_every=1.0 if busy else None)()  # looks again every second, only while there is news
+    st.fragment(
+        _progress, run_every=LOOK_SECONDS if busy else None
+    )()  # looks again every second, only while there is news
 
 
 def _form() -> None:
@@ -85,12 +92,12 @@ def _show(run: Run) -> None:
     status, config = run.status(), run.config
     with st.container(border=True):
         st.markdown(f"**{config.bound().title} k = {config.k}** · {config.dataset} · {config.model}")
-        done, left = run.progress()
+        standing, curve = _look(run.folder)
         if status.alive:
+            done, left = standing.progress
             st.progress(done, time_left(run, done, left))
-        records = run.records()
-        if records:
-            _numbers(run, records)
+        if standing.records:
+            _numbers(standing, curve)
         if status.message:
             st.error(plain(f"{status.phase}: {status.message}"))
         run_buttons(run)
@@ -108,14 +115,22 @@ def time_left(run: Run, done: float, left: float | None) -> str:
     return f"{done:.0%} · {f'{left / 60:.0f} min' if left >= 90 else f'{left:.0f} s'} left"
 
 
-def _numbers(run: Run, records: list) -> None:
-    last = records[-1]
-    checked = [record for record in records if record.valid_bound is not None]
-    kind = "vae" if run.config.objective == "vae" else "iwae"
-    if len(records) > 1:
-        valid = Line("validation", kind, [r.passes for r in checked], [r.valid_bound for r in checked], dashed=True)
-        figure = training_curve("training", kind, [r.passes for r in records], [r.bound for r in records], valid)
-        st.plotly_chart(figure, width=SIDEBAR, key=f"curve.{run.name}", config={"displayModeBar": False})
+# One look a second at a run, however many pages follow it: thirty, each on its own, would keep a core at work.
+@st.cache_resource(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
+def _look(folder: Path) -> tuple[Standing, go.Figure | None]:
+    """A run and, from its second record on, its curve."""
+    one = overview.read(Run(folder))
+    if len(one.records) < 2:
+        return one, None
+    all_of_it, checked = overview.thinned(one.records), overview.thinned(one.checked)
+    valid = Line("validation", one.kind, [r.passes for r in checked], [r.valid_bound for r in checked], dashed=True)
+    return one, training_curve("training", one.kind, [r.passes for r in all_of_it], [r.bound for r in all_of_it], valid)
+
+
+def _numbers(standing: Standing, curve: go.Figure | None) -> None:
+    last, checked = standing.records[-1], standing.checked
+    if curve:
+        st.plotly_chart(curve, width=SIDEBAR, key=f"curve.{standing.name}", config={"displayModeBar": False})
     valid_text = f", validation {checked[-1].valid_bound:.2f}" if checked else ""
     st.caption(
         f"bound {last.bound:.2f}{valid_text} nats per image · {last.passes:.1f} passes · "

@@ -1,0 +1,67 @@
+"""Caches are bounded in bytes, and no draw is made twice."""
+
+import numpy as np
+import streamlit as st
+
+from iwae import overview, runs
+from iwae import posterior as engine
+from iwae.training import TrainConfig
+from pages.shared.bounded import bounded, size
+
+
+def test_what_was_used_longest_ago_goes_first():
+    made = []
+
+    @bounded(megabytes=1)
+    @st.cache_resource(max_entries=100)
+    def zeros(number, count):
+        made.append(number)
+        return [np.zeros(count, np.uint8)]
+
+    for number in (1, 2, 1, 3):  # with the third 1.2 MB: 2 goes
+        zeros(number, 400_000)
+    assert made == [1, 2, 3]
+    zeros(1, 400_000)
+    assert made == [1, 2, 3]
+    zeros(2, 400_000)
+    assert made == [1, 2, 3, 2]
+    assert size(zeros(4, 3_000_000)) == 3_000_000  # larger than all that is allowed: it stays alone
+    zeros(4, 3_000_000)
+    assert made == [1, 2, 3, 2, 4]
+    zeros(2, 400_000)
+    assert made == [1, 2, 3, 2, 4, 2]
+
+
+def test_the_curve_and_the_numbers_share_one_draw(app, monkeypatch):
+    drawn = []
+    real = engine.Posterior.__init__
+
+    def counted(self, *args, **kwargs):
+        drawn.append(1)
+        real(self, *args, **kwargs)
+
+    monkeypatch.setattr(engine.Posterior, "__init__", counted)
+    test = app("pages/1_Posterior.py", image=11, seed=12345, samples=300)
+    assert not test.exception and len(drawn) == 2  # one for each of two models
+
+
+def test_pages_that_follow_a_run_share_one_look_at_it(app, monkeypatch):
+    looks, read = [], overview.read
+    monkeypatch.setattr(overview, "read", lambda run: looks.append(run) or read(run))
+    run = runs.create(TrainConfig(model="16:4", k=2, passes=1))
+    run.say("stopped")
+    for _ in range(3):
+        assert not app().exception
+    assert len(looks) < 3
+
+
+def test_a_run_that_trains_keeps_one_copy_of_its_records():
+    run = runs.create(TrainConfig(model="16:4", k=2, passes=1))
+    line = '{"step": 5, "passes": 0.4, "bound": -1.0, "valid_bound": null, "active_units": null, '
+    line += '"images_per_second": 1.0, "seconds": 1.0, "learning_rate": 0.001}\n'
+    before = len(overview._held)
+    for count in (1, 2, 3):
+        with (run.folder / "metrics.jsonl").open("a") as metrics:
+            metrics.write(line)
+        assert len(overview.read(run).records) == count
+    assert len(overview._held) == before + 1
