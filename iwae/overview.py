@@ -18,6 +18,9 @@ from iwae.turns import Status
 
 POINTS = 500  # of a curve: more than a screen has room for
 MISSING = "–"
+HELD = 200  # runs whose records stay in memory
+
+_held: dict[Path, tuple[tuple[int, int], tuple[Record, ...]]] = {}
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,18 @@ def read(run: Run) -> Standing:
     return Standing(run, run.config, run.status(), _records(run, about.st_mtime_ns, about.st_size))
 
 
-@lru_cache(maxsize=200)
 def _records(run: Run, written: int, size: int) -> tuple[Record, ...]:
-    """The records of a run whose file is of that time and size: read once for all who look."""
-    return tuple(run.records())
+    """The records of a run whose file is of that time and size: read once for all who look.
+
+    Only the latest of each run are kept: while it trains its file changes many times a second.
+    """
+    version = written, size
+    held = _held.get(run.folder)
+    if held is None or held[0] != version:
+        held = _held[run.folder] = version, tuple(run.records())
+        for folder in list(_held)[:-HELD]:
+            _held.pop(folder, None)
+    return held[1]
 
 
 @lru_cache(maxsize=1000)

@@ -8,6 +8,7 @@ import torch
 
 from iwae import catalog, datasets
 from iwae.catalog import Entry
+from pages.shared import freeze_imports
 from pages.shared.models import add_model
 from pages.shared.show import plain
 from pages.shared.training import training_panel
@@ -44,6 +45,7 @@ class View:
 
 def sidebar(title: str) -> View:
     """Set the page up and draw the sidebar; ends the page with advice when there is no model at all."""
+    freeze_imports()
     st.set_page_config(f"{title} · IWAE explorer", ICON, layout="wide")
     found, refused = catalog.entries()
     with st.sidebar:

@@ -24,9 +24,7 @@ def training_panel() -> None:
     with st.expander("Train a small model", icon=":material/model_training:"):
         _form()
     busy = any(run.status().alive for run in runs.list_runs())
-    st.fragment(
-        _progress, run_every=LOOK_SECONDS if busy else None
-    )()  # looks again every second, only while there is news
+    st.fragment(_progress, run_every=LOOK_SECONDS if busy else None)()  # looks again only while there is news
 
 
 def _form() -> None:

@@ -69,10 +69,10 @@ def true_posterior(name: str, entry: Entry, model: Model, drawn: Posterior, unit
         return
     across, up = units or drawn.kl_units.argsort(descending=True)[:2].tolist()
     pick = torch.tensor([across, up])
-    h = drawn.h[0][:, pick].numpy()
-    cloud = Cloud(entry.kind, h[:PROPOSED], drawn.mean[pick].numpy(), drawn.std[pick].numpy(), h[chosen], times.numpy())
+    h, rows = drawn.h[0][:, pick].numpy(), chosen.numpy()  # NumPy takes a tensor of one index for a plain number
+    cloud = Cloud(entry.kind, h[:PROPOSED], drawn.mean[pick].numpy(), drawn.std[pick].numpy(), h[rows], times.numpy())
     titles = f"unit {across + 1}", f"unit {up + 1}"
-    numbers = {titles[0]: h[chosen, 0], titles[1]: h[chosen, 1], "times": times, "weight": drawn.weights[chosen]}
+    numbers = {titles[0]: h[rows, 0], titles[1]: h[rows, 1], "times": times, "weight": drawn.weights[chosen]}
     said = (
         f"{len(chosen):,} distinct draws among {RESAMPLED:,} resampled by weight. Modes of the posterior that q never "
         "proposes stay unseen, whatever the count."

@@ -1,5 +1,9 @@
 """Caches are bounded in bytes, and no draw is made twice."""
 
+import gc
+import sys
+import types
+
 import numpy as np
 import streamlit as st
 
@@ -65,3 +69,15 @@ def test_a_run_that_trains_keeps_one_copy_of_its_records():
             metrics.write(line)
         assert len(overview.read(run).records) == count
     assert len(overview._held) == before + 1
+
+
+def test_what_a_page_imports_is_kept_from_the_garbage_collector(app, monkeypatch):
+    app()
+    monkeypatch.setitem(sys.modules, "imported_late", types.ModuleType("imported_late"))
+    held = [[] for _ in range(1000)]
+    before = gc.get_freeze_count()
+    app()
+    assert gc.get_freeze_count() >= before + len(held)
+    frozen = gc.get_freeze_count()
+    app()
+    assert gc.get_freeze_count() <= frozen  # nothing new: only what has gone is missing

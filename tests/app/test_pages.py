@@ -270,3 +270,10 @@ def test_objectives_of_the_form_are_valid(app, objective):
     assert isinstance(run.config, TrainConfig) and run.config.objective == objective
     run.stop()
     assert finished(run).phase == "stopped"
+
+
+def test_one_draw_that_carries_all_the_weight_is_drawn(app, monkeypatch):
+    """Resampled by weight, all of them are the same draw: a cloud of one point."""
+    monkeypatch.setattr(engine.Posterior, "resample", lambda self, count, seed: torch.full((count,), 3))
+    test = app("pages/1_Posterior.py", image=4, samples=400)
+    assert "1 distinct draws among" in words(test) and not test.error
