@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iwae import checkpoints, files, packed, runs
+from iwae import checkpoints, files, packed, runs, worker
 from iwae.runs import Run, RunError
 from tests.test_runs import CONFIG, PROCESSES, assert_same, in_process, outcome, work_in_process
 
@@ -38,7 +38,7 @@ def undisturbed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IWAE_RUNS_DIR", str(tmp_path_factory.mktemp("undisturbed")))
         run = runs.create(CONFIG)
-    assert runs.work(run).phase == "finished"
+    assert worker.work(run).phase == "finished"
     return outcome(run)
 
 
@@ -84,7 +84,7 @@ def test_killed_at_random_instants_a_run_ends_as_if_nothing_had_happened(undistu
                 break
         if run.status().phase != "finished":
             run.prepare()
-            assert runs.work(run).phase == "finished"
+            assert worker.work(run).phase == "finished"
         assert_same(run, undisturbed)
         assert [path.name for path in run.folder.glob(".*")] == []
         run.delete()
@@ -120,7 +120,7 @@ def test_every_single_call_may_fail(undisturbed, monkeypatch, step):
             run = runs.create(CONFIG)
             faulty = Faulty(patch, fatal, codes[fatal % 3])
             try:
-                runs.work(run, save_seconds=0.2)
+                worker.work(run, save_seconds=0.2)
             except OSError as error:
                 assert error.errno == faulty.code
         if faulty.calls < fatal:
@@ -129,7 +129,7 @@ def test_every_single_call_may_fail(undisturbed, monkeypatch, step):
         if run.status().phase != "finished":
             if run.status().phase != "starting":  # as it stays where the very first word was the call to fail
                 run.prepare()
-            assert runs.work(run).phase == "finished"
+            assert worker.work(run).phase == "finished"
         assert_same(run, undisturbed)
         run.delete()
         fatal += step
@@ -158,9 +158,9 @@ def test_a_full_disk_of_a_run_is_told_though_its_last_words_find_no_room(monkeyp
         monkeypatch.setattr(files, "whole", full)
         full()
 
-    monkeypatch.setattr(runs, "_train_and_test", train)
+    monkeypatch.setattr(worker, "_train_and_test", train)
     with pytest.raises(OSError, match="No space left on device"):
-        runs.work(run)
+        worker.work(run)
     assert run.status().phase == "died"
 
 
@@ -169,7 +169,7 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     for name in (".state.safetensors.abc.tmp", ".tmpHYnJfb"):  # the latter is how safetensors names its own
         (run.folder / name).write_bytes(b"half")
     assert_whole(run)
-    runs.work(run)
+    worker.work(run)
     assert not list(run.folder.glob(".*"))
     old, new = tmp_path / ".data.abc.tmp", tmp_path / ".data.def.tmp"
     for path in (old, new):
