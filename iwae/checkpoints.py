@@ -117,6 +117,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 
 def _open(path: Path):
+    path = Path(path)  # from Python it is often a text
     name = shown(path.name)
     try:
         about = path.stat()
