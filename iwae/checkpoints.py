@@ -45,8 +45,9 @@ def save(path: Path, model: Model, card: Card) -> None:
     save_tensors(path, tensors, "model", asdict(card))
 
 
-def load(path: Path, device: str | torch.device = "cpu") -> tuple[Model, Card]:
+def load(path: Path | str, device: str | torch.device = "cpu") -> tuple[Model, Card]:
     """Read a checkpoint; raises CheckpointError for a file that is none, is damaged, or is of a newer format."""
+    path = Path(path)  # from Python it is often a text
     tensors, header = load_tensors(path, "model")
     card = _card(path, header)
     with torch.device("meta"):  # shapes only: a header may claim sizes that do not fit into memory
@@ -69,8 +70,9 @@ def load(path: Path, device: str | torch.device = "cpu") -> tuple[Model, Card]:
     return model.requires_grad_(True).to(device), card
 
 
-def read_card(path: Path) -> Card:
+def read_card(path: Path | str) -> Card:
     """The card alone, without reading the weights; raises CheckpointError as ``load`` does."""
+    path = Path(path)  # from Python it is often a text
     with _open(path) as file:
         return _card(path, _header(path, file.metadata(), "model"))
 
@@ -117,7 +119,6 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 
 def _open(path: Path):
-    path = Path(path)  # from Python it is often a text
     name = shown(path.name)
     try:
         about = path.stat()
