@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iwae import checkpoints, files, packed, runs, worker
+from iwae import checkpoints, files, packed, runs, turns, worker
 from iwae.runs import Run, RunError
 from tests.test_runs import CONFIG, PROCESSES, assert_same, in_process, outcome, work_in_process
 
@@ -194,7 +194,7 @@ def test_of_two_processes_that_resume_a_run_one_wins_and_the_other_says_so(undis
 
 
 def resume(folder: Path, said) -> None:
-    runs.LOCK_PATIENCE = 0.05
+    turns.LOCK_PATIENCE = 0.05
     try:
         work_in_process(folder, 0.0)
     except RunError as error:
