@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 90
@@ -151,6 +151,22 @@ def settled(page: Page, seconds: float = 60) -> None:
         polling=50,
     )
     page.evaluate("window.idleSince = undefined")
+
+
+def still(page: Page) -> None:
+    """Wait until the figures are drawn and move nothing below them any more: a click on what moves is lost."""
+    charts = page.get_by_test_id("stMain").get_by_test_id("stPlotlyChart")
+    for place in range(charts.count()):
+        expect(charts.nth(place).locator("svg.main-svg").first).to_be_visible()
+    page.wait_for_function(
+        """() => {
+            const height = document.querySelector('[data-testid="stMain"]').scrollHeight, now = performance.now();
+            if (window.held?.height !== height) window.held = {height, since: now};
+            return now - window.held.since > 1000;
+        }""",
+        polling=50,
+    )
+    settled(page)
 
 
 def assert_clean(page: Page) -> None:

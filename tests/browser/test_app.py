@@ -70,7 +70,9 @@ def test_an_uploaded_picture_is_sampled_by_both_models(visit):
     page = visit(APP, "Posterior?digit=Upload&samples=1000")
     expect(page.get_by_text("PNG, JPEG, WebP")).to_be_visible()
     file = {"name": "two.png", "mimeType": "image/png", "buffer": picture()}
-    after = changed(page, lambda: page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(file))
+    after = changed(
+        page, lambda: page.get_by_test_id("stMain").get_by_test_id("stFileUploaderDropzoneInput").set_input_files(file)
+    )
     assert len(after) == 4
     assert page.get_by_text("Binarized", exact=True).count() == 1
     assert len(tiles(page)) >= 2 * (4 + 20) + 6
@@ -82,7 +84,7 @@ def test_an_uploaded_picture_is_sampled_by_both_models(visit):
 def test_a_bad_upload_is_explained(visit):
     page = visit(APP, "Posterior?digit=Upload")
     file = {"name": "digit.png", "mimeType": "image/png", "buffer": b"<svg xmlns='http://www.w3.org/2000/svg'/>"}
-    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(file)
+    page.get_by_test_id("stMain").get_by_test_id("stFileUploaderDropzoneInput").set_input_files(file)
     expect(page.get_by_test_id("stAlert")).to_contain_text("digit.png")
     settled(page)
     assert_clean(page)

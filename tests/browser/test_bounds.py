@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.driver import assert_clean, screenshot, settled
+from tests.browser.driver import assert_clean, screenshot, settled, still
 from tests.browser.test_app import changed, tiles
 
 FLAT = "a=mnist-2d-vae-k1&b=mnist-2d-iwae-k50&data=digits"
@@ -36,14 +36,20 @@ def test_a_slider_moves_its_bound_and_the_address_holds_it(visit):
     settled(page)
     assert table(page) == after
     assert table(visit("app.py", copied.split("/", 3)[3])) == after
+    page.get_by_test_id("stSidebar").get_by_role("link", name="Samples").click()
+    expect(page.get_by_role("heading", name="Samples")).to_be_visible()
+    settled(page)
+    page.go_back()
+    expect(page.get_by_role("heading", name="Every bound at once")).to_be_visible()
+    settled(page)
     assert_clean(page)
 
 
 def test_the_numbers_of_a_figure_can_be_downloaded(visit):
     page = visit("app.py", "Bounds?samples=1000&data=digits")
-    chart = page.locator(".st-key-bounds-all")
-    expect(chart.locator("svg.main-svg").first).to_be_visible()
+    still(page)
     page.get_by_text("In numbers").nth(1).click()
+    still(page)
     with page.expect_download() as download:
         page.locator(".st-key-bounds-all-csv").get_by_role("button").click()
     assert download.value.suggested_filename == "bounds-all.csv"
@@ -58,7 +64,8 @@ def test_another_objective_shows_its_source_and_its_step(visit):
     page = visit("app.py", "Bounds?samples=1000&data=digits")
     expect(page.get_by_test_id("stCode")).to_contain_text("def iwae(log_w: Tensor)")
     before = tiles(page)
-    page.locator(".st-key-objective input").click()
+    still(page)
+    page.get_by_role("combobox", name="Bound").press("ArrowDown")
     page.get_by_role("option", name="Median").click()
     expect(page.get_by_test_id("stCode")).to_contain_text("def median(log_w: Tensor)")
     settled(page)
