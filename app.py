@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from iwae.report import Draws
 from pages.shared import cached, pictures
 from pages.shared.choose import held_image
 from pages.shared.report import report_button
@@ -31,4 +32,4 @@ for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=T
 st.divider()
 st.page_link("pages/1_Posterior.py", label="Try a digit of your own: upload, draw or pick one", icon=":material/draw:")
 st.caption("Or train a small model in the sidebar, and choose it as A or B.")
-report_button(view, x, samples=1000, seed=0)
+report_button(view, Draws(x, 1000, 0))

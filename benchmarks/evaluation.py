@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from benchmarks import ceiling, flops, pythae_peer, workload
+from benchmarks import breakdown, ceiling, flops, pythae_peer, workload
 from benchmarks.report import Section, at_least, at_most, table
 from benchmarks.settings import Settings
 from benchmarks.timing import Contender, number, race
@@ -47,6 +47,11 @@ def measure(settings: Settings) -> Section:
     if not settings.quick:
         text, against_ceiling = full_test(settings, model, data, samples)
         body += ["", text]
+    if settings.device == "cpu":
+        whole = next(contender for contender in contenders if contender.name == ALL)
+        operations = BLOCK * flops.nll(workload.MODEL, samples)
+        part = breakdown.Part(whole, operations, whole.unit / rates[ALL].median)
+        body += ["", breakdown.measure({ALL: part}, f"{BLOCK} images with {samples:,} draws each", settings)]
     if settings.device != "cpu":
         return Section("\n".join(body))
     test = f"NLL of {settings.test_images:,} test images, {samples:,} draws each, time against the ceiling's"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from benchmarks import ceiling, flops, pythae_peer, workload
+from benchmarks import breakdown, ceiling, flops, pythae_peer, workload
 from benchmarks.report import Section, at_least, table
 from benchmarks.settings import Settings
 from benchmarks.timing import Contender, Rate, number, race
@@ -57,7 +57,24 @@ def measure(settings: Settings) -> Section:
                 work = pythae_peer.trainer(workload.MODEL, x, k, batch, kind, settings.device)
                 contenders.append(Contender((k, batch, PEERS[kind]), work, batch))
     rates = race(contenders, settings.turns, settings.seconds, settings.device)
-    return Section(_body(data, cells, rates), _targets(rates) if settings.device == "cpu" else _gpu_targets(rates))
+    if settings.device != "cpu":
+        return Section(_body(data, cells, rates), _gpu_targets(rates))
+    return Section(
+        f"{_body(data, cells, rates)}\n\n{_breakdown(contenders, cells[-1], rates, settings)}", _targets(rates)
+    )
+
+
+def _breakdown(contenders: list[Contender], cell: tuple[int, int], rates: dict, settings: Settings) -> str:
+    """The steps of the last cell, taken apart."""
+    k, batch = cell
+    parts = {
+        contender.name[-1]: breakdown.Part(
+            contender, batch * _flop(k, contender.name[-1]), batch / rates[contender.name].median
+        )
+        for contender in contenders
+        if contender.name in ((k, batch, EXACT), (k, batch, RESAMPLED))
+    }
+    return breakdown.measure(parts, f"a step of {batch} images, k = {k},", settings)
 
 
 def fastest_peer(rates: dict, k: int, batch: int) -> float | None:

@@ -1,22 +1,26 @@
-"""What a view of one image under two models holds, as one ZIP: settings, numbers, pictures, figures, commands.
+"""What a page shows, as one ZIP: settings, figures, the numbers behind them, and the commands that make them again.
 
 README.md, view.json          what this is, how to make it again, every setting, seed and version
-image.csv                     the pixels that both models were given
-figures.html                  the curves, to open in any browser without a network
-A/, B/                        card.json; posterior.csv (draw, log-densities, weight); coordinates.csv (h of each draw);
+figures.html                  the figures, to open in any browser without a network
+NAME.csv, NAME.png            the numbers behind each figure and table of the page, and its large pictures
+A/card.json, B/card.json      the models
+image.csv                     where the page is about one image: the pixels that both models were given, and beside
+                              each card: posterior.csv (draw, log-densities, weight); coordinates.csv (h of each draw);
                               curve.csv (L_k, nats); summary.json; reconstructions.png
 """
 
+import html
 import io
 import json
 import math
 import platform
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
@@ -30,16 +34,56 @@ CURVE_POINTS = 60
 SIDE = 112  # pixels of a reconstruction
 
 
-def build(pair: Sequence[tuple[str, Entry]], x: Tensor, view: Mapping[str, Any], *, samples: int, seed: int) -> bytes:
-    """The ZIP for image x [pixels] of zeros and ones under each named model, with ``samples`` draws from ``seed``.
+class Shown(NamedTuple):
+    """A figure, a table or a picture of a page."""
 
-    ``view`` says where the image comes from and whatever else the page holds; it is kept as it is, in view.json.
-    Raises CheckpointError for a model that cannot be read, ValueError for another shape of x.
+    said: str  # what it shows, in words
+    figure: go.Figure | None = None
+    csv: Callable[[], str] | None = None  # its numbers
+    picture: Callable[[], bytes] | None = None  # as a PNG file
+
+
+class Draws(NamedTuple):
+    """The image that a page is about, and what was drawn for it."""
+
+    x: Tensor  # [pixels] of zeros and ones
+    samples: int
+    seed: int
+
+
+def build(
+    pair: Sequence[tuple[str, Entry]], view: Mapping[str, Any], shown: Mapping[str, Shown], draws: Draws | None = None
+) -> bytes:
+    """The ZIP of a page under each named model, with what is ``shown`` on it by name.
+
+    ``view`` says where the images come from and whatever else the page holds; it is kept as it is, in view.json.
+    Raises CheckpointError for a model that cannot be read, ValueError for an image of another shape.
     """
+    files: dict[str, str | bytes] = {f"{name}.csv": one.csv() for name, one in shown.items() if one.csv}
+    files |= {f"{name}.png": one.picture() for name, one in shown.items() if one.picture}
+    figures = {name: (one.figure, one.said) for name, one in shown.items() if one.figure is not None}
+    everything = dict(view) | {"models": {name: entry.key for name, entry in pair}, "versions": _versions()}
+    for name, entry in pair:
+        files[f"{name}/card.json"] = _json(vars(entry.card))
+    if draws:
+        more, curves = _of_one_image(pair, draws)
+        files |= more
+        figures = {"bounds on this image": (curves, "L_k in nats against k. Dotted: log p̂(x).")} | figures
+        everything |= {"samples": draws.samples, "seed": draws.seed}
+    if figures:
+        files["figures.html"] = _html(figures)
+    files["view.json"] = _json(everything)
+    files["README.md"] = _readme(pair, draws)
+    return _zip(files)
+
+
+def _of_one_image(pair: Sequence[tuple[str, Entry]], draws: Draws) -> tuple[dict[str, str | bytes], go.Figure]:
+    """Files of the draws for one image, and the curves of its bounds."""
+    x, samples, seed = draws
     files: dict[str, str | bytes] = {"image.csv": _csv(["pixel", "value"], enumerate(x.int().tolist()))}
     lines = []
     for name, entry in pair:
-        model, card = checkpoints.load(entry.path)
+        model, _ = checkpoints.load(entry.path)
         drawn = posterior(model, x, samples=samples, seed=seed)
         ks = np.unique(np.geomspace(1, samples, CURVE_POINTS).round().astype(int))
         curve = drawn.curve(ks)
@@ -47,18 +91,22 @@ def build(pair: Sequence[tuple[str, Entry]], x: Tensor, view: Mapping[str, Any],
         pictures = reconstruct(model, drawn)
         row = [x, pictures.from_mean, pictures.average, pictures.weighted]
         files |= {
-            f"{name}/card.json": _json(vars(card)),
             f"{name}/posterior.csv": _csv(["draw", "log_px", "log_w", "weight"], _draws(drawn)),
             f"{name}/coordinates.csv": _coordinates(drawn),
             f"{name}/curve.csv": _csv(["k", "L_k in nats"], zip(ks.tolist(), curve.tolist(), strict=True)),
             f"{name}/summary.json": _json(_summary(drawn)),
             f"{name}/reconstructions.png": png(np.hstack([tile(part.numpy(), SIDE) for part in row])),
         }
-    files["figures.html"] = bound_curves(lines).to_html(include_plotlyjs=True)
-    everything = dict(view) | {"samples": samples, "seed": seed, "models": {name: entry.key for name, entry in pair}}
-    files["view.json"] = _json(everything | {"versions": _versions()})
-    files["README.md"] = _readme(pair, samples, seed)
-    return _zip(files)
+    return files, bound_curves(lines)
+
+
+def _html(figures: Mapping[str, tuple[go.Figure, str]]) -> str:
+    """One page of all figures; plotly's own code is in it once."""
+    parts = ['<!doctype html><html lang="en"><meta charset="utf-8"><title>Figures of the IWAE explorer</title>']
+    for number, (name, (figure, said)) in enumerate(figures.items()):
+        drawing = figure.to_html(full_html=False, include_plotlyjs=number == 0, default_height=500)
+        parts.append(f"<h2>{html.escape(name)}</h2>{drawing}<p>{html.escape(said)}</p>")
+    return "\n".join(parts)
 
 
 def _draws(drawn: Posterior) -> list[tuple[Any, ...]]:
@@ -83,21 +131,28 @@ def _summary(drawn: Posterior) -> dict[str, Any]:
     }
 
 
-def _readme(pair: Sequence[tuple[str, Entry]], samples: int, seed: int) -> str:
+def _readme(pair: Sequence[tuple[str, Entry]], draws: Draws | None) -> str:
     shell = "\n".join(commands.train(entry.config, f"{name}.safetensors") for name, entry in pair)
-    return f"""# A view of the IWAE explorer
+    text = f"""# A view of the IWAE explorer
 
-One image under two models, {samples:,} draws from q(h|x) each, seed {seed}. Everything is in nats per image.
-`view.json` holds the settings; `A` and `B` hold each model's card, draws, importance weights, bounds and pictures
-(reconstructions: input, from the mean of q, plain average of the draws, average by importance weight).
+What one page showed of two models: its figures in `figures.html`, the numbers behind each in a file of its own, the
+settings in `view.json`, each model's card in `A` and `B`. Everything is in nats per image unless a column says
+otherwise. The page itself again: `streamlit run app.py`, then the address in `view.json`, with these models.
 
 The models again (the same weights on the same machine, versions and threads):
 
 ```sh
 {shell}
 ```
+"""
+    return text if draws is None else text + _readme_of_one_image(draws)
 
-The numbers again:
+
+def _readme_of_one_image(draws: Draws) -> str:
+    return f"""
+The page is about one image, `image.csv`: {draws.samples:,} draws from q(h|x) under each model, seed {draws.seed}. `A`
+and `B` hold the draws, importance weights, bounds and pictures (reconstructions: input, from the mean of q, plain
+average of the draws, average by importance weight). These numbers again:
 
 ```python
 import json, numpy as np, torch
@@ -107,7 +162,7 @@ from iwae.posterior import posterior
 x = torch.from_numpy(np.loadtxt("image.csv", delimiter=",", skiprows=1)[:, 1]).float()
 for name in "AB":
     model, card = checkpoints.load(f"{{name}}.safetensors")
-    drawn = posterior(model, x, samples={samples}, seed={seed})
+    drawn = posterior(model, x, samples={draws.samples}, seed={draws.seed})
     print(name, drawn.log_p, json.load(open(f"{{name}}/summary.json"))["log_p_nats"])
 ```
 """

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from iwae.figures import Line, bound_curves
+from iwae.report import Draws
 from pages.shared import cached, pictures, show
 from pages.shared.choose import choose_digit
 from pages.shared.occluded import occluded
@@ -74,4 +75,4 @@ with st.expander("The formula"):
         r"L_k = \mathbb{E}_{h_1,\dots,h_k \sim q(h|x)}\left[\log \frac{1}{k}\sum_{i=1}^k w_i\right],"
         r"\qquad w_i = \frac{p(x, h_i)}{q(h_i|x)}"
     )
-report_button(view, digit.x, samples=samples, seed=seed)
+report_button(view, Draws(digit.x, samples, seed))

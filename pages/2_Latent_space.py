@@ -4,6 +4,7 @@ import streamlit as st
 
 from pages.shared import latent, latent_maps, latent_spread
 from pages.shared.choose import pick_image
+from pages.shared.report import report_button
 from pages.shared.sidebar import sidebar
 
 view = sidebar("Latent space")
@@ -57,3 +58,5 @@ with st.expander("The formulas"):
         r"D_{KL}(q \,\|\, \mathcal{N}(0, I)) = \tfrac12 \sum_u \left(\sigma_u^2 + \mu_u^2 - 1 - \log \sigma_u^2\right)"
     )
     st.latex(r"\text{trustworthiness} = 1 - \frac{2}{n k (2n - 3k - 1)} \sum_i \sum_{j \in U_k(i)} (r(i, j) - k)")
+
+report_button(view)

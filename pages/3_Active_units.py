@@ -4,6 +4,7 @@ import streamlit as st
 
 from pages.shared import cached, pictures, units
 from pages.shared.choose import pick_image
+from pages.shared.report import report_button
 from pages.shared.sidebar import sidebar
 
 THRESHOLDS = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0]
@@ -66,3 +67,5 @@ with st.expander("The formulas"):
     st.latex(r"A_u = \mathrm{Var}_x\big(\mathbb{E}_{q(h|x)}[h_u]\big) > \text{threshold}")
     st.latex(r"\mathrm{KL}_u = \mathbb{E}_{x}\,\mathbb{E}_{q(h|x)}\big[\log q(h_u|x) - \log p(h_u)\big]")
     st.latex(r"\Delta L_k = L_k(\text{all units}) - L_k(\text{without } u), \quad \text{the same draws for both}")
+
+report_button(view)

@@ -4,6 +4,7 @@ import streamlit as st
 
 from pages.shared import cached, reconstructed
 from pages.shared.reconstructed import NAMES, ORDERS, ROWS
+from pages.shared.report import report_button
 from pages.shared.sidebar import sidebar
 
 view = sidebar("Reconstructions")
@@ -66,3 +67,5 @@ with st.expander("The formulas"):
     st.latex(r"\text{one draw: } -\mathbb{E}_{q(h|x)}[\log p(x|h)]")
     st.latex(r"\text{plain average: } \bar p = \tfrac1S \sum_i p(x|h_i)")
     st.latex(r"\text{weighted average: } \sum_i \tilde w_i\, p(x|h_i), \qquad \tilde w_i = w_i / \sum_j w_j")
+
+report_button(view)

@@ -6,6 +6,7 @@ import torch
 from iwae import prior
 from pages.shared import cached, pictures
 from pages.shared.choose import choose_digit, keep_below
+from pages.shared.report import report_button
 from pages.shared.samples import REFERENCE, neighbours, plane_grid
 from pages.shared.sidebar import sidebar
 
@@ -73,6 +74,7 @@ if first is not None:
     for name, entry, model in models:
         pictures.heading(name, entry)
         way, shares = prior.interpolate(model, ends, steps), torch.linspace(0, 1, steps).tolist()
-        pictures.strip(
-            way.numpy(), [f"{share:.0%}" for share in shares], [f"{share:.0%} of the way" for share in shares]
-        )
+        captions = [f"{share:.0%}" for share in shares]
+        pictures.strip(way.numpy(), captions, [f"{caption} of the way" for caption in captions])
+
+report_button(view)

@@ -5,6 +5,7 @@ import inspect
 import streamlit as st
 
 from iwae.bounds import OBJECTIVES
+from iwae.report import Draws
 from pages.shared import cached, pictures
 from pages.shared.bounds import all_bounds, exact_posteriors, one_step, pick_bounds, weights_figure
 from pages.shared.choose import choose_digit, keep_below
@@ -67,4 +68,4 @@ with st.expander("The formula"):
 st.header("The exact posterior", anchor=False)
 st.write("With two latent units nothing has to be estimated: Bayes' rule on a grid of the plane.")
 exact_posteriors(view, drawn)
-report_button(view, digit.x, samples=samples, seed=seed)
+report_button(view, Draws(digit.x, samples, seed))

@@ -4,10 +4,11 @@ import streamlit as st
 
 from iwae import runs
 from pages.shared.lookback import scrubber
-from pages.shared.overview import choose_runs, compare, export, live, manage, start_here
+from pages.shared.overview import choose_runs, commands_of, compare, export, live, manage, start_here
+from pages.shared.report import report_button
 from pages.shared.sidebar import sidebar
 
-sidebar("Training")
+view = sidebar("Training")
 st.title("Training", anchor=False)
 st.write(
     "Every run is a process of its own: it goes on when this page is closed, can be stopped and resumed without a "
@@ -45,3 +46,5 @@ export(run)
 
 st.subheader("Looking back", anchor=False)
 scrubber(run)
+
+report_button(view, runs=commands_of(shown))

@@ -4,7 +4,8 @@ import streamlit as st
 
 from iwae import catalog, comparison, grid, results, tables
 from iwae.figures import points_against_k
-from pages.shared.show import plain
+from pages.shared import show
+from pages.shared.report import report_button
 from pages.shared.sidebar import sidebar
 from pages.shared.table import open_model, results_table
 
@@ -19,7 +20,7 @@ st.write(
 rows, refused = results.collect(catalog.entries()[0])
 missing = grid.not_run(rows)
 for reason in refused.values():
-    st.warning(plain(reason))
+    st.warning(show.plain(reason))
 
 left, right = st.columns(2)
 places = list(dict.fromkeys((row.cell.dataset, row.cell.model) for row in [*rows, *missing]))
@@ -30,21 +31,21 @@ models = [model for name, model in places if name == dataset]
 model = right.selectbox("Architecture", models, key="results.model", persist_state="session")
 
 st.subheader("Against the number of samples k", anchor=False)
-numbers = []
 for column, (measure, title) in zip(
     st.columns(2, gap="large"), (("nll", "NLL"), ("reconstruction", "reconstruction loss")), strict=True
 ):
     points = results.against_k(rows, dataset, model, measure)
-    numbers += tables.points(title, points)
     with column:
         st.markdown(f"**{title}**, nats per image")
         if points:
-            st.plotly_chart(points_against_k(points, f"{title}, nats"), width="stretch", key=f"figure.{measure}")
+            said = (
+                f"{title} against k on {dataset}, {model}. Filled: measured, ± standard error over test images. "
+                "Hollow: published, by source."
+            )
+            drawn = points_against_k(points, f"{title}, nats")
+            show.figure(drawn, f"results.{measure}", said, tables.points(title, points))
         else:
             st.info("Neither measured nor published for VAE and IWAE.")
-st.caption("Filled: measured, ± standard error over test images. Hollow: published, by source.")
-with st.expander("The figures in numbers"):
-    st.dataframe(numbers, hide_index=True)
 
 st.subheader("All models", anchor=False)
 everything = st.toggle(f"Also the {len(missing)} published cells that are not run", key="results.all")
@@ -61,3 +62,5 @@ for letter, source in tables.sources(tables.markdown(shown)).items():
 one, two, _ = st.columns([1, 1, 2])
 one.download_button("Download as CSV", tables.csv_text(shown), "results.csv", "text/csv", width="stretch")
 two.download_button("Download as Markdown", tables.document(shown), "results.md", "text/markdown", width="stretch")
+
+report_button(view)

@@ -1,6 +1,7 @@
 """The benchmarks' own arithmetic: operations, exponents, the peer with our weights, and the report's file."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from benchmarks import (
     __main__,
     app,
+    breakdown,
     evaluation,
     flops,
     growth,
@@ -160,10 +162,33 @@ def test_a_quick_run_from_end_to_end(quick, tmp_path, capsys):
     assert quick("evaluation", "--out", str(out)) == 0
     assert list(tmp_path.iterdir()) == [out] and "QUICK" in out.read_text() and "QUICK" in shown
     shown += out.read_text()
-    for row in ("| 1 | 20 | ours, exact gradient |", "| 5 | 20 | ours, DReG", "| ours, NLL alone |", "GFLOP/s"):
+    for row in (
+        "| 1 | 20 | ours, exact gradient |",
+        "| 5 | 20 | ours, DReG",
+        "| ours, NLL alone |",
+        "GFLOP/s",
+        "| σ, exp, log |",
+    ):
         assert row in shown
     assert ("| 5 | 20 | pythae IWAE |" in shown) == pythae_peer.INSTALLED
     assert ("The same number:" in shown) == pythae_peer.INSTALLED and "## training" not in out.read_text()
+
+
+def test_time_is_counted_where_it_goes():
+    """A product, a σ and a sleep: each in its own row, and together the time of the clock."""
+    left, middle = torch.ones(200, 200), torch.ones(500, 500)
+
+    def work(units: int) -> None:
+        for _ in range(units):
+            left @ left
+            middle.sigmoid()
+            time.sleep(0.01)
+
+    found = breakdown._profile(work, 5)
+    used = {what for what, ms in found.items() if ms > 0}
+    assert used >= {"matrix products", "σ, exp, log", breakdown.BETWEEN}
+    assert found["random numbers"] == found["Adam"] == 0
+    assert 10 < found[breakdown.BETWEEN] < sum(found.values())
 
 
 def test_memory_of_an_evaluation_is_flat():

@@ -9,12 +9,14 @@ import sys
 import zipfile
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 import torch
 from PIL import Image
 
 from iwae import catalog, checkpoints, datasets, report
 from iwae.posterior import posterior
+from iwae.report import Draws, Shown
 
 SAMPLES, SEED = 70, 3
 
@@ -33,7 +35,12 @@ def x():
 @pytest.fixture(scope="module")
 def archive(pair, x):
     view = {"dataset": "digits", "value": float("nan")}
-    return zipfile.ZipFile(io.BytesIO(report.build(pair, x, view, samples=SAMPLES, seed=SEED)))
+    figure = go.Figure(go.Scatter(x=[1, 2], y=[3, 4], name="only here"))
+    shown = {
+        "some-figure": Shown("a < b", figure, lambda: "x,y\n1,3\n2,4\n"),
+        "some-picture": Shown("a dot", picture=lambda: b"PNG"),
+    }
+    return zipfile.ZipFile(io.BytesIO(report.build(pair, view, shown, Draws(x, SAMPLES, SEED))))
 
 
 def table(archive, name) -> list[dict[str, str]]:
@@ -65,7 +72,7 @@ def test_numbers_are_the_engine_s(archive, pair, x):
 
 
 def test_the_same_view_gives_the_same_bytes(pair, x):
-    once, again = (report.build(pair, x, {}, samples=20, seed=0) for _ in range(2))
+    once, again = (report.build(pair, {}, {}, Draws(x, 20, 0)) for _ in range(2))
     names = zipfile.ZipFile(io.BytesIO(once)).namelist()
     for name in set(names) - {"figures.html"}:  # plotly gives each figure a random name
         assert zipfile.ZipFile(io.BytesIO(once)).read(name) == zipfile.ZipFile(io.BytesIO(again)).read(name)
@@ -74,6 +81,8 @@ def test_the_same_view_gives_the_same_bytes(pair, x):
 def test_its_figures_need_no_network(archive):
     html = archive.read("figures.html").decode()
     assert not re.search(r"<script[^>]+src=", html)
+    assert "only here" in html and "a &lt; b" in html
+    assert archive.read("some-figure.csv") == b"x,y\n1,3\n2,4\n" and archive.read("some-picture.png") == b"PNG"
     assert re.search(r"L(<|\\u003c)sub(>|\\u003e)k", html)  # the axis of the curves
 
 
@@ -91,3 +100,9 @@ def test_its_readme_makes_the_numbers_again(archive, pair, tmp_path):
         _, again, kept = line.split()
         assert float(again) == pytest.approx(float(kept), abs=1e-4)
     assert len(done.stdout.splitlines()) == 2
+
+
+def test_a_page_about_no_image(pair):
+    archive = zipfile.ZipFile(io.BytesIO(report.build(pair, {"page": "Results"}, {})))
+    assert set(archive.namelist()) == {"README.md", "view.json", "A/card.json", "B/card.json"}
+    assert "one image" not in archive.read("README.md").decode()

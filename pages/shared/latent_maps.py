@@ -57,7 +57,7 @@ def show_maps(both: Sequence[Side], images: Images, by: str, whose: int | str | 
     centres = [_placed(side, one_image(side, images, image).mean) for side in both]
     everything = [*(side.places for side in both), *centres, *(cloud.points for cloud in clouds if cloud)]
     x, y = latent.shared_range(everything)
-    *columns, beside = st.columns([5, 5, 3], gap="small")
+    *columns, beside = st.columns([5, 5, 2], gap="small")
     for column, side, colour, cloud, one, centre in zip(
         columns, both, colours(both, images, by), clouds, shown, centres, strict=True
     ):

@@ -34,7 +34,7 @@ def start_here() -> None:
         "There is no run yet. Start one here, or choose its settings under *Train a small model* in the sidebar, or in "
         "a shell: `python -m iwae train`."
     )
-    if st.button("Train an IWAE with k = 20 on the 3,000 digits: under a minute"):
+    if st.button("Train an IWAE with k = 20 on the 1,297 small digits: under a minute"):
         try:
             runs.start(FIRST)
         except OSError as error:
@@ -115,6 +115,11 @@ def compare(shown: Sequence[Run]) -> None:
         names = [f"{number} · {one.title}" for number, one in enumerate(standings, 1)]
         rows = {"run": names} | different | {"folder": [one.name for one in standings]}
         st.dataframe(rows, hide_index=True, key="differences")
+
+
+def commands_of(shown: Sequence[Run]) -> dict[str, str]:
+    """The command that trains each of these runs again, by its name."""
+    return {one.name: commands.train(one.config) for one in _read(shown, quiet=True)}
 
 
 def manage(run: Run) -> None:

@@ -12,6 +12,8 @@ from iwae.catalog import Entry
 from iwae.figures import address, tile
 from iwae.model import Model
 from iwae.posterior import Posterior, Reconstructions
+from iwae.report import Shown
+from pages.shared import show
 
 WIDTH = 84  # CSS pixels of a tile: three times the digit's own
 
@@ -28,8 +30,9 @@ def sheet(images: np.ndarray, columns: int, key: str, alt: str, gap: int = 2) ->
     """Many pictures as one, with its PNG file to download."""
     pixels = figures.sheet(images, columns, gap)
     st.image(figures.address(pixels, pixels.shape[1]), alt=alt, width="stretch")
-    name = f"{key.replace('.', '-')}.png"
-    st.download_button("Download as PNG", lambda: figures.png(pixels), name, "image/png", key=f"{key}.png")
+    name = key.replace(".", "-")
+    st.download_button("Download as PNG", lambda: figures.png(pixels), f"{name}.png", "image/png", key=f"{key}.png")
+    show.here()[name] = Shown(alt, picture=lambda: figures.png(pixels))
 
 
 def heading(name: str, entry: Entry) -> None:

@@ -1,22 +1,30 @@
 """A button for everything about the view in one file."""
 
+from typing import Any
+
 import streamlit as st
-from torch import Tensor
 
 from iwae import report
+from pages.shared import show
 from pages.shared.sidebar import View
 
 
-def report_button(view: View, x: Tensor, *, samples: int, seed: int) -> None:
-    """Offers the report of image x [784] under both models; it is made when it is asked for, which takes a second."""
-    page = {"page": st.context.url, "address": st.query_params.to_dict(), "dataset": view.dataset}
+def report_button(view: View, draws: report.Draws | None = None, **more: Any) -> None:
+    """Offers the report of the page as it stands above this button; it is made when it is asked for, in a second or so.
+
+    draws   of the one image that the page is about
+    more    settings that are in no address
+    """
+    page = {"page": st.context.url, "address": st.query_params.to_dict(), "dataset": view.dataset} | more
+    shown = dict(show.here())
+    image = "draws, coordinates, importance weights and bounds of this image, " if draws else ""
     st.download_button(
         "Download a report of this view",
-        lambda: report.build(view.pair, x, page, samples=samples, seed=seed),
+        lambda: report.build(view.pair, page, shown, draws),
         "iwae-report.zip",
         "application/zip",
         icon=":material/folder_zip:",
         key="report",
-        help="A ZIP with the settings, seeds, draws, coordinates, importance weights, bounds, pictures and figures of "
-        "this image under both models, and the commands that make them again.",
+        help=f"A ZIP with the settings, seeds, {image}figures with the numbers behind them, the cards of both models, "
+        "and the commands that make them again.",
     )

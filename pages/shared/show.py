@@ -9,6 +9,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from iwae.report import Shown
+
+_HERE = "figures here"  # in the session
 ROWS = 1000  # of a table on the page; the file has all
 Numbers = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]]  # a record per row, or a sequence per column
 
@@ -25,6 +28,7 @@ def figure(drawn: go.Figure, key: str, said: str, numbers: Numbers, **options: A
     event = st.plotly_chart(drawn, width="stretch", key=key, config=config, alt=said, **options)
     st.caption(said)
     in_numbers(numbers, key)
+    here()[name] = here()[name]._replace(said=said, figure=drawn)
     return event
 
 
@@ -35,14 +39,25 @@ def in_numbers(numbers: Numbers, key: str, title: str = "In numbers") -> None:
         st.dataframe(table.head(ROWS), hide_index=True)
         if len(table) > ROWS:
             st.caption(f"The first {ROWS:,} of {len(table):,} rows; the file has all.")
-        name = f"{key.replace('.', '-')}.csv"
+        name = key.replace(".", "-")
         st.download_button(
             "Download as CSV",
             lambda: table.to_csv(index=False).encode(),  # made when it is asked for
-            name,
+            f"{name}.csv",
             "text/csv",
             key=f"{key}.csv",
         )
+    here()[name] = Shown(title, csv=lambda: table.to_csv(index=False))
+
+
+def clear() -> None:
+    """A page begins."""
+    st.session_state[_HERE] = {}
+
+
+def here() -> dict[str, Shown]:
+    """Figures, tables and pictures of this page so far, by name."""
+    return st.session_state.setdefault(_HERE, {})
 
 
 def plain(text: object) -> str:

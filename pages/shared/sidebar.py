@@ -8,9 +8,8 @@ import torch
 
 from iwae import catalog, datasets
 from iwae.catalog import Entry
-from pages.shared import freeze_imports
+from pages.shared import freeze_imports, show
 from pages.shared.models import add_model
-from pages.shared.show import plain
 from pages.shared.training import training_panel
 
 ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches named icons from another host
@@ -46,6 +45,7 @@ class View:
 def sidebar(title: str) -> View:
     """Set the page up and draw the sidebar; ends the page with advice when there is no model at all."""
     freeze_imports()
+    show.clear()
     st.set_page_config(f"{title} · IWAE explorer", ICON, layout="wide")
     found, refused = catalog.entries()
     with st.sidebar:
@@ -120,7 +120,7 @@ def _download(name: str) -> None:
         with st.spinner(f"Downloading {name} …"):
             datasets.load(name, progress=False)
     except datasets.DataError as error:
-        st.error(plain(error))
+        st.error(show.plain(error))
     else:
         st.rerun()
 

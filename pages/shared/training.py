@@ -61,10 +61,11 @@ def _form() -> None:
         settings = {"learning_rate": rate, "batch_size": 50, "seed": seed} | parameters | budget
         try:
             config = TrainConfig(dataset, model, objective, k, **settings)
-            runs.start(config, log=log if logs else None)
+            run = runs.start(config, log=log if logs else None)
         except (ValueError, OSError) as error:
             st.error(plain(error))
         else:
+            st.session_state["run"] = run.name  # the one that the page of training shows
             st.rerun()
 
 
@@ -131,8 +132,8 @@ def _numbers(standing: Standing, curve: go.Figure | None) -> None:
         st.plotly_chart(curve, width=SIDEBAR, key=f"curve.{standing.name}", config={"displayModeBar": False})
     valid_text = f", validation {checked[-1].valid_bound:.2f}" if checked else ""
     st.caption(
-        f"bound {last.bound:.2f}{valid_text} nats per image · {last.passes:.1f} passes · "
-        f"{last.images_per_second:,.0f} images/s · {last.seconds:.0f} s"
+        f"bound {last.bound:.2f}{valid_text} nats per image".replace("-", "−")
+        + f" · {last.passes:.1f} passes · {last.images_per_second:,.0f} images/s · {last.seconds:.0f} s"
     )
 
 

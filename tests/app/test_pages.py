@@ -3,9 +3,11 @@
 import io
 import json
 import time
+import zipfile
 
 import numpy as np
 import pytest
+import streamlit as st
 import torch
 from PIL import Image
 
@@ -277,3 +279,31 @@ def test_one_draw_that_carries_all_the_weight_is_drawn(app, monkeypatch):
     monkeypatch.setattr(engine.Posterior, "resample", lambda self, count, seed: torch.full((count,), 3))
     test = app("pages/1_Posterior.py", image=4, samples=400)
     assert "1 distinct draws among" in words(test) and not test.error
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("app.py", {"image.csv", "A/coordinates.csv"}),
+        ("pages/1_Posterior.py", {"curve.csv", "A/posterior.csv"}),
+        ("pages/2_Latent_space.py", {"map-a.csv", "map-b.csv", "moved.csv", "spread.csv"}),
+        ("pages/3_Active_units.py", {"units-variance.csv"}),
+        ("pages/4_Reconstructions.py", {"reconstructions-losses.csv"}),
+        ("pages/5_Samples.py", {"samples-prior-A.png", "samples-prior-B.png"}),
+        ("pages/6_Bounds.py", {"bounds-weights.csv", "bounds-all.csv", "B/posterior.csv"}),
+        ("pages/8_Results.py", {"results-nll.csv", "results-reconstruction.csv"}),
+    ],
+)
+def test_every_page_offers_a_report_of_what_it_shows(app, monkeypatch, path, names):
+    """The ZIP that the button would give, made in its place."""
+    made = []
+    monkeypatch.setattr(st, "download_button", lambda label, data, *_, **options: made.append((label, data)))
+    test = app(path)
+    assert not test.exception
+    data = dict(made)["Download a report of this view"]
+    archive = zipfile.ZipFile(io.BytesIO(data()))
+    assert set(archive.namelist()) >= names | {"README.md", "view.json", "A/card.json", "B/card.json"}
+    for name in names:
+        assert len(archive.read(name)) > 100
+    view = json.loads(archive.read("view.json"))
+    assert set(view["models"]) == {"A", "B"} and view["dataset"]

@@ -23,14 +23,14 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """`server(app_file)`: the address of that app (a path from the repository's root), started once a session."""
+    """`server(app_file)`: that app (a path from the repository's root), started once a session."""
     with contextlib.ExitStack() as stack:
 
         @functools.cache
-        def start(app_file: str) -> str:
+        def start(app_file: str) -> Server:
             running = Server(ROOT / app_file, tmp_path_factory.mktemp("server"))
             stack.callback(running.stop)
-            return running.url
+            return running
 
         yield start
 
@@ -54,12 +54,16 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture
-def visit(browser: Browser, server: Callable[[str], str]):
-    """`visit(app_file, path="", width=1400, theme="light", **context_options)`: a fresh, settled visit."""
-    contexts = []
+def visit(browser: Browser, server: Callable[[str], Server]):
+    """`visit(app_file, path="", width=1400, theme="light", **context_options)`: a fresh, settled visit.
+
+    Afterwards the runs are gone that the test has left, as the next one's pages would show them.
+    """
+    contexts, servers = [], set()
 
     def open_page(app_file: str, path: str = "", *, width: int = 1400, theme: str = "light", **context_options) -> Page:
-        url = server(app_file)
+        servers.add(server(app_file))
+        url = server(app_file).url
         viewport = {"width": width, "height": 900}
         context = browser.new_context(viewport=viewport, color_scheme=theme, **context_options)
         contexts.append(context)
@@ -73,3 +77,5 @@ def visit(browser: Browser, server: Callable[[str], str]):
     yield open_page
     for context in contexts:
         context.close()
+    for running in servers:
+        running.forget_runs()

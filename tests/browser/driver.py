@@ -104,6 +104,14 @@ class Server:
         if left := self.processes():
             raise RuntimeError(f"processes {left} of {self.url} did not end")
 
+    def forget_runs(self) -> None:
+        """End the training processes of this server and delete their folders."""
+        for pid in self.processes():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                if b"iwae.background" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self.home / "runs", ignore_errors=True)
+
     def processes(self) -> list[int]:
         """Living processes that carry this server's runs folder in their environment (on Linux)."""
         mark = f"IWAE_RUNS_DIR={self.home / 'runs'}\0".encode()

@@ -4,7 +4,7 @@ import re
 
 from playwright.sync_api import expect
 
-from tests.browser.driver import assert_clean, screenshot, settled
+from tests.browser.driver import assert_clean, screenshot, settled, still
 
 
 def test_threshold_and_unit(visit):
@@ -27,7 +27,8 @@ def test_threshold_and_unit(visit):
         page.get_by_text("In numbers").first.click()
         page.get_by_test_id("stDownloadButton").first.get_by_role("button").click()
     assert download.value.path().read_text().splitlines()[0] == "model,unit,Variance over images of E_q[h_u|x]"
-    page.get_by_role("combobox", name=re.compile("Switch this unit off")).first.click()
+    still(page)
+    page.get_by_role("combobox", name=re.compile("Switch this unit off")).first.press("ArrowDown")
     page.get_by_role("option").nth(3).click()
     settled(page)
     screenshot(page, "units")

@@ -1,0 +1,115 @@
+"""The pictures of tour.md, taken in a real Chromium from the app itself:
+
+    python -m docs.tour          # all of them
+    python -m docs.tour bounds   # only these
+
+They show MNIST where it is at hand, and otherwise the small digits that are built in.
+"""
+
+import io
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from iwae import files
+from tests.browser.driver import CHROMIUM_FLAGS, ROOT, Server, find_chromium, settled, still
+
+FOLDER = Path(__file__).parent / "tour"
+WIDTH, HEIGHT = 1400, 900
+COLOURS = 128  # of the palette: enough for a page, at a third of the size
+
+
+def whole(page: Page) -> None:
+    """Nothing to do before the picture."""
+
+
+def maps(page: Page) -> None:
+    """UMAP comes from the background."""
+    page.get_by_text("UMAP 1", exact=True).first.wait_for(timeout=300_000)
+
+
+def trained(page: Page) -> None:
+    """Start the first run, and wait for its end."""
+    page.get_by_role("button", name=re.compile("Train an IWAE")).click()
+    page.get_by_text(re.compile("30.0 passes")).first.wait_for(timeout=300_000)
+    page.get_by_role("slider").first.wait_for(timeout=300_000)
+
+
+class Shot(NamedTuple):
+    """One picture."""
+
+    address: str
+    height: int
+    heading: str | None = None  # where it begins, in the place of the page's top
+    first: Callable[[Page], None] = whole  # what to do before
+
+
+SHOTS = {
+    "home": Shot("", 1100),
+    "posterior": Shot("Posterior?image=3", 1500),
+    "hidden": Shot("Posterior?image=3&hidden=left+half", 900, "Hide a part of the digit"),
+    "latent-space": Shot("Latent_space?image=3", 1250),
+    "umap": Shot("Latent_space?images=1000&map=UMAP&image=3", 1000, first=maps),
+    "spread": Shot("Latent_space?image=3", 1000, "Does B spread more than A?"),
+    "active-units": Shot("Active_units", 1400),
+    "reconstructions": Shot("Reconstructions", 1500),
+    "samples": Shot("Samples", 1200),
+    "plane": Shot("Samples?a=mnist-2d-vae-k1&b=mnist-2d-iwae-k50", 1000, "The plane of a latent space of two units"),
+    "bounds": Shot("Bounds?image=3", 1500),
+    "step": Shot("Bounds?image=3", 800, "One step of training"),
+    "training": Shot("Training", 1700, first=trained),
+    "results": Shot("Results", 1300),
+}
+
+
+def main(names: Sequence[str]) -> None:
+    """Take the pictures of these names, or all."""
+    if unknown := set(names) - set(SHOTS):
+        sys.exit(f"error: unknown picture {sorted(unknown)[0]!r}; there are {', '.join(SHOTS)}")
+    if (chromium := find_chromium()) is None:
+        sys.exit("error: no chromium found; on Debian: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
+        server = Server(ROOT / "app.py", Path(home))
+        try:
+            browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+            for name in names or SHOTS:
+                shot = SHOTS[name]
+                page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+                page.set_default_timeout(120_000)
+                page.goto(f"{server.url}/{shot.address}")
+                settled(page, seconds=120)
+                shot.first(page)
+                _keep(name, _taken(page, shot))
+                page.close()
+                print(f"docs/tour/{name}.png")
+        finally:
+            server.stop()
+
+
+def _taken(page: Page, shot: Shot) -> bytes:
+    """The window as high as all of the page, as Streamlit scrolls inside it; of that, the shot's part."""
+    main = page.get_by_test_id("stMain")
+    page.set_viewport_size({"width": WIDTH, "height": max(HEIGHT, main.evaluate("main => main.scrollHeight"))})
+    settled(page)
+    still(page)
+    if shot.heading is None:
+        return page.screenshot(clip={"x": 0, "y": 0, "width": WIDTH, "height": shot.height})
+    box, left = main.get_by_role("heading", name=shot.heading).bounding_box(), main.bounding_box()["x"]
+    top = box["y"] - 20
+    return page.screenshot(clip={"x": left, "y": top, "width": WIDTH - left, "height": shot.height})
+
+
+def _keep(name: str, picture: bytes) -> None:
+    small = io.BytesIO()
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS).save(small, "PNG", optimize=True)
+    files.write(FOLDER / f"{name}.png", small.getvalue())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
