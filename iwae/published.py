@@ -102,12 +102,15 @@ def load() -> tuple[Result, ...]:
         return tuple(_result(line) for line in csv.DictReader(file))
 
 
+@cache
+def _by_cell() -> dict[Cell, tuple[Result, ...]]:
+    """The results of each cell of the grid: pages look some hundreds up at a time."""
+    return {cell: tuple(result for result in load() if result.cell.grid == cell) for cell in cells()}
+
+
 def lookup(cell: Cell) -> tuple[Result, ...]:
     """What was published for a cell, by all sources; of the same cell without ``start`` where its own is not there."""
-    for wanted in (cell.grid, replace(cell.grid, start="")):
-        if found := tuple(result for result in load() if result.cell.grid == wanted):
-            return found
-    return ()
+    return _by_cell().get(cell.grid) or _by_cell().get(replace(cell.grid, start=""), ())
 
 
 def best(cell: Cell, measure: str = "nll") -> Result | None:

@@ -24,10 +24,8 @@ def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:
         return
     try:
         data = _data(dataset)
-        near, usual = (
-            prior.nearest(picture[None], data.train.images, NEAR),
-            _usual(dataset, *cached.identity(entry), device),
-        )
+        near = _near(dataset, picture.numpy().tobytes(), _picture=picture)
+        usual = _usual(dataset, *cached.identity(entry), device)
     except datasets.DataError as error:
         st.error(str(error))
         return
@@ -48,6 +46,11 @@ def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:
 @st.cache_resource(max_entries=2, show_spinner="Loading the training images …")
 def _data(name: str) -> datasets.Dataset:
     return datasets.load(name, download=False)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _near(dataset: str, pixels: bytes, _picture: Tensor) -> prior.Neighbours:
+    return prior.nearest(_picture[None], _data(dataset).train.images, NEAR)  # pixels only say which picture it is
 
 
 @st.cache_resource(max_entries=16, show_spinner="Comparing with the training images …")

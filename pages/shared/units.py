@@ -29,6 +29,7 @@ class Measured:
     halves: tuple[tuple[Tensor, Tensor], ...]  # of E_q[h|x], as ``evaluation.unit_means``
     kl: tuple[Tensor, ...]  # of each unit, [n, latent]
     dashed: bool
+    of: tuple[str, int, str, str, int]  # the model's file and when it was written, device, data set, images
 
     def layers(self, threshold: float) -> tuple[Activity, ...]:
         """The activity of every layer at a threshold."""
@@ -45,8 +46,8 @@ def measure(view: View, images: int) -> list[Measured]:
     same = view.a.kind == view.b.kind
     out = []
     for name, entry in view.pair:
-        halves, kl = _measure(*cached.identity(entry), view.device, view.dataset, images)
-        out.append(Measured(name, entry, halves, kl, dashed=same and name == "B"))
+        of = *cached.identity(entry), view.device, view.dataset, images
+        out.append(Measured(name, entry, *_measure(*of), dashed=same and name == "B", of=of))
     return out
 
 
@@ -55,6 +56,13 @@ def _measure(path: str, written: int, device: str, dataset: str, images: int):
     model = cached.model_at(path, written, device)
     x = cached.test_images(dataset)[:images].to(device)
     return evaluation.unit_means(model, x), units.unit_kl(model, x)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _bands(path: str, written: int, device: str, dataset: str, images: int, layer: int, threshold: float):
+    halves, _ = _measure(path, written, device, dataset, images)
+    sizes = [size for size in BAND_SIZES if size < images] + [images]
+    return units.bands(*halves[layer], sizes, threshold=threshold)
 
 
 @st.cache_data(max_entries=64, show_spinner="Measuring what is lost …")
@@ -107,11 +115,7 @@ def curves(models: Sequence[Measured], layer: int, threshold: float) -> None:
         with column:
             st.markdown(f"**{title}**", help=_HELP[key])
             show.figure(sorted_units(drawn, title, line), f"units.{key}", said, numbers)
-    sizes = [size for size in BAND_SIZES if size < n] + [n]
-    found = [
-        (model.units(layer, a.variance), units.bands(*model.halves[layer], sizes, threshold=threshold))
-        for model, a in here
-    ]
+    found = [(model.units(layer, a.variance), _bands(*model.of, layer, threshold)) for model, a in here]
     numbers = [
         {"model": part.name, "images": b.images, "mean": b.mean, "2.5 %": b.low, "97.5 %": b.high}
         for part, bands in found
