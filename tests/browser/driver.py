@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Download, Locator, Page, expect
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 90
@@ -175,6 +175,14 @@ def still(page: Page) -> None:
         polling=50,
     )
     settled(page)
+
+
+def download(page: Page, button: Locator) -> Download:
+    """The file behind a button."""
+    still(page)
+    with page.expect_download() as waiting:
+        button.click()
+    return waiting.value
 
 
 def assert_clean(page: Page) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import Page, expect
 
-from tests.browser.driver import assert_clean, screenshot, settled
+from tests.browser.driver import assert_clean, download, screenshot, settled
 
 APP = "app.py"
 
@@ -171,9 +171,8 @@ def test_nothing_overflows(visit, name, path, width, theme):
 
 def test_the_report_holds_what_the_page_shows(visit):
     page = visit(APP, "Posterior?image=3&samples=400&seed=5")
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download a report of this view").click()
-    archive = zipfile.ZipFile(download.value.path())
+    file = download(page, page.get_by_role("button", name="Download a report of this view"))
+    archive = zipfile.ZipFile(file.path())
     view, summary = (json.loads(archive.read(name)) for name in ("view.json", "B/summary.json"))
     assert (view["samples"], view["seed"], view["address"]["image"]) == (400, 5, "3")
     shown = page.get_by_test_id("stMetricValue").all_inner_texts()[2]

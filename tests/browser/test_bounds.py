@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.driver import assert_clean, screenshot, settled, still
+from tests.browser.driver import assert_clean, download, screenshot, settled, still
 from tests.browser.test_app import changed, tiles
 
 FLAT = "a=mnist-2d-vae-k1&b=mnist-2d-iwae-k50&data=digits"
@@ -50,10 +50,9 @@ def test_the_numbers_of_a_figure_can_be_downloaded(visit):
     still(page)
     page.get_by_text("In numbers").nth(1).click()
     still(page)
-    with page.expect_download() as download:
-        page.locator(".st-key-bounds-all-csv").get_by_role("button").click()
-    assert download.value.suggested_filename == "bounds-all.csv"
-    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
+    file = download(page, page.locator(".st-key-bounds-all-csv").get_by_role("button"))
+    assert file.suggested_filename == "bounds-all.csv"
+    rows = list(csv.DictReader(io.StringIO(file.path().read_text())))
     assert len(rows) == 14 and {row["model"] for row in rows} == {"A", "B"}
     value, error = (float(rows[0][name]) for name in ("nats", "± s.e."))
     assert table(page)[1] == f"{value:.2f}\u00a0±\u00a0{error:.2f}".replace("-", "−")
@@ -92,9 +91,8 @@ def test_samples_can_be_drawn_anew_and_downloaded(visit):
 
     changed(page, other, tiles)
     assert "seed=7" in page.url
-    with page.expect_download() as download:
-        page.locator(".st-key-samples-plane-A-png").get_by_role("button").click()
-    with Image.open(download.value.path()) as picture:
+    file = download(page, page.locator(".st-key-samples-plane-A-png").get_by_role("button"))
+    with Image.open(file.path()) as picture:
         assert (picture.format, picture.size) == ("PNG", (20 * 56, 20 * 56))
     assert_clean(page)
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.driver import assert_clean, screenshot, settled
+from tests.browser.driver import assert_clean, download, screenshot, settled, still
 
 APP = "app.py"
 
@@ -139,11 +139,11 @@ def test_the_address_holds_the_view(visit):
 def test_the_numbers_can_be_downloaded(visit):
     page = visit(APP, "Latent_space?images=200")
     drawn(page)
+    still(page)
     page.get_by_text("In numbers").first.click()
-    with page.expect_download() as waiting:
-        page.locator(".st-key-map-a-csv button").click()
-    lines = waiting.value.path().read_text().splitlines()
-    assert waiting.value.suggested_filename == "map-a.csv" and len(lines) == 201
+    waiting = download(page, page.locator(".st-key-map-a-csv button"))
+    lines = waiting.path().read_text().splitlines()
+    assert waiting.suggested_filename == "map-a.csv" and len(lines) == 201
     assert lines[0].startswith("image,x,y,tr Σ(x)")
     assert_clean(page)
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.driver import assert_clean, screenshot, settled
+from tests.browser.driver import assert_clean, download, screenshot, settled, still
 
 APP = "app.py"
 
@@ -24,10 +24,10 @@ def test_hiding_a_part_and_the_address(visit):
     settled(page)
     assert "hidden=" in page.url and "hidden.rows=" in page.url
     expect(main.get_by_text("Without a box").first).to_be_visible()
-    with page.expect_download() as file:
-        main.get_by_text("In numbers").first.click()
-        main.locator(".st-key-sir-A-csv button").click()
-    assert file.value.suggested_filename == "sir-A.csv"
+    still(page)
+    main.get_by_text("In numbers").first.click()
+    file = download(page, main.locator(".st-key-sir-A-csv button"))
+    assert file.suggested_filename == "sir-A.csv"
     copied = page.url.split("/", 3)[3]
     other = visit(APP, copied)
     expect(other.get_by_test_id("stMain").get_by_role("slider").first).to_have_value("6")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.driver import assert_clean, screenshot, settled
+from tests.browser.driver import assert_clean, download, screenshot, settled
 
 APP = "app.py"
 
@@ -47,13 +47,11 @@ def test_a_run_from_its_start_to_its_end(visit):
     settled(page)
     screenshot(page, "training-lookback")
 
-    with page.expect_download() as file:
-        main.get_by_role("button", name=re.compile("Curves")).click()
-    lines = Path(file.value.path()).read_text().splitlines()
+    file = download(page, main.get_by_role("button", name=re.compile("Curves")))
+    lines = Path(file.path()).read_text().splitlines()
     assert lines[0].startswith("step,passes,bound") and float(lines[-1].split(",")[1]) == 30
-    with page.expect_download() as file:
-        main.get_by_role("button", name=re.compile("Model")).click()
-    assert file.value.suggested_filename.endswith("model.safetensors")
+    file = download(page, main.get_by_role("button", name=re.compile("Model")))
+    assert file.suggested_filename.endswith("model.safetensors")
 
     delete = main.get_by_role("button", name="Delete …")
     sidebar = page.get_by_test_id("stSidebar")
