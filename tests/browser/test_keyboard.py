@@ -1,0 +1,40 @@
+"""The app by keyboard alone: Tab, Enter, Space and the arrows, as for who has no mouse."""
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.driver import assert_clean, settled
+
+APP = "app.py"
+MOST_TABS = 150
+
+
+def tab_to(page: Page, target: Locator) -> None:
+    """Press Tab until the target has the focus."""
+    for _ in range(MOST_TABS):
+        page.keyboard.press("Tab")
+        if target.evaluate("target => target === document.activeElement"):
+            return
+    raise AssertionError(f"{target} is not reached by {MOST_TABS} Tabs")
+
+
+def test_pick_another_image_and_another_way(visit):
+    page = visit(APP, "Posterior?image=3")
+    main = page.get_by_test_id("stMain")
+    field = main.get_by_role("spinbutton").first
+    tab_to(page, main.get_by_role("radio", name="Pick"))
+    tab_to(page, field)
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    settled(page)
+    expect(field).to_have_value("4")
+    assert "image=4" in page.url
+    assert_clean(page)
+
+
+@pytest.mark.parametrize("width", [1400, 768, 420])
+def test_the_button_beside_the_number_shows_its_label(visit, width):
+    page = visit(APP, "Posterior?image=3", width=width)
+    label = page.get_by_role("button", name="Another").get_by_text("Another")
+    assert label.evaluate("label => label.scrollWidth <= label.clientWidth || !label.clientWidth")
+    assert_clean(page)
