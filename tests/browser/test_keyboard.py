@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.driver import assert_clean, settled
+from tests.browser.driver import assert_clean, screenshot, settled
 
 APP = "app.py"
 MOST_TABS = 150
@@ -32,9 +32,35 @@ def test_pick_another_image_and_another_way(visit):
     assert_clean(page)
 
 
-@pytest.mark.parametrize("width", [1400, 768, 420])
+def test_a_link_and_the_expander(visit):
+    page = visit(APP, "Posterior?image=3")
+    summary = page.get_by_test_id("stMain").locator("summary").first
+    tab_to(page, summary)
+    was = summary.evaluate("summary => summary.parentElement.open")
+    page.keyboard.press("Enter")
+    page.wait_for_function(  # closing is drawn in steps
+        "([summary, was]) => summary.parentElement.open !== was", arg=[summary.element_handle(), was]
+    )
+    page.reload()
+    settled(page)
+    tab_to(page, page.get_by_test_id("stSidebar").get_by_role("link", name="Results"))
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/Results*")
+    settled(page)
+    assert_clean(page)
+
+
+@pytest.mark.parametrize("width", [768, 420])
 def test_the_button_beside_the_number_shows_its_label(visit, width):
-    page = visit(APP, "Posterior?image=3", width=width)
-    label = page.get_by_role("button", name="Another").get_by_text("Another")
-    assert label.evaluate("label => label.scrollWidth <= label.clientWidth || !label.clientWidth")
+    page = visit(APP, "Latent_space?image=3", width=width)
+    button = page.get_by_test_id("stMain").get_by_role("button", name="Another")
+    label = button.get_by_text("Another", exact=True)
+    screenshot(page, f"latent-space-{width}")
+    cut = """label => {
+        const text = document.createRange(), button = label.closest("button").getBoundingClientRect();
+        text.selectNodeContents(label);
+        return label.scrollWidth > label.clientWidth + 1 && label.clientWidth > 0
+            || text.getBoundingClientRect().right > button.right;
+    }"""
+    assert not label.evaluate(cut)
     assert_clean(page)
