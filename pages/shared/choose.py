@@ -51,11 +51,10 @@ def pick_image(dataset: str) -> int:
     data, count = cached.dataset(dataset), len(cached.test_images(dataset))
     if st.session_state.get("image", 0) != held_image(count):
         st.session_state["image"] = 0  # only then: what is written here outdoes the address
-    left, right = st.columns([3, 1], vertical_alignment="bottom")
-    index = left.number_input(
-        f"Test image of {data.title}, 0 to {count - 1:,}", 0, count - 1, key="image", bind="query-params"
-    )
-    right.button("Another", icon=":material/casino:", width="stretch", on_click=_another, args=(count,))
+    with st.container(horizontal=True, vertical_alignment="bottom"):  # it keeps the button as wide as its label
+        label = f"Test image of {data.title}, 0 to {count - 1:,}"
+        index = st.number_input(label, 0, count - 1, key="image", bind="query-params")
+        st.button("Another", icon=":material/casino:", on_click=_another, args=(count,))
     return index
 
 

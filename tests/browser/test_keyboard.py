@@ -1,0 +1,66 @@
+"""The app by keyboard alone: Tab, Enter, Space and the arrows, as for who has no mouse."""
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.driver import assert_clean, screenshot, settled
+
+APP = "app.py"
+MOST_TABS = 150
+
+
+def tab_to(page: Page, target: Locator) -> None:
+    """Press Tab until the target has the focus."""
+    for _ in range(MOST_TABS):
+        page.keyboard.press("Tab")
+        if target.evaluate("target => target === document.activeElement"):
+            return
+    raise AssertionError(f"{target} is not reached by {MOST_TABS} Tabs")
+
+
+def test_pick_another_image_and_another_way(visit):
+    page = visit(APP, "Posterior?image=3")
+    main = page.get_by_test_id("stMain")
+    field = main.get_by_role("spinbutton").first
+    tab_to(page, main.get_by_role("radio", name="Pick"))
+    tab_to(page, field)
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    settled(page)
+    expect(field).to_have_value("4")
+    assert "image=4" in page.url
+    assert_clean(page)
+
+
+def test_a_link_and_the_expander(visit):
+    page = visit(APP, "Posterior?image=3")
+    summary = page.get_by_test_id("stMain").locator("summary").first
+    tab_to(page, summary)
+    was = summary.evaluate("summary => summary.parentElement.open")
+    page.keyboard.press("Enter")
+    page.wait_for_function(  # closing is drawn in steps
+        "([summary, was]) => summary.parentElement.open !== was", arg=[summary.element_handle(), was]
+    )
+    page.reload()
+    settled(page)
+    tab_to(page, page.get_by_test_id("stSidebar").get_by_role("link", name="Results"))
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/Results*")
+    settled(page)
+    assert_clean(page)
+
+
+@pytest.mark.parametrize("width", [768, 420])
+def test_the_button_beside_the_number_shows_its_label(visit, width):
+    page = visit(APP, "Latent_space?image=3", width=width)
+    button = page.get_by_test_id("stMain").get_by_role("button", name="Another")
+    label = button.get_by_text("Another", exact=True)
+    screenshot(page, f"latent-space-{width}")
+    cut = """label => {
+        const text = document.createRange(), button = label.closest("button").getBoundingClientRect();
+        text.selectNodeContents(label);
+        return label.scrollWidth > label.clientWidth + 1 && label.clientWidth > 0
+            || text.getBoundingClientRect().right > button.right;
+    }"""
+    assert not label.evaluate(cut)
+    assert_clean(page)
