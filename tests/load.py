@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -243,7 +244,8 @@ def measure(count: int, seconds: float, think: float, trainings: int, forget: bo
                 going = [runs.start(RUN) for _ in range(trainings)]
                 while not all(run.records() for run in going):
                     time.sleep(0.2)
-                report = asyncio.run(load(server, users, seconds, think, forget))
+                with ThreadPoolExecutor(1) as apart:  # in a browser test this thread has a loop already
+                    report = apart.submit(asyncio.run, load(server, users, seconds, think, forget)).result()
                 for run in going:
                     if not run.status().alive:
                         report.problems.append(f"run {run.name}: {run.status()}")

@@ -189,7 +189,7 @@ def test_finished_cells_are_never_run_again(done):
 def test_another_measurement_trains_nothing(done, tmp_path, monkeypatch):
     shutil.copytree(done.folder, tmp_path, dirs_exist_ok=True)
     again = Sweep(tmp_path, done.cells[:1], Measurement(samples=30, images=40))
-    monkeypatch.setattr(runs, "work", lambda *_, **__: pytest.fail("it trained again"))
+    monkeypatch.setattr(worker, "work", lambda *_, **__: pytest.fail("it trained again"))
     (row,) = again.run(Here())
     assert row.samples == 30 and row.nll != done.row(done.cells[0]).nll
     (row,) = dataclasses.replace(again, measurement=MEASUREMENT).run(Here())
