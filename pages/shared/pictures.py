@@ -77,7 +77,10 @@ def numbers(drawn: Posterior) -> None:
     )
     right.metric(
         "effective samples",
-        f"{drawn.ess:,.1f} of {drawn.samples:,}",
+        f"{drawn.ess:,.1f}",
+        f"of {drawn.samples:,} draws",
+        delta_color="off",
+        delta_arrow="off",
         help="(Σw)²/Σw²: how many equally weighted draws from the true posterior these draws are worth.",
     )
     count = drawn.carrying(0.9)
