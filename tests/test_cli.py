@@ -347,3 +347,15 @@ def test_a_terminal_gets_a_progress_bar():
     bar = shown.decode()
     line = r" \d+%\|.*\| \d\d:\d\d left, bound -\d+\.\d\d, validation -\d+\.\d\d nats, [\d,]+ images/s"
     assert re.search(line, bar) and "100%|" in bar and bar.rstrip().endswith("training is done, now its test NLL")
+
+
+@pytest.mark.parametrize("words", [["table", "--help"], ["table", "--wide", "--all"]])
+def test_a_reader_that_has_seen_enough_is_no_error(words):
+    """As with `| head -1`: the pipe is closed after the first line."""
+    command = [sys.executable, "-m", "iwae", *words]
+    with subprocess.Popen(
+        command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode in (0, 141)

@@ -64,7 +64,8 @@ def test_posterior_of_a_picked_digit(app, pair):
     for place, entry in enumerate(pair):
         drawn = engine.posterior(load(entry.path)[0], x, samples=600, seed=3)
         assert_says(test.metric[2 * place], drawn)
-        assert test.metric[2 * place + 1].value == f"{drawn.ess:,.1f} of 600"
+        effective = test.metric[2 * place + 1]
+        assert (effective.value, effective.delta) == (f"{drawn.ess:,.1f}", "of 600 draws")
         assert f"**{drawn.carrying(0.9):,} of 600**" in words(test)
         assert curves[place]["y"][0] == pytest.approx(drawn.elbo, abs=1e-3)
         assert curves[place]["y"][-1] == pytest.approx(drawn.log_p, abs=1e-3)
