@@ -112,7 +112,6 @@ def test_a_stroke_changes_the_samples(visit):
 
 def test_the_address_holds_the_view(visit):
     page = visit(APP, "Posterior?samples=700&seed=3&image=12")
-    shown = values(page)
     assert page.get_by_test_id("stMetricDelta").all_inner_texts()[1] == "of 700 draws"
     changed(page, lambda: page.get_by_role("button", name="Another").click())
     copied = page.url
