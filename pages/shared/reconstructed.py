@@ -103,7 +103,7 @@ def page_of_images(
             title.markdown(f"**Image {number:,}** · {labels[number]}")
             if link.button("Open", key=f"open.{number}", width="stretch", help="See its posterior under both models"):
                 st.session_state["image"] = int(number)
-                st.switch_page("pages/1_Posterior.py")
+                st.switch_page("pages/1_Posterior.py", query_params={})  # without it, bound ones in the address raise
             for column, (name, entry), found in zip(
                 st.columns(2, gap="large"), view.pair, (pair.a, pair.b), strict=True
             ):

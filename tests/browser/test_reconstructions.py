@@ -4,7 +4,7 @@ import re
 
 from playwright.sync_api import expect
 
-from tests.browser.driver import assert_clean, screenshot, settled
+from tests.browser.driver import assert_clean, screenshot, settled, still
 
 
 def test_errors_pages_and_one_image_s_posterior(visit):
@@ -19,8 +19,20 @@ def test_errors_pages_and_one_image_s_posterior(visit):
     page.reload()
     settled(page)
     assert page.get_by_text(re.compile(r"^Image [\d,]+ ·")).first.inner_text() == first
-    page.get_by_role("button", name="Open").nth(1).click()  # the first is the select box's of the sidebar
+    assert_clean(page)
+
+
+def test_an_image_opens_whatever_the_address_holds(visit):
+    page = visit("app.py", "Reconstructions?data=digits&class=3&recon_images=300&b=mnist-2d-iwae-k50")
+    title = page.get_by_text(re.compile(r"^Image [\d,]+ · 3")).first.inner_text()
+    still(page)
+    page.locator("[class*='st-key-open-'] button").first.click()
+    expect(page.get_by_role("heading", name="The posterior of one digit")).to_be_visible()
     settled(page)
+    field = page.get_by_label(re.compile("^Test image of Digits"))
+    expect(field).to_have_value(re.search(r"\d+", title)[0])
+    expect(page.get_by_role("heading", name=re.compile("B · IWAE k = 50"))).to_be_visible()
+    expect(page.get_by_text("2d, trained on mnist")).to_be_visible()
     assert_clean(page)
 
 
