@@ -80,5 +80,6 @@ def test_a_small_run_of_one_s_own_does_not_take_the_figures_over(app):
     assert table(test)["dataset"].iloc[0] == "digits"
     assert test.selectbox(key="results.data").value == "mnist"
     test.selectbox(key="results.data").set_value("digits").run()
+    test.selectbox(key="results.model").set_value("2d").run()
     spec = json.loads(test.get("plotly_chart")[0].proto.spec)
     assert len(spec["data"]) == 1 and spec["layout"]["showlegend"] is True
