@@ -14,7 +14,8 @@ from iwae.results import Row
 
 BEGIN, END = "<!-- table: written by python -m iwae table --readme -->", "<!-- end of the table -->"
 README = (
-    *("objective", "architecture", "dataset", "regularisation", "passes", "nll", "reconstruction", "kl_posterior"),
+    *("objective", "start", "gradient", "architecture", "dataset", "regularisation", "passes"),
+    *("nll", "reconstruction", "kl_posterior"),
     *("active", "published", "verdict"),
 )
 
