@@ -76,11 +76,12 @@ class Walk:
                 break
         which = self.random.randrange(count)
         target = found.nth(which)
-        name = self._name(target)
-        self.steps.append(f"{kind} {which + 1} of {count}: {name}")
-        if name.startswith("Download") or (STARTS.match(name) and self._alive() >= MAX_RUNS):
-            return  # no walk goes to the network
+        self.steps.append(f"{kind} {which + 1} of {count}")
         try:
+            name = self._name(target)
+            self.steps[-1] += f": {name}"
+            if name.startswith("Download") or (STARTS.match(name) and self._alive() >= MAX_RUNS):
+                return  # no walk goes to the network
             if kind != "file":
                 target.scroll_into_view_if_needed(timeout=REACH_MS)
             getattr(self, f"_{kind}", self._click)(target)
