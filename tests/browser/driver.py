@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Download, Locator, Page, expect
+from playwright.sync_api import Download, Error, Locator, Page, expect
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 90
@@ -175,6 +175,18 @@ def still(page: Page) -> None:
         polling=50,
     )
     settled(page)
+
+
+def pick(page: Page, box: Locator, option: Locator) -> None:
+    """Open a select box and take an option. A run of the page that comes in between closes it: then once more."""
+    for _ in range(5):
+        still(page)
+        box.press("ArrowDown")
+        try:
+            return option.click(timeout=5000)
+        except Error:
+            page.keyboard.press("Escape")
+    raise AssertionError(f"{box} did not offer {option}")
 
 
 def download(page: Page, button: Locator) -> Download:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.driver import assert_clean, download, screenshot, settled, still
+from tests.browser.driver import assert_clean, download, pick, screenshot, settled, still
 from tests.browser.test_app import changed, tiles
 
 FLAT = "a=mnist-2d-vae-k1&b=mnist-2d-iwae-k50&data=digits"
@@ -63,9 +63,7 @@ def test_another_objective_shows_its_source_and_its_step(visit):
     page = visit("app.py", "Bounds?samples=1000&data=digits")
     expect(page.get_by_test_id("stCode")).to_contain_text("def iwae(log_w: Tensor)")
     before = tiles(page)
-    still(page)
-    page.get_by_role("combobox", name="Bound").press("ArrowDown")
-    page.get_by_role("option", name="Median").click()
+    pick(page, page.get_by_role("combobox", name="Bound"), page.get_by_role("option", name="Median"))
     expect(page.get_by_test_id("stCode")).to_contain_text("def median(log_w: Tensor)")
     settled(page)
     assert tiles(page) != before

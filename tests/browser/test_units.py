@@ -4,7 +4,7 @@ import re
 
 from playwright.sync_api import expect
 
-from tests.browser.driver import assert_clean, download, screenshot, settled, still
+from tests.browser.driver import assert_clean, download, pick, screenshot, settled, still
 
 
 def test_threshold_and_unit(visit):
@@ -27,9 +27,8 @@ def test_threshold_and_unit(visit):
     page.get_by_text("In numbers").first.click()
     file = download(page, page.get_by_test_id("stDownloadButton").first.get_by_role("button"))
     assert file.path().read_text().splitlines()[0] == "model,unit,Variance over images of E_q[h_u|x]"
-    still(page)
-    page.get_by_role("combobox", name=re.compile("Switch this unit off")).first.press("ArrowDown")
-    page.get_by_role("option").nth(3).click()
+    box = page.get_by_role("combobox", name=re.compile("Switch this unit off")).first
+    pick(page, box, page.get_by_role("option").nth(3))
     settled(page)
     screenshot(page, "units")
     assert_clean(page)
