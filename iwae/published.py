@@ -105,7 +105,10 @@ def load() -> tuple[Result, ...]:
 @cache
 def _by_cell() -> dict[Cell, tuple[Result, ...]]:
     """The results of each cell of the grid: pages look some hundreds up at a time."""
-    return {cell: tuple(result for result in load() if result.cell.grid == cell) for cell in cells()}
+    found: dict[Cell, tuple[Result, ...]] = {}
+    for result in load():
+        found[result.cell.grid] = (*found.get(result.cell.grid, ()), result)
+    return found
 
 
 def lookup(cell: Cell) -> tuple[Result, ...]:
@@ -124,7 +127,7 @@ def best(cell: Cell, measure: str = "nll") -> Result | None:
 
 def cells() -> tuple[Cell, ...]:
     """The cells of the published grid, each once."""
-    return tuple(dict.fromkeys(result.cell.grid for result in load()))
+    return tuple(_by_cell())
 
 
 def _rank(value: float | tuple[int, ...], most: bool) -> float:

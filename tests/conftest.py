@@ -22,3 +22,10 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def own_runs(tmp_path, monkeypatch):
+    """Every test has its own runs, and their processes one thread."""
+    monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")

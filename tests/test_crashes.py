@@ -21,25 +21,15 @@ import pytest
 
 from iwae import checkpoints, files, packed, runs, turns, worker
 from iwae.runs import Run, RunError
-from tests.test_runs import CONFIG, PROCESSES, assert_same, in_process, outcome, work_in_process
+from tests.test_runs import CONFIG, PROCESSES, assert_same, in_process, undisturbed_run, work_in_process
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path / "runs"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+pytestmark = pytest.mark.usefixtures("one_thread", "own_runs")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IWAE_RUNS_DIR", str(tmp_path_factory.mktemp("undisturbed")))
-        run = runs.create(CONFIG)
-    assert worker.work(run).phase == "finished"
-    return outcome(run)
+    return undisturbed_run(tmp_path_factory.mktemp("undisturbed"))
 
 
 def assert_whole(run: Run) -> None:

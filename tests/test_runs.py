@@ -24,20 +24,16 @@ CONFIG = TrainConfig(model="16:4", k=5, passes=6, log_every=5, ema=0.9, patience
 CLOCK = ("seconds", "images_per_second")  # what differs from one run to the next
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    """Every test has its own runs."""
-    monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path / "runs"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+pytestmark = pytest.mark.usefixtures("one_thread", "own_runs")
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
+    return undisturbed_run(tmp_path_factory.mktemp("uninterrupted"))
+
+
+def undisturbed_run(folder: Path) -> tuple[list[dict], dict, dict, dict, dict]:
     """What a run of CONFIG leaves when nothing happens to it."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IWAE_RUNS_DIR", str(folder))
         run = runs.create(CONFIG)

@@ -30,7 +30,7 @@ def sheet(images: np.ndarray, columns: int, key: str, alt: str, gap: int = 2) ->
     """Many pictures as one, with its PNG file to download."""
     pixels = figures.sheet(images, columns, gap)
     st.image(figures.address(pixels, pixels.shape[1]), alt=alt, width="stretch")
-    name = key.replace(".", "-")
+    name = show.file_name(key)
     st.download_button("Download as PNG", lambda: figures.png(pixels), f"{name}.png", "image/png", key=f"{key}.png")
     show.here()[name] = Shown(alt, picture=lambda: figures.png(pixels))
 

@@ -23,7 +23,7 @@ def figure(drawn: go.Figure, key: str, said: str, numbers: Numbers, **options: A
     said     for everyone below the figure, and for a screen reader in its place
     options  of ``st.plotly_chart``, such as ``on_select`` and ``selection_mode``
     """
-    name = key.replace(".", "-")
+    name = file_name(key)
     config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
     event = st.plotly_chart(drawn, width="stretch", key=key, config=config, alt=said, **options)
     st.caption(said)
@@ -34,12 +34,11 @@ def figure(drawn: go.Figure, key: str, said: str, numbers: Numbers, **options: A
 
 def in_numbers(numbers: Numbers, key: str, title: str = "In numbers") -> None:
     """A closed table of numbers, its first 1,000 rows, with all of it as a CSV file."""
-    table = pd.DataFrame(numbers)
+    table, name = pd.DataFrame(numbers), file_name(key)
     with st.expander(title):
         st.dataframe(table.head(ROWS), hide_index=True)
         if len(table) > ROWS:
             st.caption(f"The first {ROWS:,} of {len(table):,} rows; the file has all.")
-        name = key.replace(".", "-")
         st.download_button(
             "Download as CSV",
             lambda: table.to_csv(index=False).encode(),  # made when it is asked for
@@ -48,6 +47,11 @@ def in_numbers(numbers: Numbers, key: str, title: str = "In numbers") -> None:
             key=f"{key}.csv",
         )
     here()[name] = Shown(title, csv=lambda: table.to_csv(index=False))
+
+
+def file_name(key: str) -> str:
+    """Of what the widget ``key`` offers to download, without its suffix."""
+    return key.replace(".", "-")
 
 
 def clear() -> None:
