@@ -23,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -126,7 +127,7 @@ class Run(Folder):
         """Remove the run with all its files (a TensorBoard log elsewhere stays); refuses while it is running."""
         if self.status().alive:
             raise RunError(f"run {self.name} is running: stop it first")
-        gone = self.folder.with_name(f".deleted-{self.name}")
+        gone = self.folder.with_name(f".deleted-{self.name}-{uuid.uuid4().hex}")  # its name may be taken again at once
         with self.claim():
             self.folder.rename(gone)  # at once, whoever is looking
             shutil.rmtree(gone)

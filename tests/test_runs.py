@@ -236,6 +236,16 @@ def test_an_unfinished_line_is_left_out_and_a_damaged_one_is_told():
         run.records()
 
 
+def test_a_run_is_deleted_while_another_of_its_name_still_is():
+    run = runs.create(CONFIG)
+    run.say("stopped")
+    other = run.folder.with_name(f".deleted-{run.name}")
+    other.mkdir()
+    (other / "model.safetensors").write_bytes(b"half way")
+    run.delete()
+    assert not run.folder.exists() and runs.list_runs() == []
+
+
 def test_a_run_is_listed_whatever_happens_to_its_folder():
     """Listed and asked for their status while others come and go; damaged ones say so when asked for more."""
     damaged, silent = runs.create(CONFIG), runs.create(CONFIG)
