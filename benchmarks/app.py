@@ -28,8 +28,8 @@ from benchmarks.report import Section, at_most
 from benchmarks.report import table as markdown
 from benchmarks.settings import Settings
 from iwae import catalog, checkpoints, datasets, runs
+from iwae.config import TrainConfig
 from iwae.model import Model
-from iwae.training import TrainConfig
 from tests.browser.driver import CHROMIUM_FLAGS, ROOT, Server, find_chromium, settled
 
 BESIDE_TRAINING = 2.0  # how much slower than idle anything may be beside a training run

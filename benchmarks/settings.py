@@ -29,6 +29,8 @@ class Settings:
     sections: Annotated[tuple[str, ...], tyro.conf.Positional] = SECTIONS  # which to measure; also: quality, app
     threads: int = min(2, os.cpu_count() or 1)  # of torch
     rounds: int | None = None  # at least 5, which is the default; with --quick any number, by default 1
+    k: tuple[int, ...] = ()  # of training, draws; 1, 5 and 50 without it
+    least_seconds: float = 1.5  # of work for each contender in each round
     device: Literal["cpu", "cuda"] = "cpu"  # cuda: training and evaluation only
     test_images: int = 10_000  # of the full-test NLL
     runs: tuple[str, ...] = ()  # for quality: names of training runs, the fast one first
@@ -45,6 +47,10 @@ class Settings:
             raise ValueError(f"--threads must lie between 1 and the {cores} cores of this machine, not {self.threads}")
         if self.turns < (least := self.pick(LEAST_ROUNDS, 1)):
             raise ValueError(f"--rounds must be at least {least}, not {self.turns}")
+        if not self.least_seconds > 0:
+            raise ValueError(f"--least-seconds must be above 0, not {self.least_seconds}")
+        if bad := [k for k in self.k if k < 1]:
+            raise ValueError(f"--k must be at least 1, not {bad[0]}")
         if self.test_images < 2 * self.turns:
             least = f"2 for each of the {self.turns} rounds"
             raise ValueError(f"--test-images must be at least {least}, not {self.test_images}")
@@ -66,7 +72,7 @@ class Settings:
     @property
     def seconds(self) -> float:
         """Of work for each contender in each round, at least."""
-        return self.pick(1.5, 0.02)
+        return self.pick(self.least_seconds, 0.02)
 
     @property
     def file(self) -> Path | None:

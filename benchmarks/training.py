@@ -6,8 +6,10 @@ from benchmarks import breakdown, ceiling, flops, pythae_peer, workload
 from benchmarks.report import Section, at_least, table
 from benchmarks.settings import Settings
 from benchmarks.timing import Contender, Rate, number, race
+from iwae import graphs
+from iwae.config import TrainConfig
 from iwae.datasets import Dataset
-from iwae.training import TrainConfig, Training
+from iwae.training import Training
 
 EXACT, RESAMPLED = "ours, exact gradient", "ours, DReG, 1 draw of k backward"
 PEERS = {"iwae": "pythae IWAE", "vae": "pythae VAE"}
@@ -15,7 +17,8 @@ NEVER = 10**6  # passes: no validation, no end
 
 
 def ours(data: Dataset, k: int, batch: int, *, resample: int = 0, device: str = "cpu") -> Callable[[int], None]:
-    """A run of our trainer on ``data``: a function that trains so many steps, with all that belongs to a step."""
+    """A run of our trainer on ``data``: a function that trains so many steps, with all that belongs to a step; on a GPU
+    so many times the steps of one recorded graph."""
     config = TrainConfig(
         dataset=data.name,
         model=str(workload.MODEL),
@@ -33,23 +36,31 @@ def ours(data: Dataset, k: int, batch: int, *, resample: int = 0, device: str = 
     training = Training(config, data, device)
 
     def work(steps: int) -> None:
-        end = training.step + steps
+        end = training.step + steps * unit(device)
         for _ in training.run(stop=lambda: training.step >= end):
             pass
 
     return work
 
 
+def unit(device: str) -> int:
+    """Steps that our trainer makes at once."""
+    return graphs.BURST if device == "cuda" else 1
+
+
 def measure(settings: Settings) -> Section:
     """Every k and batch size in the same rounds."""
     data = workload.dataset(settings.pick(None, "digits"))
-    cells = [(k, batch) for k in settings.pick((1, 5, 50), (1, 5)) for batch in settings.pick((20, 100), (20,))]
+    cells = [
+        (k, batch) for k in settings.k or settings.pick((1, 5, 50), (1, 5)) for batch in settings.pick((20, 100), (20,))
+    ]
     contenders = [*ceiling.contenders(settings.device)]
     for k, batch in cells:
-        contenders.append(Contender((k, batch, EXACT), ours(data, k, batch, device=settings.device), batch))
+        images = batch * unit(settings.device)
+        contenders.append(Contender((k, batch, EXACT), ours(data, k, batch, device=settings.device), images))
         if k > 1:
             work = ours(data, k, batch, resample=1, device=settings.device)
-            contenders.append(Contender((k, batch, RESAMPLED), work, batch))
+            contenders.append(Contender((k, batch, RESAMPLED), work, images))
     if pythae_peer.INSTALLED:
         x = data.binary("train")
         for k, batch in cells:

@@ -166,9 +166,7 @@ class Bound:
 
     def weights(self, log_w: Tensor) -> Tensor:
         """∂bound/∂log w, [k, batch]: non-negative, summing to 1 over the draws (for IWAE the normalised weights)."""
-        with torch.enable_grad():
-            log_w = log_w.detach().requires_grad_()
-            return torch.autograd.grad(self(log_w).sum(), log_w)[0]
+        return torch.func.grad(lambda given: self(given).sum())(log_w.detach())
 
     def curvature(self, log_w: Tensor) -> Tensor | None:
         """∂²bound/∂(log wᵢ)², [k, batch], or None where it does not exist."""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from iwae import checkpoints, files, runs
 from iwae.checkpoints import Card, CheckpointError
+from iwae.config import TrainConfig
 from iwae.files import shown
 from iwae.formats import PIXELS
-from iwae.training import TrainConfig
 
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
 MAX_BYTES = 10 * 2**20  # of a model that is added; as server.maxUploadSize. The largest that ships has 3 MB

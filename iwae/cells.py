@@ -32,8 +32,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
+from iwae.config import TrainConfig
 from iwae.model import ModelConfig
-from iwae.training import TrainConfig
 
 MAX_CELLS = 10_000
 TABLES = ("defaults", "grid", "cell", "override")

@@ -6,8 +6,8 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+from iwae.config import TrainConfig
 from iwae.sources import SOURCES
-from iwae.training import TrainConfig
 
 PROGRAM = ("python", "-m", "iwae")
 

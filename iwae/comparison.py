@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from iwae import evaluation
+from iwae.config import TrainConfig
 from iwae.evaluation import Metrics, Progress, mean_se
 from iwae.model import Model
 from iwae.results import Row, signed
-from iwae.training import TrainConfig
 
 MEASURES = ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior")
 SEED_NOISE = 3  # standard errors between seeds that a difference must exceed; their spread comes from a few seeds only

@@ -7,19 +7,21 @@ not grow with the number of samples.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from iwae import threads
+from iwae import precision, threads
 from iwae.bounds import Bound
 from iwae.health import check_finite
 from iwae.model import Keep, Model, Sample, wide
 
 IMAGES = 100  # images sampled together
-DRAWS = 50  # draws made at once for each of them
+DRAWS = 50  # draws made at once for each of them, on a CPU
+GPU_DRAWS = 1000  # on a GPU, which has memory for them and would wait for Python otherwise
 ACTIVITY_DRAWS = 100  # draws behind E_q[h|x] above the first stochastic layer
 THRESHOLD = 0.01  # of the variance that makes a unit active (Burda et al. 2016, section 5)
 
@@ -299,7 +301,12 @@ class Steps:
     def take(self, blocks: list[tuple[Tensor, torch.Generator]], function: Callable[..., Any]) -> list[Any]:
         """``function(images, generator)`` of every block, on a CPU on all threads."""
         run = threads.spread if blocks[0][0].device.type == "cpu" else threads.one_by_one
-        return run(lambda block: function(*block), blocks, lambda block: self.advance(len(block[0])))
+
+        def work(block: tuple[Tensor, torch.Generator]) -> Any:
+            with precision.full() if block[0].is_cuda else nullcontext():
+                return function(*block)
+
+        return run(work, blocks, lambda block: self.advance(len(block[0])))
 
     def advance(self, images: int) -> None:
         self.done += images
@@ -316,7 +323,8 @@ def blocks(x: Tensor, seed: int) -> list[tuple[Tensor, torch.Generator]]:
 
 
 def draws_of(model, x, generator, samples, keep=None) -> Iterator[Sample]:
-    for start in range(0, samples, DRAWS):
-        noise = model.noise(DRAWS, len(x), generator)  # whole blocks, so that fewer samples are a prefix of more
+    at_once = DRAWS if x.device.type == "cpu" else GPU_DRAWS
+    for start in range(0, samples, at_once):
+        noise = model.noise(at_once, len(x), generator)  # whole blocks, so that fewer samples are a prefix of more
         rest = samples - start
-        yield model.sample(x, noise=tuple(eps[:rest] for eps in noise) if rest < DRAWS else noise, keep=keep)
+        yield model.sample(x, noise=tuple(eps[:rest] for eps in noise) if rest < at_once else noise, keep=keep)

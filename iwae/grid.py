@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from iwae import commands, published
+from iwae.config import TrainConfig
 from iwae.published import Cell
 from iwae.results import Row
-from iwae.training import TrainConfig
 
 
 def not_run(rows: Iterable[Row], dataset: str | None = None) -> list[Row]:

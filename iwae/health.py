@@ -31,8 +31,8 @@ class Health:
 
     def examine(self, *terms: Tensor) -> None:
         """Take the terms of one step, in the order of TERMS."""
-        finite = torch.stack([term.detach().sum().isfinite() for term in terms]).float()
-        self.broken += (1 - finite) * (1 - self.ill)
+        wrong = ~torch.stack([term.detach().sum() for term in terms]).isfinite()
+        self.broken += wrong * (1 - self.ill)
         self.ill.copy_(self.broken.amax())
         self.clean += 1 - self.ill
 

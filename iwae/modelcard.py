@@ -10,8 +10,8 @@ from typing import Any
 from iwae import commands
 from iwae.bounds import OBJECTIVES
 from iwae.checkpoints import Card
+from iwae.config import TrainConfig
 from iwae.sources import SOURCES
-from iwae.training import TrainConfig
 
 HUB_DATASETS = {"mnist": "ylecun/mnist", "fashion-mnist": "zalando-datasets/fashion_mnist"}  # others are not there
 TASK = "unconditional-image-generation"

@@ -12,8 +12,9 @@ from typing import Any
 
 from iwae import checkpoints, runs
 from iwae.checkpoints import CheckpointError
+from iwae.config import TrainConfig
 from iwae.runs import Run
-from iwae.training import Record, TrainConfig
+from iwae.training import Record
 from iwae.turns import Status
 
 POINTS = 500  # of a curve: more than a screen has room for

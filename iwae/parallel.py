@@ -23,9 +23,10 @@ from torch import Tensor
 
 from iwae import datasets, threads
 from iwae.bounds import Bound
+from iwae.config import TrainConfig
 from iwae.gradients import Estimator
 from iwae.model import Model, Sample
-from iwae.training import NonFiniteError, Record, TrainConfig, Training
+from iwae.training import NonFiniteError, Record, Training
 
 STEP, END = 1, 0  # what rank 0 tells the others
 

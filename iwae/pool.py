@@ -7,7 +7,6 @@ from multiprocessing.process import BaseProcess
 
 import torch
 
-from iwae import files
 from iwae.sweep import Job
 
 _METHODS = multiprocessing.get_all_start_methods()
@@ -55,7 +54,7 @@ class Pool:
 
     def stop(self) -> None:
         for _, job, _ in self.working.values():
-            files.write(job.folder / "stop", "")
+            job.ask_to_stop()
 
 
 def _work(job: Job, pipe: Connection) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 from iwae import commands, datasets, published
 from iwae.bounds import OBJECTIVES
 from iwae.catalog import Entry
+from iwae.config import TrainConfig
 from iwae.figures import Points
 from iwae.files import shown
 from iwae.published import Cell, Result
-from iwae.training import TrainConfig
 
 NATS = ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior", "pruned_nll")  # measures with a standard error
 NEEDED = {*NATS, *(f"{name}_se" for name in NATS), "active_units", "pca_active_units", "samples", "images", "seed"}

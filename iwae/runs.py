@@ -30,8 +30,9 @@ from functools import cached_property
 from pathlib import Path
 
 from iwae import checkpoints, files, snapshots, tensorboard, turns
+from iwae.config import TrainConfig
 from iwae.snapshots import Album
-from iwae.training import Record, TrainConfig
+from iwae.training import Record
 from iwae.turns import Folder, RunError
 
 PROJECT = Path(__file__).parent.parent

@@ -24,9 +24,9 @@ from tqdm import tqdm
 
 from iwae import checkpoints, files, runs, worker
 from iwae.cells import Cell
+from iwae.config import TrainConfig
 from iwae.runs import Run, RunError
 from iwae.sources import SOURCES
-from iwae.training import TrainConfig
 
 LOOK_SECONDS = 0.5  # between two looks at the engine
 TELL_SECONDS = 30.0  # between two lines on the cells that are being worked on
@@ -82,9 +82,14 @@ class Job:
             return str(error) or type(error).__name__
         return ""
 
+    def ask_to_stop(self) -> None:
+        """From any process: ``work`` saves and returns soon."""
+        files.write(self.folder / "stop", "")
+
 
 class Engine(Protocol):
-    """Where jobs are worked on, each by a process with one torch thread for every core it may use."""
+    """Where jobs are worked on, each by a process with one torch thread for every core it may use, or on a GPU's
+    stream."""
 
     def room(self) -> bool:
         """Whether it takes another job now."""

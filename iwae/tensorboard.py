@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from iwae import optional
-from iwae.training import Record, TrainConfig
+from iwae.config import TrainConfig
+from iwae.training import Record
 
 FLUSH_SECONDS = 5  # between writes to the disk
 EVENTS = "events.out.tfevents.*"  # how TensorBoard names its files

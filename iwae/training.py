@@ -18,171 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iwae import checkpoints, datasets, evaluation, threads
-from iwae.bounds import Bound
+from iwae import checkpoints, datasets, evaluation, graphs, threads
 from iwae.checkpoints import Card
-from iwae.gradients import GRADIENTS, Estimator
+from iwae.config import SCHEDULES, TrainConfig
+from iwae.gradients import Estimator
 from iwae.graphs import Replayed
 from iwae.health import Health, NonFiniteError
 from iwae.model import Model, ModelConfig, Sample, wide
 
-MAX_K = 1_000_000  # draws: what merely checks a configuration must not need more than 4 MB
-MAX_SEED = 2**32 - 1  # seeds of single passes are made from it, and must fit 64 bits
-PAPER_STAGES = 8
-PAPER_PASSES = (3**PAPER_STAGES - 1) // 2  # 3,280
-
-
-def _paper(progress: float) -> float:
-    """Stages i = 0…7 of 3ⁱ passes at 10^(−i/7), in proportion if the run is shorter. Burda et al. 2016, section 5."""
-    passes = progress * PAPER_PASSES
-    stage = int(math.log(2 * passes + 1, 3) + 1e-9)
-    return 10 ** (-min(stage, PAPER_STAGES - 1) / (PAPER_STAGES - 1))
-
-
-def _cosine(progress: float) -> float:
-    """From 1 down to 1% along half a cosine. Loshchilov & Hutter 2017."""
-    return 0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2
-
-
-def _constant(progress: float) -> float:
-    return 1.0
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Step size as a share of the learning rate over the run's progress in [0, 1), and the defaults it goes with."""
-
-    function: Callable[[float], float]
-    passes: int = 50
-    learning_rate: float = 1e-3
-    adam_eps: float = 1e-8
-    batch_size: int = 100
-    cheap: bool = False  # the estimators that need the least time for the same quality (docs/design.md)
-
-
-SCHEDULES = {
-    "fast": Schedule(_cosine, learning_rate=2e-3, cheap=True),
-    "paper": Schedule(_paper, PAPER_PASSES, adam_eps=1e-4, batch_size=20),
-    "cosine": Schedule(_cosine),
-    "constant": Schedule(_constant, cheap=True),
-}
 FEW_IMAGES, FEW_ROWS = 25, 500  # images, and draws × images, that are not worth a thread of their own
-WARM_K = 5  # draws at the beginning of a cheap run
-FEW = 10  # draws up to which resampling costs more than it saves
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides a training run. Raises ValueError for values that do not go together.
-
-    None means the default of the schedule, or that the objective does not take the parameter. Under
-    ``fast`` and ``constant`` the gradient is dreg where the objective has one, one draw of k > 10 goes backward, and
-    the run begins with 5 draws.
-    """
-
-    dataset: str = "digits"  # see `python -m iwae data list`
-    model: str = "1layer"  # 1layer, 2layer, 2d, or sizes such as 200,200:100/100,100:50
-    objective: str = "iwae"  # vae, iwae, power-mean, median, l-alpha, ciwae or miwae
-    k: int = 50  # draws from q(h|x) for each image
-    warm_k: int | None = None  # draws at the beginning, fewer than k because they are cheaper; 0 for k throughout
-    warm_share: float = 0.4  # of the passes, with warm_k draws
-    p: float | None = None  # exponent of power-mean
-    alpha: float | None = None  # α of l-alpha
-    beta: float | None = None  # β of ciwae, the weight of the VAE bound
-    k1: int | None = None  # draws in each group of miwae, or of piwae's encoder
-    k2: int | None = None  # number of such groups, k1·k2 = k
-    gradient: str | None = None  # exact, dreg, stl or piwae
-    resample: int | None = None  # draws that go backward, chosen by weight; 0 for all k
-    schedule: str = "fast"  # fast, cosine, paper or constant
-    passes: int | None = None  # over the training data
-    minutes: float | None = None  # stop after so many minutes of training, wherever the schedule stands
-    learning_rate: float | None = None  # the largest step size of Adam
-    adam_eps: float | None = None  # ε of Adam
-    batch_size: int | None = None  # images per step
-    weight_decay: float = 0.0  # decoupled, as in AdamW
-    input_dropout: float = 0.0  # share of the pixels that the encoder does not see
-    ema: float = 0.0  # decay of the averaged weights that are kept instead of the last ones; 0 for none
-    patience: int = 0  # stop after so many validations without a better bound, and keep the best; 0 for never
-    validate_every: int = 1  # passes between validations
-    valid_images: int = 1000  # of the validation set, at most
-    log_every: int = 100  # steps between records inside a pass; on a GPU, whole passes go without any
-    start: str | None = None  # checkpoint whose weights to go on from, under this objective
-    seed: int = 0  # of the weights, the order of the images, the binarization and the draws
-
-    def __post_init__(self) -> None:
-        if self.dataset not in datasets.NAMES:
-            raise ValueError(f"unknown data set {self.dataset!r}; there are {', '.join(datasets.NAMES)}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"unknown schedule {self.schedule!r}; there are {', '.join(SCHEDULES)}")
-        for name in ("k", "k1", "k2"):
-            if getattr(self, name) is not None:
-                self._check(name, f"must not be above {MAX_K:,}", lambda value: value <= MAX_K)
-        if self.k1 and self.k2 and self.k1 * self.k2 > MAX_K:
-            raise ValueError(f"k1·k2 must not be above {MAX_K:,}, not {self.k1 * self.k2:,}")
-        self._fill_in()
-        positive = ("passes", "learning_rate", "adam_eps", "batch_size", "validate_every", "valid_images", "log_every")
-        for name in positive:
-            self._check(name, "must be above 0", lambda value: value > 0)
-        for name in ("resample", "weight_decay", "patience", "seed"):
-            self._check(name, "must not be below 0", lambda value: value >= 0)
-        self._check("seed", f"must not be above {MAX_SEED:,}", lambda value: value <= MAX_SEED)
-        for name in ("ema", "input_dropout"):
-            self._check(name, "must lie in [0, 1)", lambda value: 0 <= value < 1)
-        if self.minutes is not None:
-            self._check("minutes", "must be above 0", lambda value: value > 0)
-        self._check("warm_k", f"must lie between 0 and k = {self.k}", lambda value: 0 <= value <= self.k)
-        self._check("warm_share", "must lie in [0, 1]", lambda value: 0 <= value <= 1)
-        ModelConfig.parse(self.model)
-        self.estimator()
-        self.estimator(self.warm_k)
-
-    def _fill_in(self) -> None:
-        """Put the schedule's defaults in the place of None."""
-        schedule, bound = SCHEDULES[self.schedule], self.bound()
-        many = schedule.cheap and self.k > FEW
-        smooth = bound.curvature(torch.zeros(bound.draws or 1, 1)) is not None
-        gradient = self.gradient or ("dreg" if schedule.cheap and smooth else "exact")
-        defaults = {
-            **{name: getattr(schedule, name) for name in ("passes", "learning_rate", "adam_eps", "batch_size")},
-            "gradient": gradient,
-            # all draws of the plain ELBO weigh the same, and PIWAE cannot be resampled
-            "resample": int(many and self.objective != "vae" and gradient != "piwae"),
-            "warm_k": WARM_K if many and bound.draws is None and gradient != "piwae" else 0,
-        }
-        for name, value in defaults.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-
-    def _check(self, name: str, rule: str, holds: Callable[[float], bool]) -> None:
-        value = getattr(self, name)
-        if not (isinstance(value, int | float) and abs(value) < math.inf and holds(value)):
-            raise ValueError(f"{name.replace('_', ' ')} {rule}, not {value}")
-
-    def bound(self) -> Bound:
-        """The objective with its parameters; those that neither it nor the gradient takes are a ValueError."""
-        return Bound(self.objective, self._parameters()[0])
-
-    def estimator(self, k: int = 0) -> Estimator:
-        """The checked combination of objective and gradient.
-
-        ``k`` draws instead of the run's own are for the warm beginning, where nothing is resampled.
-        """
-        return Estimator(self.bound(), k or self.k, self.gradient, self._parameters()[1], 0 if k else self.resample)
-
-    def _parameters(self) -> tuple[dict[str, float], dict[str, int]]:
-        """Parameters of the objective and of the gradient."""
-        given = {name: getattr(self, name) for name in ("p", "alpha", "beta", "k1", "k2")}
-        given = {name: value for name, value in given.items() if value is not None}
-        takes = GRADIENTS[self.gradient].parameters if self.gradient in GRADIENTS else ()
-        return given, {name: given.pop(name) for name in takes if name in given}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """From JSON; names that this version does not know are a ValueError."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(f"unknown settings: {', '.join(unknown)}")
-        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -237,9 +81,13 @@ class Training:
         self.average = self._copy() if config.ema else None
         self.best, self.best_bound, self.stale = None, -math.inf, 0
         self.valid_bound = None  # the last one
-        self.order = None  # (number of the pass, its order of the images)
-        self.batch = torch.zeros(config.batch_size, dtype=torch.long, device=self.device)  # what a graph reads
-        self.replayed: dict[int, Replayed] = {}  # by the number of draws
+        self.order = torch.zeros(len(self.images), dtype=torch.long, device=self.device)  # of the images in a pass
+        self.order_of = -1  # the pass that it is of
+        if self.replays:  # what a graph reads in the place of Python's numbers: those of every step of the pass
+            self.place = torch.zeros(1, dtype=torch.long, device=self.device)  # the next step's
+            self.plan = torch.zeros(self.steps_per_pass, 2, device=self.device)  # step size, share of the new weights
+            self.rows = torch.arange(config.batch_size, device=self.device)
+        self.replayed: dict[tuple[int, int], Replayed] = {}  # by the number of draws and of steps
         self.rate, self.healthy_until = config.learning_rate, 0
 
     def _initial_model(self) -> Model:
@@ -334,45 +182,75 @@ class Training:
         for name in _PLAIN:
             setattr(self, name, values[name])
         self.healthy_until = self.step
+        self.order_of = -1
         self.replayed.clear()  # they hold the optimiser's former tensors
         if self.best_bound is None:
             self.best_bound = -math.inf
 
     def _train_step(self) -> None:
-        batch = self._batch()
-        self.rate = self.config.learning_rate * SCHEDULES[self.config.schedule].function(self.step / self.total_steps)
-        for group in self.optimiser.param_groups:
-            if self.on_gpu:
-                group["lr"].fill_(self.rate)
-            else:
-                group["lr"] = self.rate
+        """The next step, or on a GPU as many as a recorded graph makes."""
+        number, place = divmod(self.step, self.steps_per_pass)
+        if self.order_of != number:
+            self._begin_pass(number, place)
         estimator = self.warm_estimator if self.step < self.warm_steps else self.estimator
-        if self.replays and len(batch) == self.config.batch_size:
-            self.batch.copy_(batch)
-            if estimator.k not in self.replayed:
-                self.replayed[estimator.k] = Replayed(lambda: self._update(self.batch, estimator), self.generator)
-            self.replayed[estimator.k]()
+        size = self.config.batch_size
+        whole = len(self.images) // size - place  # steps of this pass that have as many images as a graph takes
+        steps = graphs.BURST if self.replays and whole >= graphs.BURST else 1
+        batch = self.order[place * size : (place + steps) * size]
+        self.rate, share = self._numbers(self.step + steps - 1)
+        if self.replays and whole > 0:
+            if (estimator.k, steps) not in self.replayed:
+                self.replayed[estimator.k, steps] = Replayed(lambda: self._planned(estimator, steps), self.generator)
+            self.replayed[estimator.k, steps]()
         else:
-            self._update(batch, estimator)
-        self.step += 1
+            self._update(batch, self.rate, share, estimator)
+        self.step += steps
         self.bound_images += len(batch)
         if not self.on_gpu:  # where looking would wait for the device: once a record is enough
             self._check_health()
-        if self.average:
-            decay = min(self.config.ema, (1 + self.step) / (10 + self.step))  # a short memory while there is little
-            names = list(self.average)
-            new = self.model.state_dict()
-            torch._foreach_lerp_([self.average[n] for n in names], [new[n] for n in names], 1 - decay)
 
-    def _update(self, batch: Tensor, estimator: Estimator) -> None:
+    def _begin_pass(self, number: int, place: int) -> None:
+        """Every pass has its own order of the images, known from its number alone."""
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + number)
+        self.order.copy_(torch.randperm(len(self.images), generator=generator))
+        self.order_of = number
+        if self.replays:
+            first = number * self.steps_per_pass
+            self.plan.copy_(torch.tensor([self._numbers(first + i) for i in range(self.steps_per_pass)]))
+            self.place.fill_(place)
+
+    def _numbers(self, step: int) -> tuple[float, float]:
+        """Step size of a step, and the share of its weights in the average after it."""
+        rate = self.config.learning_rate * SCHEDULES[self.config.schedule].function(step / self.total_steps)
+        return rate, 1 - min(self.config.ema, (2 + step) / (11 + step))  # a short memory while there is little
+
+    def _planned(self, estimator: Estimator, steps: int) -> None:
+        """So many steps from ``place`` on, by the numbers of ``plan``: nothing here is known to Python."""
+        for _ in range(steps):
+            rate, share = self.plan.index_select(0, self.place)[0].unbind()
+            batch = self.order.index_select(0, self.place * self.config.batch_size + self.rows)
+            self._update(batch, rate, share, estimator)
+            self.place += 1
+
+    def _update(self, batch: Tensor, rate: float | Tensor, share: float | Tensor, estimator: Estimator) -> None:
         """One step on the images of these indices, all of it on the device."""
         x = self.data.draw(self.images[batch], self.generator)
         self.optimiser.zero_grad()
         bound, densities = self._backward(x, self._hide(x), estimator)
         norms = torch._foreach_norm([weight.grad for weight in self.model.parameters()])
         self.health.examine(*densities, bound, torch.stack(norms))
+        for group in self.optimiser.param_groups:
+            if self.on_gpu:
+                group["lr"].copy_(rate) if isinstance(rate, Tensor) else group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         self.optimiser.step()
         self.bound_sum += wide(bound).sum().where(self.health.ill == 0, 0)
+        if self.average:
+            new = self.model.state_dict()
+            change = torch._foreach_sub([new[name] for name in self.average], list(self.average.values()))
+            torch._foreach_mul_(change, share)
+            torch._foreach_add_(list(self.average.values()), change)
 
     def _backward(self, x: Tensor, seen: Tensor, estimator: Estimator) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Gradients into the weights; the bound [batch] and the three log-densities [k, batch], detached.
@@ -404,15 +282,6 @@ class Training:
         if not share:
             return x
         return x * (torch.rand(x.shape, generator=self.generator, device=self.device) >= share) / (1 - share)
-
-    def _batch(self) -> Tensor:
-        """Indices of this step's images; every pass has its own order, known from its number alone."""
-        number, place = divmod(self.step, self.steps_per_pass)
-        if self.order is None or self.order[0] != number:
-            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + number)
-            self.order = number, torch.randperm(len(self.images), generator=generator).to(self.device)
-        size = self.config.batch_size
-        return self.order[1][place * size : (place + 1) * size]
 
     def _check_health(self) -> None:
         term, clean = self.health.report()

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from iwae import catalog, checkpoints, datasets, digits, posterior, runs
-from iwae.training import TrainConfig
+from iwae.config import TrainConfig
 from tests.browser.driver import ROOT, Server
 from tests.pictures import picture
 from tests.process import Use, use

@@ -25,8 +25,8 @@ from benchmarks import (
 )
 from benchmarks.report import Section, at_least, at_most
 from iwae import checkpoints, datasets, runs, worker
+from iwae.config import TrainConfig
 from iwae.model import Model, ModelConfig
-from iwae.training import TrainConfig
 
 needs_pythae = pytest.mark.skipif(not pythae_peer.INSTALLED, reason="needs pythae: benchmarks/requirements.txt")
 

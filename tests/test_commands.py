@@ -7,7 +7,7 @@ import pytest
 
 from iwae import commands
 from iwae.cli import evaluate, train
-from iwae.training import SCHEDULES, TrainConfig
+from iwae.config import SCHEDULES, TrainConfig
 
 CONFIGS = [
     TrainConfig(),

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from iwae import datasets, evaluation, graphs
+from iwae import cells, datasets, evaluation, graphs, lanes, sweep
+from iwae.config import TrainConfig
 from iwae.model import Model, ModelConfig
-from iwae.training import NonFiniteError, TrainConfig, Training
+from iwae.training import NonFiniteError, Training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -24,12 +25,15 @@ def one_by_one(self) -> None:
     self.function()
 
 
+@pytest.mark.parametrize("burst", [20, 5])  # no pass has 20 steps; with 5 there are two bursts, two steps, and the rest
 @pytest.mark.parametrize("options", [{}, {"resample": 0}, {"gradient": "exact"}, {"model": "20:6/10:4"}])
-def test_the_graph_trains_as_the_single_steps_do(options, data, monkeypatch):
+def test_the_graph_trains_as_the_single_steps_do(options, burst, data, monkeypatch):
+    monkeypatch.setattr(graphs, "BURST", burst)
     config = TrainConfig(**SMALL | options)
     replayed = Training(config, data, "cuda")
     records = list(replayed.run())
-    assert {call.graph is not None for call in replayed.replayed.values()} == {True}
+    assert {steps for _, steps in replayed.replayed} == ({1} if burst == 20 else {1, 5})
+    assert any(call.graph is not None for call in replayed.replayed.values())
     monkeypatch.setattr(graphs.Replayed, "__call__", one_by_one)
     single = Training(config, data, "cuda")
     for a, b in zip(records, single.run(), strict=True):
@@ -39,14 +43,13 @@ def test_the_graph_trains_as_the_single_steps_do(options, data, monkeypatch):
 
 
 def test_no_step_waits_for_the_device(data):
-    training = Training(TrainConfig(**SMALL), data, "cuda")
-    for _ in range(40 - 13):  # both graphs are recorded
-        training._train_step()
-    training._batch()
+    run = Training(TrainConfig(**SMALL), data, "cuda")
+    for _ in range(2 * 13 + 6):  # both graphs are recorded, and the third pass has begun
+        run._train_step()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(5):
-            training._train_step()
+            run._train_step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -67,10 +70,25 @@ def test_a_run_resumes_on_the_device(data):
 
 
 def test_non_finite_numbers_are_told_with_their_step(data):
-    training = Training(TrainConfig(**SMALL | {"learning_rate": 1e6, "schedule": "constant"}), data, "cuda")
+    run = Training(TrainConfig(**SMALL | {"learning_rate": 1e6, "schedule": "constant"}), data, "cuda")
     with pytest.raises(NonFiniteError, match=r"no longer finite at step \d+"):
-        list(training.run())
-    assert all(weight.isfinite().all() for weight in training.model.parameters())
+        list(run.run())
+    assert all(weight.isfinite().all() for weight in run.model.parameters())
+
+
+def test_a_sweep_of_several_lanes_is_each_cell_alone(data, tmp_path):
+    """Three cells side by side on one GPU, each on its own stream, against the same cells one after the other."""
+    found = [cells.Cell(TrainConfig(**SMALL | {"seed": seed})) for seed in range(3)]
+    measurement = sweep.Measurement(samples=200, images=100)
+    tables = []
+    for jobs in (1, 3):
+        work = sweep.Sweep(tmp_path / str(jobs), found, measurement)
+        with lanes.Lanes(jobs) as engine:
+            tables.append(work.run(engine, "cuda", say=lambda line: None))
+    for one, other in zip(*tables, strict=True):
+        assert one.state == other.state == "finished", (one, other)
+        assert one.valid_bound == pytest.approx(other.valid_bound, abs=0.05)  # float32 sums in another order
+        assert one.nll == pytest.approx(other.nll, abs=0.05)
 
 
 def test_the_two_devices_agree(data):

@@ -13,8 +13,8 @@ from torch.testing import assert_close
 from iwae import catalog, checkpoints, export, optional
 from iwae.__main__ import main
 from iwae.cli.card import card_text
+from iwae.config import TrainConfig
 from iwae.model import Model, ModelConfig
-from iwae.training import TrainConfig
 
 BATCHES = (1, 2, 7)  # traced with 2
 SHIPPED = catalog.SHIPPED / f"{catalog.DEFAULT_PAIR[1]}{checkpoints.SUFFIX}"

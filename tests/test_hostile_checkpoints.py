@@ -19,8 +19,8 @@ from safetensors.torch import save
 
 from iwae import catalog, checkpoints, files, runs
 from iwae.checkpoints import Card, CheckpointError
+from iwae.config import TrainConfig
 from iwae.model import Model, ModelConfig
-from iwae.training import TrainConfig
 
 CONFIG = ModelConfig(((8,),), (3,))
 TRAINING = asdict(TrainConfig(model="8:3", passes=1))

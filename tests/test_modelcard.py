@@ -9,8 +9,8 @@ from iwae import catalog, checkpoints, commands, modelcard
 from iwae.__main__ import main
 from iwae.checkpoints import Card
 from iwae.cli.card import card_text
+from iwae.config import TrainConfig
 from iwae.model import ModelConfig
-from iwae.training import TrainConfig
 
 SHIPPED = sorted(catalog.SHIPPED.glob(f"*{checkpoints.SUFFIX}"))
 NAMED = {"nll", "elbo", "reconstruction", "kl_prior", "kl_posterior", "pruned_nll", "ess"}

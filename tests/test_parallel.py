@@ -11,8 +11,9 @@ import torch
 import torch.distributed as dist
 
 from iwae import checkpoints, datasets, parallel, runs
+from iwae.config import TrainConfig
 from iwae.pool import PROCESSES
-from iwae.training import NonFiniteError, TrainConfig, Training
+from iwae.training import NonFiniteError, Training
 
 PROJECT = Path(__file__).parent.parent
 CONFIG = TrainConfig(model="16:4", k=5, passes=2, log_every=5)  # batches of 100 images, and one of 97

@@ -7,9 +7,9 @@ import pytest
 
 from iwae import grid, published, results
 from iwae.cli import train
+from iwae.config import TrainConfig
 from iwae.published import Cell
 from iwae.results import against_k, collect
-from iwae.training import TrainConfig
 from tests.cards import catalogue, entry, measured
 
 

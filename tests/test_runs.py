@@ -14,9 +14,10 @@ import torch
 
 from iwae import checkpoints, datasets, runs, turns, worker
 from iwae.__main__ import main
+from iwae.config import TrainConfig
 from iwae.pool import PROCESSES
 from iwae.runs import Run, RunError
-from iwae.training import NonFiniteError, TrainConfig
+from iwae.training import NonFiniteError
 from tests.process import use
 
 # 78 steps; the average and the best weights are part of the state, so both are switched on

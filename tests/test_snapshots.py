@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from iwae import checkpoints, runs, snapshots, worker
+from iwae.config import TrainConfig
 from iwae.model import Model, ModelConfig
 from iwae.snapshots import Album, plan
-from iwae.training import TrainConfig, Training
+from iwae.training import Training
 
 SMALL = Model(ModelConfig(hidden=((16,),), latent=(4,)))
 CONFIG = TrainConfig(model="16:4", k=5, passes=6, ema=0.9, valid_images=50)  # 13 steps a pass

@@ -18,9 +18,10 @@ import torch
 
 from iwae import cells, checkpoints, cluster, datasets, evaluation, runs, sweep, worker
 from iwae.__main__ import main
+from iwae.config import TrainConfig
 from iwae.pool import Pool
 from iwae.sweep import Job, Measurement, Sweep
-from iwae.training import TrainConfig, Training
+from iwae.training import Training
 
 PROJECT = Path(__file__).parent.parent
 MEASUREMENT = Measurement(samples=60, images=40)

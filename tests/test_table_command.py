@@ -9,7 +9,8 @@ import torch
 from iwae import catalog, checkpoints, datasets, evaluation
 from iwae.__main__ import main
 from iwae.comparison import paired_difference
-from iwae.training import TrainConfig, Training
+from iwae.config import TrainConfig
+from iwae.training import Training
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from iwae import optional, runs, worker
-from iwae.training import TrainConfig
+from iwae.config import TrainConfig
 
 loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader", reason="requirements-extra.txt")
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from iwae import evaluation, threads
+from iwae.config import TrainConfig
 from iwae.model import Model, ModelConfig
-from iwae.training import TrainConfig, Training
+from iwae.training import Training
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ import tyro
 from tqdm import tqdm
 
 from iwae import datasets
+from iwae.config import MAX_SEED
 from iwae.evaluation import Progress
-from iwae.training import MAX_SEED
 
 STYLE = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
 

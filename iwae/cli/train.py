@@ -11,7 +11,8 @@ import tyro
 from tqdm import tqdm
 
 from iwae import checkpoints, cli, datasets, files, parallel, runs, worker
-from iwae.training import Record, TrainConfig, Training
+from iwae.config import TrainConfig
+from iwae.training import Record, Training
 
 STOPPED = 130  # exit status, as for any program that Ctrl-C ends
 

@@ -6,10 +6,11 @@ from typing import Any
 import streamlit as st
 
 from iwae import commands, overview, runs
+from iwae.config import TrainConfig
 from iwae.figures_training import Curve, run_curves
 from iwae.overview import Standing
 from iwae.runs import Run, RunError
-from iwae.training import Record, TrainConfig
+from iwae.training import Record
 from pages.shared import show
 from pages.shared.training import run_buttons
 

@@ -7,10 +7,10 @@ import streamlit as st
 
 from iwae import datasets, overview, runs, tensorboard, turns
 from iwae.bounds import OBJECTIVES
+from iwae.config import TrainConfig
 from iwae.figures import Line, training_curve
 from iwae.overview import Standing
 from iwae.runs import Run, RunError
-from iwae.training import TrainConfig
 from pages.shared.show import plain
 
 LOOK_SECONDS = 1.0  # between two looks at the runs, while one is alive

@@ -9,7 +9,7 @@ import streamlit as st
 
 from iwae import overview, runs
 from iwae import posterior as engine
-from iwae.training import TrainConfig
+from iwae.config import TrainConfig
 from pages.shared.bounded import bounded, size
 
 

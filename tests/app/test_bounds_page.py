@@ -11,7 +11,7 @@ from iwae import plane as planes
 from iwae import posterior as engine
 from iwae.bounds import Bound
 from iwae.checkpoints import load
-from iwae.training import TrainConfig
+from iwae.config import TrainConfig
 from tests.app.test_samples_page import FLAT, pictures, trained, words
 
 PAGE = "pages/6_Bounds.py"

@@ -8,7 +8,7 @@ import pytest
 
 from iwae import catalog, datasets, evaluation, latent, maps, runs
 from iwae.checkpoints import load
-from iwae.training import TrainConfig
+from iwae.config import TrainConfig
 
 PAGE = "pages/2_Latent_space.py"
 TWO_D = {"a": "mnist-2d-vae-k1", "b": "mnist-2d-iwae-k50"}

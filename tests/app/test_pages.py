@@ -14,7 +14,7 @@ from PIL import Image
 from iwae import catalog, datasets, digits, occlusion, optional, pareto, runs, tensorboard, worker
 from iwae import posterior as engine
 from iwae.checkpoints import load
-from iwae.training import TrainConfig
+from iwae.config import TrainConfig
 from pages.shared.show import plain
 
 

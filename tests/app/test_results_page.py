@@ -6,7 +6,7 @@ import time
 import pytest
 
 from iwae import catalog, grid, results, runs
-from iwae.training import TrainConfig
+from iwae.config import TrainConfig
 
 PAGE = "pages/8_Results.py"
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from iwae import catalog, datasets, figures, prior, runs
 from iwae.checkpoints import load
-from iwae.training import TrainConfig
+from iwae.config import TrainConfig
 
 PAGE = "pages/5_Samples.py"
 FLAT = {"a": "mnist-2d-vae-k1", "b": "mnist-2d-iwae-k50"}

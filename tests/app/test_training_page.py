@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from iwae import checkpoints, datasets, lookback, overview, runs, worker
-from iwae.training import TrainConfig
+from iwae.config import TrainConfig
 from tests.app.test_pages import finished, words
 
 PAGE = "pages/7_Training.py"
