@@ -1,12 +1,10 @@
-"""The machine's ceiling: how fast it multiplies float32 matrices of the sizes that a model with 50 draws meets; on a
-GPU by its tensor cores."""
+"""The machine's ceiling: how fast it multiplies float32 matrices of the sizes that a model with 50 draws meets."""
 
 from collections.abc import Hashable
 
 import torch
 
 from benchmarks.timing import Contender, Rate
-from iwae import precision
 
 PRODUCTS = (  # [a, b] by [b, c]; 5,000 rows are 50 draws of 100 images
     (5000, 200, 784),  # to the pixels
@@ -40,8 +38,7 @@ def _product(sizes: tuple[int, int, int], device: str) -> Contender:
     out = torch.empty(a, c, device=device)
 
     def work(n: int) -> None:
-        with precision.tf32():  # as our steps on a GPU
-            for _ in range(n):
-                torch.mm(left, right, out=out)
+        for _ in range(n):
+            torch.mm(left, right, out=out)
 
     return Contender(sizes, work, 2 * a * b * c)

@@ -7,14 +7,13 @@ not grow with the number of samples.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from iwae import precision, threads
+from iwae import threads
 from iwae.bounds import Bound
 from iwae.health import check_finite
 from iwae.model import Keep, Model, Sample, wide
@@ -301,12 +300,7 @@ class Steps:
     def take(self, blocks: list[tuple[Tensor, torch.Generator]], function: Callable[..., Any]) -> list[Any]:
         """``function(images, generator)`` of every block, on a CPU on all threads."""
         run = threads.spread if blocks[0][0].device.type == "cpu" else threads.one_by_one
-
-        def work(block: tuple[Tensor, torch.Generator]) -> Any:
-            with precision.full() if block[0].is_cuda else nullcontext():
-                return function(*block)
-
-        return run(work, blocks, lambda block: self.advance(len(block[0])))
+        return run(lambda block: function(*block), blocks, lambda block: self.advance(len(block[0])))
 
     def advance(self, images: int) -> None:
         self.done += images

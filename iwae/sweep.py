@@ -88,8 +88,7 @@ class Job:
 
 
 class Engine(Protocol):
-    """Where jobs are worked on, each by a process with one torch thread for every core it may use, or on a GPU's
-    stream."""
+    """Where jobs are worked on, each by a process with one torch thread for every core it may use."""
 
     def room(self) -> bool:
         """Whether it takes another job now."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from iwae import cells, datasets, evaluation, graphs, lanes, sweep
+from iwae import datasets, evaluation, graphs
 from iwae.config import TrainConfig
 from iwae.model import Model, ModelConfig
 from iwae.training import NonFiniteError, Training
@@ -74,21 +74,6 @@ def test_non_finite_numbers_are_told_with_their_step(data):
     with pytest.raises(NonFiniteError, match=r"no longer finite at step \d+"):
         list(run.run())
     assert all(weight.isfinite().all() for weight in run.model.parameters())
-
-
-def test_a_sweep_of_several_lanes_is_each_cell_alone(data, tmp_path):
-    """Three cells side by side on one GPU, each on its own stream, against the same cells one after the other."""
-    found = [cells.Cell(TrainConfig(**SMALL | {"seed": seed})) for seed in range(3)]
-    measurement = sweep.Measurement(samples=200, images=100)
-    tables = []
-    for jobs in (1, 3):
-        work = sweep.Sweep(tmp_path / str(jobs), found, measurement)
-        with lanes.Lanes(jobs) as engine:
-            tables.append(work.run(engine, "cuda", say=lambda line: None))
-    for one, other in zip(*tables, strict=True):
-        assert one.state == other.state == "finished", (one, other)
-        assert one.valid_bound == pytest.approx(other.valid_bound, abs=0.05)  # float32 sums in another order
-        assert one.nll == pytest.approx(other.nll, abs=0.05)
 
 
 def test_the_two_devices_agree(data):

@@ -11,10 +11,7 @@ from tyro.conf import Positional
 
 from iwae import cells, cli, cluster, datasets, runs, sweep
 from iwae.cli.train import STOPPED
-from iwae.lanes import Lanes
 from iwae.pool import Pool
-
-GPU_JOBS = 8  # cells that fill a GPU
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Sweep:
     samples: int = 5000  # draws from q(h|x) for each image of the final test
     images: int | None = None  # only so many test images, chosen by a fixed seed; all without it
     device: cli.Device = "cpu"  # where cells are computed on this machine; auto is the first of cuda, mps and cpu
-    jobs: int | None = None  # cells at once on this machine; one less than it has cores, or 8 on a CUDA GPU
+    jobs: int | None = None  # cells at once on this machine; one less than it has cores, or one on a GPU
     ray: str | None = None  # work on this Ray cluster instead: its address, or auto for the one this machine is in
     cpus_per_cell: int = 1  # CPUs that Ray keeps for a cell, and its torch threads
     gpus_per_cell: float = 0.0  # GPUs that Ray keeps for a cell; below 1, several share one
@@ -91,8 +88,6 @@ class Sweep:
         for name in sorted(names):
             if not datasets.available(name):
                 datasets.download(name, progress=sys.stderr.isatty())
-        if device == "cuda":
-            return Lanes(self.jobs or GPU_JOBS)
         return Pool(self.jobs or (max(1, (os.cpu_count() or 2) - 1) if device == "cpu" else 1))
 
 
