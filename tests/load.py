@@ -37,7 +37,7 @@ SAMPLES = 2000  # per model when a user checks the numbers
 RUN = TrainConfig("digits", objective="iwae", k=50, passes=10_000, batch_size=50)  # hours: it ends when it is stopped
 FORGET_SECONDS = 125  # Streamlit keeps what a closed tab leaves for two minutes, should it come back
 # What starts or ends a run, and what decides the numbers that are checked
-AVOID = re.compile("^(Start training|Train an? |Stop|Resume|Delete|Download|Model A|Model B|Data set|Ink)")
+AVOID = re.compile("^(Start training|Train an? |Stop|Resume|Delete|Download|Show |Model A|Model B|Data set|Ink)")
 MOVES = {"number_input": 3, "slider": 3, "selectbox": 2, "button_group": 2, "checkbox": 1, "button": 2}
 
 

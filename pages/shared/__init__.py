@@ -1,14 +1,16 @@
-"""Loads the engine, and what it stands on, out of the garbage collector's sight.
+"""Loads the engine, and what it stands on, out of the garbage collector's sight, and decides when that looks.
 
-The imports leave a quarter of a million objects that live as long as the server. Streamlit collects garbage after every
-script run and every beat of a fragment, with all threads held up: 0.2 s for these objects, before a person sees that
-the run has ended. Frozen, they are passed over; so is, by ``freeze_imports``, what a page imports when it is first
-opened. There is nothing to collect among them on the way, either: without the collector the first page comes 0.2 s
-sooner.
+The imports leave a quarter of a million objects that live as long as the server; frozen, they are passed over, and so
+is what a page imports when it is first opened. There is nothing to collect among them on the way, either: without the
+collector the first page comes 0.2 s sooner.
+
+Streamlit would collect after every run of every page and every beat of a fragment, with all threads held up: with
+thirty users, 40% of the server's time. ``tidy`` does so every few seconds, and Python by itself when much is new.
 """
 
 import gc
 import sys
+import time
 from importlib import import_module
 
 gc.disable()
@@ -18,17 +20,20 @@ try:
 finally:
     gc.enable()
 gc.freeze()
-_frozen = len(sys.modules)
+COLLECT_SECONDS = 20.0  # between two collections of garbage
+_frozen, _collected = len(sys.modules), time.monotonic()
 
 
-def freeze_imports() -> None:
-    """Freeze what has been imported since the last time.
+def tidy() -> None:
+    """Freeze what has been imported since the last time, and now and then collect garbage.
 
-    Whatever else is alive at that moment is frozen with it: that goes as ever when nothing refers to it, and only a
-    cycle of it would stay. It happens a few times in the life of a server.
+    Whatever else is alive when imports are frozen is frozen with them: that goes as ever when nothing refers to it, and
+    only a cycle of it would stay. It happens a few times in the life of a server.
     """
-    global _frozen
-    if len(sys.modules) != _frozen:
-        _frozen = len(sys.modules)
+    global _frozen, _collected
+    new = len(sys.modules) != _frozen
+    if new or time.monotonic() - _collected > COLLECT_SECONDS:
+        _frozen, _collected = len(sys.modules), time.monotonic()
         gc.collect()
-        gc.freeze()
+        if new:
+            gc.freeze()
