@@ -9,7 +9,7 @@ from pathlib import Path
 from iwae import turns
 from iwae.__main__ import main  # imports torch only when it runs a command
 
-YIELD = 10  # steps of niceness
+YIELD = 19  # steps of niceness: the most there are
 
 
 def give_way() -> None:

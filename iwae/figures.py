@@ -190,12 +190,14 @@ def tile(image: np.ndarray, side: int = 112) -> np.ndarray:
     values = values.reshape(28, 28) if values.size == 784 else values
     height, width = values.shape[:2]
     largest = max(height, width)
-    square = np.empty((largest, largest, *values.shape[2:]), dtype=np.float32)
-    square[:] = np.median(values[:: max(height - 1, 1), :: max(width - 1, 1)], axis=(0, 1))
-    top, left = (largest - height) // 2, (largest - width) // 2
-    square[top : top + height, left : left + width] = values
+    if height != width:
+        square = np.empty((largest, largest, *values.shape[2:]), dtype=np.float32)
+        square[:] = np.median(values[:: max(height - 1, 1), :: max(width - 1, 1)], axis=(0, 1))
+        top, left = (largest - height) // 2, (largest - width) // 2
+        square[top : top + height, left : left + width] = values
+        values = square
     zoom = max(1, side // largest)
-    return (255 * square.clip(0, 1)).round().astype(np.uint8).repeat(zoom, 0).repeat(zoom, 1)
+    return (255 * values.clip(0, 1)).round().astype(np.uint8).repeat(zoom, 0).repeat(zoom, 1)
 
 
 def sheet(images: np.ndarray, columns: int, gap: int = 2, zoom: int = 2) -> np.ndarray:

@@ -142,11 +142,13 @@ class Reconstructions:
 def reconstruct(model: Model, drawn: Posterior) -> Reconstructions:
     """The three reconstructions of the image behind ``drawn``, and the spread of the last."""
     h1, weights = drawn.h[0].to(model.device), drawn.weights.float().to(model.device)
-    average = weighted = squared = torch.zeros(model.config.pixels, device=model.device)
-    for rows, part in zip(h1.split(10 * DRAWS), weights.split(10 * DRAWS), strict=True):
+    shares = torch.stack([torch.full_like(weights, 1 / len(h1)), weights])  # both averages in one product
+    means, squared = torch.zeros(2, model.config.pixels, device=model.device), 0.0
+    for rows, part in zip(h1.split(10 * DRAWS), shares.split(10 * DRAWS, 1), strict=True):
         pictures = model.decode(rows)
-        average, weighted = average + pictures.sum(0) / len(h1), weighted + part @ pictures
-        squared = squared + part @ pictures.square()
+        means = means + part @ pictures
+        squared = squared + part[1] @ pictures.square_()
+    average, weighted = means
     from_mean = model.decode(drawn.mean.to(model.device))
     spread = (squared - weighted.square()).clamp_min(0).sqrt()
     return Reconstructions(from_mean.cpu(), average.cpu(), weighted.cpu(), spread.cpu())

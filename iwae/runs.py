@@ -26,7 +26,6 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 
 from iwae import checkpoints, files, snapshots, tensorboard, turns
@@ -77,8 +76,14 @@ class Run(Folder):
         """Its snapshots so far."""
         return Album(self.folder / "snapshots")
 
-    @cached_property
+    @property
     def _settings(self) -> tuple[TrainConfig, str, Path | None, int]:
+        # not a functools.cached_property: before Python 3.12 the threads of all pages would wait for one lock of it
+        if "_read" not in self.__dict__:
+            self.__dict__["_read"] = self._read_settings()
+        return self.__dict__["_read"]
+
+    def _read_settings(self) -> tuple[TrainConfig, str, Path | None, int]:
         if links := [path.name for path in self.folder.glob("*") if path.is_symlink()]:
             raise RunError(f"run {self.name}: {files.shown(links[0])} is a link, which is not followed")
         try:

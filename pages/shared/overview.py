@@ -12,7 +12,7 @@ from iwae.overview import Standing
 from iwae.runs import Run, RunError
 from iwae.training import Record
 from pages.shared import show
-from pages.shared.training import run_buttons
+from pages.shared.training import look_again, run_buttons
 
 NEWEST = 6  # runs shown unless others are chosen
 LOOK_SECONDS, IDLE_SECONDS = 2.0, 10.0  # between two looks at the folders, while a run is alive and otherwise
@@ -41,6 +41,7 @@ def start_here() -> None:
         except OSError as error:
             st.error(str(error))
         else:
+            look_again()
             st.rerun()
 
 
@@ -134,13 +135,13 @@ def manage(run: Run) -> None:
         st.code(commands.train(one.config), language="sh", wrap_lines=True)
     if error := st.session_state.pop("not deleted", None):
         st.error(error)
-    run_buttons(run, ".page")
-    alive = run.status().alive
+    status = run.status()
+    run_buttons(run, status, ".page")
     if st.button(
         "Delete …",
         icon=":material/delete:",
-        disabled=alive,
-        help="Stop it first: its process still writes." if alive else "Asks before it does.",
+        disabled=status.alive,
+        help="Stop it first: its process still writes." if status.alive else "Asks before it does.",
         key=f"Delete.{run.name}",
     ):
         _confirm(run)
@@ -161,6 +162,7 @@ def _delete(run: Run) -> None:
         run.delete()
     except (RunError, OSError) as error:
         st.session_state["not deleted"] = str(error)
+    look_again()
 
 
 def export(run: Run) -> None:

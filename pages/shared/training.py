@@ -1,5 +1,8 @@
 """Train a small model from the sidebar: a form, and a panel that follows the runs."""
 
+import time
+import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -11,9 +14,13 @@ from iwae.config import TrainConfig
 from iwae.figures import Line, training_curve
 from iwae.overview import Standing
 from iwae.runs import Run, RunError
+from iwae.turns import Status
 from pages.shared.show import plain
 
 LOOK_SECONDS = 1.0  # between two looks at the runs, while one is alive
+PAGES_A_SECOND = 6  # that look: with more open pages each looks less often
+FORGOTTEN = 30.0  # seconds after which a page that has not looked is gone
+SHOWN = 3  # runs in the panel, the newest
 SIDEBAR = 230  # pixels of a chart: one that follows a collapsed sidebar down to no width fails in the browser
 DEFAULTS = {"p": 2.0, "alpha": 0.5, "beta": 0.25, "k1": 5, "k2": 4}
 LABELS = {"p": "Exponent p", "alpha": "α", "beta": "β, the share of VAE", "k1": "k₁, in a group", "k2": "k₂ groups"}
@@ -23,8 +30,9 @@ def training_panel() -> None:
     """The form and the runs, for the sidebar."""
     with st.expander("Train a small model", icon=":material/model_training:"):
         _form()
-    busy = any(run.status().alive for run in runs.list_runs())
-    st.fragment(_progress, run_every=LOOK_SECONDS if busy else None)()  # looks again only while there is news
+    recent = [look.status for look in _recent(runs.runs_dir())]
+    busy = any(status.alive for status in (*recent, *(run.status() for run in runs.list_runs()[SHOWN:])))
+    st.fragment(_progress, run_every=_beat() if busy else None)()  # looks again only while there is news
 
 
 def _form() -> None:
@@ -65,6 +73,7 @@ def _form() -> None:
         except (ValueError, OSError) as error:
             st.error(plain(error))
         else:
+            look_again()
             st.session_state["run"] = run.name  # the one that the page of training shows
             st.rerun()
 
@@ -72,58 +81,95 @@ def _form() -> None:
 _LAYERS = {"1layer": "1 layer (50 units)", "2layer": "2 layers (100 + 50 units)", "2d": "1 layer, 2 units: a plane"}
 
 
+_looked: dict[str, float] = {}  # when each open page looked last, by its session
+
+
+def _beat() -> float:
+    """Seconds between two looks of one page."""
+    now = time.monotonic()
+    lately = [session for session, when in list(_looked.items()) if now - when < FORGOTTEN]
+    for session in set(_looked) - set(lately):
+        _looked.pop(session, None)
+    return max(LOOK_SECONDS, len(lately) / PAGES_A_SECOND)
+
+
 def _progress() -> None:
     """The newest runs, live; it reads their folders only, so it survives closed tabs and page changes."""
-    recent = runs.list_runs()[:3]
-    alive = {run.name for run in recent if run.status().alive}
+    _looked[st.session_state.setdefault("session", uuid.uuid4().hex)] = time.monotonic()
+    looks = _recent(runs.runs_dir())
+    alive = {look.run.name for look in looks if look.status.alive}
     if st.session_state.get("alive", set()) - alive:  # one has just ended: the pickers should offer it
         st.session_state["alive"] = alive
         st.rerun()
     st.session_state["alive"] = alive
-    for run in recent:
-        try:
-            _show(run)
-        except RunError as error:  # its files are damaged
-            st.error(plain(error))
+    for look in looks:
+        if look.standing is None:
+            st.error(plain(look.damage))
+        else:
+            _show(look, look.standing)
 
 
-def _show(run: Run) -> None:
-    status, config = run.status(), run.config
+@dataclass(frozen=True)
+class _Look:
+    """What the panel shows of a run."""
+
+    run: Run
+    status: Status
+    standing: Standing | None  # None if its files are damaged
+    damage: str = ""
+    curve: go.Figure | None = None  # from its second record on
+    left: str = ""  # of a run that is alive
+
+
+# One look a second, however many pages follow: thirty, each with a look of its own, would keep a core at work.
+@st.cache_resource(ttl=LOOK_SECONDS, max_entries=2, show_spinner=False)
+def _recent(folder: Path) -> list[_Look]:
+    """The newest runs of a folder."""
+    return [_look(run) for run in runs.list_runs()[:SHOWN]]
+
+
+def look_again() -> None:
+    """Show a change of the runs at once."""
+    _recent.clear()
+
+
+def _look(run: Run) -> _Look:
+    try:
+        one = overview.read(run)
+    except RunError as error:
+        return _Look(run, run.status(), None, str(error))
+    left = _time_left(one) if one.status.alive else ""
+    if len(one.records) < 2:
+        return _Look(run, one.status, one, left=left)
+    all_of_it, checked = overview.thinned(one.records), overview.thinned(one.checked)
+    valid = Line("validation", one.kind, [r.passes for r in checked], [r.valid_bound for r in checked], dashed=True)
+    curve = training_curve("training", one.kind, [r.passes for r in all_of_it], [r.bound for r in all_of_it], valid)
+    return _Look(run, one.status, one, curve=curve, left=left)
+
+
+def _show(look: _Look, standing: Standing) -> None:
+    config, status = standing.config, look.status
     with st.container(border=True):
         st.markdown(f"**{config.bound().title} k = {config.k}** · {config.dataset} · {config.model}")
-        standing, curve = _look(run.folder)
         if status.alive:
-            done, left = standing.progress
-            st.progress(done, time_left(run, done, left))
+            st.progress(standing.progress[0], look.left)
         if standing.records:
-            _numbers(standing, curve)
+            _numbers(standing, look.curve)
         if status.message:
             st.error(plain(f"{status.phase}: {status.message}"))
-        run_buttons(run)
+        run_buttons(look.run, status)
 
 
-def time_left(run: Run, done: float, left: float | None) -> str:
-    """``40% · 12 s left`` of a run that is alive, or what it is at instead."""
-    phase = run.status().phase
-    if phase == "waiting":
-        return f"waiting, {turns.position(run)}"
-    if phase == "evaluating":
+def _time_left(one: Standing) -> str:
+    """``40% · 12 s left``, or what it is at instead."""
+    if one.status.phase == "waiting":
+        return f"waiting, {turns.position(one.run)}"
+    if one.status.phase == "evaluating":
         return "measuring it on test images …"
+    done, left = one.progress
     if left is None:
         return "starting …"
     return f"{done:.0%} · {f'{left / 60:.0f} min' if left >= 90 else f'{left:.0f} s'} left"
-
-
-# One look a second at a run, however many pages follow it: thirty, each on its own, would keep a core at work.
-@st.cache_resource(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
-def _look(folder: Path) -> tuple[Standing, go.Figure | None]:
-    """A run and, from its second record on, its curve."""
-    one = overview.read(Run(folder))
-    if len(one.records) < 2:
-        return one, None
-    all_of_it, checked = overview.thinned(one.records), overview.thinned(one.checked)
-    valid = Line("validation", one.kind, [r.passes for r in checked], [r.valid_bound for r in checked], dashed=True)
-    return one, training_curve("training", one.kind, [r.passes for r in all_of_it], [r.bound for r in all_of_it], valid)
 
 
 def _numbers(standing: Standing, curve: go.Figure | None) -> None:
@@ -137,9 +183,8 @@ def _numbers(standing: Standing, curve: go.Figure | None) -> None:
     )
 
 
-def run_buttons(run: Run, place: str = "") -> None:
+def run_buttons(run: Run, status: Status, place: str = "") -> None:
     """Stop or resume it, or take its model; ``place`` tells the buttons of one spot of the page from another's."""
-    status = run.status()
     actions = {}
     if status.alive:
         actions["Stop"] = run.stop
@@ -155,6 +200,7 @@ def run_buttons(run: Run, place: str = "") -> None:
             except RunError as error:
                 st.error(plain(error))
             else:
+                look_again()
                 st.rerun()
 
 
