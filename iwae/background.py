@@ -1,23 +1,11 @@
 """The process of a run in the background: it waits for its turn, then does as ``python -m iwae runs work NAME``."""
 
-import os
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-from iwae import turns
+from iwae import niceness, turns
 from iwae.__main__ import main  # imports torch only when it runs a command
-
-YIELD = 19  # steps of niceness: the most there are
-
-
-def give_way() -> None:
-    """Leave the processor to whoever looks at a page: a training run takes what is left over."""
-    if hasattr(os, "nice"):
-        os.nice(YIELD)
-        with suppress(OSError):  # Linux may weigh whole sessions, and a run is one of its own
-            Path("/proc/self/autogroup").write_text(str(YIELD))
 
 
 def train_in_turn(folder: Path) -> int:
@@ -37,5 +25,5 @@ def train_in_turn(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    give_way()
+    niceness.give_way(niceness.TRAINING)
     sys.exit(train_in_turn(Path(sys.argv[1])))

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import pooch
 
-from iwae import files, latent
+from iwae import files, latent, niceness
 
 PROJECT = Path(__file__).parent.parent
 VERSION = 1  # of what a folder's name stands for
@@ -265,4 +265,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    niceness.give_way(niceness.MAP)
     main(Path(sys.argv[1]))

@@ -21,7 +21,7 @@ def test_a_few_users_at_once_see_their_own_numbers_only():
 
 @pytest.mark.slow
 def test_thirty_users_beside_two_training_runs():
-    report = load.measure(count=30, seconds=300, think=5.0, trainings=2)
+    report = load.measure(count=30, seconds=300, think=10.0, trainings=2)
     print(report)
     assert_served(report)
     assert np.median(report.times) <= 1 and np.quantile(report.times, 0.95) <= 3, str(report)

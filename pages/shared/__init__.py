@@ -8,9 +8,11 @@ Streamlit would collect after every run of every page and every beat of a fragme
 thirty users, 40% of the server's time. ``tidy`` does so every few seconds, and Python by itself when much is new.
 """
 
+import ctypes
 import gc
 import sys
 import time
+from contextlib import suppress
 from importlib import import_module
 
 gc.disable()
@@ -25,7 +27,7 @@ _frozen, _collected = len(sys.modules), time.monotonic()
 
 
 def tidy() -> None:
-    """Freeze what has been imported since the last time, and now and then collect garbage.
+    """Freeze what has been imported since the last time, and now and then collect garbage and give memory back.
 
     Whatever else is alive when imports are frozen is frozen with them: that goes as ever when nothing refers to it, and
     only a cycle of it would stay. It happens a few times in the life of a server.
@@ -37,3 +39,6 @@ def tidy() -> None:
         gc.collect()
         if new:
             gc.freeze()
+        if sys.platform == "linux":
+            with suppress(OSError, AttributeError):  # another C library than GNU's keeps no such heaps
+                ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import time
 import types
 
 import numpy as np
@@ -10,6 +11,8 @@ import streamlit as st
 from iwae import overview, runs
 from iwae import posterior as engine
 from iwae.config import TrainConfig
+from pages import shared
+from pages.shared import training
 from pages.shared.bounded import bounded, size
 
 
@@ -81,3 +84,24 @@ def test_what_a_page_imports_is_kept_from_the_garbage_collector(app, monkeypatch
     frozen = gc.get_freeze_count()
     app()
     assert gc.get_freeze_count() <= frozen  # nothing new: only what has gone is missing
+
+
+def test_more_open_pages_look_less_often(monkeypatch):
+    now = time.monotonic()
+    pages = {str(number): now for number in range(30)}
+    monkeypatch.setattr(training, "_looked", {**pages, "gone": now - 2 * training.FORGOTTEN})
+    assert training._beat() == 30 / training.PAGES_A_SECOND
+    assert set(training._looked) == set(pages)
+    monkeypatch.setattr(training, "_looked", {"alone": now})
+    assert training._beat() == training.LOOK_SECONDS
+
+
+def test_garbage_is_collected_now_and_then_only(app, monkeypatch):
+    app()
+    collected = []
+    monkeypatch.setattr(gc, "collect", lambda *generation: collected.append(generation))
+    app()
+    assert not collected
+    monkeypatch.setattr("pages.shared._collected", time.monotonic() - 2 * shared.COLLECT_SECONDS)
+    app()
+    assert len(collected) == 1

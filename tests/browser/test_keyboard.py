@@ -1,5 +1,7 @@
 """The app by keyboard alone: Tab, Enter, Space and the arrows, as for who has no mouse."""
 
+import re
+
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
@@ -47,6 +49,44 @@ def test_a_link_and_the_expander(visit):
     page.keyboard.press("Enter")
     page.wait_for_url("**/Results*")
     settled(page)
+    assert_clean(page)
+
+
+def test_a_slider(visit):
+    page = visit(APP, "Bounds?image=3")
+    slider = page.get_by_test_id("stMain").get_by_role("slider").first
+    tab_to(page, slider)
+    before = slider.get_attribute("aria-valuenow")
+    page.keyboard.press("ArrowRight")
+    settled(page)
+    assert slider.get_attribute("aria-valuenow") != before
+    assert_clean(page)
+
+
+def test_a_dialog_is_opened_left_and_answered(visit):
+    page = visit(APP, "Training")
+    main, dialog = page.get_by_test_id("stMain"), page.get_by_role("dialog")
+    tab_to(page, main.get_by_role("button", name=re.compile("Train an IWAE")))
+    page.keyboard.press("Enter")
+    stop, delete = main.get_by_role("button", name="Stop", exact=True), main.get_by_role("button", name="Delete …")
+    expect(stop).to_be_visible()
+    stop.focus()
+    page.keyboard.press("Enter")
+    expect(main.get_by_role("button", name="Resume")).to_be_visible()
+    settled(page)
+    tab_to(page, delete)
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    tab_to(page, delete)
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_visible()
+    assert dialog.evaluate("dialog => dialog.contains(document.activeElement)")  # the keyboard is in it
+    tab_to(page, dialog.get_by_role("button", name="Delete it"))
+    page.keyboard.press("Enter")
+    expect(dialog).to_have_count(0)
+    expect(main.get_by_role("button", name=re.compile("Train an IWAE"))).to_be_visible()  # there is no run any more
     assert_clean(page)
 
 

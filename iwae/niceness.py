@@ -1,0 +1,15 @@
+"""Work in the background leaves the processor to whoever looks at a page."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+TRAINING, MAP = 19, 10  # steps of niceness: a training run takes what is left over, somebody waits for a map
+
+
+def give_way(steps: int) -> None:
+    """Make this process, a session of its own, so much nicer. Nothing happens on systems without niceness."""
+    if hasattr(os, "nice"):
+        os.nice(steps)
+        with suppress(OSError):  # Linux may weigh whole sessions
+            Path("/proc/self/autogroup").write_text(str(steps))
