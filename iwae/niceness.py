@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-TRAINING, MAP = 19, 10  # steps of niceness: a training run takes what is left over, somebody waits for a map
+TRAINING, MAP = 10, 5  # steps of niceness: somebody waits for a map, but a page comes first
 
 
 def give_way(steps: int) -> None:
