@@ -229,7 +229,7 @@ class Model(nn.Module):
             weight, bias = self.pixel_logits.weight[visible], self.pixel_logits.bias[visible]
             return bernoulli.log_likelihood(x[:, visible], F.linear(self.pixel_hidden(h1), weight, bias))
         if self.device.type != "cpu":
-            return bernoulli.lean_log_likelihood(x, self.pixel_hidden(h1), self.pixel_logits)
+            return bernoulli.log_likelihood(x, self.logits(h1))
         hidden = [layer for layer in self.pixel_hidden if isinstance(layer, nn.Linear)]
         return bernoulli.fused_log_likelihood(x, h1, [*hidden, self.pixel_logits])
 

@@ -143,22 +143,6 @@ def test_fast_likelihood_equals_the_plain_formula(dtype, scale, pixels, hidden, 
         torch.testing.assert_close(a, b, atol=accuracy * b.abs().max().item(), rtol=10 * accuracy)
 
 
-def test_the_lean_likelihood_is_the_plain_formula():
-    """In value and gradient, in float64."""
-    model = Model(ModelConfig(hidden=((12, 9),), latent=(3,), pixels=20), seed=1).double()
-    x = (torch.rand(4, 20, generator=generator()) < 0.5).double()
-    h = torch.randn(5, 4, 3, generator=generator(), dtype=torch.double, requires_grad=True)
-    found = []
-    for log_px in (
-        bernoulli.log_likelihood(x, model.logits(h)),
-        bernoulli.lean_log_likelihood(x, model.pixel_hidden(h), model.pixel_logits),
-    ):
-        inputs = [h, *model.pixel_hidden.parameters(), *model.pixel_logits.parameters()]
-        found.append((log_px, *torch.autograd.grad(log_px.square().sum(), inputs)))
-    for plain, lean in zip(*found, strict=True):
-        torch.testing.assert_close(lean, plain, rtol=1e-12, atol=1e-12)
-
-
 def test_fast_likelihood_refuses_a_second_backward_pass():
     """Its backward pass overwrites what it kept; a second one must fail rather than be wrong."""
     model, x = Model(ModelConfig(((8,),), (4,), 16)), binary(3, 16, dtype=torch.float32)
