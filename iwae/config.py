@@ -11,6 +11,7 @@ from iwae import datasets
 from iwae.bounds import Bound
 from iwae.gradients import GRADIENTS, Estimator
 from iwae.model import ModelConfig
+from iwae.products import PRODUCTS
 
 MAX_K = 1_000_000  # draws: what merely checks a configuration must not need more than 4 MB
 MAX_SEED = 2**32 - 1  # seeds of single passes are made from it, and must fit 64 bits
@@ -78,6 +79,7 @@ class TrainConfig:
     k2: int | None = None  # number of such groups, k1·k2 = k
     gradient: str | None = None  # exact, dreg, stl or piwae
     resample: int | None = None  # draws that go backward, chosen by weight; 0 for all k
+    products: str = "float32"  # of matrices in training: float32, or bfloat16 where a CPU has instructions for it
     schedule: str = "fast"  # fast, cosine, paper or constant
     passes: int | None = None  # over the training data
     minutes: float | None = None  # stop after so many minutes of training, wherever the schedule stands
@@ -104,6 +106,8 @@ class TrainConfig:
                 self._check(name, f"must not be above {MAX_K:,}", lambda value: value <= MAX_K)
         if self.k1 and self.k2 and self.k1 * self.k2 > MAX_K:
             raise ValueError(f"k1·k2 must not be above {MAX_K:,}, not {self.k1 * self.k2:,}")
+        if self.products not in PRODUCTS:
+            raise ValueError(f"unknown products {self.products!r}; there are {', '.join(PRODUCTS)}")
         self._fill_in()
         positive = ("passes", "learning_rate", "adam_eps", "batch_size", "validate_every", "valid_images", "log_every")
         for name in positive:

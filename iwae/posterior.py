@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from iwae import pareto
-from iwae.evaluation import DRAWS
 from iwae.health import NonFiniteError
 from iwae.model import Model
 
-CURVE_ORDERS = 20  # random orders of the draws that an L_k curve is averaged over
+CURVE_ORDERS = 20  # random orders of the draws that an L_k curve is averaged over, at most
+BLOCK = 500  # draws that the noise is made for at once: what each draw gets depends on it
+AT_ONCE = 5000  # draws that go through the network together
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Posterior:
 
     def curve(self, ks: np.ndarray, seed: int = 0) -> np.ndarray:
         """L_k of this image for each k of ``ks`` (1 … samples): the mean over disjoint groups of k draws, and over
-        random orders of the draws, each group an unbiased estimate. At k = samples all orders agree.
+        up to 20 random orders of the draws, each group an unbiased estimate. At k = 1 and k = samples all orders agree.
         """
         ks = np.asarray(ks)
         if ks.min() < 1 or ks.max() > self.samples:
@@ -97,7 +98,8 @@ class Posterior:
             column[:] = random.permutation(w)
         mean = np.empty(len(ks))
         for place, k in enumerate(ks):
-            sums = orders[: len(w) // k * k].reshape(-1, k, CURVE_ORDERS).sum(1)
+            part = orders[: len(w) // k * k, :k]  # groups of k draws differ little between more than k orders
+            sums = part.reshape(-1, k, part.shape[1]).sum(1)
             mean[place] = np.log(np.maximum(sums, np.finfo(float).tiny)).mean()  # e^−700 is 0 in a double
         return shift + mean - np.log(ks)
 
@@ -114,10 +116,9 @@ def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) ->
     x = x.to(model.device).unsqueeze(0)
     mean, log_std = model.encoder[0](x)
     generator = torch.Generator(model.device).manual_seed(seed)
-    parts = []
-    for start in range(0, samples, 10 * DRAWS):
-        noise = model.noise(10 * DRAWS, 1, generator)
-        parts.append(model.sample(x, noise=tuple(eps[: samples - start] for eps in noise)))
+    blocks = [model.noise(BLOCK, 1, generator) for _ in range(0, samples, BLOCK)]
+    noise = [torch.cat(layer)[:samples].split(AT_ONCE) for layer in zip(*blocks, strict=True)]
+    parts = [model.sample(x, noise=eps) for eps in zip(*noise, strict=True)]
     h = tuple(torch.cat(layer)[:, 0].cpu() for layer in zip(*(part.h for part in parts), strict=True))
     log_px, log_w = (torch.cat([getattr(part, name) for part in parts])[:, 0].cpu() for name in ("log_px", "log_w"))
     if not log_w.isfinite().all():
@@ -144,7 +145,7 @@ def reconstruct(model: Model, drawn: Posterior) -> Reconstructions:
     h1, weights = drawn.h[0].to(model.device), drawn.weights.float().to(model.device)
     shares = torch.stack([torch.full_like(weights, 1 / len(h1)), weights])  # both averages in one product
     means, squared = torch.zeros(2, model.config.pixels, device=model.device), 0.0
-    for rows, part in zip(h1.split(10 * DRAWS), shares.split(10 * DRAWS, 1), strict=True):
+    for rows, part in zip(h1.split(BLOCK), shares.split(BLOCK, 1), strict=True):
         pictures = model.decode(rows)
         means = means + part @ pictures
         squared = squared + part[1] @ pictures.square_()

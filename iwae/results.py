@@ -67,10 +67,12 @@ class Row:
 
     @property
     def gradient(self) -> str:
-        """``dreg, 1 resampled``."""
+        """``dreg, 1 resampled, bfloat16``."""
         if self.config is None:
             return ""
-        return self.config.gradient + (f", {self.config.resample} resampled" if self.config.resample else "")
+        resampled = f", {self.config.resample} resampled" if self.config.resample else ""
+        products = f", {self.config.products}" if self.config.products != "float32" else ""
+        return self.config.gradient + resampled + products
 
     def published(self, measure: str = "nll") -> Result | None:
         """The best published result of its cell."""

@@ -285,4 +285,4 @@ def _number(value: float | None, form: str) -> str:
 def _cost_class(config: TrainConfig) -> tuple:
     """What decides how long a pass takes, all but the device."""
     draws = (config.k, config.warm_k, config.warm_share if config.warm_k else 0, config.gradient, config.resample)
-    return config.dataset, config.model, config.batch_size, *draws
+    return config.dataset, config.model, config.batch_size, config.products, *draws

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iwae import checkpoints, datasets, evaluation, graphs, threads
+from iwae import checkpoints, datasets, evaluation, graphs, products, threads
 from iwae.checkpoints import Card
 from iwae.config import SCHEDULES, TrainConfig
 from iwae.gradients import Estimator
@@ -47,7 +47,12 @@ class Training:
     """One run: ``run()`` trains and yields records, ``state()``/``restore()`` carry it over an interruption."""
 
     def __init__(self, config: TrainConfig, data: datasets.Dataset | None = None, device: str | torch.device = "cpu"):
-        """``data`` defaults to ``datasets.load(config.dataset)``. Raises what loading it or ``config.start`` raises."""
+        """``data`` defaults to ``datasets.load(config.dataset)``.
+
+        Raises what loading it or ``config.start`` raises, and ValueError for bfloat16 products elsewhere than on a CPU.
+        """
+        if config.products != "float32" and torch.device(device).type != "cpu":
+            raise ValueError(f"products in {config.products} are for a CPU; on {device} they are float32")
         self.config = config
         self.data = data = data or datasets.load(config.dataset)
         self.device = torch.device(device)
@@ -115,7 +120,8 @@ class Training:
     def _run(self, stop: Callable[[], bool]) -> Iterator[Record]:
         while not self.finished and not stop():
             started = time.perf_counter()
-            self._train_step()
+            with products.of(self.config.products):
+                self._train_step()
             self.seconds += time.perf_counter() - started
             out_of_time = self.config.minutes is not None and self.seconds >= 60 * self.config.minutes
             self.finished = self.step >= self.total_steps or out_of_time

@@ -16,7 +16,9 @@ CONFIGS = [
     TrainConfig(objective="l-alpha", alpha=0.25, schedule="paper", minutes=0.1, batch_size=20, ema=0.999),
     TrainConfig(objective="ciwae", beta=0.05, k=64, schedule="constant", weight_decay=1e-6, patience=10),
     TrainConfig(k1=5, k2=10, gradient="piwae", validate_every=2, valid_images=10_000, log_every=7),
-    TrainConfig(warm_k=3, warm_share=0.123456789, input_dropout=0.1, start="a folder/it's one.safetensors"),
+    TrainConfig(
+        warm_k=3, warm_share=0.123456789, products="bfloat16", input_dropout=0.1, start="a folder/it's one.safetensors"
+    ),
     *(TrainConfig(schedule=name, passes=50, learning_rate=1e-3, adam_eps=1e-4) for name in SCHEDULES),
 ]
 

@@ -62,7 +62,12 @@ def test_it_learns_and_is_repeatable(data):
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"ema": 0.9, "patience": 50, "weight_decay": 0.1, "gradient": "dreg", "resample": 1}]
+    "more",
+    [
+        {},
+        {"products": "bfloat16"},
+        {"ema": 0.9, "patience": 50, "weight_decay": 0.1, "gradient": "dreg", "resample": 1},
+    ],
 )
 @pytest.mark.parametrize("interrupted_at", [1, 7, 13, 30])
 def test_resuming_is_bit_for_bit(data, tmp_path, more, interrupted_at):

@@ -2,7 +2,7 @@
 words of somebody else's, as they are."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -34,19 +34,28 @@ def figure(drawn: go.Figure, key: str, said: str, numbers: Numbers, **options: A
 
 def in_numbers(numbers: Numbers, key: str, title: str = "In numbers") -> None:
     """A closed table of numbers, its first 1,000 rows, with all of it as a CSV file."""
-    table, name = pd.DataFrame(numbers), file_name(key)
-    with st.expander(title):
+    name = file_name(key)
+
+    def csv() -> str:
+        return pd.DataFrame(numbers).to_csv(index=False)
+
+    _table(numbers, key, title, csv)
+    here()[name] = Shown(title, csv=csv)
+
+
+@st.fragment
+def _table(numbers: Numbers, key: str, title: str, csv: Callable[[], str]) -> None:
+    """Made when it is opened, without the rest of the page: thirty users who look at figures need no tables."""
+    with st.expander(title, key=f"{key}.table", on_change="rerun") as box:
+        if not box.open:
+            return
+        table = pd.DataFrame(numbers)
         st.dataframe(table.head(ROWS), hide_index=True)
         if len(table) > ROWS:
             st.caption(f"The first {ROWS:,} of {len(table):,} rows; the file has all.")
         st.download_button(
-            "Download as CSV",
-            lambda: table.to_csv(index=False).encode(),  # made when it is asked for
-            f"{name}.csv",
-            "text/csv",
-            key=f"{key}.csv",
+            "Download as CSV", lambda: csv().encode(), f"{file_name(key)}.csv", "text/csv", key=f"{key}.csv"
         )
-    here()[name] = Shown(title, csv=lambda: table.to_csv(index=False))
 
 
 def file_name(key: str) -> str:

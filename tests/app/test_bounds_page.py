@@ -12,6 +12,7 @@ from iwae import posterior as engine
 from iwae.bounds import Bound
 from iwae.checkpoints import load
 from iwae.config import TrainConfig
+from tests.app import open_tables
 from tests.app.test_samples_page import FLAT, pictures, trained, words
 
 PAGE = "pages/6_Bounds.py"
@@ -79,6 +80,7 @@ def test_a_step_and_the_source_of_each_bound(app, name):
         "miwae": {"k1": k1, "k2": 10 // k1},
     }
     shown = [row for row in pictures(test) if len(row) == 10]
+    open_tables(test, "bounds.step.A", "bounds.step.B")
     tables = [frame.value for frame in test.dataframe if "share of the gradient" in frame.value]
     for part, row, table in zip(drawn(*catalog.DEFAULT_PAIR), shown, tables, strict=True):
         taken = estimates.step(part, Bound(name, given.get(name, {})), 10, 2)

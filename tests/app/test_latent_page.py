@@ -9,6 +9,7 @@ import pytest
 from iwae import catalog, datasets, evaluation, latent, maps, runs
 from iwae.checkpoints import load
 from iwae.config import TrainConfig
+from tests.app import open_tables
 
 PAGE = "pages/2_Latent_space.py"
 TWO_D = {"a": "mnist-2d-vae-k1", "b": "mnist-2d-iwae-k50"}
@@ -40,6 +41,7 @@ def spec(test, place: int) -> dict:
 
 def numbers(test, place: int):
     """The table behind the figure of that place."""
+    open_tables(test, "map.a", "map.b")
     return [frame.value for frame in test.dataframe][place]
 
 
@@ -152,6 +154,7 @@ def test_images_that_moved_most(app, digits):
     test = app(PAGE, data="digits")
     overlap = latent.overlap(*(latent.neighbours(side.mean)[0] for side in encoded(digits)))
     assert f"**{pm(latent.Estimate.of(overlap))}**" in words(test)
+    open_tables(test, "moved")
     table = next(frame.value for frame in test.dataframe if "overlap" in frame.value)
     np.testing.assert_allclose(table["overlap"], np.sort(overlap))
     test.button(key="moved.select").click().run()

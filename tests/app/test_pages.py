@@ -1,5 +1,6 @@
 """What the pages show, against direct calls into the engine."""
 
+import base64
 import io
 import json
 import time
@@ -38,6 +39,11 @@ def assert_says(metric, drawn) -> None:
 
 def figure(test, place: int = 0) -> dict:
     return json.loads(test.get("plotly_chart")[place].proto.spec)
+
+
+def values(sent: dict) -> list[float]:
+    """An array as plotly sends it."""
+    return np.frombuffer(base64.b64decode(sent["bdata"]), sent["dtype"]).tolist()
 
 
 @pytest.fixture
@@ -85,8 +91,8 @@ def test_the_true_posterior_beside_q(app, pair):
         spec = figure(test, place)
         assert spec["layout"]["xaxis"]["title"]["text"] == f"unit {first + 1}"
         resampled = spec["data"][2]
-        assert resampled["x"] == pytest.approx(drawn.h[0][chosen, first].tolist())
-        assert resampled["y"] == pytest.approx(drawn.h[0][chosen, second].tolist())
+        assert values(resampled["x"]) == pytest.approx(drawn.h[0][chosen, first].tolist())
+        assert values(resampled["y"]) == pytest.approx(drawn.h[0][chosen, second].tolist())
         assert resampled["customdata"] == times.tolist() and sum(times) == 1000
     test.toggle(key="own units").set_value(True).run()
     assert not test.exception and figure(test)["layout"]["yaxis"]["title"]["text"] == "unit 2"

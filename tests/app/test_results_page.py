@@ -7,6 +7,7 @@ import pytest
 
 from iwae import catalog, grid, results, runs
 from iwae.config import TrainConfig
+from tests.app import open_tables
 
 PAGE = "pages/8_Results.py"
 
@@ -40,6 +41,8 @@ def test_the_figures_hold_measured_and_published_points(app, rows):
         assert trace["y"] == pytest.approx(list(part.y)) and trace["marker"]["symbol"].endswith("-open") == (
             part.error is None
         )
+    assert not any("± s.e." in frame.value for frame in test.dataframe)  # not before it is opened
+    open_tables(test, "results.nll")
     numbers = next(frame.value for frame in test.dataframe if "± s.e." in frame.value)
     assert len(numbers) >= sum(len(part.y) for part in expected)
     test.selectbox(key="results.data").set_value("omniglot").run()
