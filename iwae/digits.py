@@ -8,25 +8,15 @@ has found the paper, its light and the ink.
 Pixels are float32 in 0..1; axis order is [row, column] or [row, column, RGB].
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy  # its ndimage comes with the first picture: 0.2 s that a page without one need not wait
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from iwae.files import shown
-
-Array = NDArray[np.float32]
-
-FORMATS = ("PNG", "JPEG", "WebP", "BMP", "GIF", "TIFF")
-MAX_BYTES = 10 * 2**20
-MAX_PIXELS = 25_000_000  # 24-megapixel cameras fit; decoded, at 4 bytes a pixel, this is 95 MiB
-MAX_CLEAR_PIXELS = 20_000_000  # with transparency, which averaging takes a second copy for
-MIN_SIDE = 8  # px; scikit-learn's digits are 8×8
-WORK_SIDE = 640  # px of the longer side that is worked on: a digit a tenth as wide still has 64 px
+from iwae.uploads import BLANK, Array, PictureError, decoded, pixels, reduced
 
 MIN_CONTRAST = 0.03  # of ink against paper: 8 of 255 grey levels; less is no ink
 LOW_CONTRAST = 0.15  # below it the person is told
@@ -38,11 +28,6 @@ PART = 0.03  # of the digit's area: a smaller mark beside it is a speck, not a s
 THIN_STROKE = 1.05  # px in 20×20: none of MNIST's 70,000 digits has thinner strokes
 PEN_STROKE = 2.0  # what thinner ones are widened to: MNIST's quartiles are 2.0, 2.4 and 2.8
 BLOCK = 8.0  # px in 20×20: wider than any stroke (MNIST's 99th percentile is 4.3)
-BLANK = "The picture is blank: nothing stands out from the paper, and one digit should."
-
-
-class PictureError(ValueError):
-    """The picture cannot be used; the message is one sentence for the person who sent it."""
 
 
 @dataclass(frozen=True)
@@ -64,29 +49,6 @@ class Digit:
     note: str | None  # what the person should know about this picture, if anything
 
 
-def read_picture(data: bytes, *, name: str = "") -> Image.Image:
-    """Decode an uploaded picture: upright, and reduced to `WORK_SIDE` px where it is larger.
-
-    What counts is the content, whatever `name` ends in. Raises PictureError where the bytes are none of
-    `FORMATS`, damaged, more than `MAX_BYTES`, or stand for more than `MAX_PIXELS` (checked before decoding).
-    """
-    label = f"“{shown(name)}”" if name else "The file"
-    allowed = f"{', '.join(FORMATS)} of at most {MAX_BYTES // 2**20} MB are allowed"
-    if not data:
-        raise PictureError(f"{label} is empty (0 bytes): {allowed}.")
-    if len(data) > MAX_BYTES:
-        raise PictureError(f"{label} is too large ({len(data) / 2**20:.1f} MB): {allowed}.")
-    try:
-        image = Image.open(io.BytesIO(data), formats=[f.upper() for f in FORMATS])
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError(f"{label} has far too many pixels: at most {MAX_PIXELS:,} are allowed.") from error
-    except Exception as error:  # decoders raise nearly every type on hostile bytes
-        raise PictureError(f"{label} is not a picture, or its beginning is damaged: {allowed}.") from error
-    _check_size(image, label)
-    image.draft(None, (2 * WORK_SIDE, 2 * WORK_SIDE))  # JPEG alone: decodes at 1/2, 1/4 or 1/8 where that will do
-    return _load(image, label)
-
-
 def prepare(picture: bytes | Image.Image | np.ndarray, *, invert: bool | None = None, name: str = "") -> Digit:
     """Turn a picture of one digit into a 28×28 image as MNIST's.
 
@@ -95,13 +57,8 @@ def prepare(picture: bytes | Image.Image | np.ndarray, *, invert: bool | None = 
     None decides from the border of the picture. `name` is that of the file, for the errors of `read_picture`.
     Raises PictureError where no ink is found.
     """
-    if isinstance(picture, bytes):
-        image = read_picture(picture, name=name)
-    else:
-        image = picture if isinstance(picture, Image.Image) else _from_array(picture)
-        _check_size(image, "The picture")
-        image = _load(image, "The picture")
-    received = _pixels(image)
+    image = decoded(picture, name)
+    received = pixels(image)
     grey = _grey(received)
     sheet = _sheet(grey)
     if sheet:
@@ -135,88 +92,20 @@ def from_canvas(pixels: Sequence[int] | np.ndarray) -> Digit:
     return _finish(drawn, (Stage("As drawn", "Your strokes, on 28×28 pixels.", drawn),), False, [])
 
 
-def _check_size(image: Image.Image, label: str) -> None:
-    width, height = image.size
-    clear = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-    most, kind = (MAX_CLEAR_PIXELS, " with transparency") if clear else (MAX_PIXELS, "")
-    if width * height > most:
-        raise PictureError(f"{label} is too large ({width}×{height} pixels{kind}): at most {most:,} are allowed.")
-    if min(width, height) < MIN_SIDE:
-        raise PictureError(f"{label} is too small ({width}×{height} pixels): a digit needs {MIN_SIDE}×{MIN_SIDE}.")
-
-
-def _load(image: Image.Image, label: str) -> Image.Image:
-    """Decode, reduce to WORK_SIDE and turn upright; transparency and depth are kept."""
-    try:
-        image.load()
-        if image.mode == "1":  # these modes cannot be averaged as they are
-            image = image.convert("L")
-        elif image.mode.startswith("I;16"):
-            image = image.convert("I")
-        elif image.mode in ("P", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-        return ImageOps.exif_transpose(_reduce(image, WORK_SIDE))
-    except Exception as error:  # decoders raise nearly every type on hostile bytes
-        raise PictureError(f"{label} is damaged or cut short: it cannot be decoded to its end.") from error
-
-
-def _reduce(image: Image.Image, side: int) -> Image.Image:
-    """Average down to at most `side` px wide and high."""
-    scale = min(1.0, side / max(image.size))
-    return image.resize([max(1, round(n * scale)) for n in image.size], Image.Resampling.BOX)
-
-
-def _from_array(values: np.ndarray) -> Image.Image:
-    shaped = values.size and (values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (3, 4)))
-    unit = values.dtype == bool or np.issubdtype(values.dtype, np.floating)
-    if not shaped or not (((values >= 0) & (values <= 1)).all() if unit else values.dtype == np.uint8):
-        raise PictureError(
-            f"An array of {values.dtype} {list(values.shape)} is no picture, or its values are out of range: "
-            "[h, w], [h, w, 3] or [h, w, 4] of bool, uint8 or float in 0..1 is."
-        )
-    return Image.fromarray(np.rint(values * 255.0).astype(np.uint8) if unit else values)
-
-
-def _pixels(image: Image.Image) -> Array:
-    """Any mode → [h, w] or [h, w, 3] in 0..1, transparency laid over a paper that shows the ink."""
-    if image.mode in ("I", "F"):  # 16 bits and more have no fixed white: 12-bit scans come in 16-bit files
-        values = np.asarray(image, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise PictureError("The picture holds values that are not finite numbers (NaN or infinity).")
-        values = values - min(values.min(), 0)
-        return (values / (values.max() or 1)).astype(np.float32)
-    if not image.has_transparency_data:
-        return np.asarray(image.convert("L" if image.mode == "L" else "RGB"), dtype=np.float32) / 255
-    rgba = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
-    colour, alpha = rgba[..., :3], rgba[..., 3:]
-    return colour * alpha + _backdrop(colour, alpha[..., 0]) * (1 - alpha)
-
-
-def _backdrop(colour: Array, alpha: Array) -> Array:
-    """What to lay a transparent picture on: its own paper, if it brings one, else what contrasts its ink."""
-    solid = colour[alpha > 0.5]
-    if not len(solid):
-        raise PictureError(BLANK)
-    level = solid.mean(axis=1)
-    if alpha.mean() > 0.5 and level.std() > 0.05:
-        return np.median(solid, axis=0)
-    return np.full(3, level.mean() < 0.5, dtype=np.float32)
-
-
 def _small(image: Array) -> Array:
-    return np.asarray(_reduce(Image.fromarray(image), 64))
+    return np.asarray(reduced(Image.fromarray(image), 64))
 
 
 def _enlarge(small: Array, shape: tuple[int, int]) -> Array:
     return np.asarray(Image.fromarray(small).resize(shape[::-1], Image.Resampling.BILINEAR))
 
 
-def _grey(pixels: Array) -> Array:
+def _grey(colours: Array) -> Array:
     """Luminance, or the colour channel in which the ink stands out half as much again (yellow on white: blue)."""
-    if pixels.ndim == 2:
-        return pixels
-    luminance = pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601, as Pillow's "L"
-    channels = [luminance, *(np.ascontiguousarray(pixels[..., c]) for c in range(3))]
+    if colours.ndim == 2:
+        return colours
+    luminance = colours @ np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601, as Pillow's "L"
+    channels = [luminance, *(np.ascontiguousarray(colours[..., c]) for c in range(3))]
     details = [np.abs(small - scipy.ndimage.gaussian_filter(small, 6)).max() for small in map(_small, channels)]
     best = int(np.argmax(details))
     return channels[best] if details[best] > 1.5 * details[0] else luminance
