@@ -57,7 +57,10 @@ def measure(settings: Settings) -> Section:
     test = f"NLL of {settings.test_images:,} test images, {samples:,} draws each, time against the ceiling's"
     targets = (
         at_most(test, against_ceiling, 1.3),
-        at_least("NLL with all measures, against pythae's `get_nll`", theirs and rates[ALL].median / theirs, 4.5),
+        *(
+            at_least(f"NLL, all measures, against {name}", rates[ALL].median / rates[name].median, 4.5)
+            for name in peers
+        ),
     )
     return Section("\n".join(body), targets)
 
@@ -70,8 +73,9 @@ def _table(data: Dataset, rates: dict, names: Sequence[str], theirs: float | Non
         times = "–" if theirs is None else f"{rate / theirs:.2f}"
         rows.append((name, str(rates[name]), times, f"{100 * rate / floor:.0f} %"))
     return f"""{samples:,} draws from q(h|x) for each of the same test images of `{data.name}`, with the weights of the
-IWAE that ships, copied into pythae's model. pythae's estimate runs under `no_grad`; its faster row is compared. The
-floor, at which the matrix products alone would run at the ceiling, is {number(floor)} draws/s.
+IWAE that ships, copied into pythae's model. pythae's estimate runs under `no_grad`; by itself it takes 100
+draws at once, and "× pythae" is against its faster row. The floor, at which the matrix products alone would run at the
+ceiling, is {number(floor)} draws/s.
 
 {table(("estimate", "draws/s", "× pythae", "of the floor"), rows)}"""
 

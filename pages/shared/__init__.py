@@ -5,12 +5,18 @@ is what a page imports when it is first opened. There is nothing to collect amon
 collector the first page comes 0.2 s sooner.
 
 Streamlit would collect after every run of every page and every beat of a fragment, with all threads held up: with
-thirty users, 40% of the server's time. ``tidy`` does so every few seconds, and Python by itself when much is new.
+thirty users, 40% of the server's time. A thread does so every few seconds, also when all have left; Python by itself
+when much is new.
+
+glibc would spread the threads that run pages over eight heaps for each core, none of which can use what is free in
+another, and put ever larger arrays among the small things there, where they leave holes. Two heaps serve all, and an
+array of 4 MB or more has pages of its own, which go back when it does.
 """
 
 import ctypes
 import gc
 import sys
+import threading
 import time
 from contextlib import suppress
 from importlib import import_module
@@ -22,23 +28,39 @@ try:
 finally:
     gc.enable()
 gc.freeze()
-COLLECT_SECONDS = 20.0  # between two collections of garbage
-_frozen, _collected = len(sys.modules), time.monotonic()
+TIDY_SECONDS = 20.0
+HEAPS, LARGE = 2, 4 * 2**20
+M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3  # of glibc's malloc.h
 
 
-def tidy() -> None:
-    """Freeze what has been imported since the last time, and now and then collect garbage and give memory back.
+def _glibc(function: str, *values: int) -> None:
+    """Of its memory allocator; another C library has none of these."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            getattr(ctypes.CDLL("libc.so.6"), function)(*values)
+
+
+def tidy(modules: int) -> int:
+    """Collect garbage, give memory back, and freeze what has been imported since there were so many modules; returns
+    how many there are now.
 
     Whatever else is alive when imports are frozen is frozen with them: that goes as ever when nothing refers to it, and
     only a cycle of it would stay. It happens a few times in the life of a server.
     """
-    global _frozen, _collected
-    new = len(sys.modules) != _frozen
-    if new or time.monotonic() - _collected > COLLECT_SECONDS:
-        _frozen, _collected = len(sys.modules), time.monotonic()
-        gc.collect()
-        if new:
-            gc.freeze()
-        if sys.platform == "linux":
-            with suppress(OSError, AttributeError):  # another C library than GNU's keeps no such heaps
-                ctypes.CDLL("libc.so.6").malloc_trim(0)
+    gc.collect()
+    if len(sys.modules) != modules:
+        gc.freeze()
+    _glibc("malloc_trim", 0)
+    return len(sys.modules)
+
+
+def _again_and_again() -> None:
+    modules = len(sys.modules)
+    while True:
+        time.sleep(TIDY_SECONDS)
+        modules = tidy(modules)
+
+
+_glibc("mallopt", M_ARENA_MAX, HEAPS)
+_glibc("mallopt", M_MMAP_THRESHOLD, LARGE)
+threading.Thread(target=_again_and_again, name="tidy", daemon=True).start()

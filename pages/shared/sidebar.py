@@ -8,7 +8,7 @@ import torch
 
 from iwae import catalog, datasets
 from iwae.catalog import Entry
-from pages.shared import show, tidy
+from pages.shared import show
 from pages.shared.models import add_model
 from pages.shared.training import training_panel
 
@@ -44,7 +44,6 @@ class View:
 
 def sidebar(title: str) -> View:
     """Set the page up and draw the sidebar; ends the page with advice when there is no model at all."""
-    tidy()
     show.clear()
     st.set_page_config(f"{title} · IWAE explorer", ICON, layout="wide")
     found, refused = catalog.entries()

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 import time
 import types
 
@@ -74,15 +75,16 @@ def test_a_run_that_trains_keeps_one_copy_of_its_records():
     assert len(overview._held) == before + 1
 
 
-def test_what_a_page_imports_is_kept_from_the_garbage_collector(app, monkeypatch):
-    app()
+def test_what_a_page_imports_is_kept_from_the_garbage_collector(monkeypatch):
+    modules = shared.tidy(len(sys.modules))
     monkeypatch.setitem(sys.modules, "imported_late", types.ModuleType("imported_late"))
     held = [[] for _ in range(1000)]
     before = gc.get_freeze_count()
-    app()
+    modules = shared.tidy(modules)
     assert gc.get_freeze_count() >= before + len(held)
     frozen = gc.get_freeze_count()
-    app()
+    held = [[] for _ in range(1000)]
+    assert shared.tidy(modules) == modules
     assert gc.get_freeze_count() <= frozen  # nothing new: only what has gone is missing
 
 
@@ -96,12 +98,13 @@ def test_more_open_pages_look_less_often(monkeypatch):
     assert training._beat() == training.LOOK_SECONDS
 
 
-def test_garbage_is_collected_now_and_then_only(app, monkeypatch):
+def test_garbage_is_collected_by_one_thread_and_not_by_pages(app, monkeypatch):
     app()
+    assert [thread.name for thread in threading.enumerate()].count("tidy") == 1
     collected = []
     monkeypatch.setattr(gc, "collect", lambda *generation: collected.append(generation))
+    started = time.monotonic()
     app()
-    assert not collected
-    monkeypatch.setattr("pages.shared._collected", time.monotonic() - 2 * shared.COLLECT_SECONDS)
-    app()
-    assert len(collected) == 1
+    assert len(collected) <= (time.monotonic() - started) / shared.TIDY_SECONDS + 1
+    shared.tidy(len(sys.modules))
+    assert collected
