@@ -5,7 +5,6 @@ import json
 from collections import defaultdict
 
 import pytest
-import torch
 
 from iwae import optional, runs, worker
 from iwae.config import TrainConfig
@@ -15,13 +14,7 @@ loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_lo
 CONFIG = TrainConfig(model="16:4/8:2", k=3, passes=4, log_every=5)
 
 
-@pytest.fixture(autouse=True)
-def _alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path / "runs"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread", "own_runs")
 
 
 def events(folder) -> tuple[dict[str, list[tuple[int, float]]], dict[str, str]]:

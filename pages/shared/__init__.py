@@ -10,7 +10,8 @@ when much is new.
 
 glibc would spread the threads that run pages over eight heaps for each core, none of which can use what is free in
 another, and put ever larger arrays among the small things there, where they leave holes. Two heaps serve all, and an
-array of 4 MB or more has pages of its own, which go back when it does.
+array of 4 MB or more has pages of its own, which go back when it does. When all have been gone for a minute, the caches
+are dropped.
 """
 
 import ctypes
@@ -21,6 +22,9 @@ import time
 from contextlib import suppress
 from importlib import import_module
 
+import streamlit as st
+from streamlit.runtime import Runtime, RuntimeState
+
 gc.disable()
 try:
     for module in ("torch", "plotly.graph_objects", "iwae.catalog", "iwae.posterior"):
@@ -29,6 +33,7 @@ finally:
     gc.enable()
 gc.freeze()
 TIDY_SECONDS = 20.0
+ALONE = 3  # times in a row that nobody is found there, after which what was cached for them is dropped
 HEAPS, LARGE = 2, 4 * 2**20
 M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3  # of glibc's malloc.h
 
@@ -54,10 +59,23 @@ def tidy(modules: int) -> int:
     return len(sys.modules)
 
 
+def drop_caches() -> None:
+    """Models, data, draws: the next visitor's pages make them anew, within a second or two."""
+    st.cache_resource.clear()
+    st.cache_data.clear()
+
+
+def _nobody() -> bool:
+    return Runtime.exists() and Runtime.instance().state == RuntimeState.NO_SESSIONS_CONNECTED
+
+
 def _again_and_again() -> None:
-    modules = len(sys.modules)
+    modules, alone = len(sys.modules), 0
     while True:
         time.sleep(TIDY_SECONDS)
+        alone = alone + 1 if _nobody() else 0
+        if alone == ALONE:
+            drop_caches()
         modules = tidy(modules)
 
 

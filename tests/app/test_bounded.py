@@ -51,6 +51,9 @@ def test_the_curve_and_the_numbers_share_one_draw(app, monkeypatch):
     monkeypatch.setattr(engine.Posterior, "__init__", counted)
     test = app("pages/1_Posterior.py", image=11, seed=12345, samples=300)
     assert not test.exception and len(drawn) == 2  # one for each of two models
+    assert not test.run().exception and len(drawn) == 2
+    shared.drop_caches()  # as when all have left
+    assert not test.run().exception and len(drawn) == 4
 
 
 def test_pages_that_follow_a_run_share_one_look_at_it(app, monkeypatch):
