@@ -37,7 +37,7 @@ from tests.session import Session, value
 SAMPLES = 2000  # per model when a user checks the numbers
 RUN = TrainConfig("digits", objective="iwae", k=50, passes=10_000, batch_size=50)  # hours: it ends when it is stopped
 FIRST_SECONDS = 60.0  # that all users spend there before anything is measured
-TIDY_SECONDS = 25  # after which the server has given free memory back
+TIDY_SECONDS = 65  # after which a server that all have left has dropped what it held for them
 FORGET_SECONDS = 125  # Streamlit keeps what a closed tab leaves for two minutes, should it come back
 # What starts or ends a run, and what decides the numbers that are checked
 AVOID = re.compile("^(Start training|Train an? |Stop|Resume|Delete|Download|Show |Model A|Model B|Data set|Ink)")

@@ -10,8 +10,7 @@ when much is new.
 
 glibc would spread the threads that run pages over eight heaps for each core, none of which can use what is free in
 another, and put ever larger arrays among the small things there, where they leave holes. Two heaps serve all, and an
-array of 4 MB or more has pages of its own, which go back when it does. When all have been gone for a minute, the caches
-are dropped.
+array of 4 MB or more has pages of its own, which go back when it does. When all have gone, the caches are dropped.
 """
 
 import ctypes
@@ -33,7 +32,7 @@ finally:
     gc.enable()
 gc.freeze()
 TIDY_SECONDS = 20.0
-ALONE = 3  # times in a row that nobody is found there, after which what was cached for them is dropped
+ALONE = 2  # times in a row that nobody is found there, and then all is dropped
 HEAPS, LARGE = 2, 4 * 2**20
 M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3  # of glibc's malloc.h
 
@@ -49,8 +48,8 @@ def tidy(modules: int) -> int:
     """Collect garbage, give memory back, and freeze what has been imported since there were so many modules; returns
     how many there are now.
 
-    Whatever else is alive when imports are frozen is frozen with them: that goes as ever when nothing refers to it, and
-    only a cycle of it would stay. It happens a few times in the life of a server.
+    Whatever else is alive when imports are frozen is frozen with them: that goes as ever when nothing refers to it, but
+    a cycle of it stays until ``all_gone``.
     """
     gc.collect()
     if len(sys.modules) != modules:
@@ -59,10 +58,14 @@ def tidy(modules: int) -> int:
     return len(sys.modules)
 
 
-def drop_caches() -> None:
-    """Models, data, draws: the next visitor's pages make them anew, within a second or two."""
+def all_gone() -> None:
+    """Drop all caches (models, data, draws: the next visitor's pages make them anew, within a second or two), and what
+    was frozen with imports though it is nobody's."""
     st.cache_resource.clear()
     st.cache_data.clear()
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _nobody() -> bool:
@@ -75,7 +78,7 @@ def _again_and_again() -> None:
         time.sleep(TIDY_SECONDS)
         alone = alone + 1 if _nobody() else 0
         if alone == ALONE:
-            drop_caches()
+            all_gone()
         modules = tidy(modules)
 
 

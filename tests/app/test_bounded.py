@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import types
+import weakref
 
 import numpy as np
 import streamlit as st
@@ -52,7 +53,7 @@ def test_the_curve_and_the_numbers_share_one_draw(app, monkeypatch):
     test = app("pages/1_Posterior.py", image=11, seed=12345, samples=300)
     assert not test.exception and len(drawn) == 2  # one for each of two models
     assert not test.run().exception and len(drawn) == 2
-    shared.drop_caches()  # as when all have left
+    shared.all_gone()
     assert not test.run().exception and len(drawn) == 4
 
 
@@ -99,6 +100,21 @@ def test_more_open_pages_look_less_often(monkeypatch):
     assert set(training._looked) == set(pages)
     monkeypatch.setattr(training, "_looked", {"alone": now})
     assert training._beat() == training.LOOK_SECONDS
+
+
+def test_a_frozen_cycle_goes_when_all_have_gone():
+    class Held:
+        pass
+
+    one = Held()
+    one.own = one
+    known = weakref.ref(one)
+    gc.freeze()  # as after an import
+    del one
+    gc.collect()
+    assert known() is not None
+    shared.all_gone()
+    assert known() is None and gc.get_freeze_count()
 
 
 def test_garbage_is_collected_by_one_thread_and_not_by_pages(app, monkeypatch):
