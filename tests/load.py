@@ -36,6 +36,7 @@ from tests.session import Session, value
 
 SAMPLES = 2000  # per model when a user checks the numbers
 RUN = TrainConfig("digits", objective="iwae", k=50, passes=10_000, batch_size=50)  # hours: it ends when it is stopped
+SLOW = 8  # moves that are named
 FIRST_SECONDS = 60.0  # that all users spend there before anything is measured
 TIDY_SECONDS = 65  # after which a server that all have left has dropped what it held for them
 FORGET_SECONDS = 125  # Streamlit keeps what a closed tab leaves for two minutes, should it come back
@@ -66,6 +67,8 @@ class Report:
     after: Use | None = None
     left: list[str] = field(default_factory=list)  # processes that should have ended
 
+    moves: list[tuple[float, str]] = field(default_factory=list)  # seconds, and which widget was moved
+
     def add(self, kind: str, seconds: float) -> None:
         self.seconds.setdefault(kind, []).append(seconds)
 
@@ -79,6 +82,7 @@ class Report:
         for name, times in [*sorted(self.seconds.items()), ("all", self.times)]:
             p95 = np.quantile(times, 0.95)
             lines.append(f"{name:16}{len(times):6}{statistics.median(times):9.2f}{p95:9.2f}{max(times):9.2f}")
+        lines += [f"slow: {seconds:.1f} s, {what}" for seconds, what in sorted(self.moves, reverse=True)[:SLOW]]
         lines.append(f"{self.checks} times the numbers of one's own digit were compared with the engine's")
         lines.append(f"before: {self.before}; at most {self.peak / 1e6:.0f} MB; after: {self.after}")
         lines.append(f"processes left: {self.left or 'none'}")
@@ -131,7 +135,7 @@ async def use_the_app(number: int, mine: Own, url: str, seconds: float, think: f
             if doing == "page":
                 links = [link.label for link in session.of("page_link", 1)]
                 doing = chance.choice(links)
-                report.add("change page", await session.follow(doing))
+                report.add(f"to {doing}", await session.follow(doing))
             elif doing == "move":
                 doing = await _move(session, chance, report)
             elif doing == "come back" and not uploaded:
@@ -198,7 +202,9 @@ async def _move(session: Session, chance: random.Random, report: Report) -> str:
         to = chance.random() < 0.5
     took = await session.run(value(kind, widget, to), fragment=session.fragment_of(widget.id))
     report.add("move", took)
-    return f"{kind} {widget.label!r} to {to}"
+    what = f"{kind} {widget.label!r} to {to}"
+    report.moves.append((took, what))
+    return what
 
 
 async def load(
@@ -213,6 +219,7 @@ async def load(
     else:
         await use_the_app(0, users[0][1], server.url, min(20.0, seconds), 0.2, report)  # loads what is loaded once
     report.seconds.clear()
+    report.moves.clear()
     report.before = use(pid)
 
     async def watch() -> None:
