@@ -16,10 +16,10 @@ def test_threshold_and_unit(visit):
     slider = page.get_by_role("slider", name="Threshold")
     slider.focus()
     for _ in range(4):
-        slider.press("ArrowLeft")
+        slider.press("ArrowRight")
     settled(page)
     after = page.get_by_test_id("stMetricValue").first.inner_text()
-    assert int(after) > int(before) and "threshold=0.0001" in page.url
+    assert int(after) < int(before) and "threshold=1" in page.url
     page.reload()
     settled(page)
     assert page.get_by_test_id("stMetricValue").first.inner_text() == after
