@@ -68,15 +68,14 @@ def all_gone() -> None:
     gc.freeze()
 
 
-def _nobody() -> bool:
-    return Runtime.exists() and Runtime.instance().state == RuntimeState.NO_SESSIONS_CONNECTED
-
-
 def _again_and_again() -> None:
     modules, alone = len(sys.modules), 0
     while True:
         time.sleep(TIDY_SECONDS)
-        alone = alone + 1 if _nobody() else 0
+        if not Runtime.exists():  # no server, but a test of a page
+            continue
+        nobody = Runtime.instance().state == RuntimeState.NO_SESSIONS_CONNECTED
+        alone = alone + 1 if nobody else 0
         if alone == ALONE:
             all_gone()
         modules = tidy(modules)
