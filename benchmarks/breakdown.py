@@ -18,7 +18,7 @@ OPERATIONS = {  # by PyTorch's names, without aten:: and without the _ of those 
     "σ, exp, log": ("sigmoid", "sigmoid_backward", "exp", "log", "log1p", "tanh", "softplus", "logsumexp", "logaddexp"),
     "copies, biases laid down among them": ("copy", "index", "index_select", "gather", "cat", "fill", "zero", "clone"),
     "random numbers": ("normal", "uniform", "bernoulli", "random", "randperm"),
-    "Adam": ("_fused_adam",),
+    "Adam": ("_fused_adamw",),
 }
 OTHERS, BETWEEN = "other operations: products and sums of elements, norms, …", "between operations: Python and autograd"
 
