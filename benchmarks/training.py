@@ -65,9 +65,9 @@ def measure(settings: Settings) -> Section:
         if k > 1:
             work = ours(data, k, batch, resample=1, device=settings.device)
             contenders.append(Contender((k, batch, RESAMPLED), work, images))
-        if k > 1 and settings.device == "cpu":
-            work = ours(data, k, batch, resample=1, products="bfloat16")
-            contenders.append(Contender((k, batch, ROUNDED), work, images))
+            if settings.device == "cpu":
+                work = ours(data, k, batch, resample=1, products="bfloat16")
+                contenders.append(Contender((k, batch, ROUNDED), work, images))
     if pythae_peer.INSTALLED:
         x = data.binary("train")
         for k, batch in cells:

@@ -60,14 +60,13 @@ class Report:
     """What happened to all users together."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)  # of the actions, by kind
+    moves: list[tuple[float, str]] = field(default_factory=list)  # seconds, and which widget was moved
     problems: list[str] = field(default_factory=list)
     checks: int = 0  # numbers compared with the engine's
     before: Use | None = None
     peak: int = 0  # bytes
     after: Use | None = None
     left: list[str] = field(default_factory=list)  # processes that should have ended
-
-    moves: list[tuple[float, str]] = field(default_factory=list)  # seconds, and which widget was moved
 
     def add(self, kind: str, seconds: float) -> None:
         self.seconds.setdefault(kind, []).append(seconds)
@@ -78,10 +77,10 @@ class Report:
         return [seconds for kind in self.seconds.values() for seconds in kind]
 
     def __str__(self) -> str:
-        lines = [f"{'':16}{'n':>6}{'median':>9}{'p95':>9}{'max':>9}   seconds"]
+        lines = [f"{'':20}{'n':>6}{'median':>9}{'p95':>9}{'max':>9}   seconds"]
         for name, times in [*sorted(self.seconds.items()), ("all", self.times)]:
             p95 = np.quantile(times, 0.95)
-            lines.append(f"{name:16}{len(times):6}{statistics.median(times):9.2f}{p95:9.2f}{max(times):9.2f}")
+            lines.append(f"{name:20}{len(times):6}{statistics.median(times):9.2f}{p95:9.2f}{max(times):9.2f}")
         lines += [f"slow: {seconds:.1f} s, {what}" for seconds, what in sorted(self.moves, reverse=True)[:SLOW]]
         lines.append(f"{self.checks} times the numbers of one's own digit were compared with the engine's")
         lines.append(f"before: {self.before}; at most {self.peak / 1e6:.0f} MB; after: {self.after}")

@@ -58,14 +58,13 @@ def tidy(modules: int) -> int:
     return len(sys.modules)
 
 
-def all_gone() -> None:
+def all_gone() -> int:
     """Drop all caches (models, data, draws: the next visitor's pages make them anew, within a second or two), and what
-    was frozen with imports though it is nobody's."""
+    was frozen with imports though it is nobody's. Then as ``tidy``, with all imports frozen again."""
     st.cache_resource.clear()
     st.cache_data.clear()
     gc.unfreeze()
-    gc.collect()
-    gc.freeze()
+    return tidy(0)
 
 
 def _again_and_again() -> None:
@@ -76,9 +75,7 @@ def _again_and_again() -> None:
             continue
         nobody = Runtime.instance().state == RuntimeState.NO_SESSIONS_CONNECTED
         alone = alone + 1 if nobody else 0
-        if alone == ALONE:
-            all_gone()
-        modules = tidy(modules)
+        modules = all_gone() if alone == ALONE else tidy(modules)
 
 
 _glibc("mallopt", M_ARENA_MAX, HEAPS)
