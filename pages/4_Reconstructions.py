@@ -38,7 +38,7 @@ picture = two.selectbox(
 )
 pair = reconstructed.both(view, images)
 labels = reconstructed.labels_of(view, images)
-left, right = st.columns(2, gap="large")
+left, right = st.columns([4, 3], gap="medium")  # the table needs 400 px
 with left:
     st.subheader("Over the test set", anchor=False)
     reconstructed.table(view, pair)
