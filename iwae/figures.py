@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 from PIL import Image
 
 COLOURS = {"vae": "#CC7A00", "iwae": "#1878B8"}  # as in .streamlit/config.toml: ≥ 3:1 on both backgrounds
+GREY = "#7D848C"  # of what is no model: likewise
 LAYOUT = {
     "margin": {"l": 10, "r": 10, "t": 30, "b": 10},
     "height": 340,
@@ -72,18 +73,18 @@ def posterior_cloud(cloud: Cloud, titles: tuple[str, str]) -> go.Figure:
     """q as hollow grey dots and its two-sigma ellipse; the resampled draws on top, larger the more often they came."""
     angle = np.linspace(0, 2 * np.pi, 100)
     ellipse = cloud.mean + 2 * cloud.std * np.stack([np.cos(angle), np.sin(angle)], 1)
-    grey, colour = "#808790", COLOURS[cloud.kind]
+    colour = COLOURS[cloud.kind]
     size = np.clip(4 + 2 * np.sqrt(cloud.times), 0, 30)
 
     def trace(name: str, points: np.ndarray, **more: Any) -> dict[str, Any]:
         x, y = points.T  # an array costs plotly half the time and half the bytes of a list
         return {"type": "scatter", "name": name, "x": x, "y": y, "hovertemplate": "%{x:.2f}, %{y:.2f}"} | more
 
-    hollow = {"color": grey, "symbol": "circle-open", "size": 4, "opacity": 0.6}
+    hollow = {"color": GREY, "symbol": "circle-open", "size": 4, "opacity": 0.6}
     filled = {"color": colour, "size": size, "opacity": 0.75, "line": {"width": 0}}
     traces = [
         trace("q(h|x)", cloud.proposed, mode="markers", marker=hollow),
-        trace("q at 2 σ", ellipse, mode="lines", line={"color": grey, "dash": "dot"}, hoverinfo="skip"),
+        trace("q at 2 σ", ellipse, mode="lines", line={"color": GREY, "dash": "dot"}, hoverinfo="skip"),
         trace(
             "true posterior, resampled",
             cloud.resampled,
@@ -135,7 +136,8 @@ def scatter_of_losses(a: np.ndarray, b: np.ndarray, titles: Sequence[str], label
         text=text,
         hovertemplate="%{text}: %{x:.1f} and %{y:.1f} nats<extra></extra>",
     )
-    diagonal = {"type": "line", "x0": least, "y0": least, "x1": most, "y1": most, "line": {"dash": "dot", "width": 1.5}}
+    equal = {"color": GREY, "dash": "dot", "width": 1.5}  # by itself plotly's would be black, on dark paper too
+    diagonal = {"type": "line", "x0": least, "y0": least, "x1": most, "y1": most, "line": equal}
     axes = {"xaxis": {"title": titles[0]}, "yaxis": {"title": titles[1]}, "shapes": [diagonal]}
     return go.Figure([points], LAYOUT | axes | {"hovermode": "closest", "showlegend": False})
 

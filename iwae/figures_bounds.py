@@ -7,10 +7,9 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from iwae.figures import COLOURS, LAYOUT, Line
+from iwae.figures import COLOURS, GREY, LAYOUT, Line
 
 SHARES = (0.5, 0.9, 0.99)  # of the mass, that the regions of a density hold
-NEUTRAL = "#868C95"  # ≥ 3:1 on both backgrounds
 OPACITY = (0.5, 0.35, 0.2)  # of each region, painted over those that hold more
 
 
@@ -148,7 +147,7 @@ def posterior_plane(regions: Regions, kind: str, window: tuple[np.ndarray, float
     )
     for row in (2, 3):
         outline = {"start": 2, "end": 2, "size": 1, "coloring": "none"}
-        figure.add_contour(z=depth, **grid, contours=outline, line={"color": NEUTRAL, "width": 1.5}, row=row, col=1)
+        figure.add_contour(z=depth, **grid, contours=outline, line={"color": GREY, "width": 1.5}, row=row, col=1)
     centre, half = window
     figure.update_xaxes(range=[centre[0] - half, centre[0] + half], tickformat=".3~g")
     figure.update_yaxes(range=[centre[1] - half, centre[1] + half], tickformat=".3~g", title="second unit")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from iwae.figures import COLOURS
+from iwae.figures import COLOURS, GREY
 
 # Ten colours that readers with any colour vision tell apart, each visible on both backgrounds (Petroff 2021,
 # arXiv:2107.02270); digit d has the d-th everywhere.
@@ -15,7 +15,6 @@ DIGITS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up")  # of the second ten classes and so on
-GREY = "#7D848C"  # readable on both backgrounds
 MARGIN = {"l": 10, "r": 10, "t": 10, "b": 10}
 INK, PAPER = "#1F2328", "rgba(255,255,255,0.8)"  # of labels that lie on the points
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from iwae.figures import COLOURS, LAYOUT
+from iwae.figures import COLOURS, GREY, LAYOUT
 
 # Runs of one kind share their colour, and differ in these.
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -89,7 +89,7 @@ def activity_bars(variances: Sequence[Sequence[float]], threshold: float, kind: 
         "xaxis": {"title": "unit, by variance", "range": [0, most + 1]},
         "yaxis": {"title": "variance of E<sub>q</sub>[h<sub>u</sub>|x]", "type": "log", "dtick": 1, "range": [-5, 1.5]},
     }
-    shapes = [line | {"line": {"color": "#808790", "dash": "dot", "width": 1.5}}]
+    shapes = [line | {"line": {"color": GREY, "dash": "dot", "width": 1.5}}]
     more = {"shapes": shapes, "hovermode": "closest", "showlegend": len(variances) > 1}
     return go.Figure(traces, LAYOUT | axes | more)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from iwae.figures import COLOURS, LAYOUT
+from iwae.figures import COLOURS, GREY, LAYOUT
 from iwae.units import Band
 
 FLOOR = 1e-6  # of a logarithmic axis: what is smaller, or negative by noise, is drawn here
@@ -39,7 +39,8 @@ def sorted_units(models: Sequence[Units], title: str, threshold: float | None = 
             hovertemplate="%{text}: %{y:.3g}",
         )
     if threshold is not None:
-        figure.add_hline(threshold, line={"dash": "dot", "width": 1.5}, annotation_text=f"threshold {threshold:g}")
+        line = {"color": GREY, "dash": "dot", "width": 1.5}
+        figure.add_hline(threshold, line=line, annotation_text=f"threshold {threshold:g}")
     figure.update_xaxes(title="units, greatest first")
     figure.update_yaxes(type="log", title=title, exponentformat="power", dtick=1)
     return figure.update_layout(LAYOUT, hovermode="closest", showlegend=True)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from iwae.figures import (
     COLOURS,
+    GREY,
     Cloud,
     Line,
     Points,
@@ -16,10 +17,12 @@ from iwae.figures import (
     bound_curves,
     points_against_k,
     posterior_cloud,
+    scatter_of_losses,
     tile,
     training_curve,
 )
 from iwae.figures_training import CLASSES, DASHES, Curve, activity_bars, latent_map, run_curves
+from iwae.figures_units import Units, sorted_units
 
 
 def test_small_pictures_are_enlarged_by_whole_pixels():
@@ -79,7 +82,7 @@ def test_the_training_curve_is_not_flattened_by_its_first_points():
 
 
 @pytest.mark.parametrize("background", ["#FFFFFF", "#15181C"])
-@pytest.mark.parametrize("colour", [*COLOURS.values(), *CLASSES])
+@pytest.mark.parametrize("colour", [*COLOURS.values(), *CLASSES, GREY])
 def test_line_colours_stand_out_on_both_themes(colour, background):
     """Contrast of at least 3:1 (WCAG 2.1, 1.4.11)."""
 
@@ -90,6 +93,13 @@ def test_line_colours_stand_out_on_both_themes(colour, background):
 
     light, dark = sorted((luminance(colour), luminance(background)), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 3
+
+
+def test_lines_that_belong_to_no_model_are_grey():
+    """By themselves plotly's are black, and not seen on dark paper."""
+    losses = scatter_of_losses(np.array([90.0, 80.0]), np.array([85.0, 95.0]), ("A", "B"), ["1", "2"])
+    units = sorted_units([Units("A", "vae", np.array([2.0, 0.001]), ["unit 1", "unit 2"])], "variance", 0.01)
+    assert [shape.line.color for figure in (losses, units) for shape in figure.layout.shapes] == [GREY, GREY]
 
 
 def test_points_against_k_are_filled_where_measured_and_hollow_where_published():
