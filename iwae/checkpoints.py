@@ -4,9 +4,10 @@ Nothing is ever unpickled. A file is checked for its size, names, shapes, finite
 used, and no file costs more memory than a few times its own size and that of the largest header.
 """
 
+import copy
 import json
 import stat
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from iwae.model import Model, ModelConfig
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
 LARGEST = 1e15  # that a number in a card may be: seconds, steps, nats
+WEIGHTS = {"float32": torch.float32, "float16": torch.float16}  # as a file may hold them
 MAX_HEADER = 2**20  # bytes; those of our models and states have a few thousand
 
 
@@ -35,13 +37,14 @@ class Card:
 
     model: ModelConfig
     training: dict[str, Any]  # the run's TrainConfig
-    progress: dict[str, Any] = field(default_factory=dict)  # steps, passes, seconds, device, ...
+    progress: dict[str, Any] = field(default_factory=dict)  # steps, passes, seconds, device, weights (of WEIGHTS), ...
     metrics: dict[str, Any] = field(default_factory=dict)  # evaluation.Metrics.summary(), empty before evaluation
 
 
 def save(path: Path, model: Model, card: Card) -> None:
-    """Write a checkpoint, whole or not at all."""
-    tensors = {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
+    """Write a checkpoint, whole or not at all; in the precision that the card's progress names, or float32."""
+    dtype = WEIGHTS[card.progress.get("weights", "float32")]
+    tensors = {name: weight.detach().to("cpu", dtype).contiguous() for name, weight in model.state_dict().items()}
     save_tensors(path, tensors, "model", asdict(card))
 
 
@@ -61,12 +64,13 @@ def load(path: Path | str, device: str | torch.device = "cpu") -> tuple[Model, C
             f"{shown(path.name)}: {len(wrong)} tensors do not fit the model it describes; "
             f"'{shown(name)}' is {found.get(name, 'missing')}, expected {expected.get(name, 'none')}"
         )
+    stored = card.progress.get("weights", "float32")
     for name, weight in tensors.items():
-        if weight.dtype != torch.float32:
-            raise CheckpointError(f"{shown(path.name)}: {name!r} is {weight.dtype}, expected torch.float32")
+        if weight.dtype != WEIGHTS[stored]:
+            raise CheckpointError(f"{shown(path.name)}: {name!r} is {weight.dtype}, expected {WEIGHTS[stored]}")
         if not weight.isfinite().all():
             raise CheckpointError(f"{shown(path.name)}: {name!r} holds values that are not finite")
-    model.load_state_dict(tensors, assign=True)
+    model.load_state_dict({name: weight.float() for name, weight in tensors.items()}, assign=True)
     return model.requires_grad_(True).to(device), card
 
 
@@ -77,10 +81,17 @@ def read_card(path: Path | str) -> Card:
         return _card(path, _header(path, file.metadata(), "model"))
 
 
-def update_metrics(path: Path, metrics: dict[str, Any]) -> None:
-    """Put ``metrics`` into the card of an existing checkpoint; its weights stay as they are."""
-    model, card = load(path)
-    save(path, model, Card(card.model, card.training, card.progress, metrics))
+def halved(model: Model, card: Card) -> tuple[Model, Card]:
+    """The model with its weights rounded to float16, and the card of a file that holds them so, in half the bytes.
+
+    Raises ValueError where a weight is beyond what float16 can hold.
+    """
+    rounded = {name: weight.half().float() for name, weight in model.state_dict().items()}
+    if not all(weight.isfinite().all() for weight in rounded.values()):
+        raise ValueError(f"a weight lies beyond {torch.finfo(torch.float16).max:,.0f}, the largest that float16 holds")
+    model = copy.deepcopy(model)
+    model.load_state_dict(rounded)
+    return model, replace(card, progress=card.progress | {"weights": "float16"})
 
 
 def find(folder: Path) -> tuple[dict[str, Card], dict[str, str]]:
@@ -179,6 +190,8 @@ def _check_values(progress: dict[str, Any], metrics: dict[str, Any]) -> None:
             raise ValueError(f"{name} is {shown(value)!r}, not a number below {LARGEST:g}")
     if not isinstance(metrics.get("bounds", {}), dict) or not isinstance(progress.get("history", []), list):
         raise ValueError("its bounds are no object, or its history is no list")
+    if progress.get("weights", "float32") not in tuple(WEIGHTS):  # a tuple: what cannot be hashed is no name either
+        raise ValueError(f"weights are {shown(progress['weights'])!r}; there are {', '.join(WEIGHTS)}")
     if not isinstance(progress.get("device", ""), str):
         raise ValueError(f"device is {shown(progress['device'])!r}, not a name")
 

@@ -16,6 +16,7 @@ import torch
 
 from iwae import checkpoints, datasets, evaluation, runs
 from iwae.__main__ import main
+from iwae.cli.card import card_text
 
 PROJECT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "iwae"]
@@ -239,6 +240,17 @@ def test_evaluate_saves_into_the_card(trained, tmp_path, capsys):
     assert after[1].metrics != before[1].metrics and after[1].training == before[1].training
     for name, weight in before[0].state_dict().items():
         assert torch.equal(weight, after[0].state_dict()[name])
+
+
+def test_evaluate_can_halve_a_file_and_measures_what_it_keeps(trained, tmp_path, capsys):
+    path = tmp_path / "copy.safetensors"
+    path.write_bytes(trained[0].read_bytes())
+    assert main(["evaluate", str(path), "--samples", "30", "--half", "--json", "--save"]) == 0
+    assert main(["evaluate", str(path), "--samples", "30", "--json"]) == 0
+    kept, again = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert kept == again and kept["nll"] == checkpoints.read_card(path).metrics["nll"]
+    assert path.stat().st_size < 0.6 * trained[0].stat().st_size
+    assert "rounded to float16" in card_text(path)
 
 
 def test_data_commands(capsys, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Evaluate:
     device: cli.Device = "auto"  # where to compute; auto is the first there is of cuda, mps and cpu
     json: bool = False  # print one JSON object instead of a table
     save: bool = False  # also keep the result in the checkpoint's card, where the app finds it
+    half: bool = False  # round the weights to float16 before; with --save they stay so, in half the bytes
 
     def run(self) -> int:
         device = cli.find_device(self.device)
@@ -49,10 +50,12 @@ class Evaluate:
         if card.model.pixels != x.shape[1]:
             raise cli.UsageError(f"{self.checkpoint} is for images of {card.model.pixels} pixels, not {x.shape[1]}")
         x = x.to(model.device)
+        if self.half:
+            model, card = checkpoints.halved(model, card)
         with cli.image_bar() as progress:
             summary = evaluation.evaluate(model, x, samples=self.samples, seed=self.seed, progress=progress).summary()
         if self.save:
-            checkpoints.update_metrics(self.checkpoint, summary)
+            checkpoints.save(self.checkpoint, model, replace(card, metrics=summary))
         if self.json:
             print(json.dumps({"checkpoint": str(self.checkpoint), "dataset": name} | summary))
         else:
