@@ -66,7 +66,7 @@ class Look:
 
 
 HOME = Look("Latent-space explorer", 2 * (4 + 10), 0)
-POSTERIOR = Look("The posterior of one digit", 2 * (4 + 20) + 2, 1)
+POSTERIOR = Look("The posterior of one digit", 2 * (4 + 20) + 2, 3)
 
 MOMENT = """([look, before]) => {
     const all = (selector) => [...document.querySelectorAll(`[data-testid="stMain"] ${selector}`)];
@@ -206,7 +206,7 @@ def _uploads(page: Page, url: str, rounds: int) -> list[float]:
         settled(page)
         before = page.get_by_test_id("stMetricValue").all_inner_texts()
         file = {"name": f"{number}.png", "mimeType": "image/png", "buffer": _picture(number)}
-        page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(file)
+        page.get_by_test_id("stMain").get_by_test_id("stFileUploaderDropzoneInput").set_input_files(file)
         shown = _moment(page, POSTERIOR, before)
         times.append(shown - page.evaluate("acted") / 1000)
     return times[1:]
