@@ -214,7 +214,7 @@ async def load(
     report, pid = Report(), server.process.pid
     if forget:
         await asyncio.gather(*(use_the_app(n, mine, server.url, FIRST_SECONDS, think, report) for n, mine in users))
-        await _forgotten(server)
+        await forgotten(server)
     else:
         await use_the_app(0, users[0][1], server.url, min(20.0, seconds), 0.2, report)  # loads what is loaded once
     report.seconds.clear()
@@ -230,7 +230,7 @@ async def load(
     await asyncio.gather(*(use_the_app(number, mine, server.url, seconds, think, report) for number, mine in users))
     watching.cancel()
     if forget:
-        await _forgotten(server)
+        await forgotten(server)
     report.after = use(pid)
     if "Traceback" in (log := server.log.read_text()):
         report.problems.append("in the server's log: " + log[log.index("Traceback") :][:4000])
@@ -241,7 +241,7 @@ def _command(pid: int) -> str:
     return f"{pid} {Path(f'/proc/{pid}/cmdline').read_text().replace(chr(0), ' ')}"
 
 
-async def _forgotten(server: Server) -> None:
+async def forgotten(server: Server) -> None:
     await asyncio.sleep(FORGET_SECONDS)
     await (await Session.open(server.url)).close()  # what has expired goes when another one leaves
     await asyncio.sleep(TIDY_SECONDS)

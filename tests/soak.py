@@ -2,14 +2,18 @@
 
     python -m tests.soak --minutes 30 --seed 0
 
-Ends with exit status 1 at the first exception, console error or broken picture, and says the seed and the step.
+Ends with exit status 1 at the first exception, console error or broken picture, and says the seed and the step. Caches
+fill slowly, up to bounds of their own; what the server still holds when the walker has left is what it would never give
+back.
 """
 
 import argparse
+import asyncio
 import os
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +21,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.driver import CHROMIUM_FLAGS, ROOT, Server, find_chromium, record_problems, settled
 from tests.browser.walker import Walk
+from tests.load import forgotten
 from tests.process import use
+
+SPANS = 15  # of the walk, whose mean memory is printed
 
 
 def soak(browser: Browser, server: Server, seconds: float, seed: int) -> tuple[Walk, np.ndarray]:
@@ -63,6 +70,9 @@ def main(words: list[str] | None = None) -> int:
         server = Server(ROOT / "app.py", Path(folder) / "server")
         try:
             walk, memory = soak(browser, server, 60 * asked.minutes, asked.seed)
+            with ThreadPoolExecutor(1) as apart:  # Playwright has a loop in this thread
+                apart.submit(asyncio.run, forgotten(server)).result()
+            after = use(server.process.pid)
         except AssertionError as error:
             print(error, server.log.read_text()[-4000:], sep="\n", file=sys.stderr)
             return 1
@@ -73,6 +83,8 @@ def main(words: list[str] | None = None) -> int:
     megabytes = memory[:, 1] / 1e6
     print(f"seed {asked.seed}: {len(walk.steps)} steps in {asked.minutes:g} minutes, {walk.missed} of them missed")
     print(f"memory: {megabytes[0]:.0f} MB at first, {megabytes.max():.0f} at most, {megabytes[-1]:.0f} at last")
+    spans = " ".join(f"{span.mean():.0f}" for span in np.array_split(megabytes, SPANS))
+    print(f"in {SPANS} spans of the walk: {spans} MB; when the walker has left: {after}")
     print(f"slope in the second half: {rise:+.2f} ± {error:.2f} MB per minute; load {os.getloadavg()[0]:.1f}")
     return 0
 
