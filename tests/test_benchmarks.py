@@ -1,5 +1,6 @@
 """The benchmarks' own arithmetic: operations, exponents, the peer with our weights, and the report's file."""
 
+import dataclasses
 import math
 import time
 
@@ -232,6 +233,12 @@ def test_time_to_quality_is_read_from_finished_runs(tmp_path, monkeypatch):
     assert f"| end | 3, {last.valid_bound:.2f} at 0 min |" in section.body
     assert f"NLL {metrics['nll']:.2f} ± {metrics['nll_se']:.2f} (300 test images, 1,000 draws)" in section.body
     assert not section.targets[0].met and "after 3 passes" in section.targets[0].measured
+    further = runs.create(dataclasses.replace(config, passes=2, start=str(run.checkpoint)))
+    worker.work(further)
+    section = quality.measure(settings.Settings(sections=("quality",), runs=(further.name,)))
+    last = further.records()[-1]
+    assert f"| end | 5, {last.valid_bound:.2f} at 0 min |" in section.body and "fast, 3 + 2 passes" in section.body
+    assert "after 5 passes" in section.targets[0].measured
     with pytest.raises(ValueError, match="needs --runs"):
         quality.measure(settings.Settings(sections=("quality",)))
 
