@@ -28,11 +28,12 @@ def train(config: TrainConfig, out: str = "") -> str:
     return shlex.join([*PROGRAM, "train", *train_words(config), *(["--out", out] if out else [])])
 
 
-def evaluate(path: str, dataset: str, metrics: dict[str, Any]) -> str:
-    """The command that measures a checkpoint as ``metrics`` was, and keeps the result in its card."""
+def evaluate(path: str, dataset: str, metrics: dict[str, Any], half: bool = False) -> str:
+    """The command that measures a checkpoint as ``metrics`` was, its weights rounded to float16 or not, and keeps the
+    result in its card."""
     words = ["--samples", str(metrics["samples"])]
     if metrics["images"] < SOURCES[dataset].sizes[2]:
         words += ["--images", str(metrics["images"])]
     if metrics["seed"]:
         words += ["--seed", str(metrics["seed"])]
-    return shlex.join([*PROGRAM, "evaluate", path, *words, "--save"])
+    return shlex.join([*PROGRAM, "evaluate", path, *words, *(["--half"] if half else []), "--save"])

@@ -50,7 +50,7 @@ def details(rows: Sequence[Row]) -> str:
     for row in rows:
         if row.path and row.metrics:
             place = f"{row.path.parent.name}/{row.path.name}"
-            made.append(wrapped(commands.evaluate(place, row.cell.dataset, row.metrics)))
+            made.append(wrapped(commands.evaluate(place, row.cell.dataset, row.metrics, row.half)))
     table, shell = tables.markdown(named), "\n".join(["```sh", *made, "```"])
     return "\n\n".join([table, _notes(table, rows), "## Commands", shell])
 

@@ -43,6 +43,7 @@ class Row:
     # the standard errors over images, and the units of each model in a list
     metrics: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
+    half: bool = False  # its weights are rounded to float16
 
     @property
     def regularisation(self) -> str:
@@ -246,6 +247,7 @@ def _measured(entry: Entry) -> Row:
         card.progress.get("device", ""),
         card.metrics,
         entry.path,
+        card.progress.get("weights") == "float16",
     )
 
 

@@ -53,9 +53,14 @@ def test_only_what_differs_is_said():
     assert commands.train_words(TrainConfig(passes=51)) == ["--passes", "51"]
 
 
+def test_evaluate_halves_what_was_halved():
+    words = shlex.split(commands.evaluate("a", "digits", {"samples": 5, "images": 300, "seed": 0}, half=True))
+    assert evaluate.parse(words[4:]).half
+
+
 def test_evaluate_round_trip():
     for metrics in ({"samples": 5000, "images": 300, "seed": 0}, {"samples": 7, "images": 20, "seed": 3}):
         words = shlex.split(commands.evaluate("a model.safetensors", "digits", metrics))[4:]
         read = evaluate.parse(words)
         assert (read.samples, read.images or 300, read.seed) == tuple(metrics.values())
-        assert read.save and str(read.checkpoint) == "a model.safetensors"
+        assert read.save and not read.half and str(read.checkpoint) == "a model.safetensors"
