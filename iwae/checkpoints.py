@@ -40,10 +40,15 @@ class Card:
     progress: dict[str, Any] = field(default_factory=dict)  # steps, passes, seconds, device, weights (of WEIGHTS), ...
     metrics: dict[str, Any] = field(default_factory=dict)  # evaluation.Metrics.summary(), empty before evaluation
 
+    @property
+    def weights(self) -> str:
+        """The precision, of WEIGHTS, in which the file holds the model."""
+        return self.progress.get("weights", "float32")
+
 
 def save(path: Path, model: Model, card: Card) -> None:
-    """Write a checkpoint, whole or not at all; in the precision that the card's progress names, or float32."""
-    dtype = WEIGHTS[card.progress.get("weights", "float32")]
+    """Write a checkpoint, whole or not at all; in the precision that the card names."""
+    dtype = WEIGHTS[card.weights]
     tensors = {name: weight.detach().to("cpu", dtype).contiguous() for name, weight in model.state_dict().items()}
     save_tensors(path, tensors, "model", asdict(card))
 
@@ -64,10 +69,9 @@ def load(path: Path | str, device: str | torch.device = "cpu") -> tuple[Model, C
             f"{shown(path.name)}: {len(wrong)} tensors do not fit the model it describes; "
             f"'{shown(name)}' is {found.get(name, 'missing')}, expected {expected.get(name, 'none')}"
         )
-    stored = card.progress.get("weights", "float32")
     for name, weight in tensors.items():
-        if weight.dtype != WEIGHTS[stored]:
-            raise CheckpointError(f"{shown(path.name)}: {name!r} is {weight.dtype}, expected {WEIGHTS[stored]}")
+        if weight.dtype != WEIGHTS[card.weights]:
+            raise CheckpointError(f"{shown(path.name)}: {name!r} is {weight.dtype}, expected {WEIGHTS[card.weights]}")
         if not weight.isfinite().all():
             raise CheckpointError(f"{shown(path.name)}: {name!r} holds values that are not finite")
     model.load_state_dict({name: weight.float() for name, weight in tensors.items()}, assign=True)

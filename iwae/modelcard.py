@@ -112,8 +112,8 @@ def _training(card: Card, config: TrainConfig, commands: list[str]) -> str:
         rows.append(("passes over the data", f"{done['passes']:g} ({done['steps']:,} steps of {config.batch_size})"))
     if done.get("seconds") is not None:
         rows.append(("minutes", f"{done['seconds'] / 60:.0f}, on {done['device']}"))
-    if done.get("weights", "float32") != "float32":
-        rows.append(("weights", f"trained in float32, then rounded to {done['weights']}, as which they were measured"))
+    if card.weights != "float32":
+        rows.append(("weights", f"trained in float32, then rounded to {card.weights}, as which they were measured"))
     if done.get("valid_bound") is not None:
         rows.append(("bound on validation images", f"{done['valid_bound']:.2f} nats per image, of its own objective"))
     more = "" if len(commands) == 1 else "One after the other, each from the weights of the one before:\n\n"

@@ -247,7 +247,7 @@ def _measured(entry: Entry) -> Row:
         card.progress.get("device", ""),
         card.metrics,
         entry.path,
-        card.progress.get("weights") == "float16",
+        card.weights == "float16",
     )
 
 
