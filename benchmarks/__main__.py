@@ -1,14 +1,12 @@
 """`python -m benchmarks [SECTION …] [OPTIONS]`: measure, print, and put into RESULTS.md."""
 
-import importlib
 import sys
 from collections.abc import Sequence
 from inspect import cleandoc
 
-import torch
 import tyro
 
-from benchmarks import report
+from benchmarks import apart, report
 from benchmarks.settings import Settings
 from iwae import files
 from iwae.cli import STYLE
@@ -36,11 +34,10 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def run(settings: Settings) -> None:
     """Measure the sections, print the report, write its file."""
-    torch.set_num_threads(settings.threads)
     measured = {}
     for name in settings.sections:
         print(f"measuring {name} …", file=sys.stderr)
-        measured[report.heading(name, settings)] = importlib.import_module(f"benchmarks.{name}").measure(settings)
+        measured[report.heading(name, settings)] = apart.measure(name, settings)
     stamp = report.stamp(settings)
     print(report.merge("", measured, stamp, judge=not settings.quick))
     if settings.file:
