@@ -37,13 +37,15 @@ def bounded(megabytes: float) -> Callable[[Callable], Callable]:
 
 
 def size(held: Any) -> int:
-    """Bytes of all arrays and tensors in a result: a dataclass, a tuple, a list, or one of them."""
+    """Bytes of all arrays and tensors in a result: a dataclass, tuple, list or dict, or one of them."""
     if isinstance(held, Tensor):
         return held.untyped_storage().nbytes()
     if isinstance(held, np.ndarray):
         return held.nbytes
     if is_dataclass(held):
         return sum(size(getattr(held, field.name)) for field in fields(held))
+    if isinstance(held, dict):
+        held = list(held.values())
     if isinstance(held, tuple | list):
         return sum(size(part) for part in held)
     return 0

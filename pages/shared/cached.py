@@ -107,6 +107,7 @@ def _curve(path: str, written: int, device: str, pixels: bytes, samples: int, se
     return ks, drawn.curve(ks)
 
 
+@bounded(megabytes=30)
 @st.cache_resource(max_entries=64, show_spinner="Looking at the snapshot …")
 def _look(path: str, written: int, dataset: str, shown: tuple[int, ...]) -> Look:
     images = test_images(dataset)

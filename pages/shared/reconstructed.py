@@ -12,6 +12,7 @@ from iwae import evaluation, reconstruction
 from iwae.figures import scatter_of_losses
 from iwae.reconstruction import PICTURES, Reconstructed
 from pages.shared import cached, pictures, show
+from pages.shared.bounded import bounded
 from pages.shared.sidebar import View
 
 SAMPLES = 50
@@ -42,6 +43,7 @@ def both(view: View, images: int) -> Pair:
     return Pair(*(_measure(*cached.identity(entry), view.device, view.dataset, images) for _, entry in view.pair))
 
 
+@bounded(megabytes=130)
 @st.cache_resource(max_entries=4, show_spinner="Encoding and decoding the test images …")  # 31 MB for 10,000
 def _measure(path: str, written: int, device: str, dataset: str, images: int) -> Reconstructed:
     x = cached.test_images(dataset)[:images].to(device)

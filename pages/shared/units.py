@@ -13,6 +13,7 @@ from iwae.catalog import Entry
 from iwae.evaluation import Activity
 from iwae.figures_units import Units, counts_against_images, sorted_units
 from pages.shared import cached, pictures, show
+from pages.shared.bounded import bounded
 from pages.shared.sidebar import View
 
 BAND_SIZES = (30, 100, 300, 1000, 3000, 10_000)
@@ -51,6 +52,7 @@ def measure(view: View, images: int) -> list[Measured]:
     return out
 
 
+@bounded(megabytes=60)
 @st.cache_resource(max_entries=8, show_spinner="Measuring the units …")
 def _measure(path: str, written: int, device: str, dataset: str, images: int):
     model = cached.model_at(path, written, device)

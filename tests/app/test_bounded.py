@@ -34,6 +34,7 @@ def test_what_was_used_longest_ago_goes_first():
     assert made == [1, 2, 3]
     zeros(2, 400_000)
     assert made == [1, 2, 3, 2]
+    assert size({"a": np.zeros(3), "b": (np.zeros(2),)}) == 40
     assert size(zeros(4, 3_000_000)) == 3_000_000  # larger than all that is allowed: it stays alone
     zeros(4, 3_000_000)
     assert made == [1, 2, 3, 2, 4]
