@@ -1,7 +1,6 @@
 """Each section in a process of its own.
 
-In a process that had measured another section, pythae's estimate of the NLL was 1.3 to 2.3 times slower than in a new
-one.
+What one leaves behind, such as threads that torch keeps, would slow the next.
 """
 
 import importlib

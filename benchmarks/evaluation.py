@@ -16,19 +16,18 @@ from iwae.datasets import Dataset
 from iwae.model import Model
 
 ALL, ALONE = "ours, `evaluate` (all measures)", "ours, NLL alone"
-BLOCKS = 4  # of images, so that each thread has one, as it has with the whole test set
+BLOCK = evaluation.IMAGES
 
 
 def measure(settings: Settings) -> Section:
     """The race, the agreement of the two estimates, and in the full mode the whole test set."""
     samples, data = settings.pick(5000, 200), workload.dataset(settings.pick(None, "digits"))
     model = workload.trained(settings.device)
-    count = settings.pick(BLOCKS, 1) * evaluation.IMAGES
-    x = workload.test_images(data, count).to(settings.device)
+    x = workload.test_images(data, BLOCK).to(settings.device)
     contenders = [
         *ceiling.contenders(settings.device),
-        Contender(ALL, _repeat(lambda: evaluation.evaluate(model, x, samples=samples, prune=False)), count * samples),
-        Contender(ALONE, _repeat(lambda: nll(model, x, samples)), count * samples),
+        Contender(ALL, _repeat(lambda: evaluation.evaluate(model, x, samples=samples, prune=False)), BLOCK * samples),
+        Contender(ALONE, _repeat(lambda: nll(model, x, samples)), BLOCK * samples),
     ]
     peers = {}
     if pythae_peer.INSTALLED:
@@ -43,16 +42,16 @@ def measure(settings: Settings) -> Section:
     theirs = max((rates[name].median for name in peers), default=None)
     body = [_table(data, rates, (ALL, ALONE, *peers), theirs, samples), "", ceiling.describe(rates)]
     if peers:
-        body += ["", _agreement(model, peer, x[: settings.pick(100, 5)], samples)]
+        body += ["", _agreement(model, peer, x[: settings.pick(BLOCK, 5)], samples)]
     against_ceiling = None
     if not settings.quick:
         text, against_ceiling = full_test(settings, model, data, samples)
         body += ["", text]
     if settings.device == "cpu":
         whole = next(contender for contender in contenders if contender.name == ALL)
-        operations = count * flops.nll(workload.MODEL, samples)
+        operations = BLOCK * flops.nll(workload.MODEL, samples)
         part = breakdown.Part(whole, operations, whole.unit / rates[ALL].median)
-        body += ["", breakdown.measure({ALL: part}, f"{count} images with {samples:,} draws each", settings)]
+        body += ["", breakdown.measure({ALL: part}, f"{BLOCK} images with {samples:,} draws each", settings)]
     if settings.device != "cpu":
         return Section("\n".join(body))
     test = f"NLL of {settings.test_images:,} test images, {samples:,} draws each, time against the ceiling's"
