@@ -1,11 +1,14 @@
-"""Each section in a process of its own.
+"""Each section in a process of its own, and the peer in another.
 
-What one leaves behind, such as threads that torch keeps, would slow the next.
+What one leaves behind slows the next: beside our threads, or after torch's have been held at one, pythae takes up to
+2.5 times as long.
 """
 
 import importlib
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from typing import Any
 
 import torch
 
@@ -24,3 +27,33 @@ def measure(name: str, settings: Settings) -> Section:
 def _here(name: str, settings: Settings) -> Section:
     torch.set_num_threads(settings.threads)
     return importlib.import_module(f"benchmarks.{name}").measure(settings)
+
+
+class Elsewhere:
+    """Contenders' work in a new process, in which nothing of ours runs. A context, which ends it."""
+
+    def __init__(self, threads: int):
+        self.pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,))
+
+    def __enter__(self) -> "Elsewhere":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.pool.shutdown()
+
+    def work(self, make: Callable[..., Callable[[int], None]], *given: Any) -> Callable[[int], None]:
+        """``make(*given)``, made and called there; ``make`` is a function of a module."""
+        number = self.pool.submit(_make, make, given).result()
+        return lambda n: self.pool.submit(_call, number, n).result()
+
+
+_made: list[Callable[[int], None]] = []  # in the new process
+
+
+def _make(make: Callable[..., Callable[[int], None]], given: tuple) -> int:
+    _made.append(make(*given))
+    return len(_made) - 1
+
+
+def _call(number: int, n: int) -> None:
+    _made[number](n)

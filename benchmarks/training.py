@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from benchmarks import breakdown, ceiling, flops, pythae_peer, workload
+from benchmarks.apart import Elsewhere
 from benchmarks.report import Section, at_least, table
 from benchmarks.settings import Settings
 from benchmarks.timing import Contender, Rate, number, race
@@ -47,6 +48,11 @@ def ours(
     return work
 
 
+def theirs(name: str, k: int, batch: int, kind: str, device: str) -> Callable[[int], None]:
+    """So many steps of pythae's trainer."""
+    return pythae_peer.trainer(workload.MODEL, workload.dataset(name).binary("train"), k, batch, kind, device)
+
+
 def unit(device: str) -> int:
     """Steps that our trainer makes at once."""
     return graphs.BURST if device == "cuda" else 1
@@ -68,13 +74,12 @@ def measure(settings: Settings) -> Section:
             if settings.device == "cpu":
                 work = ours(data, k, batch, resample=1, products="bfloat16")
                 contenders.append(Contender((k, batch, ROUNDED), work, images))
-    if pythae_peer.INSTALLED:
-        x = data.binary("train")
-        for k, batch in cells:
+    with Elsewhere(settings.threads) as elsewhere:
+        for k, batch in cells if pythae_peer.INSTALLED else ():
             for kind in ("iwae", "vae") if k == 1 else ("iwae",):
-                work = pythae_peer.trainer(workload.MODEL, x, k, batch, kind, settings.device)
+                work = elsewhere.work(theirs, data.name, k, batch, kind, settings.device)
                 contenders.append(Contender((k, batch, PEERS[kind]), work, batch))
-    rates = race(contenders, settings.turns, settings.seconds, settings.device)
+        rates = race(contenders, settings.turns, settings.seconds, settings.device)
     if settings.device != "cpu":
         return Section(_body(data, cells, rates), _gpu_targets(rates))
     return Section(
