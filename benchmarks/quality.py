@@ -12,6 +12,7 @@ from dataclasses import replace
 from benchmarks.report import Section, Target, table
 from benchmarks.settings import Settings
 from iwae import checkpoints, runs
+from iwae.checkpoints import Card
 from iwae.training import Record
 
 GOAL = 87.13  # test NLL of the poster's IWAE, k = 50, one layer, mnist-fixed, in nats
@@ -45,24 +46,18 @@ minutes of training, validation included, and what the kept weights reach on the
     return Section(body, (_target(chosen[0]),))
 
 
-def _parts(run: runs.Run) -> list[dict]:
-    """Passes and seconds of the run's model and of those that it started from, the first one first."""
-    progress = checkpoints.read_card(run.checkpoint).progress
-    return [*progress.get("history", []), progress]
-
-
-def _total(run: runs.Run, what: str) -> float:
-    return sum(part[what] for part in _parts(run))
+def _total(card: Card, what: str) -> float:
+    return sum(part[what] for part in card.parts)
 
 
 def _title(run: runs.Run) -> str:
-    passes = " + ".join(f"{part['passes']:,.0f}" for part in _parts(run))
+    passes = " + ".join(f"{part['passes']:,.0f}" for part in checkpoints.read_card(run.checkpoint).parts)
     return f"{run.config.schedule}, {passes} passes"
 
 
 def _validated(run: runs.Run) -> list[Record]:
     """Its records with a validation bound, counted from the first model's beginning."""
-    *before, _ = _parts(run)
+    *before, _ = checkpoints.read_card(run.checkpoint).parts
     passes, seconds = (sum(part[what] for part in before) for what in ("passes", "seconds"))
     records = (record for record in run.records() if record.valid_bound is not None)
     return [replace(r, passes=r.passes + passes, seconds=r.seconds + seconds) for r in records]
@@ -79,8 +74,9 @@ def _point(record) -> str:
 
 
 def _end(run: runs.Run) -> str:
-    metrics = checkpoints.read_card(run.checkpoint).metrics
-    took = f"{_total(run, 'passes'):.0f} passes in {_total(run, 'seconds') / 60:.0f} minutes"
+    card = checkpoints.read_card(run.checkpoint)
+    metrics = card.metrics
+    took = f"{_total(card, 'passes'):.0f} passes in {_total(card, 'seconds') / 60:.0f} minutes"
     if not metrics:
         return f"{took}, not evaluated"
     nll = f"NLL {metrics['nll']:.2f} ± {metrics['nll_se']:.2f}"
@@ -88,7 +84,8 @@ def _end(run: runs.Run) -> str:
 
 
 def _target(run: runs.Run) -> Target:
-    passes, nll = _total(run, "passes"), checkpoints.read_card(run.checkpoint).metrics.get("nll")
+    card = checkpoints.read_card(run.checkpoint)
+    passes, nll = _total(card, "passes"), card.metrics.get("nll")
     what = f"NLL ≤ {GOAL} within 1/5 of the paper's {PAPER_PASSES:,} passes"
     measured = None if nll is None else f"{nll:.2f} after {passes:.0f} passes"
     return Target(what, measured, nll is not None and nll <= GOAL and passes <= PAPER_PASSES / 5)

@@ -41,6 +41,11 @@ class Card:
     metrics: dict[str, Any] = field(default_factory=dict)  # evaluation.Metrics.summary(), empty before evaluation
 
     @property
+    def parts(self) -> list[dict[str, Any]]:
+        """The progress of the models that it started from, the first one first, and its own."""
+        return [*(self.progress.get("history") or []), self.progress]
+
+    @property
     def weights(self) -> str:
         """The precision, of WEIGHTS, in which the file holds the model."""
         return self.progress.get("weights", "float32")

@@ -233,8 +233,7 @@ def _measured(entry: Entry) -> Row:
     if card.metrics and (lacking := sorted(NEEDED - set(card.metrics))):
         raise ValueError(f"its metrics lack {', '.join(lacking)}")
     history = card.progress.get("history") or []
-    parts = [*history, card.progress]
-    passes, seconds = (sum(part.get(name) or 0 for part in parts) for name in ("passes", "seconds"))
+    passes, seconds = (sum(part.get(name) or 0 for part in card.parts) for name in ("passes", "seconds"))
     return Row(
         "measured",
         entry.key,

@@ -242,6 +242,7 @@ def _command(pid: int) -> str:
 
 
 async def forgotten(server: Server) -> None:
+    """Wait until a server that all have left has dropped what it held for them."""
     await asyncio.sleep(FORGET_SECONDS)
     await (await Session.open(server.url)).close()  # what has expired goes when another one leaves
     await asyncio.sleep(TIDY_SECONDS)
