@@ -40,7 +40,9 @@ def sorted_units(models: Sequence[Units], title: str, threshold: float | None = 
         )
     if threshold is not None:
         line = {"color": GREY, "dash": "dot", "width": 1.5}
-        figure.add_hline(threshold, line=line, annotation_text=f"threshold {threshold:g}")
+        figure.add_hline(threshold, line=line)
+        place = {"x": 1, "xref": "x domain", "xanchor": "right", "y": np.log10(threshold), "yanchor": "bottom"}
+        figure.add_annotation(place, text=f"threshold {threshold:g}", showarrow=False)  # on a log axis: log10
     figure.update_xaxes(title="units, greatest first")
     figure.update_yaxes(type="log", title=title, exponentformat="power", dtick=1)
     return figure.update_layout(LAYOUT, hovermode="closest", showlegend=True)
