@@ -166,7 +166,11 @@ class Bound:
 
     def weights(self, log_w: Tensor) -> Tensor:
         """∂bound/∂log w, [k, batch]: non-negative, summing to 1 over the draws (for IWAE the normalised weights)."""
-        return torch.func.grad(lambda given: self(given).sum())(log_w.detach())
+        if len(log_w) == 1:  # of every bound: a constant added to log_w is added to it
+            return torch.ones_like(log_w)
+        with torch.enable_grad():
+            given = log_w.detach().requires_grad_()
+            return torch.autograd.grad(self(given).sum(), given)[0]
 
     def curvature(self, log_w: Tensor) -> Tensor | None:
         """∂²bound/∂(log wᵢ)², [k, batch], or None where it does not exist."""

@@ -280,5 +280,5 @@ def log_standard(z: Tensor, log_std: Tensor | None = None, mask: Tensor | None =
     if mask is not None:
         z, units = z * mask, mask.sum()
         log_std = log_std * mask if log_std is not None else None
-    log_density = -0.5 * (z.norm(dim=-1).square() + units * LOG_2PI)
+    log_density = -0.5 * (z.square().sum(-1) + units * LOG_2PI)
     return log_density if log_std is None else log_density - log_std.sum(-1)

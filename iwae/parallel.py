@@ -5,7 +5,7 @@
 All processes draw the noise of the whole batch from the same seed, and each keeps that of its own images. So the sum
 of their gradients is the gradient of one process, up to float32 rounding, for any number of processes and any size of
 a pass's last batch. (DistributedDataParallel works on forward(), which an estimator never calls, and averages, which is
-right for equal shares only; so the gradients are summed here, in one flat buffer, as soon as the last one is there.)
+right for equal shares only; so the gradients are summed here, as the one flat tensor that they are.)
 
 Rank 0 decides: it validates, saves, prints and stops. The others follow it, step by step.
 """
@@ -14,7 +14,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -22,10 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from iwae import datasets, threads
-from iwae.bounds import Bound
 from iwae.config import TrainConfig
-from iwae.gradients import Estimator
-from iwae.model import Model, Sample
 from iwae.training import NonFiniteError, Record, Training
 
 STEP, END = 1, 0  # what rank 0 tells the others
@@ -53,35 +50,6 @@ def group(device: str) -> Iterator[int]:
         dist.destroy_process_group()
 
 
-@dataclass(frozen=True)
-class Shared:
-    """An estimator whose work is shared. Every process gets the bound and the densities of the whole batch."""
-
-    estimator: Estimator
-
-    @property
-    def k(self) -> int:
-        return self.estimator.k
-
-    @property
-    def bound(self) -> Bound:
-        return self.estimator.bound
-
-    def __call__(
-        self, model: Model, x: Tensor, generator: torch.Generator, seen: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Sample]:
-        """As the estimator's own; ``loss`` is this process's part of a sum."""
-        mine = threads.share(dist.get_rank(), dist.get_world_size(), len(x))
-        noise = self.estimator.noise(model, len(x), generator).rows(mine)
-        loss, bound, sample = self.estimator.at(model, x[mine], noise, (x if seen is None else seen)[mine])
-        own = torch.cat([bound[None], *(log_p.detach() for log_p in sample[:3])])  # 1 + 3k, share
-        whole = own.new_zeros(len(own), len(x))
-        whole[:, mine] = own
-        dist.all_reduce(whole)
-        bound, *densities = whole.split([1, *[self.k] * 3])
-        return loss * (len(x[mine]) / len(x)), bound[0], Sample(*densities, sample.h)
-
-
 class SharedTraining(Training):
     """Training by all processes of the group. ``run`` is for rank 0 alone; the others ``follow``.
 
@@ -93,12 +61,8 @@ class SharedTraining(Training):
         smallest, size = len(self.images) % config.batch_size or config.batch_size, dist.get_world_size()
         if smallest < size:
             raise ValueError(f"batch size {config.batch_size} leaves a batch of {smallest} images for {size} processes")
-        self.estimator, self.warm_estimator = Shared(self.estimator), Shared(self.warm_estimator)
         self.replays = False  # a recorded graph would hold the communication too
         self.splits = False  # the processes do
-        self.arrived = 0
-        for weight in self.model.parameters():
-            weight.register_post_accumulate_grad_hook(self._arrive)
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
         """As Training's, with the others at work too until it ends."""
@@ -120,16 +84,15 @@ class SharedTraining(Training):
         _tell(STEP)
         super()._train_step()
 
-    def _arrive(self, weight: Tensor) -> None:
-        """A gradient is complete; with the last one, sum them over the processes."""
-        weights = list(self.model.parameters())
-        self.arrived = (self.arrived + 1) % len(weights)
-        if self.arrived:
-            return
-        flat = torch.cat([weight.grad.flatten() for weight in weights])
-        dist.all_reduce(flat)
-        for weight, total in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
-            weight.grad.copy_(total.view_as(weight))
+    def _gathered(self, part: Callable[[slice], tuple[Tensor, Tensor]], images: int, k: int) -> tuple[Tensor, Tensor]:
+        """Every process makes its part, and gets the whole."""
+        mine = threads.share(dist.get_rank(), dist.get_world_size(), images)
+        gradient, own = part(mine)
+        values = own.new_zeros(len(own), images)
+        values[:, mine] = own
+        for sum_of_all in (gradient, values):
+            dist.all_reduce(sum_of_all)
+        return gradient, values
 
 
 def follow() -> None:

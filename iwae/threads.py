@@ -1,8 +1,9 @@
 """Work on a CPU spread over Python threads that compute alone, in the place of torch's own threads.
 
-torch splits every single operation among its threads, waits for all of them after each, and keeps them spinning in
-between, which for the sizes here costs most of the second core. Whole blocks of images, each on one thread, keep both
-cores at work; torch lets other Python threads run while an operation computes.
+torch splits every single operation among its threads and waits for all of them after each. With every core to itself
+that is as fast as whole blocks of images, each on one thread; but where another process has one of the cores, each of
+the thousands of operations waits for a thread that does not run (two cores, one of them busy: 40 times as long a
+training step, where the blocks take 1.7 times). torch lets other Python threads run while an operation computes.
 """
 
 import threading
@@ -14,9 +15,26 @@ from typing import Any
 
 import torch
 
-_pool = cache(ThreadPoolExecutor)  # its threads wait for the next call
 _here = threading.local()  # count: the threads to spread over, where torch's own are held at one
 Function, After = Callable[[Any], Any], Callable[[Any], None]
+
+
+@cache
+def _pool(count: int) -> ThreadPoolExecutor:
+    """So many threads, which wait for the next call. Asked for where torch's own are held at one.
+
+    Every thread is told at its start that it computes alone: the first product of a new one would found a team of
+    OpenMP threads of its own, and with more of those than processors all teams sleep between two operations instead
+    of spinning, which makes whatever else the process computes up to 2.5 times as slow.
+    """
+    pool, all_here = ThreadPoolExecutor(count), threading.Barrier(count)
+
+    def start(number: int) -> None:
+        torch.set_num_threads(1)
+        all_here.wait()
+
+    list(pool.map(start, range(count)))
+    return pool
 
 
 def count() -> int:
@@ -26,7 +44,7 @@ def count() -> int:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """torch's own threads held at one, so that they do not spin between two calls of ``spread``."""
+    """torch's own threads held at one, between two calls of ``spread``, too."""
     outside, before = getattr(_here, "count", None), torch.get_num_threads()
     _here.count = count()
     torch.set_num_threads(1)

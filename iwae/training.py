@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from iwae import checkpoints, datasets, evaluation, graphs, products, threads
 from iwae.checkpoints import Card
@@ -24,7 +25,7 @@ from iwae.config import SCHEDULES, TrainConfig
 from iwae.gradients import Estimator
 from iwae.graphs import Replayed
 from iwae.health import Health, NonFiniteError
-from iwae.model import Model, ModelConfig, Sample, wide
+from iwae.model import Model, ModelConfig, wide
 
 FEW_IMAGES, FEW_ROWS = 25, 500  # images, and draws × images, that are not worth a thread of their own
 
@@ -57,12 +58,15 @@ class Training:
         self.data = data = data or datasets.load(config.dataset)
         self.device = torch.device(device)
         self.model = self._initial_model().to(self.device)
+        self.weights = list(self.model.parameters())
+        self.flat = nn.Parameter(parameters_to_vector(self.weights).detach())  # all of them in one tensor, of which
+        vector_to_parameters(self.flat.data, self.weights)  # each is a view: for the optimiser one weight, not many
         self.on_gpu = self.device.type == "cuda"
         self.replays = self.on_gpu  # steps as CUDA graphs
         self.splits = self.device.type == "cpu"  # a step among threads
         rate = config.learning_rate
         self.optimiser = torch.optim.AdamW(
-            self.model.parameters(),
+            [self.flat],
             lr=torch.tensor(rate, device=self.device) if self.on_gpu else rate,  # a graph reads it anew at each step
             eps=config.adam_eps,
             weight_decay=config.weight_decay,
@@ -83,7 +87,7 @@ class Training:
         self.step, self.seconds, self.finished = 0, 0.0, False
         self.bound_sum = wide(torch.zeros((), device=self.device))  # since the last record
         self.bound_images, self.since = 0, 0.0
-        self.average = self._copy() if config.ema else None
+        self.average = self.flat.detach().clone() if config.ema else None
         self.best, self.best_bound, self.stale = None, -math.inf, 0
         self.valid_bound = None  # the last one
         self.order = torch.zeros(len(self.images), dtype=torch.long, device=self.device)  # of the images in a pass
@@ -110,14 +114,9 @@ class Training:
     def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
         """Train from where it stands to the end, yielding a record every ``log_every`` steps and after each pass.
 
-        ``stop`` is asked after every step; stopping, then or between two records, loses nothing. Until the end torch's
-        own threads are held at one (iwae/threads.py). Raises NonFiniteError that names step, batch and term; the
-        weights are then the last good ones.
+        ``stop`` is asked after every step; stopping, then or between two records, loses nothing. Raises NonFiniteError
+        that names step, batch and term; the weights are then the last good ones.
         """
-        with threads.held():
-            yield from self._run(stop)
-
-    def _run(self, stop: Callable[[], bool]) -> Iterator[Record]:
         while not self.finished and not stop():
             started = time.perf_counter()
             with products.of(self.config.products):
@@ -133,17 +132,17 @@ class Training:
 
     def kept_model(self) -> Model:
         """The model worth keeping: the best on validation under early stopping, else the average, else the last."""
-        return self._with(self.best or self.average)
+        return self._with(self.average if self.best is None else self.best)
 
     def latest_model(self) -> Model:
         """The model as it stands, which validation looks at: the average, else the last."""
         return self._with(self.average)
 
-    def _with(self, weights: dict[str, Tensor] | None) -> Model:
-        if weights is None:
+    def _with(self, flat: Tensor | None) -> Model:
+        if flat is None:
             return self.model
         model = Model(self.model.config, seed=None).to(self.device)
-        model.load_state_dict(weights)
+        vector_to_parameters(flat.clone(), model.parameters())
         return model
 
     def card(self) -> Card:
@@ -153,7 +152,7 @@ class Training:
             "passes": self.step / self.steps_per_pass,
             "seconds": self.seconds,
             "finished": self.finished,
-            "valid_bound": self.best_bound if self.best else self.valid_bound,
+            "valid_bound": self.valid_bound if self.best is None else self.best_bound,
             "device": self.device.type,
             "history": self.history,  # of the models it started from, the first one first
         }
@@ -163,9 +162,9 @@ class Training:
         """(tensors, plain values) from which ``restore`` goes on bit for bit on the same machine."""
         tensors = {f"model.{name}": weight for name, weight in self.model.state_dict().items()}
         for name, weights in (("average", self.average), ("best", self.best)):
-            tensors |= {f"{name}.{key}": weight for key, weight in (weights or {}).items()}
-        for index, moments in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{key}": value for key, value in moments.items()}
+            if weights is not None:
+                tensors[name] = weights
+        tensors |= {f"adam.{key}": value for key, value in self.optimiser.state.get(self.flat, {}).items()}
         tensors["generator"] = self.generator.get_state()
         tensors["bound_sum"] = self.bound_sum
         values = {name: getattr(self, name) for name in _PLAIN}
@@ -174,15 +173,15 @@ class Training:
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, values
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Go on from what ``state`` gave."""
+        """Go on from what ``state`` gave. Raises ValueError for what an earlier version of the program gave."""
+        adam = _part(tensors, "adam")
+        if any("." in name for name in adam):  # it kept Adam's moments weight by weight
+            raise ValueError("this run was saved by an earlier version, which can go on with it; here it starts anew")
         self.model.load_state_dict(_part(tensors, "model"))
-        self.average = self._on_device(_part(tensors, "average")) or None
-        self.best = self._on_device(_part(tensors, "best")) or None
-        adam = self.optimiser.state_dict()
-        for name, value in _part(tensors, "adam").items():
-            index, key = name.split(".")
-            adam["state"].setdefault(int(index), {})[key] = value
-        self.optimiser.load_state_dict(adam)
+        self.average, self.best = (
+            tensors[name].to(self.device) if name in tensors else None for name in ("average", "best")
+        )
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": {0: adam} if adam else {}})
         self.generator.set_state(tensors["generator"])
         self.bound_sum = tensors["bound_sum"].to(self.device)
         for name in _PLAIN:
@@ -209,7 +208,8 @@ class Training:
                 self.replayed[estimator.k, steps] = Replayed(lambda: self._planned(estimator, steps), self.generator)
             self.replayed[estimator.k, steps]()
         else:
-            self._update(batch, self.rate, share, estimator)
+            with threads.held():
+                self._update(batch, self.rate, share, estimator)
         self.step += steps
         self.bound_images += len(batch)
         if not self.on_gpu:  # where looking would wait for the device: once a record is enough
@@ -240,11 +240,10 @@ class Training:
 
     def _update(self, batch: Tensor, rate: float | Tensor, share: float | Tensor, estimator: Estimator) -> None:
         """One step on the images of these indices, all of it on the device."""
-        x = self.data.draw(self.images[batch], self.generator)
-        self.optimiser.zero_grad()
-        bound, densities = self._backward(x, self._hide(x), estimator)
-        norms = torch._foreach_norm([weight.grad for weight in self.model.parameters()])
-        self.health.examine(*densities, bound, torch.stack(norms))
+        x = self.data.draw(self.images.index_select(0, batch), self.generator)
+        self.flat.grad, values = self._gradient(x, self._hide(x), estimator)
+        bound, *densities = values.split([1, *[estimator.k] * 3])
+        self.health.examine(*densities, bound, self.flat.grad)
         for group in self.optimiser.param_groups:
             if self.on_gpu:
                 group["lr"].copy_(rate) if isinstance(rate, Tensor) else group["lr"].fill_(rate)
@@ -252,35 +251,31 @@ class Training:
                 group["lr"] = rate
         self.optimiser.step()
         self.bound_sum += wide(bound).sum().where(self.health.ill == 0, 0)
-        if self.average:
-            new = self.model.state_dict()
-            change = torch._foreach_sub([new[name] for name in self.average], list(self.average.values()))
-            torch._foreach_mul_(change, share)
-            torch._foreach_add_(list(self.average.values()), change)
+        if self.average is not None:
+            self.average.lerp_(self.flat.detach(), share)
 
-    def _backward(self, x: Tensor, seen: Tensor, estimator: Estimator) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Gradients into the weights; the bound [batch] and the three log-densities [k, batch], detached.
+    def _gradient(self, x: Tensor, seen: Tensor, estimator: Estimator) -> tuple[Tensor, Tensor]:
+        """Of the loss, in the order of ``flat``; the bound and the three log-densities, [1 + 3k, batch]."""
+        noise = estimator.noise(self.model, len(x), self.generator)
 
-        On a CPU every thread takes a share of the images; together they give the gradient of all, up to rounding.
-        """
-        count = min(threads.count(), len(x) // FEW_IMAGES, estimator.k * len(x) // FEW_ROWS + 1)
-        if count < 2 or not self.splits:
-            loss, bound, sample = estimator(self.model, x, self.generator, seen)
-            loss.backward()
-            return bound, sample[:3]
-        noise, weights = estimator.noise(self.model, len(x), self.generator), list(self.model.parameters())
-
-        def part(rows: slice) -> tuple[list[Tensor], Tensor, Sample]:
+        def part(rows: slice) -> tuple[Tensor, Tensor]:
             loss, bound, sample = estimator.at(self.model, x[rows], noise.rows(rows), seen[rows])
-            return list(torch.autograd.grad(loss * (len(bound) / len(x)), weights)), bound, sample
+            gradients = torch.autograd.grad(loss * (len(bound) / len(x)), self.weights)
+            return parameters_to_vector(gradients), torch.cat([bound[None], *(log_p.detach() for log_p in sample[:3])])
 
-        rows = [threads.share(number, count, len(x)) for number in range(count)]
-        gradients, bounds, samples = zip(*threads.spread(part, rows), strict=True)
-        for more in gradients[1:]:
-            torch._foreach_add_(gradients[0], more)
-        for weight, gradient in zip(weights, gradients[0], strict=True):
-            weight.grad = gradient
-        return torch.cat(bounds), tuple(torch.cat(parts, 1) for parts in zip(*(s[:3] for s in samples), strict=True))
+        return self._gathered(part, len(x), estimator.k)
+
+    def _gathered(self, part: Callable[[slice], tuple[Tensor, Tensor]], images: int, k: int) -> tuple[Tensor, Tensor]:
+        """``_gradient`` from its parts. On a CPU every thread takes a share of the images; together they give the
+        gradient of all, up to rounding."""
+        count = 1
+        if self.splits:
+            count = max(1, min(threads.count(), images // FEW_IMAGES, k * images // FEW_ROWS + 1))
+        rows = [threads.share(number, count, images) for number in range(count)]
+        (gradient, *others), values = zip(*threads.spread(part, rows), strict=True)
+        for more in others:
+            gradient += more
+        return gradient, torch.cat(values, 1)
 
     def _hide(self, x: Tensor) -> Tensor:
         """x as the encoder sees it: some pixels zero, the others larger, so that its sums are right on average."""
@@ -332,17 +327,11 @@ class Training:
         if bound > self.best_bound:
             self.best_bound, self.stale = bound, 0
             if self.config.patience:
-                self.best = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
+                self.best = parameters_to_vector(model.parameters()).detach()
         else:
             self.stale += 1
             self.finished |= self.stale == self.config.patience
         return bound, active
-
-    def _copy(self) -> dict[str, Tensor]:
-        return {name: weight.detach().clone() for name, weight in self.model.state_dict().items()}
-
-    def _on_device(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: weight.to(self.device) for name, weight in weights.items()}
 
 
 _PLAIN = ("step", "seconds", "since", "bound_images", "valid_bound", "best_bound", "stale", "finished")

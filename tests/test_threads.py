@@ -1,6 +1,9 @@
 """Work on several threads: the same results in order, errors after the last thread, torch's threads as before."""
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +12,8 @@ from iwae import evaluation, threads
 from iwae.config import TrainConfig
 from iwae.model import Model, ModelConfig
 from iwae.training import Training
+
+PROJECT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +35,25 @@ def test_results_are_in_order_and_on_threads_of_one():
     assert threads.spread(square, range(20), done.append) == [n * n for n in range(20)]
     assert done == list(range(20))
     assert threading.get_ident() not in {ident for ident, _ in seen} and {count for _, count in seen} == {1}
+
+
+TEAMS = """
+import os, torch
+from iwae import threads
+torch.set_num_threads(2)
+product = lambda n: torch.randn(300, 300) @ torch.randn(300, 300)
+product(0)
+before = len(os.listdir("/proc/self/task"))
+threads.spread(product, range(20))
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_no_thread_brings_others_with_it():
+    """Two threads of ours, and no OpenMP team of either: with those, torch's own took 2.5 times as long ever after."""
+    done = subprocess.run([sys.executable, "-c", TEAMS], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout == "2\n"
 
 
 @pytest.mark.parametrize("where", ["function", "after"])
@@ -73,7 +97,7 @@ def test_a_step_on_two_threads_is_that_of_one(gradient, resample):
         training = Training(config)
         training.splits = splits
         training._train_step()
-        gradients.append([weight.grad for weight in training.model.parameters()])
+        gradients.append(training.flat.grad.split([weight.numel() for weight in training.weights]))
         assert training.health.report() == (None, 0)
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
