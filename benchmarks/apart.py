@@ -1,7 +1,5 @@
-"""Each section in a process of its own, and the peer in another.
-
-What one leaves behind slows the next: beside our threads, or after torch's have been held at one, pythae takes up to
-2.5 times as long.
+"""Each section in a process of its own, and the peer in another: what one leaves behind, threads above all, could slow
+the next.
 """
 
 import importlib
@@ -20,7 +18,7 @@ def measure(name: str, settings: Settings) -> Section:
     """What the section's module finds; a quick run, which measures nothing, stays in this process."""
     if settings.quick:
         return _here(name, settings)
-    with ProcessPoolExecutor(1, get_context("spawn")) as new:
+    with _new_process() as new:
         return new.submit(_here, name, settings).result()
 
 
@@ -29,11 +27,15 @@ def _here(name: str, settings: Settings) -> Section:
     return importlib.import_module(f"benchmarks.{name}").measure(settings)
 
 
+def _new_process(**start: Any) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, get_context("spawn"), **start)
+
+
 class Elsewhere:
     """Contenders' work in a new process, in which nothing of ours runs. A context, which ends it."""
 
     def __init__(self, threads: int):
-        self.pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,))
+        self.pool = _new_process(initializer=torch.set_num_threads, initargs=(threads,))
 
     def __enter__(self) -> "Elsewhere":
         return self

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import breakdown, ceiling, flops, pythae_peer, workload
+from benchmarks.apart import Elsewhere
 from benchmarks.report import Section, at_least, at_most, table
 from benchmarks.settings import Settings
 from benchmarks.timing import Contender, number, race
@@ -23,35 +24,37 @@ def measure(settings: Settings) -> Section:
     """The race, the agreement of the two estimates, and in the full mode the whole test set."""
     samples, data = settings.pick(5000, 200), workload.dataset(settings.pick(None, "digits"))
     model = workload.trained(settings.device)
-    x = workload.test_images(data, BLOCK).to(settings.device)
+    images = BLOCK * settings.pick(2 * settings.threads, 1)  # blocks for all threads
+    x = workload.test_images(data, images).to(settings.device)
     contenders = [
         *ceiling.contenders(settings.device),
-        Contender(ALL, _repeat(lambda: evaluation.evaluate(model, x, samples=samples, prune=False)), BLOCK * samples),
-        Contender(ALONE, _repeat(lambda: nll(model, x, samples)), BLOCK * samples),
+        Contender(ALL, _repeat(lambda: evaluation.evaluate(model, x, samples=samples, prune=False)), images * samples),
+        Contender(ALONE, _repeat(lambda: nll(model, x, samples)), images * samples),
     ]
     peers = {}
     if pythae_peer.INSTALLED:
-        peer = pythae_peer.twin(model)
         peers = {
             f"pythae `get_nll`, {at_once} draws at once": at_once for at_once in settings.pick((100, 1000), (100,))
         }
+    with Elsewhere(settings.threads) as elsewhere:
         for name, at_once in peers.items():
-            contenders.append(Contender(name, _their_nll(peer, x, samples, at_once), samples))
-    rates = race(contenders, settings.turns, settings.seconds, settings.device)
+            work = elsewhere.work(theirs, data.name, samples, at_once, settings.device)
+            contenders.append(Contender(name, work, samples))
+        rates = race(contenders, settings.turns, settings.seconds, settings.device)
 
-    theirs = max((rates[name].median for name in peers), default=None)
-    body = [_table(data, rates, (ALL, ALONE, *peers), theirs, samples), "", ceiling.describe(rates)]
+    fastest = max((rates[name].median for name in peers), default=None)
+    body = [_table(data, rates, (ALL, ALONE, *peers), fastest, samples), "", ceiling.describe(rates)]
     if peers:
-        body += ["", _agreement(model, peer, x[: settings.pick(BLOCK, 5)], samples)]
+        body += ["", _agreement(model, pythae_peer.twin(model), x[: settings.pick(BLOCK, 5)], samples)]
     against_ceiling = None
     if not settings.quick:
         text, against_ceiling = full_test(settings, model, data, samples)
         body += ["", text]
     if settings.device == "cpu":
         whole = next(contender for contender in contenders if contender.name == ALL)
-        operations = BLOCK * flops.nll(workload.MODEL, samples)
+        operations = images * flops.nll(workload.MODEL, samples)
         part = breakdown.Part(whole, operations, whole.unit / rates[ALL].median)
-        body += ["", breakdown.measure({ALL: part}, f"{BLOCK} images with {samples:,} draws each", settings)]
+        body += ["", breakdown.measure({ALL: part}, f"{images} images with {samples:,} draws each", settings)]
     if settings.device != "cpu":
         return Section("\n".join(body))
     test = f"NLL of {settings.test_images:,} test images, {samples:,} draws each, time against the ceiling's"
@@ -65,12 +68,12 @@ def measure(settings: Settings) -> Section:
     return Section("\n".join(body), targets)
 
 
-def _table(data: Dataset, rates: dict, names: Sequence[str], theirs: float | None, samples: int) -> str:
+def _table(data: Dataset, rates: dict, names: Sequence[str], fastest: float | None, samples: int) -> str:
     floor = ceiling.best(rates) / (flops.nll(workload.MODEL, samples) / samples)
     rows = []
     for name in names:
         rate = rates[name].median
-        times = "–" if theirs is None else f"{rate / theirs:.2f}"
+        times = "–" if fastest is None else f"{rate / fastest:.2f}"
         rows.append((name, str(rates[name]), times, f"{100 * rate / floor:.0f} %"))
     return f"""{samples:,} draws from q(h|x) for each of the same test images of `{data.name}`, with the weights of the
 IWAE that ships, copied into pythae's model. pythae's estimate runs under `no_grad`; by itself it takes 100
@@ -127,8 +130,9 @@ def _repeat(call: Callable[[], object]) -> Callable[[int], None]:
     return work
 
 
-def _their_nll(peer: nn.Module, x: Tensor, samples: int, at_once: int) -> Callable[[int], None]:
-    """A unit is one image: pythae takes them one by one."""
+def theirs(name: str, samples: int, at_once: int, device: str) -> Callable[[int], None]:
+    """pythae's estimate, of so many images one by one, as it takes them."""
+    peer, x = pythae_peer.twin(workload.trained(device)), workload.test_images(workload.dataset(name), BLOCK).to(device)
 
     def work(n: int) -> None:
         pythae_peer.nll(peer, x[torch.arange(n) % len(x)], samples, at_once)

@@ -8,9 +8,9 @@ from typing import Annotated, Literal, TypeVar
 import torch
 import tyro
 
-SECTIONS = ("training", "evaluation", "memory", "growth")  # in the order of the report; each is a module
+SECTIONS = ("training", "busy", "evaluation", "memory", "growth")  # in the order of the report; each is a module
 ASKED_FOR = ("quality", "app")  # modules too, measured when named
-CPU_ONLY = ("memory", "growth")  # they measure the memory of a process
+CPU_ONLY = ("busy", "memory", "growth")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 LEAST_ROUNDS = 5
 

@@ -239,7 +239,7 @@ def _measured(entry: Entry) -> Row:
         entry.key,
         cell(config, history),
         commands.train(config, _place(entry.path) if entry.shipped else ""),
-        config,
+        replace(config, products=card.progress.get("products", config.products)),  # what they were, where it is known
         (config.seed,),
         passes,
         seconds / 60,

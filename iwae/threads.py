@@ -2,8 +2,8 @@
 
 torch splits every single operation among its threads and waits for all of them after each. With every core to itself
 that is as fast as whole blocks of images, each on one thread; but where another process has one of the cores, each of
-the thousands of operations waits for a thread that does not run (two cores, one of them busy: 40 times as long a
-training step, where the blocks take 1.7 times). torch lets other Python threads run while an operation computes.
+hundreds of operations may wait for a thread that does not run, and a training step takes 3 to 40 times as long, where
+the blocks take 1.5 times. torch lets other Python threads run while an operation computes.
 """
 
 import threading

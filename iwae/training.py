@@ -154,6 +154,7 @@ class Training:
             "finished": self.finished,
             "valid_bound": self.valid_bound if self.best is None else self.best_bound,
             "device": self.device.type,
+            "products": products.used(self.config.products) if self.device.type == "cpu" else "float32",
             "history": self.history,  # of the models it started from, the first one first
         }
         return Card(self.model.config, dataclasses.asdict(self.config), progress)

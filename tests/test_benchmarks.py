@@ -161,12 +161,13 @@ def test_a_quick_run_from_end_to_end(quick, tmp_path, capsys):
     assert quick("training") == 0
     assert not list(tmp_path.iterdir())
     shown, out = capsys.readouterr().out, tmp_path / "out.md"
-    assert quick("evaluation", "--out", str(out)) == 0
+    assert quick("busy", "evaluation", "--out", str(out)) == 0
     assert list(tmp_path.iterdir()) == [out] and "QUICK" in out.read_text() and "QUICK" in shown
     shown += out.read_text()
     for row in (
         "| 1 | 20 | ours, exact gradient |",
         "| 5 | 20 | ours, DReG",
+        "| 5 | ours, DReG, 1 draw of k backward |",
         "| ours, NLL alone |",
         "GFLOP/s",
         "| σ, exp, log |",
@@ -212,7 +213,7 @@ def test_a_quick_run_of_what_needs_many_processes(quick, capsys):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["speed"], "unknown section 'speed'; there are training, evaluation, memory, growth"),
+        (["speed"], "unknown section 'speed'; there are training, busy, evaluation, memory, growth"),
         (["--threads", "0"], "--threads must lie between 1 and"),
         (["--rounds", "4"], "--rounds must be at least 5, not 4"),
     ],

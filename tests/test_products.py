@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from iwae import products
+from iwae import products, results
+from iwae.catalog import Entry
 from iwae.config import TrainConfig
 from iwae.training import Training
 
@@ -17,6 +20,19 @@ def test_bfloat16_rounds_the_factors_and_nothing_else():
     error = min((product - exact).abs().max(), (product - rounded).abs().max())
     assert error < 2e-4  # the two differ by 0.2
     assert (a @ b - exact).abs().max() < 2e-4  # and afterwards everything is as before
+
+
+def test_what_a_processor_makes_of_it_is_known_and_recorded():
+    """As products of random numbers show it; in the card, and so in the table, whatever was asked for."""
+    a, b = torch.randn(2, 300, 300, generator=torch.Generator().manual_seed(0))
+    with products.of("bfloat16"):
+        rounds = (a @ b - (a.double() @ b.double())).abs().max() > 1e-2
+    expected = "bfloat16" if rounds else "float32"
+    assert products.used("bfloat16") == expected and products.used("float32") == "float32"
+    card = Training(TrainConfig(products="bfloat16")).card()
+    assert card.progress["products"] == expected and card.training["products"] == "bfloat16"
+    entry = Entry("m", Path("m"), card)
+    assert results._measured(entry).gradient.endswith("bfloat16") == rounds
 
 
 def test_products_are_restored_after_an_error():

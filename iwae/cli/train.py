@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 from tqdm import tqdm
 
-from iwae import checkpoints, cli, datasets, files, parallel, runs, worker
+from iwae import checkpoints, cli, datasets, files, parallel, products, runs, worker
 from iwae.config import TrainConfig
 from iwae.training import Record, Training
 
@@ -67,6 +67,8 @@ class Train:
                 datasets.download(self.config.dataset, progress=sys.stderr.isatty())
             run = runs.create(self.config, device, self.tensorboard)
         print(f"run {run.name}", file=sys.stderr)
+        if run.config.products != "float32" and products.used(run.config.products) == "float32":
+            print(f"products are in float32: this processor has no use for {run.config.products}", file=sys.stderr)
         with _follow(run) as on_record:
             status = worker.work(run, on_record, training_type=training_type)
         if status.phase == "stopped":
