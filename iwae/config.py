@@ -86,7 +86,7 @@ class TrainConfig:
     learning_rate: float | None = None  # the largest step size of Adam
     adam_eps: float | None = None  # ε of Adam
     batch_size: int | None = None  # images per step
-    weight_decay: float = 0.0  # decoupled, as in AdamW
+    weight_decay: float = 0.0  # of matrices, not of biases; decoupled, as in AdamW
     input_dropout: float = 0.0  # share of the pixels that the encoder does not see
     ema: float = 0.0  # decay of the averaged weights that are kept instead of the last ones; 0 for none
     patience: int = 0  # stop after so many validations without a better bound, and keep the best; 0 for never

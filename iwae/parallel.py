@@ -62,7 +62,6 @@ class SharedTraining(Training):
         if smallest < size:
             raise ValueError(f"batch size {config.batch_size} leaves a batch of {smallest} images for {size} processes")
         self.replays = False  # a recorded graph would hold the communication too
-        self.splits = False  # the processes do
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
         """As Training's, with the others at work too until it ends."""

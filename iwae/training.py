@@ -58,18 +58,20 @@ class Training:
         self.data = data = data or datasets.load(config.dataset)
         self.device = torch.device(device)
         self.model = self._initial_model().to(self.device)
-        self.weights = list(self.model.parameters())
-        self.flat = nn.Parameter(parameters_to_vector(self.weights).detach())  # all of them in one tensor, of which
-        vector_to_parameters(self.flat.data, self.weights)  # each is a view: for the optimiser one weight, not many
+        self.weights = _matrices_first(self.model)
+        self.flat = parameters_to_vector(self.weights).detach()  # all in one tensor, of which each becomes a view:
+        vector_to_parameters(self.flat, self.weights)  # for the optimiser two weights, not many
+        cut = sum(weight.numel() for weight in self.weights if weight.ndim > 1)
+        self.adapted = [nn.Parameter(part) for part in self.flat.tensor_split([cut])]
         self.on_gpu = self.device.type == "cuda"
         self.replays = self.on_gpu  # steps as CUDA graphs
         self.splits = self.device.type == "cpu"  # a step among threads
         rate = config.learning_rate
         self.optimiser = torch.optim.AdamW(
-            [self.flat],
+            [{"params": self.adapted[:1], "weight_decay": config.weight_decay}, {"params": self.adapted[1:]}],
             lr=torch.tensor(rate, device=self.device) if self.on_gpu else rate,  # a graph reads it anew at each step
             eps=config.adam_eps,
-            weight_decay=config.weight_decay,
+            weight_decay=0.0,  # of biases, where it would pull a pixel that is hardly ever on towards a half
             fused=True,
             capturable=self.on_gpu,
         )
@@ -87,7 +89,7 @@ class Training:
         self.step, self.seconds, self.finished = 0, 0.0, False
         self.bound_sum = wide(torch.zeros((), device=self.device))  # since the last record
         self.bound_images, self.since = 0, 0.0
-        self.average = self.flat.detach().clone() if config.ema else None
+        self.average = self.flat.clone() if config.ema else None
         self.best, self.best_bound, self.stale = None, -math.inf, 0
         self.valid_bound = None  # the last one
         self.order = torch.zeros(len(self.images), dtype=torch.long, device=self.device)  # of the images in a pass
@@ -142,7 +144,7 @@ class Training:
         if flat is None:
             return self.model
         model = Model(self.model.config, seed=None).to(self.device)
-        vector_to_parameters(flat.clone(), model.parameters())
+        vector_to_parameters(flat.clone(), _matrices_first(model))
         return model
 
     def card(self) -> Card:
@@ -165,7 +167,8 @@ class Training:
         for name, weights in (("average", self.average), ("best", self.best)):
             if weights is not None:
                 tensors[name] = weights
-        tensors |= {f"adam.{key}": value for key, value in self.optimiser.state.get(self.flat, {}).items()}
+        for name, weights in zip(_ADAPTED, self.adapted, strict=True):
+            tensors |= {f"{name}.{key}": value for key, value in self.optimiser.state.get(weights, {}).items()}
         tensors["generator"] = self.generator.get_state()
         tensors["bound_sum"] = self.bound_sum
         values = {name: getattr(self, name) for name in _PLAIN}
@@ -175,14 +178,14 @@ class Training:
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Go on from what ``state`` gave. Raises ValueError for what an earlier version of the program gave."""
-        adam = _part(tensors, "adam")
-        if any("." in name for name in adam):  # it kept Adam's moments weight by weight
+        if _part(tensors, "adam"):  # moments weight by weight
             raise ValueError("this run was saved by an earlier version, which can go on with it; here it starts anew")
         self.model.load_state_dict(_part(tensors, "model"))
         self.average, self.best = (
             tensors[name].to(self.device) if name in tensors else None for name in ("average", "best")
         )
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": {0: adam} if adam else {}})
+        adam = {index: _part(tensors, name) for index, name in enumerate(_ADAPTED)}
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": adam if adam[0] else {}})
         self.generator.set_state(tensors["generator"])
         self.bound_sum = tensors["bound_sum"].to(self.device)
         for name in _PLAIN:
@@ -242,9 +245,11 @@ class Training:
     def _update(self, batch: Tensor, rate: float | Tensor, share: float | Tensor, estimator: Estimator) -> None:
         """One step on the images of these indices, all of it on the device."""
         x = self.data.draw(self.images.index_select(0, batch), self.generator)
-        self.flat.grad, values = self._gradient(x, self._hide(x), estimator)
+        gradient, values = self._gradient(x, self._hide(x), estimator)
         bound, *densities = values.split([1, *[estimator.k] * 3])
-        self.health.examine(*densities, bound, self.flat.grad)
+        self.health.examine(*densities, bound, gradient)
+        for weights, own in zip(self.adapted, gradient.split([len(each) for each in self.adapted]), strict=True):
+            weights.grad = own
         for group in self.optimiser.param_groups:
             if self.on_gpu:
                 group["lr"].copy_(rate) if isinstance(rate, Tensor) else group["lr"].fill_(rate)
@@ -253,7 +258,7 @@ class Training:
         self.optimiser.step()
         self.bound_sum += wide(bound).sum().where(self.health.ill == 0, 0)
         if self.average is not None:
-            self.average.lerp_(self.flat.detach(), share)
+            self.average.lerp_(self.flat, share)
 
     def _gradient(self, x: Tensor, seen: Tensor, estimator: Estimator) -> tuple[Tensor, Tensor]:
         """Of the loss, in the order of ``flat``; the bound and the three log-densities, [1 + 3k, batch]."""
@@ -328,7 +333,7 @@ class Training:
         if bound > self.best_bound:
             self.best_bound, self.stale = bound, 0
             if self.config.patience:
-                self.best = parameters_to_vector(model.parameters()).detach()
+                self.best = parameters_to_vector(_matrices_first(model)).detach()
         else:
             self.stale += 1
             self.finished |= self.stale == self.config.patience
@@ -336,6 +341,14 @@ class Training:
 
 
 _PLAIN = ("step", "seconds", "since", "bound_images", "valid_bound", "best_bound", "stale", "finished")
+
+
+_ADAPTED = ("adam of matrices", "adam of biases")
+
+
+def _matrices_first(model: Model) -> list[nn.Parameter]:
+    """Its weights, in the order of ``Training.flat``."""
+    return sorted(model.parameters(), key=lambda weight: weight.ndim < 2)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -94,15 +94,19 @@ def test_a_state_of_an_earlier_version_is_refused(data):
 
 
 def test_one_step_is_adam_on_the_estimator(data):
-    """The first step moves every weight by −lr·g/(|g| + ε), Adam's first step (Kingma & Ba 2015)."""
-    config = TrainConfig(**SMALL | {"schedule": "constant", "adam_eps": 1e-4, "learning_rate": 1e-3})
+    """The first step moves every weight by −lr·g/(|g| + ε), Adam's first step (Kingma & Ba 2015), and a matrix by
+    −lr·λ of itself as well (Loshchilov & Hutter 2019)."""
+    adam = {"schedule": "constant", "adam_eps": 1e-4, "learning_rate": 1e-3, "weight_decay": 0.5}
+    config = TrainConfig(**SMALL | adam)
     training = Training(config, data)
-    before = training.flat.detach().clone()
+    before = [weight.detach().clone() for weight in training.weights]
     next(training.run(stop=lambda: training.step >= 1), None)
-    gradient = training.flat.grad
-    expected = before - 1e-3 * gradient / (gradient.abs() + 1e-4)
-    weights = torch.cat([weight.detach().flatten() for weight in training.model.parameters()])
-    torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-7)
+    gradient = torch.cat([weights.grad for weights in training.adapted])
+    gradients = gradient.split([weight.numel() for weight in training.weights])
+    for old, weight, g in zip(before, training.weights, gradients, strict=True):
+        decay = 1 - 1e-3 * 0.5 * (weight.ndim > 1)  # of matrices alone
+        expected = decay * old - 1e-3 * (g / (g.abs() + 1e-4)).view_as(old)
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_every_pass_sees_every_image_once(data):
