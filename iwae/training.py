@@ -71,7 +71,7 @@ class Training:
             [{"params": self.adapted[:1], "weight_decay": config.weight_decay}, {"params": self.adapted[1:]}],
             lr=torch.tensor(rate, device=self.device) if self.on_gpu else rate,  # a graph reads it anew at each step
             eps=config.adam_eps,
-            weight_decay=0.0,  # of biases, where it would pull a pixel that is hardly ever on towards a half
+            weight_decay=0.0,  # of biases, which say how often a pixel is on
             fused=True,
             capturable=self.on_gpu,
         )
