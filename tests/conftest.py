@@ -15,9 +15,10 @@ def data_dir() -> Path:
     return Path(os.environ["IWAE_DATA_DIR"])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """torch computes on one thread, as in the processes that a test starts: sums depend on how they are split."""
+    """torch computes on one thread, as in the processes that a test starts: sums depend on how they are split, and
+    threads that share a core with another process wait for each other (the gradients: 15 s, or ten minutes)."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

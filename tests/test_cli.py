@@ -23,9 +23,6 @@ COMMAND = [sys.executable, "-m", "iwae"]
 SMALL = ["--model", "16:4", "--k", "5", "--passes", "6", "--log-every", "5"]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(autouse=True)
 def _alone(own_runs, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")

@@ -24,7 +24,7 @@ from iwae.runs import Run, RunError
 from tests.test_runs import CONFIG, PROCESSES, assert_same, in_process, undisturbed_run, work_in_process
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.usefixtures("one_thread", "own_runs")
+pytestmark = pytest.mark.usefixtures("own_runs")
 
 
 @pytest.fixture(scope="module")

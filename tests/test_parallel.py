@@ -24,9 +24,6 @@ CASES = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def together(function, size: int, folder: Path) -> None:
     """``function(folder)`` in so many processes of one group."""
     processes = [PROCESSES.Process(target=_member, args=(function, rank, size, folder)) for rank in range(size)]

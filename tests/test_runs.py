@@ -25,7 +25,7 @@ CONFIG = TrainConfig(model="16:4", k=5, passes=6, log_every=5, ema=0.9, patience
 CLOCK = ("seconds", "images_per_second")  # what differs from one run to the next
 
 
-pytestmark = pytest.mark.usefixtures("one_thread", "own_runs")
+pytestmark = pytest.mark.usefixtures("own_runs")
 
 
 @pytest.fixture(scope="module")

@@ -39,9 +39,6 @@ learning_rate = 1e6  # cannot go well
 """
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 class Here:
     """The engine that works in this process, at once."""
 

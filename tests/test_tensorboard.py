@@ -14,7 +14,7 @@ loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_lo
 CONFIG = TrainConfig(model="16:4/8:2", k=3, passes=4, log_every=5)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread", "own_runs")
+pytestmark = pytest.mark.usefixtures("own_runs")
 
 
 def events(folder) -> tuple[dict[str, list[tuple[int, float]]], dict[str, str]]:

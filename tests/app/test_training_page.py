@@ -15,7 +15,6 @@ from tests.app.test_pages import finished, words
 PAGE = "pages/7_Training.py"
 VAE = TrainConfig(model="16:4", objective="vae", k=1, passes=3, valid_images=50)
 IWAE = TrainConfig(model="12:6/8:2", objective="iwae", k=5, passes=5, valid_images=50, seed=1)
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
