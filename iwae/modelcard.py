@@ -112,6 +112,8 @@ def _training(card: Card, config: TrainConfig, commands: list[str]) -> str:
         rows.append(("passes over the data", f"{done['passes']:g} ({done['steps']:,} steps of {config.batch_size})"))
     if done.get("seconds") is not None:
         rows.append(("minutes", f"{done['seconds'] / 60:.0f}, on {done['device']}"))
+    if done.get("products", config.products) != config.products:
+        rows.append(("products", f"{done['products']}: its processor had no use for {config.products}"))
     if card.weights != "float32":
         rows.append(("weights", f"trained in float32, then rounded to {card.weights}, as which they were measured"))
     if done.get("valid_bound") is not None:

@@ -91,3 +91,12 @@ def test_the_command_prints_or_writes(tmp_path, capsys):
     assert main(["card", str(path), "--out", str(tmp_path / "deep" / "README.md")]) == 0
     assert main(["card", str(path), "--beside"]) == 0
     assert (tmp_path / "deep" / "README.md").read_text() == text == (tmp_path / "copy.md").read_text()
+
+
+def test_products_are_told_where_they_were_not_what_was_asked_for():
+    card = two_layers()
+    card.training["products"] = "bfloat16"
+    assert "products |" not in modelcard.text(card, "m", "m.safetensors")  # not known
+    card.progress["products"] = "float32"
+    row = "| products | float32: its processor had no use for bfloat16 |"
+    assert row in modelcard.text(card, "m", "m.safetensors")
