@@ -44,6 +44,7 @@ class Row:
     metrics: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
     half: bool = False  # its weights are rounded to float16
+    products: str = "float32"  # as they were in training; where that is not known, as they were asked for
 
     @property
     def regularisation(self) -> str:
@@ -72,7 +73,7 @@ class Row:
         if self.config is None:
             return ""
         resampled = f", {self.config.resample} resampled" if self.config.resample else ""
-        products = f", {self.config.products}" if self.config.products != "float32" else ""
+        products = f", {self.products}" if self.products != "float32" else ""
         return self.config.gradient + resampled + products
 
     def published(self, measure: str = "nll") -> Result | None:
@@ -239,7 +240,7 @@ def _measured(entry: Entry) -> Row:
         entry.key,
         cell(config, history),
         commands.train(config, _place(entry.path) if entry.shipped else ""),
-        replace(config, products=card.progress.get("products", config.products)),  # what they were, where it is known
+        config,
         (config.seed,),
         passes,
         seconds / 60,
@@ -247,6 +248,7 @@ def _measured(entry: Entry) -> Row:
         card.metrics,
         entry.path,
         card.weights == "float16",
+        str(card.progress.get("products", config.products)),
     )
 
 
