@@ -156,7 +156,7 @@ class Training:
             "finished": self.finished,
             "valid_bound": self.valid_bound if self.best is None else self.best_bound,
             "device": self.device.type,
-            "products": products.used(self.config.products) if self.device.type == "cpu" else "float32",
+            "products": products.used(self.config.products),
             "history": self.history,  # of the models it started from, the first one first
         }
         return Card(self.model.config, dataclasses.asdict(self.config), progress)
@@ -179,7 +179,7 @@ class Training:
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Go on from what ``state`` gave. Raises ValueError for what an earlier version of the program gave."""
         if _part(tensors, "adam"):  # moments weight by weight
-            raise ValueError("this run was saved by an earlier version, which can go on with it; here it starts anew")
+            raise ValueError("this run was saved by an earlier version, which can go on with it; here, start it anew")
         self.model.load_state_dict(_part(tensors, "model"))
         self.average, self.best = (
             tensors[name].to(self.device) if name in tensors else None for name in ("average", "best")
@@ -341,9 +341,7 @@ class Training:
 
 
 _PLAIN = ("step", "seconds", "since", "bound_images", "valid_bound", "best_bound", "stale", "finished")
-
-
-_ADAPTED = ("adam of matrices", "adam of biases")
+_ADAPTED = ("adam of matrices", "adam of biases")  # names of the moments of ``adapted``
 
 
 def _matrices_first(model: Model) -> list[nn.Parameter]:

@@ -7,6 +7,7 @@ from iwae import products, results
 from iwae.catalog import Entry
 from iwae.config import TrainConfig
 from iwae.training import Training
+from tests.steps import gradients
 
 
 def test_bfloat16_rounds_the_factors_and_nothing_else():
@@ -47,15 +48,14 @@ def test_products_are_restored_after_an_error():
 @pytest.mark.parametrize("resample", [0, 1])
 def test_the_gradient_is_float32s_up_to_rounding(resample):
     """One step on the same noise: every weight's gradient points the same way (the cosine of a rounding of 2⁻⁹)."""
-    gradients = {}
+    found = {}
     for precision in products.PRODUCTS:
         config = TrainConfig(k=50, warm_k=0, resample=resample, passes=1, products=precision)
         training = Training(config)
         for _ in training.run(stop=lambda run=training: run.step >= 1):
             pass
-        gradient = torch.cat([weights.grad for weights in training.adapted])
-        gradients[precision] = gradient.split([weight.numel() for weight in training.weights])
-    for exact, rounded in zip(*gradients.values(), strict=True):
+        found[precision] = gradients(training)
+    for exact, rounded in zip(*found.values(), strict=True):
         assert torch.cosine_similarity(exact, rounded, dim=0) > 0.99
 
 

@@ -12,6 +12,7 @@ from iwae import evaluation, threads
 from iwae.config import TrainConfig
 from iwae.model import Model, ModelConfig
 from iwae.training import Training
+from tests.steps import gradients
 
 PROJECT = Path(__file__).parent.parent
 
@@ -92,13 +93,12 @@ def test_evaluation_is_the_same_on_any_number_of_threads():
 def test_a_step_on_two_threads_is_that_of_one(gradient, resample):
     """The same draws, so the same gradient up to rounding, for a layer that dreg looks through as well."""
     config = TrainConfig(model="30:6/10:4", k=20, gradient=gradient, resample=resample, warm_k=0, input_dropout=0.1)
-    gradients = []
+    found = []
     for splits in (True, False):
         training = Training(config)
         training.splits = splits
         training._train_step()
-        gradient = torch.cat([weights.grad for weights in training.adapted])
-        gradients.append(gradient.split([weight.numel() for weight in training.weights]))
+        found.append(gradients(training))
         assert training.health.report() == (None, 0)
-    for a, b in zip(*gradients, strict=True):
+    for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())

@@ -67,7 +67,7 @@ class Train:
                 datasets.download(self.config.dataset, progress=sys.stderr.isatty())
             run = runs.create(self.config, device, self.tensorboard)
         print(f"run {run.name}", file=sys.stderr)
-        if run.config.products != "float32" and products.used(run.config.products) == "float32":
+        if products.used(run.config.products) != run.config.products:
             print(f"products are in float32: this processor has no use for {run.config.products}", file=sys.stderr)
         with _follow(run) as on_record:
             status = worker.work(run, on_record, training_type=training_type)
