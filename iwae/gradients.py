@@ -24,11 +24,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from iwae import threads
 from iwae.bounds import Bound
 from iwae.model import Model, Sample
 
 # w̃ᵢ may underflow to 0 where PIWAE's encoder still weighs draw i: keep it just above, so that dᵢ/cᵢ is finite.
 SMALLEST_WEIGHT = 1e-30
+FEW_IMAGES, FEW_ROWS = 25, 500  # images, and draws × images, that are not worth a thread of their own
 
 
 class Noise(NamedTuple):
@@ -58,6 +60,26 @@ def draw(weights: Tensor, uniform: Tensor) -> Tensor:
     level = uniform * cumulated[:, -1:]
     index = torch.searchsorted(cumulated, level, right=True)  # the first whose sum is above the level
     return index.clamp_max(len(weights) - 1).T  # level may be rounded up to the whole sum
+
+
+def shares(x: Tensor, draws: int) -> list[slice]:
+    """The images of x, with so many draws each, as the threads of a CPU share them."""
+    count = 1
+    if x.device.type == "cpu":
+        count = max(1, min(threads.count(), len(x) // FEW_IMAGES, draws * len(x) // FEW_ROWS + 1))
+    return [threads.share(number, count, len(x)) for number in range(count)]
+
+
+def _sample(model: Model, x: Tensor, noise: tuple[Tensor, ...], seen: Tensor) -> Sample:
+    """As ``model.sample``, without a graph and on all threads."""
+
+    def part(rows: slice) -> Sample:
+        with torch.no_grad():
+            return model.sample(x[rows], noise=tuple(eps[:, rows] for eps in noise), seen=seen[rows])
+
+    *densities, h = zip(*threads.spread(part, shares(x, len(noise[0]))), strict=True)
+    layers = zip(*h, strict=True)
+    return Sample(*(torch.cat(each, 1) for each in densities), tuple(torch.cat(each, 1) for each in layers))
 
 
 def _exact(bound: Bound, log_w: Tensor) -> Weights:
@@ -151,8 +173,7 @@ class Estimator:
         """As a call, with given randomness."""
         noise, seen = given.normal, x if seen is None else seen
         if self.resample:
-            with torch.no_grad():
-                sample = model.sample(x, noise=noise, seen=seen)
+            sample = _sample(model, x, noise, seen)
             weights = self.weights(sample.log_w)
             chosen = draw(weights.decoder, given.uniform)
             ratio = (weights.encoder / weights.decoder.clamp_min(SMALLEST_WEIGHT)).gather(0, chosen)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iwae import bernoulli
+from iwae import bernoulli, products
 
 LOG_2PI = math.log(2 * math.pi)
 MAX_LAYERS = 100  # of units, hidden and stochastic; a hostile file could name a million
@@ -103,8 +103,8 @@ class StochasticLayer(nn.Module):
     def __init__(self, inputs: int, hidden: tuple[int, ...], outputs: int):
         super().__init__()
         self.hidden = tanh_layers(inputs, hidden)
-        self.mean = nn.Linear(hidden[-1], outputs)
-        self.log_std = nn.Linear(hidden[-1], outputs)
+        self.mean = products.Linear(hidden[-1], outputs)
+        self.log_std = products.Linear(hidden[-1], outputs)
 
     def forward(self, below: Tensor) -> tuple[Tensor, Tensor]:
         features = self.hidden(below)
@@ -136,7 +136,7 @@ class Model(nn.Module):
             StochasticLayer(top, hidden[::-1], bottom) for bottom, hidden, top in layers[1:]
         )  # decoder[i] is p(h[i] | h[i+1])
         self.pixel_hidden = tanh_layers(config.latent[0], config.hidden[0][::-1])
-        self.pixel_logits = nn.Linear(config.hidden[0][0], config.pixels)
+        self.pixel_logits = products.Linear(config.hidden[0][0], config.pixels)
         if seed is not None:
             self._initialise(pixel_mean, torch.Generator().manual_seed(seed))
 
@@ -252,7 +252,7 @@ class Model(nn.Module):
 
 
 def _fixed(linear: nn.Linear, below: Tensor) -> Tensor:
-    return F.linear(below, linear.weight.detach(), linear.bias.detach())
+    return products.linear(below, linear.weight.detach(), linear.bias.detach())
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -264,7 +264,7 @@ def tanh_layers(inputs: int, sizes: tuple[int, ...]) -> nn.Sequential:
     """Linear → tanh for each size."""
     layers = []
     for outputs in sizes:
-        layers += [nn.Linear(inputs, outputs), nn.Tanh()]
+        layers += [products.Linear(inputs, outputs), nn.Tanh()]
         inputs = outputs
     return nn.Sequential(*layers)
 

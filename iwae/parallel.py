@@ -83,8 +83,9 @@ class SharedTraining(Training):
         _tell(STEP)
         super()._train_step()
 
-    def _gathered(self, part: Callable[[slice], tuple[Tensor, Tensor]], images: int, k: int) -> tuple[Tensor, Tensor]:
+    def _gathered(self, part: Callable[[slice], tuple[Tensor, Tensor]], rows: list[slice]) -> tuple[Tensor, Tensor]:
         """Every process makes its part, and gets the whole."""
+        images = rows[-1].stop
         mine = threads.share(dist.get_rank(), dist.get_world_size(), images)
         gradient, own = part(mine)
         values = own.new_zeros(len(own), images)

@@ -1,8 +1,8 @@
 """How exactly matrices are multiplied in training.
 
-With ``bfloat16`` the factors are rounded to eight binary digits and their products summed in float32. Processors with
-instructions for it (AMX) then multiply several times faster; others go on in float32, which ``used`` tells. What it
-does to a model is in docs/design.md.
+With ``bfloat16`` the factors of every product, and what comes out of it, are rounded to eight binary digits; the sums
+inside are float32's. Processors with instructions for it (AVX-512 BF16, AMX) then multiply two to several times faster;
+others go on in float32, which ``used`` tells. What it does to a model is in docs/design.md.
 """
 
 from collections.abc import Iterator
@@ -10,26 +10,75 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
-PRODUCTS = {"float32": "ieee", "bfloat16": "bf16"}  # and what oneDNN calls them
+PRODUCTS = {"float32": None, "bfloat16": torch.bfloat16}  # and what factors are rounded to
+INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # either will do
+
+_kind: torch.dtype | None = None  # in all threads of the process
 
 
 @contextmanager
 def of(precision: str) -> Iterator[None]:
-    """Products of float32 matrices on a CPU at this precision, in all threads of the process until the end."""
-    matmul = torch.backends.mkldnn.matmul
-    before = matmul.fp32_precision
-    matmul.fp32_precision = PRODUCTS[precision]
+    """Products of a model's layers on a CPU at this precision, in all threads of the process until the end."""
+    global _kind
+    before, _kind = _kind, PRODUCTS[precision] if used(precision) == precision else None
     try:
         yield
     finally:
-        matmul.fp32_precision = before
+        _kind = before
 
 
 @cache
 def used(precision: str) -> str:
-    """The precision that products asked for at this one have here, on a CPU: seen in a product."""
-    just_above_one = torch.full((64, 64), 1 + 2**-12)  # eight binary digits cannot tell it from 1
-    with of(precision):
-        product = just_above_one @ just_above_one
-    return "bfloat16" if product[0, 0] == 64 else "float32"
+    """The precision that products asked for at this one have here, on a CPU."""
+    able = torch.cpu.get_capabilities()
+    return precision if any(able.get(name) for name in INSTRUCTIONS) else "float32"
+
+
+def rounded(tensor: Tensor) -> Tensor:
+    """As a factor."""
+    return tensor if _kind is None else tensor.to(_kind)
+
+
+def add(total: Tensor, a: Tensor, b: Tensor, alpha: float) -> None:
+    """total += alpha·a·b, where the factors may be coarser than the total."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b, alpha=alpha)
+    else:
+        total.add_(a @ b, alpha=alpha)
+
+
+class Linear(nn.Linear):
+    """A layer whose products have the precision of ``of``."""
+
+    def forward(self, below: Tensor) -> Tensor:
+        return linear(below, self.weight, self.bias)
+
+
+def linear(below: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """below·Wᵀ + b, with the precision of b whatever that of the factors."""
+    if _kind is None or below.device.type != "cpu":
+        return F.linear(below, weight, bias)
+    return _Rounded.apply(below, weight, bias)
+
+
+class _Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, below, weight, bias):
+        rows, ctx.shape = rounded(below.reshape(-1, below.shape[-1])), below.shape
+        weight = rounded(weight)
+        ctx.save_for_backward(rows, weight)
+        return torch.add(bias, rows @ weight.T).view(*below.shape[:-1], len(bias))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g_out):
+        rows, weight = ctx.saved_tensors
+        g_out = g_out.reshape(len(rows), -1)
+        coarse, (for_below, for_weight, for_bias) = g_out.to(weight.dtype), ctx.needs_input_grad
+        g_below = (coarse @ weight).to(g_out.dtype).view(ctx.shape) if for_below else None
+        g_weight = (coarse.T @ rows).to(g_out.dtype) if for_weight else None
+        return g_below, g_weight, g_out.sum(0) if for_bias else None

@@ -22,12 +22,10 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from iwae import checkpoints, datasets, evaluation, graphs, products, threads
 from iwae.checkpoints import Card
 from iwae.config import SCHEDULES, TrainConfig
-from iwae.gradients import Estimator
+from iwae.gradients import Estimator, shares
 from iwae.graphs import Replayed
 from iwae.health import Health, NonFiniteError
 from iwae.model import Model, ModelConfig, wide
-
-FEW_IMAGES, FEW_ROWS = 25, 500  # images, and draws × images, that are not worth a thread of their own
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,6 @@ class Training:
         self.adapted = [nn.Parameter(part) for part in self.flat.tensor_split([cut])]
         self.on_gpu = self.device.type == "cuda"
         self.replays = self.on_gpu  # steps as CUDA graphs
-        self.splits = self.device.type == "cpu"  # a step among threads
         rate = config.learning_rate
         self.optimiser = torch.optim.AdamW(
             [{"params": self.adapted[:1], "weight_decay": config.weight_decay}, {"params": self.adapted[1:]}],
@@ -269,15 +266,11 @@ class Training:
             gradients = torch.autograd.grad(loss * (len(bound) / len(x)), self.weights)
             return parameters_to_vector(gradients), torch.cat([bound[None], *(log_p.detach() for log_p in sample[:3])])
 
-        return self._gathered(part, len(x), estimator.k)
+        return self._gathered(part, shares(x, estimator.resample or estimator.k))
 
-    def _gathered(self, part: Callable[[slice], tuple[Tensor, Tensor]], images: int, k: int) -> tuple[Tensor, Tensor]:
-        """``_gradient`` from its parts. On a CPU every thread takes a share of the images; together they give the
-        gradient of all, up to rounding."""
-        count = 1
-        if self.splits:
-            count = max(1, min(threads.count(), images // FEW_IMAGES, k * images // FEW_ROWS + 1))
-        rows = [threads.share(number, count, images) for number in range(count)]
+    def _gathered(self, part: Callable[[slice], tuple[Tensor, Tensor]], rows: list[slice]) -> tuple[Tensor, Tensor]:
+        """``_gradient`` from its parts, each the work of a thread; together they are the gradient of all images, up to
+        rounding."""
         (gradient, *others), values = zip(*threads.spread(part, rows), strict=True)
         for more in others:
             gradient += more

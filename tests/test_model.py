@@ -117,8 +117,7 @@ def test_nll_against_quadrature():
 @pytest.mark.parametrize("scale", [1.0, 300.0], ids=["ordinary", "saturated"])
 @pytest.mark.parametrize("pixels", [784, 30], ids=["grouped", "not a multiple of the group"])
 @pytest.mark.parametrize("hidden", [(20,), (20, 16), (9, 20, 16)], ids=["one hidden layer", "two", "three"])
-@pytest.mark.parametrize("draws", [9, 2], ids=["many draws", "few"])
-def test_fast_likelihood_equals_the_plain_formula(dtype, scale, pixels, hidden, draws, monkeypatch):
+def test_fast_likelihood_equals_the_plain_formula(dtype, scale, pixels, hidden, monkeypatch):
     """Value and gradient in every weight and in h, to the accuracy of the numbers; several blocks of rows."""
     monkeypatch.setattr(bernoulli, "ROWS", 30)
     accuracy = {torch.float32: 1e-5, torch.float64: 1e-8}[dtype]  # of the largest; softplus is exact to e⁻²⁰ only
@@ -128,7 +127,7 @@ def test_fast_likelihood_equals_the_plain_formula(dtype, scale, pixels, hidden, 
         model.pixel_logits.weight.mul_(scale)
         for parameter in model.parameters():  # away from zero biases
             parameter.add_(torch.randn(parameter.shape, generator=generator(2)) * 0.1)
-    h = torch.randn(draws, 7, 5, generator=generator(), dtype=dtype, requires_grad=True)
+    h = torch.randn(9, 7, 5, generator=generator(), dtype=dtype, requires_grad=True)
     plain, fast = bernoulli.log_likelihood(x, model.logits(h)), model.log_likelihood(x, h)
     tolerance = {"atol": accuracy * plain.abs().max().item(), "rtol": accuracy}
     torch.testing.assert_close(fast, plain, **tolerance)
@@ -144,13 +143,11 @@ def test_fast_likelihood_equals_the_plain_formula(dtype, scale, pixels, hidden, 
         torch.testing.assert_close(a, b, atol=accuracy * b.abs().max().item(), rtol=10 * accuracy)
 
 
-def test_fast_likelihood_refuses_a_second_backward_pass():
-    """Its backward pass overwrites what it kept; a second one must fail rather than be wrong."""
+def test_a_second_backward_pass_gives_the_same():
     model, x = Model(ModelConfig(((8,),), (4,), 16)), binary(3, 16, dtype=torch.float32)
     value = model.log_likelihood(x, torch.randn(2, 3, 4, generator=generator())).sum()
-    value.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        value.backward()
+    once, twice = (torch.autograd.grad(value, model.pixel_logits.weight, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(once, twice)
 
 
 def test_blocks_do_not_change_the_answer(monkeypatch):
