@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Download, Error, Locator, Page, expect
+from playwright.sync_api import TimeoutError as TooLate
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 90
@@ -190,11 +191,13 @@ def pick(page: Page, box: Locator, option: Locator) -> None:
 
 
 def download(page: Page, button: Locator) -> Download:
-    """The file behind a button."""
-    still(page)
-    with page.expect_download() as waiting:
-        button.click()
-    return waiting.value
+    """The file behind a button. A run of the page that comes in between forgets what was asked for: then once more."""
+    for _ in range(3):
+        still(page)
+        with contextlib.suppress(TooLate), page.expect_download(timeout=20_000) as waiting:
+            button.click()
+            return waiting.value
+    raise AssertionError(f"no file came from {button}; the page says: {page.get_by_test_id('stMain').inner_text()}")
 
 
 def assert_clean(page: Page) -> None:
