@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iwae import bernoulli, products
+from iwae.tanh import Tanh
 
 LOG_2PI = math.log(2 * math.pi)
 MAX_LAYERS = 100  # of units, hidden and stochastic; a hostile file could name a million
@@ -264,7 +265,7 @@ def tanh_layers(inputs: int, sizes: tuple[int, ...]) -> nn.Sequential:
     """Linear → tanh for each size."""
     layers = []
     for outputs in sizes:
-        layers += [products.Linear(inputs, outputs), nn.Tanh()]
+        layers += [products.Linear(inputs, outputs), Tanh()]
         inputs = outputs
     return nn.Sequential(*layers)
 
