@@ -30,7 +30,7 @@ from iwae.model import Model, Sample
 
 # w̃ᵢ may underflow to 0 where PIWAE's encoder still weighs draw i: keep it just above, so that dᵢ/cᵢ is finite.
 SMALLEST_WEIGHT = 1e-30
-FEW_IMAGES, FEW_ROWS = 25, 500  # images, and draws × images, that are not worth a thread of their own
+FEW_IMAGES, FEW_ROWS = 10, 500  # images, and draws × images, that are not worth a thread of their own
 
 
 class Noise(NamedTuple):
