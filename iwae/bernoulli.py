@@ -42,7 +42,7 @@ def fused_log_likelihood(x: Tensor, h: Tensor, linears: Sequence[nn.Linear]) -> 
     weights = [tensor for linear in linears for tensor in (linear.weight, linear.bias)]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (h, *weights)):
         return _Fused.apply(x, h, *weights)
-    return _forward(x, h, _layers(_pairs(weights)), None)
+    return _forward(x, h, _layers(_pairs(weights), h.shape[0] * h.shape[1]), None)
 
 
 class _Fused(torch.autograd.Function):
@@ -50,7 +50,8 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, h, *weights):
-        rows, layers = h.shape[0] * h.shape[1], _layers(_pairs(weights))
+        rows = h.shape[0] * h.shape[1]
+        layers = _layers(_pairs(weights), rows)
         kept = [layer.weight.new_empty(rows, len(layer.bias)) for layer in layers]
         log_p = _forward(x, h, layers, kept)
         ctx.save_for_backward(h, *(layer.weight for layer in layers), *kept)
@@ -105,10 +106,10 @@ def _factors(i: int, layers: int) -> tuple[float, float]:
     return 1.0 if i == layers - 1 else 2.0, 2.0 if i else 1.0
 
 
-def _layers(pairs: list[tuple[Tensor, Tensor]]) -> list[_Layer]:
+def _layers(pairs: list[tuple[Tensor, Tensor]], rows: int) -> list[_Layer]:
     layers = []
     for i, (weight, bias) in enumerate(pairs):
-        weight = products.rounded(weight)
+        weight = products.rounded(weight, rows)
         shifted = bias - weight.sum(1, dtype=bias.dtype) if i else bias
         layers.append(_Layer(weight, shifted.to(weight.dtype), *_factors(i, len(pairs))))
     return layers
@@ -126,7 +127,7 @@ def _forward(x: Tensor, h: Tensor, layers: list[_Layer], kept: list[Tensor] | No
     scratch = h.new_empty(draws * batch, len(top.bias) // GROUP)
     sign, out = 2 * x - 1, h.new_empty(k, batch)
     for start in range(0, k, draws):
-        below = products.rounded(h[start : start + draws].reshape(-1, h.shape[-1]))
+        below = h[start : start + draws].reshape(-1, h.shape[-1]).to(top.weight.dtype)
         rows = len(below)
         if kept is not None:
             blocks = [tensor[start * batch : start * batch + rows] for tensor in kept]

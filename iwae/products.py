@@ -17,6 +17,8 @@ from torch.nn import functional as F
 PRODUCTS = {"float32": None, "bfloat16": torch.bfloat16}  # and what factors are rounded to
 INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # either will do
 
+FEW = 250  # rows that are multiplied before rounding has paid
+
 _kind: torch.dtype | None = None  # in all threads of the process
 
 
@@ -38,9 +40,9 @@ def used(precision: str) -> str:
     return precision if any(able.get(name) for name in INSTRUCTIONS) else "float32"
 
 
-def rounded(tensor: Tensor) -> Tensor:
-    """As a factor."""
-    return tensor if _kind is None else tensor.to(_kind)
+def rounded(tensor: Tensor, rows: int) -> Tensor:
+    """As a factor of a product of so many rows."""
+    return tensor if _kind is None or rows < FEW else tensor.to(_kind)
 
 
 def add(total: Tensor, a: Tensor, b: Tensor, alpha: float) -> None:
@@ -60,7 +62,8 @@ class Linear(nn.Linear):
 
 def linear(below: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """below·Wᵀ + b, with the precision of b whatever that of the factors."""
-    if _kind is None or below.device.type != "cpu":
+    rows = below.numel() // below.shape[-1]
+    if _kind is None or rows < FEW or below.device.type != "cpu":
         return F.linear(below, weight, bias)
     return _Rounded.apply(below, weight, bias)
 
@@ -68,8 +71,8 @@ def linear(below: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class _Rounded(torch.autograd.Function):
     @staticmethod
     def forward(ctx, below, weight, bias):
-        rows, ctx.shape = rounded(below.reshape(-1, below.shape[-1])), below.shape
-        weight = rounded(weight)
+        rows, ctx.shape = below.reshape(-1, below.shape[-1]).to(_kind), below.shape
+        weight = weight.to(_kind)
         ctx.save_for_backward(rows, weight)
         return torch.add(bias, rows @ weight.T).view(*below.shape[:-1], len(bias))
 

@@ -14,8 +14,9 @@ from tests.steps import gradients
 
 @pytest.fixture
 def everywhere(monkeypatch):
-    """bfloat16 on processors without instructions for it, too: slower, and the same numbers."""
+    """bfloat16 on processors without instructions for it, too, and for few rows: slower, and the same numbers."""
     monkeypatch.setattr(products, "used", lambda precision: precision)
+    monkeypatch.setattr(products, "FEW", 1)
 
 
 def test_a_layer_rounds_factors_and_products_and_nothing_else(everywhere):
@@ -67,7 +68,7 @@ def test_what_a_processor_makes_of_it_is_known_and_recorded(instructions, monkey
     try:
         assert products.used("bfloat16") == expected and products.used("float32") == "float32"
         with products.of("bfloat16"):
-            assert products.rounded(torch.zeros(1)).dtype == getattr(torch, expected)
+            assert products.rounded(torch.zeros(1), 1000).dtype == getattr(torch, expected)
         card = Training(TrainConfig(products="bfloat16")).card()
     finally:
         products.used.cache_clear()
@@ -76,12 +77,21 @@ def test_what_a_processor_makes_of_it_is_known_and_recorded(instructions, monkey
     assert results._measured(entry).gradient.endswith("bfloat16") == (instructions is not None)
 
 
+def test_few_rows_are_not_rounded(monkeypatch):
+    monkeypatch.setattr(products, "used", lambda precision: precision)
+    layer, rows = products.Linear(30, 20), torch.randn(products.FEW, 30, generator=torch.Generator().manual_seed(0))
+    plain = layer(rows)
+    with products.of("bfloat16"):
+        few, enough = (layer(rows[1:]) - plain[1:]).abs().max(), (layer(rows) - plain).abs().max()
+    assert few < 1e-5 < 1e-4 < enough
+
+
 def test_products_are_restored_after_an_error(everywhere):
     with pytest.raises(KeyError), products.of("bfloat16"):
         raise KeyError
     with pytest.raises(KeyError), products.of("float16"):
         pass
-    assert products.rounded(torch.zeros(1)).dtype == torch.float32
+    assert products.rounded(torch.zeros(1), 1000).dtype == torch.float32
 
 
 @pytest.mark.parametrize(("resample", "cosine"), [(0, 0.999), (1, 0.95)])
