@@ -88,7 +88,7 @@ class TrainConfig:
     batch_size: int | None = None  # images per step
     weight_decay: float = 0.0  # of matrices, not of biases; decoupled, as in AdamW
     input_dropout: float = 0.0  # share of the pixels that the encoder does not see
-    ema: float = 0.0  # decay of the averaged weights that are kept instead of the last ones; 0 for none
+    ema: float = 0.0  # decay of the averaged weights that are kept, at most (2 + s)/(11 + s) after s steps; 0 for none
     patience: int = 0  # stop after so many validations without a better bound, and keep the best; 0 for never
     validate_every: int = 1  # passes between validations
     valid_images: int = 1000  # of the validation set, at most
