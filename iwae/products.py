@@ -26,7 +26,8 @@ _kind: torch.dtype | None = None  # in all threads of the process
 def of(precision: str) -> Iterator[None]:
     """Products of a model's layers on a CPU at this precision, in all threads of the process until the end."""
     global _kind
-    before, _kind = _kind, PRODUCTS[precision] if used(precision) == precision else None
+    wanted = PRODUCTS[precision]
+    before, _kind = _kind, wanted if used(precision) == precision else None
     try:
         yield
     finally:
