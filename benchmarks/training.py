@@ -13,12 +13,15 @@ from iwae.datasets import Dataset
 from iwae.training import Training
 
 EXACT, RESAMPLED = "ours, exact gradient", "ours, DReG, 1 draw of k backward"
-BFLOAT16 = ", bfloat16 products"
-OURS = {  # draws of k that go backward, 0 for all, and products
-    EXACT: (0, "float32"),
-    EXACT + BFLOAT16: (0, "bfloat16"),
-    RESAMPLED: (1, "float32"),
-    RESAMPLED + BFLOAT16: (1, "bfloat16"),
+BFLOAT16, TF32 = ", bfloat16 products", ", TF32 products"
+OURS = {  # on each device: draws of k that go backward, 0 for all, and products
+    "cpu": {
+        EXACT: (0, "float32"),
+        EXACT + BFLOAT16: (0, "bfloat16"),
+        RESAMPLED: (1, "float32"),
+        RESAMPLED + BFLOAT16: (1, "bfloat16"),
+    },
+    "cuda": {EXACT: (0, "float32"), EXACT + TF32: (0, "tf32")},  # where resampling gains nothing
 }
 PEERS = {"iwae": "pythae IWAE", "vae": "pythae VAE"}
 NEVER = 10**6  # passes: no validation, no end
@@ -73,8 +76,8 @@ def measure(settings: Settings) -> Section:
     contenders = [*ceiling.contenders(settings.device)]
     for k, batch in cells:
         images = batch * unit(settings.device)
-        for name, (resample, products) in OURS.items():
-            if resample < k and (settings.device == "cpu" or products == "float32"):
+        for name, (resample, products) in OURS[settings.device].items():
+            if resample < k:
                 work = ours(data, k, batch, resample=resample, products=products, device=settings.device)
                 contenders.append(Contender((k, batch, name), work, images))
     with Elsewhere(settings.threads) as elsewhere:
@@ -83,11 +86,10 @@ def measure(settings: Settings) -> Section:
                 work = elsewhere.work(theirs, data.name, k, batch, kind, settings.device)
                 contenders.append(Contender((k, batch, PEERS[kind]), work, batch))
         rates = race(contenders, settings.turns, settings.seconds, settings.device)
+    body = _body(data, cells, rates, settings)
     if settings.device != "cpu":
-        return Section(_body(data, cells, rates), _gpu_targets(rates))
-    return Section(
-        f"{_body(data, cells, rates)}\n\n{_breakdown(contenders, cells[-1], rates, settings)}", _targets(rates)
-    )
+        return Section(body, _gpu_targets(rates))
+    return Section(f"{body}\n\n{_breakdown(contenders, cells[-1], rates, settings)}", _targets(rates))
 
 
 def _breakdown(contenders: list[Contender], cell: tuple[int, int], rates: dict, settings: Settings) -> str:
@@ -98,7 +100,7 @@ def _breakdown(contenders: list[Contender], cell: tuple[int, int], rates: dict, 
             contender, batch * _flop(k, contender.name[-1]), batch / rates[contender.name].median
         )
         for contender in contenders
-        if contender.name[:2] == (k, batch) and contender.name[-1] in OURS
+        if contender.name[:2] == (k, batch) and contender.name[-1] in OURS[settings.device]
     }
     return breakdown.measure(parts, f"a step of {batch} images, k = {k},", settings)
 
@@ -123,14 +125,13 @@ def share(rates: dict, k: int, batch: int, name: str) -> float | None:
 
 
 def _flop(k: int, name: str) -> int:
-    resample, _ = OURS.get(name, (0, None))
-    return (flops.resampled if resample else flops.exact)(workload.MODEL, k)
+    return (flops.resampled if name.startswith(RESAMPLED) else flops.exact)(workload.MODEL, k)
 
 
-def _body(data: Dataset, cells: list[tuple[int, int]], rates: dict[tuple, Rate]) -> str:
+def _body(data: Dataset, cells: list[tuple[int, int]], rates: dict[tuple, Rate], settings: Settings) -> str:
     rows = []
     for k, batch in cells:
-        for name in (*OURS, *PEERS.values()):
+        for name in (*OURS[settings.device], *PEERS.values()):
             if (rate := rates.get((k, batch, name))) is None:
                 continue
             times = ratio(rates, k, batch, name)
@@ -166,6 +167,7 @@ def _targets(rates: dict) -> tuple:
 
 def _gpu_targets(rates: dict) -> tuple:
     return tuple(
-        at_least(f"k = 50, batch {batch}, resampled, against pythae", ratio(rates, 50, batch, RESAMPLED), 10)
+        at_least(f"k = 50, batch {batch}, {name}, against pythae", ratio(rates, 50, batch, name), 10)
         for batch in (20, 100)
+        for name in (EXACT, EXACT + TF32)
     )

@@ -79,7 +79,7 @@ class TrainConfig:
     k2: int | None = None  # number of such groups, k1·k2 = k
     gradient: str | None = None  # exact, dreg, stl or piwae
     resample: int | None = None  # draws that go backward, chosen by weight; 0 for all k
-    products: str = "float32"  # of matrices in training: float32, or bfloat16 where a CPU has instructions for it
+    products: str = "float32"  # of matrices in training: float32; bfloat16 where a CPU can; tf32 on a CUDA device
     schedule: str = "fast"  # fast, cosine, paper or constant
     passes: int | None = None  # over the training data
     minutes: float | None = None  # stop after so many minutes of training, wherever the schedule stands

@@ -29,9 +29,13 @@ class Health:
         self.ill = torch.zeros((), device=device)  # 1 from the first such step on
         self.clean = torch.zeros((), device=device)  # steps without one since the last report
 
-    def examine(self, *terms: Tensor) -> None:
-        """Take the terms of one step, in the order of TERMS."""
-        wrong = ~torch.stack([term.detach().sum() for term in terms]).isfinite()
+    @staticmethod
+    def wrong(*terms: Tensor) -> Tensor:
+        """Which terms of one step, in the order of TERMS, are not finite."""
+        return ~torch.stack([term.detach().sum() for term in terms]).isfinite()
+
+    def examine(self, wrong: Tensor) -> None:
+        """Take note of one step."""
         self.broken += wrong * (1 - self.ill)
         self.ill.copy_(self.broken.amax())
         self.clean += 1 - self.ill

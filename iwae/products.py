@@ -2,7 +2,8 @@
 
 With ``bfloat16`` the factors of every product, and what comes out of it, are rounded to eight binary digits; the sums
 inside are float32's. Processors with instructions for it (AVX-512 BF16, AMX) then multiply two to several times faster;
-others go on in float32, which ``used`` tells. What it does to a model is in docs/design.md.
+others go on in float32, which ``used`` tells. ``tf32`` rounds the factors to eleven digits, on a CUDA device's tensor
+cores. What they do to a model is in docs/design.md.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-PRODUCTS = {"float32": None, "bfloat16": torch.bfloat16}  # and what factors are rounded to
+PRODUCTS = {"float32": None, "bfloat16": "cpu", "tf32": "cuda"}  # and the only kind of device that can
 INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # either will do
 
 FEW = 250  # rows that are multiplied before rounding has paid
@@ -24,21 +25,26 @@ _kind: torch.dtype | None = None  # in all threads of the process
 
 @contextmanager
 def of(precision: str) -> Iterator[None]:
-    """Products of a model's layers on a CPU at this precision, in all threads of the process until the end."""
+    """Products of a model's layers at this precision, in all threads of the process until the end."""
     global _kind
-    wanted = PRODUCTS[precision]
-    before, _kind = _kind, wanted if used(precision) == precision else None
+    rounds_itself, on_cuda = _kind, torch.get_float32_matmul_precision()
+    here = used(precision)
+    _kind = torch.bfloat16 if here == "bfloat16" else None
+    if here == "tf32":
+        torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
-        _kind = before
+        _kind = rounds_itself
+        torch.set_float32_matmul_precision(on_cuda)
 
 
 @cache
 def used(precision: str) -> str:
-    """The precision that products asked for at this one have here, on a CPU."""
+    """The precision that products asked for at this one have on their kind of device."""
     able = torch.cpu.get_capabilities()
-    return precision if any(able.get(name) for name in INSTRUCTIONS) else "float32"
+    missing = PRODUCTS[precision] == "cpu" and not any(able.get(name) for name in INSTRUCTIONS)
+    return "float32" if missing else precision
 
 
 def rounded(tensor: Tensor, rows: int) -> Tensor:

@@ -12,20 +12,24 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from iwae import checkpoints, datasets, evaluation, graphs, products, threads
 from iwae.checkpoints import Card
 from iwae.config import SCHEDULES, TrainConfig
-from iwae.gradients import Estimator, shares
-from iwae.graphs import Replayed
+from iwae.gradients import Estimator, Noise, shares
+from iwae.graphs import Compiled, Replayed
 from iwae.health import Health, NonFiniteError
 from iwae.model import Model, ModelConfig, wide
+
+PARTS = 28  # of the weights on a GPU, where the fused AdamW gives a part of up to 65,536 to one multiprocessor of many
 
 
 @dataclass(frozen=True)
@@ -48,24 +52,29 @@ class Training:
     def __init__(self, config: TrainConfig, data: datasets.Dataset | None = None, device: str | torch.device = "cpu"):
         """``data`` defaults to ``datasets.load(config.dataset)``.
 
-        Raises what loading it or ``config.start`` raises, and ValueError for bfloat16 products elsewhere than on a CPU.
+        Raises what loading it or ``config.start`` raises, and ValueError for products that this kind of device does not
+        have.
         """
-        if config.products != "float32" and torch.device(device).type != "cpu":
-            raise ValueError(f"products in {config.products} are for a CPU; on {device} they are float32")
+        able = products.PRODUCTS[config.products]
+        if able not in (None, torch.device(device).type):
+            raise ValueError(f"products in {config.products} need the device {able}; on {device} they are float32")
         self.config = config
         self.data = data = data or datasets.load(config.dataset)
         self.device = torch.device(device)
         self.model = self._initial_model().to(self.device)
         self.weights = _matrices_first(self.model)
         self.flat = parameters_to_vector(self.weights).detach()  # all in one tensor, of which each becomes a view:
-        vector_to_parameters(self.flat, self.weights)  # for the optimiser two weights, not many
-        cut = sum(weight.numel() for weight in self.weights if weight.ndim > 1)
-        self.adapted = [nn.Parameter(part) for part in self.flat.tensor_split([cut])]
+        vector_to_parameters(self.flat, self.weights)  # for the optimiser few weights, not many
         self.on_gpu = self.device.type == "cuda"
+        cut = sum(weight.numel() for weight in self.weights if weight.ndim > 1)
+        matrices, biases = self.flat.tensor_split([cut])
+        size = 4 * math.ceil(cut / (4 * PARTS)) if self.on_gpu else cut  # a GPU reads four numbers at once
+        parts = *matrices.split(size), biases
+        self.adapted = [nn.Parameter(part) for part in parts]
         self.replays = self.on_gpu  # steps as CUDA graphs
         rate = config.learning_rate
         self.optimiser = torch.optim.AdamW(
-            [{"params": self.adapted[:1], "weight_decay": config.weight_decay}, {"params": self.adapted[1:]}],
+            [{"params": self.adapted[:-1], "weight_decay": config.weight_decay}, {"params": self.adapted[-1:]}],
             lr=torch.tensor(rate, device=self.device) if self.on_gpu else rate,  # a graph reads it anew at each step
             eps=config.adam_eps,
             weight_decay=0.0,  # of biases, which say how often a pixel is on
@@ -96,6 +105,9 @@ class Training:
             self.plan = torch.zeros(self.steps_per_pass, 2, device=self.device)  # step size, share of the new weights
             self.rows = torch.arange(config.batch_size, device=self.device)
         self.replayed: dict[tuple[int, int], Replayed] = {}  # by the number of draws and of steps
+        self.compiled: dict[int, Compiled] | None = None  # the gradient, by the number of draws
+        if self.replays and graphs.worth_compiling(self.total_steps):
+            self.compiled = {}
         self.rate, self.healthy_until = config.learning_rate, 0
 
     def _initial_model(self) -> Model:
@@ -164,7 +176,7 @@ class Training:
         for name, weights in (("average", self.average), ("best", self.best)):
             if weights is not None:
                 tensors[name] = weights
-        for name, weights in zip(_ADAPTED, self.adapted, strict=True):
+        for name, weights in zip(self._names(), self.adapted, strict=True):
             tensors |= {f"{name}.{key}": value for key, value in self.optimiser.state.get(weights, {}).items()}
         tensors["generator"] = self.generator.get_state()
         tensors["bound_sum"] = self.bound_sum
@@ -181,7 +193,7 @@ class Training:
         self.average, self.best = (
             tensors[name].to(self.device) if name in tensors else None for name in ("average", "best")
         )
-        adam = {index: _part(tensors, name) for index, name in enumerate(_ADAPTED)}
+        adam = {index: _part(tensors, name) for index, name in enumerate(self._names())}
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": adam if adam[0] else {}})
         self.generator.set_state(tensors["generator"])
         self.bound_sum = tensors["bound_sum"].to(self.device)
@@ -192,6 +204,11 @@ class Training:
         self.replayed.clear()  # they hold the optimiser's former tensors
         if self.best_bound is None:
             self.best_bound = -math.inf
+
+    def _names(self) -> list[str]:
+        """Of the moments of ``adapted``."""
+        more = [f"adam of matrices, part {number}" for number in range(2, len(self.adapted))]
+        return ["adam of matrices", *more, "adam of biases"]
 
     def _train_step(self) -> None:
         """The next step, or on a GPU as many as a recorded graph makes."""
@@ -242,9 +259,8 @@ class Training:
     def _update(self, batch: Tensor, rate: float | Tensor, share: float | Tensor, estimator: Estimator) -> None:
         """One step on the images of these indices, all of it on the device."""
         x = self.data.draw(self.images.index_select(0, batch), self.generator)
-        gradient, values = self._gradient(x, self._hide(x), estimator)
-        bound, *densities = values.split([1, *[estimator.k] * 3])
-        self.health.examine(*densities, bound, gradient)
+        gradient, bound, wrong = self._examined(x, self._hide(x), estimator)
+        self.health.examine(wrong)
         for weights, own in zip(self.adapted, gradient.split([len(each) for each in self.adapted]), strict=True):
             weights.grad = own
         for group in self.optimiser.param_groups:
@@ -253,18 +269,38 @@ class Training:
             else:
                 group["lr"] = rate
         self.optimiser.step()
-        self.bound_sum += wide(bound).sum().where(self.health.ill == 0, 0)
+        self.bound_sum += bound.where(self.health.ill == 0, 0)
         if self.average is not None:
             self.average.lerp_(self.flat, share)
 
-    def _gradient(self, x: Tensor, seen: Tensor, estimator: Estimator) -> tuple[Tensor, Tensor]:
-        """Of the loss, in the order of ``flat``; the bound and the three log-densities, [1 + 3k, batch]."""
+    def _examined(self, x: Tensor, seen: Tensor, estimator: Estimator) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradient, the sum of the bound, and which of ``Health.TERMS`` are not finite."""
+        if self.compiled is None or len(x) < self.config.batch_size:
+            return _examine(*self._gradient(x, seen, estimator))
+        if estimator.k not in self.compiled:
+            self.compiled[estimator.k] = Compiled(partial(self._of_weights, estimator))
         noise = estimator.noise(self.model, len(x), self.generator)
+        return self.compiled[estimator.k](self.flat, x, seen, noise.uniform, *noise.normal)
+
+    def _of_weights(self, estimator: Estimator, flat: Tensor, x, seen, uniform, *normal) -> tuple[Tensor, ...]:
+        """``_examined``, of nothing but what is given."""
+        sizes = [weight.numel() for weight in self.weights]
+        parts = zip(flat.detach().split(sizes), self.weights, strict=True)
+        weights = [part.view_as(weight).requires_grad_() for part, weight in parts]
+        call = _Call(self.model, estimator)
+        names = {id(weight): name for name, weight in call.named_parameters()}
+        given = {names[id(weight)]: new for weight, new in zip(self.weights, weights, strict=True)}
+        loss, values = functional_call(call, given, (x, seen, Noise(normal, uniform)))
+        return _examine(parameters_to_vector(torch.autograd.grad(loss, weights)), values)
+
+    def _gradient(self, x: Tensor, seen: Tensor, estimator: Estimator) -> tuple[Tensor, Tensor]:
+        """Of the loss, in the order of ``flat``; the bound and the sums of the three log-densities, [4, batch]."""
+        noise, call = estimator.noise(self.model, len(x), self.generator), _Call(self.model, estimator)
 
         def part(rows: slice) -> tuple[Tensor, Tensor]:
-            loss, bound, sample = estimator.at(self.model, x[rows], noise.rows(rows), seen[rows])
-            gradients = torch.autograd.grad(loss * (len(bound) / len(x)), self.weights)
-            return parameters_to_vector(gradients), torch.cat([bound[None], *(log_p.detach() for log_p in sample[:3])])
+            loss, values = call(x[rows], seen[rows], noise.rows(rows))
+            gradients = torch.autograd.grad(loss * (values.shape[1] / len(x)), self.weights)
+            return parameters_to_vector(gradients), values
 
         return self._gathered(part, shares(x, estimator.resample or estimator.k))
 
@@ -333,8 +369,25 @@ class Training:
         return bound, active
 
 
+class _Call(nn.Module):
+    """An estimator's call, as a function of the model's weights as well."""
+
+    def __init__(self, model: Model, estimator: Estimator):
+        super().__init__()
+        self.model, self.estimator = model, estimator
+
+    def forward(self, x: Tensor, seen: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """The loss; the bound and the sums of the three log-densities, [4, batch]."""
+        loss, bound, sample = self.estimator.at(self.model, x, noise, seen)
+        return loss, torch.stack([bound, *(log_p.detach().sum(0) for log_p in sample[:3])])
+
+
+def _examine(gradient: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    bound, *densities = values
+    return gradient, wide(bound).sum(), Health.wrong(*densities, bound, gradient)
+
+
 _PLAIN = ("step", "seconds", "since", "bound_images", "valid_bound", "best_bound", "stale", "finished")
-_ADAPTED = ("adam of matrices", "adam of biases")  # names of the moments of ``adapted``
 
 
 def _matrices_first(model: Model) -> list[nn.Parameter]:

@@ -1,5 +1,7 @@
 """Training on a CUDA device: the replayed graph against the same steps one by one. Skipped without such a device."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from iwae import datasets, evaluation, graphs
 from iwae.config import TrainConfig
 from iwae.model import Model, ModelConfig
 from iwae.training import NonFiniteError, Training
+from tests.steps import check_compiled
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -25,21 +28,49 @@ def one_by_one(self) -> None:
     self.function()
 
 
+@pytest.mark.parametrize("long", [10**9, 0], ids=["", "compiled"])
 @pytest.mark.parametrize("burst", [20, 5])  # no pass has 20 steps; with 5 there are two bursts, two steps, and the rest
 @pytest.mark.parametrize("options", [{}, {"resample": 0}, {"gradient": "exact"}, {"model": "20:6/10:4"}])
-def test_the_graph_trains_as_the_single_steps_do(options, burst, data, monkeypatch):
+def test_the_graph_trains_as_the_single_steps_do(options, burst, long, data, monkeypatch):
     monkeypatch.setattr(graphs, "BURST", burst)
+    monkeypatch.setattr(graphs, "LONG", long)
     config = TrainConfig(**SMALL | options)
     replayed = Training(config, data, "cuda")
     records = list(replayed.run())
     assert {steps for _, steps in replayed.replayed} == ({1} if burst == 20 else {1, 5})
     assert any(call.graph is not None for call in replayed.replayed.values())
+    assert (replayed.compiled is not None) == (long == 0)
     monkeypatch.setattr(graphs.Replayed, "__call__", one_by_one)
     single = Training(config, data, "cuda")
     for a, b in zip(records, single.run(), strict=True):
         assert a.step == b.step and a.bound == pytest.approx(b.bound, rel=1e-4)
     for a, b in zip(replayed.kept_model().parameters(), single.kept_model().parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)  # float32 sums in another order, over 39 steps
+
+
+@pytest.mark.parametrize("options", [{}, {"resample": 0}, {"model": "20:6/10:4", "resample": 0}])
+def test_what_is_compiled_is_the_plain_gradient(options, data):
+    check_compiled(Training(TrainConfig(**SMALL | {"warm_k": 0} | options), data, "cuda"))
+
+
+def test_runs_at_the_same_time_are_what_each_is_alone(data):
+    """Threads with a stream each: no graph may use what another's does."""
+
+    def train(run):
+        with torch.cuda.stream(torch.cuda.Stream()):
+            return [record.bound for record in run.run()]
+
+    configs = [TrainConfig(**SMALL | {"warm_k": 0, "passes": 12, "seed": seed}) for seed in range(4)]
+    alone = [train(Training(config, data, "cuda")) for config in configs]
+    runs = [Training(config, data, "cuda") for config in configs]
+    for run in runs:  # recording stops everyone
+        for _ in range(13):
+            run._train_step()
+    torch.cuda.synchronize()
+    with ThreadPoolExecutor() as pool:
+        together = list(pool.map(train, runs))
+    for a, b in zip(alone, together, strict=True):
+        assert b == pytest.approx(a[-len(b) :], rel=1e-3)
 
 
 def test_no_step_waits_for_the_device(data):

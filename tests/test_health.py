@@ -12,13 +12,13 @@ GOOD = torch.tensor([1.0, -2.0])
 def test_the_first_broken_term_is_named_with_the_steps_before_it():
     health = Health(torch.device("cpu"))
     for _ in range(3):
-        health.examine(GOOD, GOOD, GOOD, GOOD, GOOD)
+        health.examine(Health.wrong(GOOD, GOOD, GOOD, GOOD, GOOD))
     assert health.report() == (None, 3) and not health.ill
-    health.examine(GOOD, GOOD, GOOD, GOOD, GOOD)
-    health.examine(GOOD, GOOD, torch.tensor([0.0, math.inf]), GOOD, GOOD)
+    health.examine(Health.wrong(GOOD, GOOD, GOOD, GOOD, GOOD))
+    health.examine(Health.wrong(GOOD, GOOD, torch.tensor([0.0, math.inf]), GOOD, GOOD))
     assert health.ill == 1
-    health.examine(torch.tensor([math.nan, 0.0]), GOOD, GOOD, GOOD, GOOD)  # a consequence, not the cause
-    health.examine(GOOD, GOOD, GOOD, GOOD, GOOD)
+    health.examine(Health.wrong(torch.tensor([math.nan, 0.0]), GOOD, GOOD, GOOD, GOOD))  # a consequence, not the cause
+    health.examine(Health.wrong(GOOD, GOOD, GOOD, GOOD, GOOD))
     assert health.ill == 1
     assert health.report() == ("log q(h|x)", 1)
 
@@ -31,7 +31,7 @@ def test_the_optimiser_leaves_the_weights_of_an_ill_step():
     weight.grad = torch.ones(3)
     optimiser.step()
     before = weight.detach().clone()
-    health.examine(GOOD, GOOD, GOOD, GOOD, torch.tensor([math.nan]))
+    health.examine(Health.wrong(GOOD, GOOD, GOOD, GOOD, torch.tensor([math.nan])))
     weight.grad = torch.full((3,), math.nan)
     optimiser.step()
     assert torch.equal(weight, before)

@@ -93,8 +93,6 @@ def test_few_rows_are_not_rounded(monkeypatch):
 def test_products_are_restored_after_an_error(everywhere):
     with pytest.raises(KeyError), products.of("bfloat16"):
         raise KeyError
-    with pytest.raises(KeyError), products.of("float16"):
-        pass
     assert products.rounded(torch.zeros(1), 1000).dtype == torch.float32
 
 
@@ -109,7 +107,7 @@ def test_the_gradient_is_float32s_up_to_rounding(resample, everywhere, monkeypat
         return chosen[0]
 
     monkeypatch.setattr(estimators, "draw", as_at_first)
-    for precision in products.PRODUCTS:
+    for precision in ("float32", "bfloat16"):
         config = TrainConfig(k=50, warm_k=0, resample=resample, passes=1, products=precision)
         training = Training(config)
         for _ in training.run(stop=lambda run=training: run.step >= 1):
@@ -122,8 +120,23 @@ def test_the_gradient_is_float32s_up_to_rounding(resample, everywhere, monkeypat
         assert (chosen[0] != chosen[1]).sum() <= 5  # of 100
 
 
-def test_bfloat16_is_refused_where_it_is_not_for():
-    with pytest.raises(ValueError, match="unknown products 'int8'; there are float32, bfloat16"):
+def test_products_are_refused_on_devices_that_they_are_not_for():
+    with pytest.raises(ValueError, match="unknown products 'int8'; there are float32, bfloat16, tf32"):
         TrainConfig(products="int8")
-    with pytest.raises(ValueError, match="products in bfloat16 are for a CPU; on cuda they are float32"):
+    with pytest.raises(ValueError, match="products in bfloat16 need the device cpu; on cuda they are float32"):
         Training(TrainConfig(products="bfloat16"), device="cuda")
+    with pytest.raises(ValueError, match="products in tf32 need the device cuda; on cpu they are float32"):
+        Training(TrainConfig(products="tf32"))
+
+
+def test_an_unknown_precision_changes_nothing():
+    with pytest.raises(KeyError), products.of("float16"):
+        pass
+    assert products.rounded(torch.zeros(1), 1000).dtype == torch.float32
+
+
+def test_tf32_is_allowed_inside_and_only_there():
+    before = torch.get_float32_matmul_precision()
+    with products.of("tf32"):
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == before == "highest"
