@@ -12,13 +12,11 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from iwae import checkpoints, datasets, evaluation, graphs, products, threads
@@ -28,6 +26,7 @@ from iwae.gradients import Estimator, Noise, shares
 from iwae.graphs import Compiled, Replayed
 from iwae.health import Health, NonFiniteError
 from iwae.model import Model, ModelConfig, wide
+from iwae.steps import Call, Examined, examine
 
 PARTS = 28  # of the weights on a GPU, where the fused AdamW gives a part of up to 65,536 to one multiprocessor of many
 
@@ -273,34 +272,20 @@ class Training:
         if self.average is not None:
             self.average.lerp_(self.flat, share)
 
-    def _examined(self, x: Tensor, seen: Tensor, estimator: Estimator) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradient, the sum of the bound, and which of ``Health.TERMS`` are not finite."""
-        if self.compiled is None or len(x) < self.config.batch_size:
-            return _examine(*self._gradient(x, seen, estimator))
-        if estimator.k not in self.compiled:
-            self.compiled[estimator.k] = Compiled(partial(self._of_weights, estimator))
+    def _examined(self, x: Tensor, seen: Tensor, estimator: Estimator) -> Examined:
         noise = estimator.noise(self.model, len(x), self.generator)
-        return self.compiled[estimator.k](self.flat, x, seen, noise.uniform, *noise.normal)
+        if self.compiled is None or len(x) < self.config.batch_size:
+            return examine(*self._gradient(x, seen, noise, estimator))
+        if estimator.k not in self.compiled:
+            self.compiled[estimator.k] = Compiled(Call(self.model, estimator, self.weights).of_weights)
+        return Examined(*self.compiled[estimator.k](self.flat, x, seen, noise.uniform, *noise.normal))
 
-    def _of_weights(self, estimator: Estimator, flat: Tensor, x, seen, uniform, *normal) -> tuple[Tensor, ...]:
-        """``_examined``, of nothing but what is given."""
-        sizes = [weight.numel() for weight in self.weights]
-        parts = zip(flat.detach().split(sizes), self.weights, strict=True)
-        weights = [part.view_as(weight).requires_grad_() for part, weight in parts]
-        call = _Call(self.model, estimator)
-        names = {id(weight): name for name, weight in call.named_parameters()}
-        given = {names[id(weight)]: new for weight, new in zip(self.weights, weights, strict=True)}
-        loss, values = functional_call(call, given, (x, seen, Noise(normal, uniform)))
-        return _examine(parameters_to_vector(torch.autograd.grad(loss, weights)), values)
-
-    def _gradient(self, x: Tensor, seen: Tensor, estimator: Estimator) -> tuple[Tensor, Tensor]:
+    def _gradient(self, x: Tensor, seen: Tensor, noise: Noise, estimator: Estimator) -> tuple[Tensor, Tensor]:
         """Of the loss, in the order of ``flat``; the bound and the sums of the three log-densities, [4, batch]."""
-        noise, call = estimator.noise(self.model, len(x), self.generator), _Call(self.model, estimator)
+        call = Call(self.model, estimator, self.weights)
 
         def part(rows: slice) -> tuple[Tensor, Tensor]:
-            loss, values = call(x[rows], seen[rows], noise.rows(rows))
-            gradients = torch.autograd.grad(loss * (values.shape[1] / len(x)), self.weights)
-            return parameters_to_vector(gradients), values
+            return call.gradient(x[rows], seen[rows], noise.rows(rows), len(x))
 
         return self._gathered(part, shares(x, estimator.resample or estimator.k))
 
@@ -367,24 +352,6 @@ class Training:
             self.stale += 1
             self.finished |= self.stale == self.config.patience
         return bound, active
-
-
-class _Call(nn.Module):
-    """An estimator's call, as a function of the model's weights as well."""
-
-    def __init__(self, model: Model, estimator: Estimator):
-        super().__init__()
-        self.model, self.estimator = model, estimator
-
-    def forward(self, x: Tensor, seen: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """The loss; the bound and the sums of the three log-densities, [4, batch]."""
-        loss, bound, sample = self.estimator.at(self.model, x, noise, seen)
-        return loss, torch.stack([bound, *(log_p.detach().sum(0) for log_p in sample[:3])])
-
-
-def _examine(gradient: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    bound, *densities = values
-    return gradient, wide(bound).sum(), Health.wrong(*densities, bound, gradient)
 
 
 _PLAIN = ("step", "seconds", "since", "bound_images", "valid_bound", "best_bound", "stale", "finished")

@@ -45,7 +45,8 @@ def gradients(training: Training) -> dict[str, torch.Tensor]:
     """Of one step on 97 images in float64, with its bound and densities."""
     training.model.double()
     x = datasets.binarize(training.images[:97], training.generator).double()
-    gradient, values = training._gradient(x, x, training.estimator)
+    noise = training.estimator.noise(training.model, len(x), training.generator)
+    gradient, values = training._gradient(x, x, noise, training.estimator)
     return {"gradient": gradient, "values": values}
 
 
