@@ -61,7 +61,7 @@ class SharedTraining(Training):
         smallest, size = len(self.images) % config.batch_size or config.batch_size, dist.get_world_size()
         if smallest < size:
             raise ValueError(f"batch size {config.batch_size} leaves a batch of {smallest} images for {size} processes")
-        self.replays = False  # a recorded graph would hold the communication too
+        self.replays, self.compiled = False, None  # what is recorded, or compiled, knows nothing of the others
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
         """As Training's, with the others at work too until it ends."""
