@@ -24,6 +24,7 @@ OURS = {  # on each device: draws of k that go backward, 0 for all, and products
     "cuda": {EXACT: (0, "float32"), EXACT + TF32: (0, "tf32")},  # where resampling gains nothing
 }
 PEERS = {"iwae": "pythae IWAE", "vae": "pythae VAE"}
+JUDGED = ((1, 100), (50, 100))  # k and batch size that have targets: their steps are taken apart
 NEVER = 10**6  # passes: no validation, no end
 
 
@@ -89,11 +90,13 @@ def measure(settings: Settings) -> Section:
     body = _body(data, cells, rates, settings)
     if settings.device != "cpu":
         return Section(body, _gpu_targets(rates))
-    return Section(f"{body}\n\n{_breakdown(contenders, cells[-1], rates, settings)}", _targets(rates))
+    apart = [cell for cell in cells if cell in JUDGED] or cells[-1:]
+    parts = [_breakdown(contenders, cell, rates, settings) for cell in apart]
+    return Section("\n\n".join([body, *parts]), _targets(rates))
 
 
 def _breakdown(contenders: list[Contender], cell: tuple[int, int], rates: dict, settings: Settings) -> str:
-    """The steps of the last cell, taken apart."""
+    """The steps of a cell, taken apart."""
     k, batch = cell
     parts = {
         contender.name[-1]: breakdown.Part(
