@@ -39,6 +39,13 @@ def of(precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(on_cuda)
 
 
+def check(precision: str, device: str | torch.device) -> None:
+    """Raises ValueError where this kind of device has no such products."""
+    kind = PRODUCTS[precision]
+    if kind not in (None, torch.device(device).type):
+        raise ValueError(f"products in {precision} need the device {kind}; on {device} they are float32")
+
+
 @cache
 def used(precision: str) -> str:
     """The precision that products asked for at this one have on their kind of device."""

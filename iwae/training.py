@@ -51,12 +51,9 @@ class Training:
     def __init__(self, config: TrainConfig, data: datasets.Dataset | None = None, device: str | torch.device = "cpu"):
         """``data`` defaults to ``datasets.load(config.dataset)``.
 
-        Raises what loading it or ``config.start`` raises, and ValueError for products that this kind of device does not
-        have.
+        Raises what loading it or ``config.start`` raises, and ValueError for products that this kind of device has not.
         """
-        able = products.PRODUCTS[config.products]
-        if able not in (None, torch.device(device).type):
-            raise ValueError(f"products in {config.products} need the device {able}; on {device} they are float32")
+        products.check(config.products, device)
         self.config = config
         self.data = data = data or datasets.load(config.dataset)
         self.device = torch.device(device)

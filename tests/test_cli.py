@@ -76,6 +76,10 @@ def refused(capsys, status: int, *words: str) -> str:
         ("train --out model.pt", "--out must name a .safetensors file, not model.pt"),
         ("train --resume some-run --k 3", "only --out may go with it"),
         ("train --resume some-run --tensorboard logs", "only --out may go with it"),
+        (
+            "train --device cpu --products tf32",
+            "--products: products in tf32 need the device cuda; on cpu they are float32",
+        ),
         ("train --tensorboard MODEL", "--tensorboard must name a folder, not the file"),
         ("evaluate", "Missing from python -m iwae evaluate: CHECKPOINT"),
         ("evaluate nowhere.safetensors", "there is no file nowhere.safetensors"),

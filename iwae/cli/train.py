@@ -48,6 +48,10 @@ class Train:
             raise cli.UsageError(f"--out must name a {checkpoints.SUFFIX} file, not {self.out}")
         if self.tensorboard and self.tensorboard.exists() and not self.tensorboard.is_dir():
             raise cli.UsageError(f"--tensorboard must name a folder, not the file {self.tensorboard}")
+        try:
+            products.check(self.config.products, device)
+        except ValueError as error:
+            raise cli.UsageError(f"--products: {error}") from None
         if not parallel.launched():
             return self._train(device, Training)
         with parallel.group(device) as rank:
