@@ -10,18 +10,17 @@ from benchmarks.timing import Contender, Rate, number, race
 from iwae import graphs
 from iwae.config import TrainConfig
 from iwae.datasets import Dataset
+from iwae.products import PRODUCTS
 from iwae.training import Training
 
 EXACT, RESAMPLED = "ours, exact gradient", "ours, DReG, 1 draw of k backward"
 BFLOAT16, TF32 = ", bfloat16 products", ", TF32 products"
-OURS = {  # on each device: draws of k that go backward, 0 for all, and products
-    "cpu": {
-        EXACT: (0, "float32"),
-        EXACT + BFLOAT16: (0, "bfloat16"),
-        RESAMPLED: (1, "float32"),
-        RESAMPLED + BFLOAT16: (1, "bfloat16"),
-    },
-    "cuda": {EXACT: (0, "float32"), EXACT + TF32: (0, "tf32")},  # where resampling gains nothing
+OURS = {  # draws of k that go backward, 0 for all, and products, which must be for the device
+    EXACT: (0, "float32"),
+    EXACT + BFLOAT16: (0, "bfloat16"),
+    EXACT + TF32: (0, "tf32"),
+    RESAMPLED: (1, "float32"),
+    RESAMPLED + BFLOAT16: (1, "bfloat16"),
 }
 PEERS = {"iwae": "pythae IWAE", "vae": "pythae VAE"}
 JUDGED = ((1, 100), (50, 100))  # k and batch size that have targets: their steps are taken apart
@@ -77,9 +76,9 @@ def measure(settings: Settings) -> Section:
     contenders = [*ceiling.contenders(settings.device)]
     for k, batch in cells:
         images = batch * unit(settings.device)
-        for name, (resample, products) in OURS[settings.device].items():
-            if resample < k:
-                work = ours(data, k, batch, resample=resample, products=products, device=settings.device)
+        for name, (resample, kind) in OURS.items():
+            if resample < k and PRODUCTS[kind] in (None, settings.device):
+                work = ours(data, k, batch, resample=resample, products=kind, device=settings.device)
                 contenders.append(Contender((k, batch, name), work, images))
     with Elsewhere(settings.threads) as elsewhere:
         for k, batch in cells if pythae_peer.INSTALLED else ():
@@ -87,7 +86,7 @@ def measure(settings: Settings) -> Section:
                 work = elsewhere.work(theirs, data.name, k, batch, kind, settings.device)
                 contenders.append(Contender((k, batch, PEERS[kind]), work, batch))
         rates = race(contenders, settings.turns, settings.seconds, settings.device)
-    body = _body(data, cells, rates, settings)
+    body = _body(data, cells, rates)
     if settings.device != "cpu":
         return Section(body, _gpu_targets(rates))
     apart = [cell for cell in cells if cell in JUDGED] or cells[-1:]
@@ -103,7 +102,7 @@ def _breakdown(contenders: list[Contender], cell: tuple[int, int], rates: dict, 
             contender, batch * _flop(k, contender.name[-1]), batch / rates[contender.name].median
         )
         for contender in contenders
-        if contender.name[:2] == (k, batch) and contender.name[-1] in OURS[settings.device]
+        if contender.name[:2] == (k, batch) and contender.name[-1] in OURS
     }
     return breakdown.measure(parts, f"a step of {batch} images, k = {k},", settings)
 
@@ -128,13 +127,14 @@ def share(rates: dict, k: int, batch: int, name: str) -> float | None:
 
 
 def _flop(k: int, name: str) -> int:
-    return (flops.resampled if name.startswith(RESAMPLED) else flops.exact)(workload.MODEL, k)
+    resample, _ = OURS.get(name, (0, None))
+    return (flops.resampled if resample else flops.exact)(workload.MODEL, k)
 
 
-def _body(data: Dataset, cells: list[tuple[int, int]], rates: dict[tuple, Rate], settings: Settings) -> str:
+def _body(data: Dataset, cells: list[tuple[int, int]], rates: dict[tuple, Rate]) -> str:
     rows = []
     for k, batch in cells:
-        for name in (*OURS[settings.device], *PEERS.values()):
+        for name in (*OURS, *PEERS.values()):
             if (rate := rates.get((k, batch, name))) is None:
                 continue
             times = ratio(rates, k, batch, name)

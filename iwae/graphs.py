@@ -24,17 +24,14 @@ def worth_compiling(steps: int) -> bool:
     """Whether a run of so many steps gains by it. Warns where it would, but Triton or a C compiler is missing."""
     if steps < LONG:
         return False
-    wanted = {"Triton": find_spec("triton"), "a C compiler": os.environ.get("CC") or _first("cc", "gcc", "clang")}
+    compiler = os.environ.get("CC") or any(map(shutil.which, ("cc", "gcc", "clang")))
+    wanted = {"Triton": find_spec("triton"), "a C compiler": compiler}
     missing = [name for name, found in wanted.items() if not found]
     if missing:
         warnings.warn(
             f"steps on the GPU are not compiled, and take about twice as long: there is not {missing[0]}", stacklevel=2
         )
     return not missing
-
-
-def _first(*programs: str) -> str | None:
-    return next(filter(None, map(shutil.which, programs)), None)
 
 
 class Compiled:

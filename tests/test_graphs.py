@@ -36,7 +36,7 @@ def test_only_long_runs_are_compiled_and_what_is_missing_is_told(monkeypatch):
     with pytest.warns(UserWarning, match="not compiled.* Triton"):
         assert not graphs.worth_compiling(graphs.LONG)
     monkeypatch.setattr(graphs, "find_spec", lambda name: util.find_spec("torch"))
-    monkeypatch.setattr(graphs, "_first", lambda *programs: None)
+    monkeypatch.setattr(shutil, "which", lambda program: None)
     monkeypatch.delenv("CC", raising=False)
     with pytest.warns(UserWarning, match="not compiled.* C compiler"):
         assert not graphs.worth_compiling(graphs.LONG)
