@@ -28,8 +28,9 @@ from iwae import threads
 from iwae.bounds import Bound
 from iwae.model import Model, Sample
 
-# w̃ᵢ may underflow to 0 where PIWAE's encoder still weighs draw i: keep it just above, so that dᵢ/cᵢ is finite.
-SMALLEST_WEIGHT = 1e-30
+# w̃ᵢ may be next to 0 where PIWAE's encoder still weighs draw i: keep it just above bernoulli.NEGLIGIBLE, so that dᵢ/cᵢ
+# is finite and the draw's gradient is not taken for nothing on its way to the encoder.
+SMALLEST_WEIGHT = 1e-12
 FEW_IMAGES, FEW_ROWS = 10, 500  # images, and draws × images, that are not worth a thread of their own
 
 
@@ -51,6 +52,18 @@ class Weights(NamedTuple):
     encoder: Tensor
 
 
+class Chosen(NamedTuple):
+    """The draws that go backward, m for each image."""
+
+    normal: tuple[Tensor, ...]  # noise of each stochastic layer, [m, batch, latent[l]]
+    weights: Weights | None  # [m, batch]; None for those that follow from the draws themselves
+
+    def rows(self, chosen: slice) -> "Chosen":
+        """Those of some images."""
+        weights = self.weights and Weights(*(each[:, chosen] for each in self.weights))
+        return Chosen(tuple(eps[:, chosen] for eps in self.normal), weights)
+
+
 def draw(weights: Tensor, uniform: Tensor) -> Tensor:
     """m indices for each image, [m, batch], with probabilities in proportion to weights [k, batch].
 
@@ -62,11 +75,11 @@ def draw(weights: Tensor, uniform: Tensor) -> Tensor:
     return index.clamp_max(len(weights) - 1).T  # level may be rounded up to the whole sum
 
 
-def shares(x: Tensor, draws: int) -> list[slice]:
-    """The images of x, with so many draws each, as the threads of a CPU share them."""
+def shares(x: Tensor, draws: int, few: int = FEW_ROWS) -> list[slice]:
+    """The images of x, with so many draws each, as the threads of a CPU share them; ``few`` rows are left whole."""
     count = 1
     if x.device.type == "cpu":
-        count = max(1, min(threads.count(), len(x) // FEW_IMAGES, draws * len(x) // FEW_ROWS + 1))
+        count = max(1, min(threads.count(), len(x) // FEW_IMAGES, draws * len(x) // few + 1))
     return [threads.share(number, count, len(x)) for number in range(count)]
 
 
@@ -174,36 +187,40 @@ class Estimator:
 
     def at(self, model: Model, x: Tensor, given: Noise, seen: Tensor | None = None) -> tuple[Tensor, Tensor, Sample]:
         """As a call, with given randomness."""
-        noise, seen = given.normal, x if seen is None else seen
-        if self.resample:
-            sample = _sample(model, x, noise, seen)
-            weights = self.weights(sample.log_w)
-            chosen = draw(weights.decoder, given.uniform)
-            ratio = (weights.encoder / weights.decoder.clamp_min(SMALLEST_WEIGHT)).gather(0, chosen)
-            weights = Weights(torch.full_like(ratio, 1 / self.resample), ratio / self.resample)
-            noise = tuple(eps.gather(0, chosen.unsqueeze(-1).expand(-1, -1, eps.shape[-1])) for eps in noise)
-            surrogate, _ = self._surrogate(model, x, seen, noise, lambda _: weights)
-        else:
-            surrogate, sample = self._surrogate(model, x, seen, noise, self.weights)
-        bound = self.bound(sample.log_w.detach())
-        return -surrogate.sum() / len(x), bound, sample  # the one change of sign: bounds go up, losses go down
+        seen = x if seen is None else seen
+        chosen, drawn = self.choose(model, x, seen, given)
+        loss, sample = self.backward(model, x, seen, chosen)
+        sample = drawn or sample
+        return loss, self.bound(sample.log_w.detach()), sample
+
+    def choose(self, model: Model, x: Tensor, seen: Tensor, given: Noise) -> tuple[Chosen, Sample | None]:
+        """The draws that go backward, and all k draws where they had to be made for that, without a graph."""
+        if not self.resample:
+            return Chosen(given.normal, None), None
+        sample = _sample(model, x, given.normal, seen)
+        weights = self.weights(sample.log_w)
+        index = draw(weights.decoder, given.uniform)
+        ratio = (weights.encoder / weights.decoder.clamp_min(SMALLEST_WEIGHT)).gather(0, index)
+        normal = tuple(eps.gather(0, index.unsqueeze(-1).expand(-1, -1, eps.shape[-1])) for eps in given.normal)
+        return Chosen(normal, Weights(torch.full_like(ratio, 1 / self.resample), ratio / self.resample)), sample
 
     def weights(self, log_w: Tensor) -> Weights:
         """c and d of the module's docstring for these log-weights [k, batch]."""
         return GRADIENTS[self.gradient].weights(self.bound, log_w.detach(), **self.parameters)
 
-    def _surrogate(self, model, x, seen, noise, weigh) -> tuple[Tensor, Sample]:
-        """A function of the weights whose gradient is the estimator's; its value means nothing."""
-        h, log_qh = model.propose(seen, noise)
+    def backward(self, model: Model, x: Tensor, seen: Tensor, chosen: Chosen) -> tuple[Tensor, Sample]:
+        """The loss of a call, from the draws that go backward; its value means nothing, its gradient is −∇ of the mean
+        bound by this estimator."""
+        h, log_qh = model.propose(seen, chosen.normal)
         if not GRADIENTS[self.gradient].through_density:
             log_qh = model.log_q_fixed(seen, h)
         below = tuple(layer.view_as(layer) for layer in h)  # h as log p(x, h) sees it
-        log_px, log_ph = model.log_joint(x, below)
-        weights = weigh((log_px + log_ph - log_qh).detach())
+        sample = Sample(*model.log_joint(x, below), log_qh, h)
+        weights = chosen.weights or self.weights(sample.log_w)
         if weights.encoder is not weights.decoder:
             # log p's gradient arrives at h weighted by c, for the sake of θ; on its way to φ it becomes d
             ratio = (weights.encoder / weights.decoder.clamp_min(SMALLEST_WEIGHT)).unsqueeze(-1)
             for layer in below:
                 layer.register_hook(lambda grad: grad * ratio)
-        surrogate = weights.decoder * (log_px + log_ph) - weights.encoder * log_qh
-        return surrogate, Sample(log_px, log_ph, log_qh, h)
+        surrogate = weights.decoder * (sample.log_px + sample.log_ph) - weights.encoder * log_qh
+        return -surrogate.sum() / len(x), sample  # the one change of sign: bounds go up, losses go down

@@ -1,53 +1,15 @@
-"""A step on a CUDA device: compiled into few kernels, recorded once as a CUDA graph and then replayed.
+"""A step on a CUDA device, recorded once as a CUDA graph and then replayed.
 
-A one-layer model's step is some 200 small kernels. A GPU needs less time for each than Python takes to launch it, so
-they are recorded and launched together; and more time to begin each than to do its work, so in long runs they are
-compiled into fewer.
+A step is many small kernels (``programs`` makes them fewer). A GPU needs less time for each than Python takes to launch
+it, so they are recorded and launched together.
 """
 
-import os
-import shutil
-import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import torch
-from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 EAGER_CALLS = 2  # on a side stream before the recording, so that libraries have set themselves up
 BURST = 20  # steps in one graph, where a pass has so many left: Python need not come in between
-LONG = 75_000  # steps of a run from which on compiling, some 20 seconds, is paid back
-
-
-def worth_compiling(steps: int) -> bool:
-    """Whether a run of so many steps gains by it. Warns where it would, but Triton or a C compiler is missing."""
-    if steps < LONG:
-        return False
-    compiler = os.environ.get("CC") or any(map(shutil.which, ("cc", "gcc", "clang")))
-    wanted = {"Triton": find_spec("triton"), "a C compiler": compiler}
-    missing = [name for name, found in wanted.items() if not found]
-    if missing:
-        warnings.warn(
-            f"steps on the GPU are not compiled, and take about twice as long: there is not {missing[0]}", stacklevel=2
-        )
-    return not missing
-
-
-class Compiled:
-    """``function`` of tensors of always the same shapes, as few kernels: what it does to tensors that it is not given
-    is fixed at the first call."""
-
-    def __init__(self, function: Callable[..., tuple[Tensor, ...]]):
-        self.function, self.compiled = function, None
-
-    @torch.no_grad()
-    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
-        if self.compiled is None:
-            with torch.enable_grad():  # its own derivatives are part of what is traced
-                graph = make_fx(self.function)(*given)
-            self.compiled = torch.compile(graph, fullgraph=True, dynamic=False)
-        return self.compiled(*given)
 
 
 class Replayed:

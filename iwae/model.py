@@ -8,6 +8,8 @@ The decoder mirrors the encoder. Axis order is draws, batch, features. Log-densi
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -130,6 +132,7 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig, *, pixel_mean: Tensor | None = None, seed: int | None = 0):
         super().__init__()
         self.config = config
+        self.plain = False  # log p(x|h) by the plain formula, on a CPU, too
         below = (config.pixels, *config.latent)
         layers = list(zip(below, config.hidden, config.latent, strict=False))
         self.encoder = nn.ModuleList(StochasticLayer(*sizes) for sizes in layers)
@@ -153,6 +156,15 @@ class Model(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.pixel_logits.weight.device
+
+    @contextmanager
+    def plainly(self) -> Iterator[None]:
+        """By plain formulas, whose operations do not depend on the numbers: for making programs of them."""
+        self.plain = True
+        try:
+            yield
+        finally:
+            self.plain = False
 
     def noise(self, k: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Standard normal draws for every stochastic layer: [k, batch, latent[l]] each."""
@@ -229,7 +241,7 @@ class Model(nn.Module):
         if visible is not None:
             weight, bias = self.pixel_logits.weight[visible], self.pixel_logits.bias[visible]
             return bernoulli.log_likelihood(x[:, visible], F.linear(self.pixel_hidden(h1), weight, bias))
-        if self.device.type != "cpu":
+        if self.plain or self.device.type != "cpu":
             return bernoulli.log_likelihood(x, self.logits(h1))
         hidden = [layer for layer in self.pixel_hidden if isinstance(layer, nn.Linear)]
         return bernoulli.fused_log_likelihood(x, h1, [*hidden, self.pixel_logits])

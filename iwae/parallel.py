@@ -23,6 +23,8 @@ from torch import Tensor
 
 from iwae import datasets, threads
 from iwae.config import TrainConfig
+from iwae.gradients import Estimator, Noise
+from iwae.steps import Found
 from iwae.training import NonFiniteError, Record, Training
 
 STEP, END = 1, 0  # what rank 0 tells the others
@@ -83,12 +85,12 @@ class SharedTraining(Training):
         _tell(STEP)
         super()._train_step()
 
-    def _gathered(self, part: Callable[[slice], tuple[Tensor, Tensor]], rows: list[slice]) -> tuple[Tensor, Tensor]:
+    def _gradient(self, x: Tensor, seen: Tensor, noise: Noise, estimator: Estimator, lasting: bool = False) -> Found:
         """Every process makes its part, and gets the whole."""
-        images = rows[-1].stop
-        mine = threads.share(dist.get_rank(), dist.get_world_size(), images)
-        gradient, own = part(mine)
-        values = own.new_zeros(len(own), images)
+        mine = threads.share(dist.get_rank(), dist.get_world_size(), len(x))
+        gradient, own = super()._gradient(x[mine], seen[mine], noise.rows(mine), estimator, lasting)
+        gradient *= own.shape[1] / len(x)
+        values = own.new_zeros(len(own), len(x))
         values[:, mine] = own
         for sum_of_all in (gradient, values):
             dist.all_reduce(sum_of_all)

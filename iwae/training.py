@@ -19,14 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from iwae import checkpoints, datasets, evaluation, graphs, products, threads
+from iwae import checkpoints, datasets, evaluation, graphs, products, programs, threads
 from iwae.checkpoints import Card
 from iwae.config import SCHEDULES, TrainConfig
-from iwae.gradients import Estimator, Noise, shares
-from iwae.graphs import Compiled, Replayed
+from iwae.gradients import Estimator, Noise
+from iwae.graphs import Replayed
 from iwae.health import Health, NonFiniteError
 from iwae.model import Model, ModelConfig, wide
-from iwae.steps import Call, Examined, examine
+from iwae.programs import Compiled
+from iwae.steps import Call, Examined, Found, examine
 
 PARTS = 28  # of the weights on a GPU, where the fused AdamW gives a part of up to 65,536 to one multiprocessor of many
 
@@ -88,6 +89,7 @@ class Training:
         self.total_steps = config.passes * self.steps_per_pass
         self.warm_steps = round(config.warm_share * config.passes) * self.steps_per_pass if config.warm_k else 0
         self.estimator, self.warm_estimator = config.estimator(), config.estimator(config.warm_k)
+        self.calls = {e.k: Call(self.model, e, self.weights, self.flat) for e in (self.warm_estimator, self.estimator)}
         self.step, self.seconds, self.finished = 0, 0.0, False
         self.bound_sum = wide(torch.zeros((), device=self.device))  # since the last record
         self.bound_images, self.since = 0, 0.0
@@ -102,7 +104,7 @@ class Training:
             self.rows = torch.arange(config.batch_size, device=self.device)
         self.replayed: dict[tuple[int, int], Replayed] = {}  # by the number of draws and of steps
         self.compiled: dict[int, Compiled] | None = None  # the gradient, by the number of draws
-        if self.replays and graphs.worth_compiling(self.total_steps):
+        if self.replays and programs.worth_compiling(self.total_steps):
             self.compiled = {}
         self.rate, self.healthy_until = config.learning_rate, 0
 
@@ -271,28 +273,16 @@ class Training:
 
     def _examined(self, x: Tensor, seen: Tensor, estimator: Estimator) -> Examined:
         noise = estimator.noise(self.model, len(x), self.generator)
-        if self.compiled is None or len(x) < self.config.batch_size:
-            return examine(*self._gradient(x, seen, noise, estimator))
+        whole = len(x) == self.config.batch_size
+        if self.compiled is None or not whole:
+            lasting = whole and self.total_steps >= programs.LISTED_LONG and self.device.type == "cpu"
+            return examine(*self._gradient(x, seen, noise, estimator, lasting))
         if estimator.k not in self.compiled:
-            self.compiled[estimator.k] = Compiled(Call(self.model, estimator, self.weights).of_weights)
+            self.compiled[estimator.k] = Compiled(self.calls[estimator.k].examined)
         return Examined(*self.compiled[estimator.k](self.flat, x, seen, noise.uniform, *noise.normal))
 
-    def _gradient(self, x: Tensor, seen: Tensor, noise: Noise, estimator: Estimator) -> tuple[Tensor, Tensor]:
-        """Of the loss, in the order of ``flat``; the bound and the sums of the three log-densities, [4, batch]."""
-        call = Call(self.model, estimator, self.weights)
-
-        def part(rows: slice) -> tuple[Tensor, Tensor]:
-            return call.gradient(x[rows], seen[rows], noise.rows(rows), len(x))
-
-        return self._gathered(part, shares(x, estimator.resample or estimator.k))
-
-    def _gathered(self, part: Callable[[slice], tuple[Tensor, Tensor]], rows: list[slice]) -> tuple[Tensor, Tensor]:
-        """``_gradient`` from its parts, each the work of a thread; together they are the gradient of all images, up to
-        rounding."""
-        (gradient, *others), values = zip(*threads.spread(part, rows), strict=True)
-        for more in others:
-            gradient += more
-        return gradient, torch.cat(values, 1)
+    def _gradient(self, x: Tensor, seen: Tensor, noise: Noise, estimator: Estimator, lasting: bool = False) -> Found:
+        return self.calls[estimator.k].gradient(x, seen, noise, lasting)
 
     def _hide(self, x: Tensor) -> Tensor:
         """x as the encoder sees it: some pixels zero, the others larger, so that its sums are right on average."""

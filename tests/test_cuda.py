@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from iwae import datasets, evaluation, graphs
+from iwae import datasets, evaluation, graphs, programs
 from iwae.config import TrainConfig
 from iwae.model import Model, ModelConfig
 from iwae.training import NonFiniteError, Training
@@ -33,7 +33,7 @@ def one_by_one(self) -> None:
 @pytest.mark.parametrize("options", [{}, {"resample": 0}, {"gradient": "exact"}, {"model": "20:6/10:4"}])
 def test_the_graph_trains_as_the_single_steps_do(options, burst, long, data, monkeypatch):
     monkeypatch.setattr(graphs, "BURST", burst)
-    monkeypatch.setattr(graphs, "LONG", long)
+    monkeypatch.setattr(programs, "LONG", long)
     config = TrainConfig(**SMALL | options)
     replayed = Training(config, data, "cuda")
     records = list(replayed.run())

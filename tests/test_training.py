@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from iwae import checkpoints, datasets
+from iwae import checkpoints, datasets, programs
 from iwae.config import PAPER_PASSES, SCHEDULES, TrainConfig
 from iwae.training import NonFiniteError, Training
 from tests.steps import gradients
@@ -62,6 +62,7 @@ def test_it_learns_and_is_repeatable(data):
     assert other != records
 
 
+@pytest.mark.parametrize("long", [programs.LISTED_LONG, 1], ids=["", "listed"])
 @pytest.mark.parametrize(
     "more",
     [
@@ -71,8 +72,9 @@ def test_it_learns_and_is_repeatable(data):
     ],
 )
 @pytest.mark.parametrize("interrupted_at", [1, 7, 13, 30])
-def test_resuming_is_bit_for_bit(data, tmp_path, more, interrupted_at):
+def test_resuming_is_bit_for_bit(data, tmp_path, more, interrupted_at, long, monkeypatch):
     """Stopped at any step, saved to a file, restored into a new object: the same records and the same weights."""
+    monkeypatch.setattr(programs, "LISTED_LONG", long)
     config = TrainConfig(**SMALL | more)
     whole, expected = train(config, data)
     first = Training(config, data)

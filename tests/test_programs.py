@@ -1,0 +1,102 @@
+"""A gradient as a program is the gradient by Python and autograd. tests/test_cuda.py has what only a GPU can show."""
+
+import shutil
+from importlib import util
+
+import pytest
+import torch
+
+from iwae import bernoulli, datasets, products, programs, steps, tanh
+from iwae.config import TrainConfig
+from iwae.model import Model
+from iwae.training import Training
+from tests.steps import check_compiled
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """The plain formulas, in one piece."""
+    monkeypatch.setattr(
+        Model, "log_likelihood", lambda self, x, h1, visible=None: bernoulli.log_likelihood(x, self.logits(h1))
+    )
+    monkeypatch.setattr(tanh.Tanh, "forward", lambda self, z: z.tanh())
+    monkeypatch.setattr(steps, "shares", lambda x, *of: [slice(0, len(x))])
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+@pytest.mark.parametrize("options", [{}, {"resample": 0}, {"gradient": "exact", "resample": 0, "model": "20:6/10:4"}])
+def test_what_is_compiled_is_the_plain_gradient_of_the_weights_as_they_are(options, as_on_a_gpu):
+    config = TrainConfig(**dict(dataset="digits", model="20:6", k=12, warm_k=0, batch_size=100) | options)
+    run = Training(config, datasets.load("digits"))
+    check_compiled(run)
+
+
+LISTED = {
+    "vae": {"objective": "vae", "k": 1, "model": "30:6"},
+    "all draws": {"k": 5, "gradient": "exact", "resample": 0, "model": "30:6/10:4"},
+    "dreg": {"k": 5, "resample": 0, "model": "30:6/10:4"},
+    "piwae": {"k": 6, "gradient": "piwae", "resample": 0, "k1": 3, "k2": 2, "model": "30:6"},
+    "resampled": {"k": 12, "resample": 2, "model": "30:6/10:4"},
+    "hidden pixels": {"objective": "vae", "k": 1, "model": "30:6", "input_dropout": 0.2},
+    "bfloat16": {"k": 8, "resample": 0, "model": "30:6", "products": "bfloat16", "batch_size": 60},
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("options", LISTED.values(), ids=LISTED)
+def test_what_is_listed_is_the_plain_gradient_of_the_weights_as_they_are(options, threads):
+    """And the same numbers at every call, of which a run that is resumed repeats only the last."""
+    run = Training(TrainConfig(**dict(dataset="digits", warm_k=0, batch_size=50) | options), datasets.load("digits"))
+    (call,), before = run.calls.values(), torch.get_num_threads()
+    x = run.data.draw(run.images[: run.config.batch_size], run.generator)
+    seen, noise = run._hide(x), run.estimator.noise(run.model, len(x), run.generator)
+    torch.set_num_threads(threads)
+    coarse = products.used(run.config.products) == "bfloat16"
+    try:
+        for change in (1.0, 1.1, torch.nan):
+            run.flat.mul_(change)
+            with products.of(run.config.products):
+                gradient, values = call.gradient(x, seen, noise)
+                first, *others = (call.gradient(x, seen, noise, lasting=True) for _ in range(4))
+            if change == change:
+                assert (gradient - first[0]).norm() < (2e-2 if coarse else 1e-5) * gradient.norm()
+                torch.testing.assert_close(first[1], values, rtol=1e-3 if coarse else 1e-5, atol=0.0)
+                assert all(torch.equal(a, b) for other in others for a, b in zip(other, first, strict=True))
+            else:
+                assert first[0].isnan().any() and first[1].isnan().any()
+    finally:
+        torch.set_num_threads(before)
+    assert {images for _, images, _ in call.listed} == {len(x) // threads}
+
+
+def test_only_long_runs_are_listed_and_only_their_whole_batches_of_few_rows(monkeypatch):
+    data = datasets.load("digits")
+
+    def listed(**options) -> list[tuple[int, int]]:
+        run = Training(TrainConfig(**dict(dataset="digits", model="20:6", resample=0, batch_size=100) | options), data)
+        for _ in range(run.steps_per_pass):
+            run._train_step()
+        return sorted((draws, whole) for call in run.calls.values() for draws, _, whole in call.listed)
+
+    small = {"objective": "vae", "k": 1}
+    assert listed(passes=10, **small) == []
+    monkeypatch.setattr(programs, "LISTED_LONG", 10)
+    assert listed(passes=10, **small) == [(1, 100)]
+    assert listed(passes=10, k=50, warm_k=5) == [(5, 100)]
+    assert listed(passes=10, k=50, warm_k=0, resample=1) == [(1, 100)]
+    torch.set_num_threads(1)
+    assert listed(passes=10, k=50, warm_k=0) == []
+
+
+def test_only_long_runs_are_compiled_and_what_is_missing_is_told(monkeypatch):
+    assert not programs.worth_compiling(programs.LONG - 1)
+    monkeypatch.setattr(programs, "find_spec", lambda name: None)
+    with pytest.warns(UserWarning, match="not compiled.* Triton"):
+        assert not programs.worth_compiling(programs.LONG)
+    monkeypatch.setattr(programs, "find_spec", lambda name: util.find_spec("torch"))
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.warns(UserWarning, match="not compiled.* C compiler"):
+        assert not programs.worth_compiling(programs.LONG)
+    monkeypatch.setenv("CC", "cc")
+    assert programs.worth_compiling(programs.LONG)
