@@ -155,13 +155,10 @@ def _linear(layer: _Layer, below: Tensor, out: Tensor | None = None) -> Tensor:
 
 def _sum_log(probability: Tensor, scratch: Tensor) -> Tensor | None:
     """Σ_pixels log probability [rows], one logarithm for GROUP pixels; None where a product could underflow."""
-    size = probability.shape[-1] // GROUP
-    if size == 0 or size * GROUP != probability.shape[-1]:
+    rows, pixels = probability.shape
+    if pixels % GROUP:
         return None
-    part = probability.split(size, -1)
-    product = torch.mul(part[0], part[1], out=scratch)
-    for factor in part[2:]:
-        product.mul_(factor)
+    product = torch.prod(probability.view(rows, GROUP, -1), 1, out=scratch)
     if not product.min() > SMALLEST_PRODUCT:  # also true for NaN
         return None
     return product.log_().sum(-1)
