@@ -269,6 +269,7 @@ def test_a_folder_with_another_run_and_a_second_sweep_are_refused(done, tmp_path
     [
         ("nowhere.toml", "there is no file nowhere.toml"),
         ("BAD", "is not TOML"),
+        ("TF32", "products in tf32 need the device cuda; on cpu they are float32"),
         ("GRID --jobs 0", "--jobs must be at least 1, not 0"),
         ("GRID --samples 0", "--samples must be at least 1, not 0"),
         ("GRID --images 1", "--images must be at least 2, not 1"),
@@ -280,7 +281,8 @@ def test_a_folder_with_another_run_and_a_second_sweep_are_refused(done, tmp_path
 def test_wrong_arguments(words, told, tmp_path, capsys):
     (tmp_path / "grid.toml").write_text(GRID)
     (tmp_path / "bad.toml").write_text("[[[")
-    named = {"GRID": str(tmp_path / "grid.toml"), "BAD": str(tmp_path / "bad.toml")}
+    (tmp_path / "tf32.toml").write_text("[grid]\nproducts = ['float32', 'tf32']")
+    named = {name.upper(): str(tmp_path / f"{name}.toml") for name in ("grid", "bad", "tf32")}
     assert main(["sweep", *(named.get(word, word) for word in words.split())]) == 2
     out, err = capsys.readouterr()
     assert out == "" and told in err and err.count("\n") == 1

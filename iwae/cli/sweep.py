@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from iwae import cells, cli, cluster, datasets, runs, sweep
+from iwae import cells, cli, cluster, datasets, products, runs, sweep
 from iwae.cli.train import STOPPED
 from iwae.pool import Pool
 
@@ -41,7 +41,7 @@ class Sweep:
 
     def run(self) -> int:
         device = self._checked_device()
-        found = self._cells()
+        found = self._cells(device)
         folder = self.out or runs.PROJECT / "sweeps" / self.grid.stem
         work = sweep.Sweep(folder, found, sweep.Measurement(self.samples, self.images))
         if self.dry_run:
@@ -74,13 +74,19 @@ class Sweep:
             raise cli.UsageError("--jobs and --device are for this machine; with --ray, --gpus-per-cell decides")
         return "cuda" if self.gpus_per_cell else "cpu"
 
-    def _cells(self) -> list[cells.Cell]:
+    def _cells(self, device: str) -> list[cells.Cell]:
         if not self.grid.is_file():
             raise cli.UsageError(f"there is no file {self.grid}")
         try:
-            return cells.load(self.grid)
+            found = cells.load(self.grid)
         except cells.GridError as error:
             raise cli.UsageError(str(error)) from None
+        for cell in found:
+            try:
+                products.check(cell.config.products, device)
+            except ValueError as error:
+                raise cli.UsageError(f"{self.grid}, cell {cell.name}: {error}") from None
+        return found
 
     def _engine(self, folder: Path, names: set[str], device: str) -> AbstractContextManager[sweep.Engine]:
         if self.ray is not None:
