@@ -49,13 +49,13 @@ class Call(nn.Module):
         more, and a list of what is done to them is worth making."""
         chosen, drawn = self.estimator.choose(self.model, x, seen, noise)
         draws = len(chosen.normal[0])
-        parts = shares(x, draws, LISTED_FEW)
-        listed = lasting and draws * len(x[parts[-1]]) <= LISTED_ROWS
+        rows = shares(x, draws, LISTED_FEW)
+        listed = lasting and draws * len(x[rows[-1]]) <= LISTED_ROWS
         if not listed:
-            parts = shares(x, draws)
-        prepare = self._list if listed else partial(partial, self._derive)
-        work = [prepare(x[rows], seen[rows], chosen.rows(rows), len(x)) for rows in parts]
-        (gradient, *others), values = zip(*threads.spread(lambda part: part(), work), strict=True)
+            rows = shares(x, draws)
+        parts = [(x[each], seen[each], chosen.rows(each), len(x)) for each in rows]
+        work = [self._list(*part) if listed else partial(self._derive, *part) for part in parts]
+        (gradient, *others), values = zip(*threads.spread(lambda function: function(), work), strict=True)
         for more in others:
             gradient += more
         return gradient, torch.cat(values, 1) if drawn is None else self._values(drawn)
