@@ -8,6 +8,7 @@ operation takes no longer than Python takes to call the next one, and two thread
 
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 LONG = 75_000  # steps of a run from which on compiling, some 20 seconds, is paid back
 LISTED_LONG = 500  # and from which on listing is, half a second
+TOO_NEW = (3, 14)  # the first Python for which torch.jit is not supported
 
 Function = Callable[..., tuple[Tensor, ...]]
 
@@ -35,6 +37,20 @@ def worth_compiling(steps: int) -> bool:
             f"steps on the GPU are not compiled, and take about twice as long: there is not {missing[0]}", stacklevel=2
         )
     return not missing
+
+
+def worth_listing(steps: int) -> bool:
+    """Whether a run of so many steps gains by it. Warns where it would, but this Python is too new for torch's."""
+    if steps < LISTED_LONG:
+        return False
+    if sys.version_info >= TOO_NEW:
+        version = ".".join(map(str, TOO_NEW))
+        warnings.warn(
+            f"steps of few draws take half as long again: torch runs no lists on Python {version} or later",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def _operations(function: Function, given: tuple[Tensor, ...]) -> GraphModule:

@@ -106,6 +106,7 @@ class Training:
         self.compiled: dict[int, Compiled] | None = None  # the gradient, by the number of draws
         if self.replays and programs.worth_compiling(self.total_steps):
             self.compiled = {}
+        self.lists = self.device.type == "cpu" and programs.worth_listing(self.total_steps)
         self.rate, self.healthy_until = config.learning_rate, 0
 
     def _initial_model(self) -> Model:
@@ -275,8 +276,7 @@ class Training:
         noise = estimator.noise(self.model, len(x), self.generator)
         whole = len(x) == self.config.batch_size
         if self.compiled is None or not whole:
-            lasting = whole and self.total_steps >= programs.LISTED_LONG and self.device.type == "cpu"
-            return examine(*self._gradient(x, seen, noise, estimator, lasting))
+            return examine(*self._gradient(x, seen, noise, estimator, whole and self.lists))
         if estimator.k not in self.compiled:
             self.compiled[estimator.k] = Compiled(self.calls[estimator.k].examined)
         return Examined(*self.compiled[estimator.k](self.flat, x, seen, noise.uniform, *noise.normal))

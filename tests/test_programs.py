@@ -1,6 +1,7 @@
 """A gradient as a program is the gradient by Python and autograd. tests/test_cuda.py has what only a GPU can show."""
 
 import shutil
+import sys
 from importlib import util
 
 import pytest
@@ -86,6 +87,14 @@ def test_only_long_runs_are_listed_and_only_their_whole_batches_of_few_rows(monk
     assert listed(passes=10, k=50, warm_k=0, resample=1) == [(1, 100)]
     torch.set_num_threads(1)
     assert listed(passes=10, k=50, warm_k=0) == []
+
+
+def test_where_torch_has_no_lists_that_is_told(monkeypatch):
+    monkeypatch.setattr(programs, "TOO_NEW", sys.version_info[:2])
+    with pytest.warns(UserWarning, match=r"half as long again: .* Python 3\.\d+ or later"):
+        run = Training(TrainConfig(dataset="digits", model="20:6", objective="vae", k=1, passes=100))
+    run._train_step()
+    assert not any(call.listed for call in run.calls.values())
 
 
 def test_only_long_runs_are_compiled_and_what_is_missing_is_told(monkeypatch):

@@ -58,7 +58,7 @@ class Train:
             if rank == 0:
                 return self._train(device, parallel.SharedTraining)
             parallel.follow()
-        return 0
+        parallel.leave()
 
     def _train(self, device: str, training_type: type[Training]) -> int:
         if self.resume:
