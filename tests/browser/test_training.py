@@ -52,6 +52,7 @@ def test_a_run_from_its_start_to_its_end(visit):
     assert lines[0].startswith("step,passes,bound") and float(lines[-1].split(",")[1]) == 30
     file = download(page, main.get_by_role("button", name=re.compile("Model")))
     assert file.suggested_filename.endswith("model.safetensors")
+    settled(page)  # the page runs once more after a download, and would forget a click
 
     delete = main.get_by_role("button", name="Delete …")
     sidebar = page.get_by_test_id("stSidebar")
