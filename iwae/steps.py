@@ -61,11 +61,13 @@ class Call(nn.Module):
         return gradient, torch.cat(values, 1) if drawn is None else self._values(drawn)
 
     def forward(self, x: Tensor, seen: Tensor, given: Noise | Chosen) -> Found:
-        """The loss, and the values of all draws or of the chosen ones."""
+        """The loss, and the values of all draws; none, [4, 0], where only some of them are given."""
         drawn = None
         if isinstance(given, Noise):
             given, drawn = self.estimator.choose(self.model, x, seen, given)
         loss, sample = self.estimator.backward(self.model, x, seen, given)
+        if drawn is None and given.weights:
+            return loss, loss.new_empty(4, 0)
         return loss, self._values(drawn or sample)
 
     def _values(self, sample: Sample) -> Tensor:

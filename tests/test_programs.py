@@ -38,6 +38,7 @@ LISTED = {
     "dreg": {"k": 5, "resample": 0, "model": "30:6/10:4"},
     "piwae": {"k": 6, "gradient": "piwae", "resample": 0, "k1": 3, "k2": 2, "model": "30:6"},
     "resampled": {"k": 12, "resample": 2, "model": "30:6/10:4"},
+    "resampled groups": {"objective": "miwae", "k": 12, "k1": 4, "k2": 3, "resample": 1, "model": "30:6"},
     "hidden pixels": {"objective": "vae", "k": 1, "model": "30:6", "input_dropout": 0.2},
     "bfloat16": {"k": 8, "resample": 0, "model": "30:6", "products": "bfloat16", "batch_size": 60},
 }

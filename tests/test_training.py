@@ -110,6 +110,29 @@ def test_one_step_is_adam_on_the_estimator(data):
         torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"objective": "vae"},
+        {"objective": "power-mean", "p": 2.0},
+        {"objective": "median"},
+        {"objective": "l-alpha", "alpha": 0.5},
+        {"objective": "ciwae", "beta": 0.25},
+        {"objective": "miwae", "k1": 10, "k2": 5},
+    ],
+    ids=lambda objective: objective["objective"],
+)
+def test_every_objective_trains_by_default(data, objective):
+    """With k = 50, of which the default sends some draws backward; the bound that is told is that of all of them."""
+    training = Training(TrainConfig(model="16:4", k=50, warm_k=0, passes=1, log_every=1, **objective), data)
+    (record,) = training.run(stop=lambda: training.step >= 1)
+    other = Training(training.config, data)
+    other._begin_pass(0, 0)
+    x = data.draw(other.images[other.order[: other.config.batch_size]], other.generator)
+    _, bound, _ = other.estimator(other.model, x, other.generator)
+    assert record.bound == pytest.approx(bound.mean().item(), rel=1e-6)
+
+
 def test_every_pass_sees_every_image_once(data):
     training = Training(TrainConfig(**SMALL), data)
     orders = []
