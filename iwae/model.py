@@ -160,11 +160,11 @@ class Model(nn.Module):
     @contextmanager
     def plainly(self) -> Iterator[None]:
         """By plain formulas, whose operations do not depend on the numbers: for making programs of them."""
-        self.plain = True
+        before, self.plain = self.plain, True
         try:
             yield
         finally:
-            self.plain = False
+            self.plain = before
 
     def noise(self, k: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Standard normal draws for every stochastic layer: [k, batch, latent[l]] each."""

@@ -7,19 +7,22 @@ from importlib import util
 import pytest
 import torch
 
-from iwae import bernoulli, datasets, products, programs, steps, tanh
+from iwae import datasets, products, programs, steps, tanh
 from iwae.config import TrainConfig
-from iwae.model import Model
 from iwae.training import Training
 from tests.steps import check_compiled
 
 
+@pytest.fixture(autouse=True)
+def _threads_as_before():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    """The plain formulas, in one piece."""
-    monkeypatch.setattr(
-        Model, "log_likelihood", lambda self, x, h1, visible=None: bernoulli.log_likelihood(x, self.logits(h1))
-    )
+    """The usual tanh, and all images in one piece."""
     monkeypatch.setattr(tanh.Tanh, "forward", lambda self, z: z.tanh())
     monkeypatch.setattr(steps, "shares", lambda x, *of: [slice(0, len(x))])
 
@@ -29,7 +32,8 @@ def as_on_a_gpu(monkeypatch):
 def test_what_is_compiled_is_the_plain_gradient_of_the_weights_as_they_are(options, as_on_a_gpu):
     config = TrainConfig(**dict(dataset="digits", model="20:6", k=12, warm_k=0, batch_size=100) | options)
     run = Training(config, datasets.load("digits"))
-    check_compiled(run)
+    with run.model.plainly():
+        check_compiled(run)
 
 
 LISTED = {
@@ -49,25 +53,22 @@ LISTED = {
 def test_what_is_listed_is_the_plain_gradient_of_the_weights_as_they_are(options, threads):
     """And the same numbers at every call, of which a run that is resumed repeats only the last."""
     run = Training(TrainConfig(**dict(dataset="digits", warm_k=0, batch_size=50) | options), datasets.load("digits"))
-    (call,), before = run.calls.values(), torch.get_num_threads()
+    (call,) = run.calls.values()
     x = run.data.draw(run.images[: run.config.batch_size], run.generator)
     seen, noise = run._hide(x), run.estimator.noise(run.model, len(x), run.generator)
     torch.set_num_threads(threads)
     coarse = products.used(run.config.products) == "bfloat16"
-    try:
-        for change in (1.0, 1.1, torch.nan):
-            run.flat.mul_(change)
-            with products.of(run.config.products):
-                gradient, values = call.gradient(x, seen, noise)
-                first, *others = (call.gradient(x, seen, noise, lasting=True) for _ in range(4))
-            if change == change:
-                assert (gradient - first[0]).norm() < (2e-2 if coarse else 1e-5) * gradient.norm()
-                torch.testing.assert_close(first[1], values, rtol=1e-3 if coarse else 1e-5, atol=0.0)
-                assert all(torch.equal(a, b) for other in others for a, b in zip(other, first, strict=True))
-            else:
-                assert first[0].isnan().any() and first[1].isnan().any()
-    finally:
-        torch.set_num_threads(before)
+    for change in (1.0, 1.1, torch.nan):
+        run.flat.mul_(change)
+        with products.of(run.config.products):
+            gradient, values = call.gradient(x, seen, noise)
+            first, *others = (call.gradient(x, seen, noise, lasting=True) for _ in range(4))
+        if change == change:
+            assert (gradient - first[0]).norm() < (2e-2 if coarse else 1e-5) * gradient.norm()
+            torch.testing.assert_close(first[1], values, rtol=1e-3 if coarse else 1e-5, atol=0.0)
+            assert all(torch.equal(a, b) for other in others for a, b in zip(other, first, strict=True))
+        else:
+            assert first[0].isnan().any() and first[1].isnan().any()
     assert {images for _, images, _ in call.listed} == {len(x) // threads}
 
 
