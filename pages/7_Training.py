@@ -31,7 +31,7 @@ if not found:
     st.stop()
 
 shown, against = choose_runs(found)
-live(shown, against)
+live(found, shown, against)
 
 st.subheader("Where the settings differ", anchor=False)
 compare(shown)

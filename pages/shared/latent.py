@@ -12,6 +12,7 @@ from iwae.catalog import Entry
 from iwae.evaluation import Metrics
 from iwae.latent import Encoded, Estimate, View
 from pages.shared import cached
+from pages.shared.beat import beat
 from pages.shared.sidebar import View as Chosen
 
 MAPS = ("PCA", "UMAP", "Two units")
@@ -199,16 +200,14 @@ def _umap(view: Chosen, images: Images, spaces: Sequence[Encoded], start: np.nda
         if b is not a:
             a.prepare(spaces[0].mean, start, SETTINGS)
         b.start(spaces[1].mean, start if b is a else a, SETTINGS)
-    st.fragment(_watch, run_every=1.0)(b)
+    beat(lambda: _watch(b), lambda: b.status().phase == "finished", 1.0)
     return None
 
 
 def _watch(one: maps.Map) -> None:
-    """How far the map is; the page runs again when it is there."""
+    """How far the map is."""
     status = one.status()
-    if status.phase == "finished":
-        st.rerun()
-    if status.phase == "running":
+    if status.phase in ("running", "finished"):
         st.progress(status.share, f"UMAP of both models, in the background: {status.message}")
         st.caption("You can go on with the other maps meanwhile; what is computed is kept.")
         return

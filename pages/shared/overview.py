@@ -12,6 +12,7 @@ from iwae.overview import Standing
 from iwae.runs import Run, RunError
 from iwae.training import Record
 from pages.shared import show
+from pages.shared.beat import beat
 from pages.shared.training import look_again, run_buttons
 
 NEWEST = 6  # runs shown unless others are chosen
@@ -60,17 +61,21 @@ def choose_runs(found: Sequence[Run]) -> tuple[list[Run], str]:
     return [run for run in found if run.name in (chosen or names[:NEWEST])], against
 
 
-def live(shown: Sequence[Run], against: str) -> None:
-    """The table and the curves, which follow the runs' folders as long as the page is open."""
-    busy = any(run.status().alive for run in shown)
-    st.fragment(_live, run_every=LOOK_SECONDS if busy else IDLE_SECONDS)(shown, against)
+def live(found: Sequence[Run], shown: Sequence[Run], against: str) -> None:
+    """The table and the curves of the runs ``shown``, which follow their folders as long as the page is open.
+
+    Once any of those ``found`` is gone, another one has begun, or one shown has ended, all of the page is about it.
+    """
+
+    def standing(names: Sequence[Run]) -> tuple[set[str], set[str]]:
+        return {run.name for run in names}, {run.name for run in shown if run.status().alive}
+
+    first = standing(found)
+    seconds = LOOK_SECONDS if first[1] else IDLE_SECONDS
+    beat(lambda: _live(shown, against), lambda: standing(runs.list_runs()) != first, seconds)
 
 
 def _live(shown: Sequence[Run], against: str) -> None:
-    known = [run.name for run in runs.list_runs()], {run.name for run in shown if run.status().alive}
-    if st.session_state.setdefault("known runs", known) != known:  # one has begun or ended: all of the page is about it
-        st.session_state["known runs"] = known
-        st.rerun()
     standings = _read(shown)
     if not standings:
         return

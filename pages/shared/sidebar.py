@@ -10,7 +10,7 @@ from iwae import catalog, datasets
 from iwae.catalog import Entry
 from pages.shared import show
 from pages.shared.models import add_model
-from pages.shared.training import training_panel
+from pages.shared.training import alive_runs, training_panel
 
 ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches named icons from another host
 # Streamlit's own list would call the home page "app" (.streamlit/config.toml hides it)
@@ -46,6 +46,7 @@ def sidebar(title: str) -> View:
     """Set the page up and draw the sidebar; ends the page with advice when there is no model at all."""
     show.clear()
     st.set_page_config(f"{title} · IWAE explorer", ICON, layout="wide")
+    alive = alive_runs()
     found, refused = catalog.entries()
     with st.sidebar:
         for file, label, icon in PAGES:
@@ -59,7 +60,7 @@ def sidebar(title: str) -> View:
                 for reason in refused.values():
                     st.text(reason)
         add_model()
-        training_panel()
+        training_panel(alive)
     if pair is None:
         st.info("There is no model yet. Train a small one in the sidebar; it takes under a minute.")
         st.stop()

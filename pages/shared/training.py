@@ -15,6 +15,7 @@ from iwae.figures import Line, training_curve
 from iwae.overview import Standing
 from iwae.runs import Run, RunError
 from iwae.turns import Status
+from pages.shared.beat import beat
 from pages.shared.show import plain
 
 LOOK_SECONDS = 1.0  # between two looks at the runs, while one is alive
@@ -26,13 +27,19 @@ DEFAULTS = {"p": 2.0, "alpha": 0.5, "beta": 0.25, "k1": 5, "k2": 4}
 LABELS = {"p": "Exponent p", "alpha": "α", "beta": "β, the share of VAE", "k1": "k₁, in a group", "k2": "k₂ groups"}
 
 
-def training_panel() -> None:
-    """The form and the runs, for the sidebar."""
+def training_panel(alive: set[str]) -> None:
+    """The form and the runs, for the sidebar; ``alive`` are the runs that were so when the page began to be drawn."""
     with st.expander("Train a small model", icon=":material/model_training:"):
         _form()
-    recent = [look.status for look in _recent(runs.runs_dir())]
-    busy = any(status.alive for status in (*recent, *(run.status() for run in runs.list_runs()[SHOWN:])))
-    st.fragment(_progress, run_every=_beat() if busy else None)()  # looks again only while there is news
+    # Once one has ended, the pickers above should offer it.
+    beat(_progress, lambda: bool(alive - alive_runs()), _seconds() if alive else None)
+
+
+def alive_runs() -> set[str]:
+    """The names of all runs that are alive."""
+    recent = [(look.run, look.status) for look in _recent(runs.runs_dir())]
+    older = [(run, run.status()) for run in runs.list_runs()[SHOWN:]]
+    return {run.name for run, status in recent + older if status.alive}
 
 
 def _form() -> None:
@@ -84,8 +91,8 @@ _LAYERS = {"1layer": "1 layer (50 units)", "2layer": "2 layers (100 + 50 units)"
 _looked: dict[str, float] = {}  # when each open page looked last, by its session
 
 
-def _beat() -> float:
-    """Seconds between two looks of one page."""
+def _seconds() -> float:
+    """Between two looks of one page."""
     now = time.monotonic()
     lately = [session for session, when in list(_looked.items()) if now - when < FORGOTTEN]
     for session in set(_looked) - set(lately):
@@ -96,13 +103,7 @@ def _beat() -> float:
 def _progress() -> None:
     """The newest runs, live; it reads their folders only, so it survives closed tabs and page changes."""
     _looked[st.session_state.setdefault("session", uuid.uuid4().hex)] = time.monotonic()
-    looks = _recent(runs.runs_dir())
-    alive = {look.run.name for look in looks if look.status.alive}
-    if st.session_state.get("alive", set()) - alive:  # one has just ended: the pickers should offer it
-        st.session_state["alive"] = alive
-        st.rerun()
-    st.session_state["alive"] = alive
-    for look in looks:
+    for look in _recent(runs.runs_dir()):
         if look.standing is None:
             st.error(plain(look.damage))
         else:

@@ -137,6 +137,31 @@ def test_stop_resume_and_delete_which_asks_first(app, pair):
     assert len(runs.list_runs()) == 2
 
 
+@pytest.mark.parametrize("news", ["gone", "begun"])
+def test_a_click_is_not_lost_to_news_of_another_run(app, pair, news):
+    """The page used to begin anew at the news, before it came to the button."""
+    run, other = pair
+    if news == "begun":
+        runs_before = other.folder.rename(other.folder.parent.parent / other.name)
+    test = app(PAGE, run=run.name)
+    if news == "begun":
+        runs_before.rename(other.folder)
+    else:
+        shutil.rmtree(other.folder)
+    next(item for item in test.button if item.label == "Delete …").click().run()
+    assert not test.exception and "Delete it" in [item.label for item in test.button]
+
+
+def test_a_click_is_not_lost_to_a_run_that_ends(app, pair):
+    """The same of the panel in the sidebar, which is drawn before everything on the page."""
+    run = runs.start(dataclasses.replace(VAE, passes=5000))
+    test = app(PAGE, run=pair[0].name)
+    run.stop()
+    finished(run)
+    next(item for item in test.button if item.label == "Delete …").click().run()
+    assert not test.exception and "Delete it" in [item.label for item in test.button]
+
+
 def test_a_damaged_run_is_explained_beside_the_others(app, pair):
     (pair[1].folder / "metrics.jsonl").write_text("{\n")
     test = app(PAGE, run=pair[1].name)

@@ -163,13 +163,14 @@ def settled(page: Page, seconds: float = 60) -> None:
 
 
 def still(page: Page) -> None:
-    """Wait until the figures are drawn and move nothing below them any more: a click on what moves is lost."""
+    """Wait until figures are drawn, expanders open, and nothing moves any more: a click on what moves is lost."""
     charts = page.get_by_test_id("stMain").get_by_test_id("stPlotlyChart")
     for place in range(charts.count()):
         expect(charts.nth(place).locator("svg.main-svg").first).to_be_visible()
     page.wait_for_function(
         """() => {
-            const height = document.querySelector('[data-testid="stMain"]').scrollHeight, now = performance.now();
+            const boxes = document.querySelectorAll('[data-testid="stMain"], [data-testid="stSidebarContent"]');
+            const height = [...boxes].map(box => box.scrollHeight).join(), now = performance.now();
             if (window.held?.height !== height) window.held = {height, since: now};
             return now - window.held.since > 1000;
         }""",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.driver import assert_clean, download, screenshot, settled
+from tests.browser.driver import assert_clean, download, screenshot, settled, still
 
 APP = "app.py"
 
@@ -52,11 +52,12 @@ def test_a_run_from_its_start_to_its_end(visit):
     assert lines[0].startswith("step,passes,bound") and float(lines[-1].split(",")[1]) == 30
     file = download(page, main.get_by_role("button", name=re.compile("Model")))
     assert file.suggested_filename.endswith("model.safetensors")
-    settled(page)  # the page runs once more after a download, and would forget a click
+    settled(page)
 
     delete = main.get_by_role("button", name="Delete …")
     sidebar = page.get_by_test_id("stSidebar")
     sidebar.get_by_text("Train a small model").click()
+    still(page)
     sidebar.get_by_role("button", name="Start training").click()
     expect(stop).to_be_visible()  # of the run just started, which the page now shows
     stop.click()
