@@ -97,10 +97,10 @@ def test_more_open_pages_look_less_often(monkeypatch):
     now = time.monotonic()
     pages = {str(number): now for number in range(30)}
     monkeypatch.setattr(training, "_looked", {**pages, "gone": now - 2 * training.FORGOTTEN})
-    assert training._beat() == 30 / training.PAGES_A_SECOND
+    assert training._seconds() == 30 / training.PAGES_A_SECOND
     assert set(training._looked) == set(pages)
     monkeypatch.setattr(training, "_looked", {"alone": now})
-    assert training._beat() == training.LOOK_SECONDS
+    assert training._seconds() == training.LOOK_SECONDS
 
 
 def test_a_frozen_cycle_goes_when_all_have_gone():
