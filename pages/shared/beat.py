@@ -8,16 +8,16 @@ import streamlit as st
 def beat(look: Callable[[], None], news: Callable[[], bool], seconds: float | None) -> None:
     """Draw ``look()``, and again each ``seconds`` (None: never); if there are ``news()`` by then, the page runs again.
 
-    Not while the page itself runs, though: it would begin anew before it reaches the button that it runs for, and the
-    click would be lost.
+    It begins anew only after all has been drawn, and never in the middle of its own run: a button that was clicked,
+    here or further down, would not be reached, and the click lost.
     """
     in_page = True
 
     def again() -> None:
         nonlocal in_page
+        look()
         if not in_page and news():
             st.rerun()
         in_page = False
-        look()
 
     st.fragment(again, run_every=seconds)()
