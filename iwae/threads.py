@@ -43,10 +43,11 @@ def count() -> int:
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """torch's own threads held at one, between two calls of ``spread``, too."""
+def held(to: int | None = None) -> Iterator[None]:
+    """torch's own threads held at one, between two calls of ``spread``, too, which uses ``to``, by default as many as
+    before."""
     outside, before = getattr(_here, "count", None), torch.get_num_threads()
-    _here.count = count()
+    _here.count = to or count()
     torch.set_num_threads(1)
     try:
         yield
@@ -63,11 +64,14 @@ def spread(function: Function, items: Sequence[Any], after: After = lambda item:
     """
     if min(count(), len(items)) < 2:
         return one_by_one(function, items, after)
+    here = len(items) <= count()  # one of them, then: this thread is awake, which the others have to become
     with held():
-        futures = [_pool(count()).submit(function, item) for item in items]
+        futures = [_pool(count()).submit(function, item) for item in items[here:]]
         try:
-            pairs = list(zip(items, futures, strict=True))
-            return one_by_one(lambda pair: pair[1].result(), pairs, lambda pair: after(pair[0]))
+            with held(1):
+                results = one_by_one(function, items[:here], after)
+            pairs = list(zip(items[here:], futures, strict=True))
+            return results + one_by_one(lambda pair: pair[1].result(), pairs, lambda pair: after(pair[0]))
         finally:
             for future in futures:
                 future.cancel()

@@ -38,6 +38,18 @@ def test_results_are_in_order_and_on_threads_of_one():
     assert threading.get_ident() not in {ident for ident, _ in seen} and {count for _, count in seen} == {1}
 
 
+def test_of_few_items_this_thread_takes_one():
+    seen, done = {}, []
+
+    def square(n: int) -> int:
+        seen[n] = threading.get_ident(), torch.get_num_threads(), threads.count()
+        return n * n
+
+    assert threads.spread(square, [5, 6], done.append) == [25, 36]
+    assert done == [5, 6] and seen[5][0] == threading.get_ident() != seen[6][0]
+    assert seen[5][1:] == seen[6][1:] == (1, 1)  # both compute alone
+
+
 TEAMS = """
 import os, torch
 from iwae import threads
@@ -58,7 +70,8 @@ def test_no_thread_brings_others_with_it():
 
 
 @pytest.mark.parametrize("where", ["function", "after"])
-def test_an_error_comes_through_when_all_threads_are_at_rest(where):
+@pytest.mark.parametrize("items", [range(50), range(3, 5)])
+def test_an_error_comes_through_when_all_threads_are_at_rest(where, items):
     running, lock = [0], threading.Lock()
 
     def work(n: int) -> None:
@@ -75,7 +88,7 @@ def test_an_error_comes_through_when_all_threads_are_at_rest(where):
             raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        threads.spread(work, range(50), after)
+        threads.spread(work, items, after)
     assert running == [0]
 
 
