@@ -27,19 +27,19 @@ DEFAULTS = {"p": 2.0, "alpha": 0.5, "beta": 0.25, "k1": 5, "k2": 4}
 LABELS = {"p": "Exponent p", "alpha": "α", "beta": "β, the share of VAE", "k1": "k₁, in a group", "k2": "k₂ groups"}
 
 
-def training_panel(alive: set[str]) -> None:
+def training_panel(alive: list[Run]) -> None:
     """The form and the runs, for the sidebar; ``alive`` are the runs that were so when the page began to be drawn."""
     with st.expander("Train a small model", icon=":material/model_training:"):
         _form()
     # Once one has ended, the pickers above should offer it.
-    beat(_progress, lambda: bool(alive - alive_runs()), _seconds() if alive else None)
+    beat(_progress, lambda: not all(run.status().alive for run in alive), _seconds() if alive else None)
 
 
-def alive_runs() -> set[str]:
-    """The names of all runs that are alive."""
+def alive_runs() -> list[Run]:
+    """All runs that are alive."""
     recent = [(look.run, look.status) for look in _recent(runs.runs_dir())]
     older = [(run, run.status()) for run in runs.list_runs()[SHOWN:]]
-    return {run.name for run, status in recent + older if status.alive}
+    return [run for run, status in recent + older if status.alive]
 
 
 def _form() -> None:
