@@ -67,8 +67,8 @@ def live(found: Sequence[Run], shown: Sequence[Run], against: str) -> None:
     Once any of those ``found`` is gone, another one has begun, or one shown has ended, all of the page is about it.
     """
 
-    def standing(names: Sequence[Run]) -> tuple[set[str], set[str]]:
-        return {run.name for run in names}, {run.name for run in shown if run.status().alive}
+    def standing(every: Sequence[Run]) -> tuple[set[str], set[str]]:
+        return {run.name for run in every}, {run.name for run in shown if run.status().alive}
 
     first = standing(found)
     seconds = LOOK_SECONDS if first[1] else IDLE_SECONDS

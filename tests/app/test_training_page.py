@@ -120,7 +120,7 @@ def test_the_scrubber_drives_map_units_and_pictures(app, pair, place):
 def test_stop_resume_and_delete_which_asks_first(app, pair):
     run = runs.start(dataclasses.replace(VAE, passes=5000))
     test = app(PAGE, run=run.name)
-    assert next(item for item in test.button if item.label == "Delete …").disabled
+    assert button(test, "Delete …", "").disabled
     button(test, "Stop").click().run()
     assert not test.exception and finished(run).phase == "stopped"
     test.run()
@@ -129,9 +129,9 @@ def test_stop_resume_and_delete_which_asks_first(app, pair):
     run.stop()
     finished(run)
     test.run()
-    next(item for item in test.button if item.label == "Delete …").click().run()
+    button(test, "Delete …", "").click().run()
     assert run.folder.exists()
-    next(item for item in test.button if item.label == "Delete it").click().run()
+    button(test, "Delete it", "").click().run()
     assert not test.exception and not run.folder.exists()
     assert list(table(test, "test NLL")["run"]) == [one.name for one in runs.list_runs()]
     assert len(runs.list_runs()) == 2
@@ -141,14 +141,12 @@ def test_stop_resume_and_delete_which_asks_first(app, pair):
 def test_a_click_is_not_lost_to_news_of_another_run(app, pair, news):
     """The page used to begin anew at the news, before it came to the button."""
     run, other = pair
-    if news == "begun":
-        runs_before = other.folder.rename(other.folder.parent.parent / other.name)
+    here, aside = other.folder, other.folder.parent.parent / other.name
+    before, after = (here, aside) if news == "gone" else (aside, here)
+    here.rename(before)
     test = app(PAGE, run=run.name)
-    if news == "begun":
-        runs_before.rename(other.folder)
-    else:
-        shutil.rmtree(other.folder)
-    next(item for item in test.button if item.label == "Delete …").click().run()
+    before.rename(after)
+    button(test, "Delete …", "").click().run()
     assert not test.exception and "Delete it" in [item.label for item in test.button]
 
 
@@ -158,7 +156,7 @@ def test_a_click_is_not_lost_to_a_run_that_ends(app, pair):
     test = app(PAGE, run=pair[0].name)
     run.stop()
     finished(run)
-    next(item for item in test.button if item.label == "Delete …").click().run()
+    button(test, "Delete …", "").click().run()
     assert not test.exception and "Delete it" in [item.label for item in test.button]
 
 
