@@ -4,6 +4,7 @@ usage: python -m iwae COMMAND [OPTIONS]
 
   train                  train a model and watch it learn
   sweep GRID.toml        train every cell of a grid, here or on a Ray cluster
+  refit CHECKPOINT       go on with its encoder, on images that the model makes up
   evaluate CHECKPOINT    measure a trained model on test images
   table                  every model, measured against published values
   export CHECKPOINT      its encoder and decoder as ONNX or torch.export files, with its card
@@ -39,7 +40,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("train", "sweep", "evaluate", "table", "export", "card", "data", "runs")
+COMMANDS = ("train", "sweep", "refit", "evaluate", "table", "export", "card", "data", "runs")
 WRONG_ARGUMENTS, FAILED, INTERRUPTED, CUT = 2, 1, 130, 141  # exit statuses
 
 

@@ -103,6 +103,14 @@ def halved(model: Model, card: Card) -> tuple[Model, Card]:
     return model, replace(card, progress=card.progress | {"weights": "float16"})
 
 
+def refitted(card: Card, settings: dict[str, Any], seconds: float) -> Card:
+    """The card of a model after a ``sleep.Refit`` of these settings: what was measured before holds no longer."""
+    progress = {name: value for name, value in card.progress.items() if name not in ("valid_bound", "weights")}
+    progress["seconds"] = (progress.get("seconds") or 0) + seconds
+    progress["refits"] = [*progress.get("refits", []), settings]
+    return replace(card, progress=progress, metrics={})
+
+
 def find(folder: Path) -> tuple[dict[str, Card], dict[str, str]]:
     """Checkpoints in a folder: (cards by file name, reasons by file name for those that cannot be used)."""
     cards, refused = {}, {}
@@ -199,6 +207,8 @@ def _check_values(progress: dict[str, Any], metrics: dict[str, Any]) -> None:
             raise ValueError(f"{name} is {shown(value)!r}, not a number below {LARGEST:g}")
     if not isinstance(metrics.get("bounds", {}), dict) or not isinstance(progress.get("history", []), list):
         raise ValueError("its bounds are no object, or its history is no list")
+    if not isinstance(refits := progress.get("refits", []), list) or not all(isinstance(each, dict) for each in refits):
+        raise ValueError("its refits are no list of objects")
     if progress.get("weights", "float32") not in tuple(WEIGHTS):  # a tuple: what cannot be hashed is no name either
         raise ValueError(f"weights are {shown(progress['weights'])!r}; there are {', '.join(WEIGHTS)}")
     if not isinstance(progress.get("device", ""), str):

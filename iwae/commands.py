@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from iwae.config import TrainConfig
+from iwae.sleep import Refit
 from iwae.sources import SOURCES
 
 PROGRAM = ("python", "-m", "iwae")
@@ -26,6 +27,13 @@ def train_words(config: TrainConfig) -> list[str]:
 def train(config: TrainConfig, out: str = "") -> str:
     """The command that trains it, for a shell."""
     return shlex.join([*PROGRAM, "train", *train_words(config), *(["--out", out] if out else [])])
+
+
+def refit(path: str, settings: dict[str, Any]) -> str:
+    """The command that goes on with the encoder of a checkpoint, as ``sleep.Refit``, in its place."""
+    given = {name: value for name, value in settings.items() if value != getattr(Refit, name)}
+    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return shlex.join([*PROGRAM, "refit", path, *words, "--out", path])
 
 
 def evaluate(path: str, dataset: str, metrics: dict[str, Any], half: bool = False) -> str:

@@ -213,7 +213,7 @@ class Estimator:
         bound by this estimator."""
         h, log_qh = model.propose(seen, chosen.normal)
         if not GRADIENTS[self.gradient].through_density:
-            log_qh = model.log_q_fixed(seen, h)
+            log_qh = model.log_q(seen, h, fixed=True)
         below = tuple(layer.view_as(layer) for layer in h)  # h as log p(x, h) sees it
         sample = Sample(*model.log_joint(x, below), log_qh, h)
         weights = chosen.weights or self.weights(sample.log_w)

@@ -212,11 +212,12 @@ class Model(nn.Module):
             h.append(below)
         return tuple(h), log_qh
 
-    def log_q_fixed(self, x: Tensor, h: tuple[Tensor, ...]) -> Tensor:
-        """log q(h|x) [k, batch] as a function of h alone: no gradient reaches the encoder's weights from here."""
+    def log_q(self, x: Tensor, h: tuple[Tensor, ...], *, fixed: bool = False) -> Tensor:
+        """log q(h|x) [..., batch] of given h. ``fixed``: as a function of h alone, from which no gradient reaches the
+        encoder's weights."""
         log_qh = 0.0
         for encoder, below, above in zip(self.encoder, (x, *h), h, strict=False):
-            log_qh = log_qh + log_normal(above, *encoder.fixed(below))
+            log_qh = log_qh + log_normal(above, *(encoder.fixed if fixed else encoder)(below))
         return log_qh
 
     def log_joint(
@@ -252,12 +253,18 @@ class Model(nn.Module):
 
     def descend(self, top: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """h₁ from the top layer's h_L: every layer between is drawn, or without a generator set to its mean."""
-        h = top
+        return self.descent(top, generator)[0]
+
+    def descent(self, top: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """All of (h₁, …, h_L), as ``descend`` goes through them."""
+        h = [top]
         for decoder in reversed(self.decoder):
-            h, log_std = decoder(h)
+            below, log_std = decoder(h[0])
             if generator is not None:
-                h = h + log_std.exp() * torch.randn(h.shape, generator=generator, device=h.device, dtype=h.dtype)
-        return h
+                noise = torch.randn(below.shape, generator=generator, device=below.device, dtype=below.dtype)
+                below = below + log_std.exp() * noise
+            h.insert(0, below)
+        return tuple(h)
 
     def decode(self, h1: Tensor) -> Tensor:
         """Pixel probabilities E[x|h₁], [..., pixels]."""

@@ -11,6 +11,7 @@ from iwae import commands
 from iwae.bounds import OBJECTIVES
 from iwae.checkpoints import Card
 from iwae.config import TrainConfig
+from iwae.sleep import Refit
 from iwae.sources import SOURCES
 
 HUB_DATASETS = {"mnist": "ylecun/mnist", "fashion-mnist": "zalando-datasets/fashion_mnist"}  # others are not there
@@ -42,11 +43,16 @@ def text(card: Card, name: str, file: str) -> str:
     Raises ValueError for a card that no training run wrote.
     """
     config = TrainConfig.from_dict(card.training)
-    earlier = [TrainConfig.from_dict(part["training"]) for part in card.progress.get("history", [])]
+    history = card.progress.get("history", [])
+    configs = [*(TrainConfig.from_dict(part["training"]) for part in history), config]
+    files = [*(later.start for later in configs[1:]), file]
+    made = []
+    for part, own, place in zip(card.parts, configs, files, strict=True):
+        made += [commands.train(own), *(commands.refit(place, settings) for settings in part.get("refits", []))]
     parts = [
         f"---\n{_yaml(_front(card, config, name))}\n---",
         f"# {name}\n\n{_summary(card, config)}",
-        "## Training\n\n" + _training(card, config, [commands.train(part) for part in (*earlier, config)]),
+        "## Training\n\n" + _training(card, config, made),
         "## Measures\n\n" + _measures(card.metrics, card.model.latent),
         "## Use\n\n" + _use(file, card.model.pixels),
         "## Limits\n\n" + LIMITS.format(data=SOURCES[config.dataset].title),
@@ -112,6 +118,9 @@ def _training(card: Card, config: TrainConfig, commands: list[str]) -> str:
         rows.append(("passes over the data", f"{done['passes']:g} ({done['steps']:,} steps of {config.batch_size})"))
     if done.get("seconds") is not None:
         rows.append(("minutes", f"{done['seconds'] / 60:.0f}, on {done['device']}"))
+    if refits := [Refit(**settings) for settings in done.get("refits", [])]:
+        images = sum(settings.images for settings in refits)
+        rows.append(("encoder refitted", f"on {images:,} images that the model made up (sleep phase)"))
     if done.get("products", config.products) != config.products:
         rows.append(("products", f"{done['products']}: its processor had no use for {config.products}"))
     if card.weights != "float32":

@@ -19,6 +19,7 @@ from iwae.config import TrainConfig
 from iwae.figures import Points
 from iwae.files import shown
 from iwae.published import Cell, Result
+from iwae.sleep import Refit
 
 NATS = ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior", "pruned_nll")  # measures with a standard error
 NEEDED = {*NATS, *(f"{name}_se" for name in NATS), "active_units", "pca_active_units", "samples", "images", "seed"}
@@ -44,6 +45,7 @@ class Row:
     metrics: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
     half: bool = False  # its weights are rounded to float16
+    dreams: int = 0  # images of its own on which its encoder was refitted
     products: str = "float32"  # as they were in training; where that is not known, as they were asked for
 
     @property
@@ -57,7 +59,9 @@ class Row:
             "ema": f"EMA {self.config.ema:g}",
             "patience": f"early stopping ({self.config.patience})",
         }
-        return ", ".join(text for name, text in used.items() if getattr(self.config, name)) or "plain"
+        words = [text for name, text in used.items() if getattr(self.config, name)]
+        words += [f"encoder refitted on {self.dreams:,} own images"] * bool(self.dreams)
+        return ", ".join(words) or "plain"
 
     @property
     def schedule(self) -> str:
@@ -234,12 +238,13 @@ def _measured(entry: Entry) -> Row:
     if card.metrics and (lacking := sorted(NEEDED - set(card.metrics))):
         raise ValueError(f"its metrics lack {', '.join(lacking)}")
     history = card.progress.get("history") or []
+    place, refits = _place(entry.path) if entry.shipped else "", card.progress.get("refits", [])
     passes, seconds = (sum(part.get(name) or 0 for part in card.parts) for name in ("passes", "seconds"))
     return Row(
         "measured",
         entry.key,
         cell(config, history),
-        commands.train(config, _place(entry.path) if entry.shipped else ""),
+        " && ".join([commands.train(config, place), *(commands.refit(place, settings) for settings in refits)]),
         config,
         (config.seed,),
         passes,
@@ -248,6 +253,7 @@ def _measured(entry: Entry) -> Row:
         card.metrics,
         entry.path,
         card.weights == "float16",
+        sum(Refit(**settings).images for settings in refits),
         str(card.progress.get("products", config.products)),
     )
 
@@ -278,6 +284,7 @@ def _all_but_seed(entry: Entry) -> str:
     """Equal for two models that differ in their seed alone, and were measured alike."""
     history = [{**part["training"], "seed": 0, "start": None} for part in entry.card.progress.get("history") or []]
     metrics = [entry.card.metrics.get(name) for name in ("samples", "images")]
+    metrics.append([{**settings, "seed": 0} for settings in entry.card.progress.get("refits", [])])
     return json.dumps([asdict(replace(entry.config, seed=0, start=None)), str(entry.card.model), history, metrics])
 
 

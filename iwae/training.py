@@ -117,7 +117,7 @@ class Training:
         model, card = checkpoints.load(Path(self.config.start))
         if card.model != wanted:
             raise ValueError(f"{self.config.start} holds a model of sizes {card.model}, not {wanted}")
-        own = {name: card.progress.get(name) for name in ("passes", "seconds")}
+        own = {name: card.progress.get(name) for name in ("passes", "seconds", "refits") if name in card.progress}
         self.history = [*card.progress.get("history", []), {"training": card.training} | own]
         return model
 

@@ -36,9 +36,9 @@ class LinearGaussian(nn.Module):
         h = mean + log_std.exp() * noise[0]
         return (h,), log_normal(h, mean, log_std)
 
-    def log_q_fixed(self, x, h):
+    def log_q(self, x, h, *, fixed=False):
         mean, log_std = self.encode(x)
-        return log_normal(h[0], mean.detach(), log_std.detach())
+        return log_normal(h[0], mean.detach(), log_std.detach()) if fixed else log_normal(h[0], mean, log_std)
 
     def log_joint(self, x, h, keep=None):
         log_px = log_normal(x, h[0] @ self.weight.T, torch.full_like(x, self.noise_std).log())

@@ -52,8 +52,8 @@ def refused(capsys, status: int, *words: str) -> str:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("nonsense", "there are train, sweep, evaluate, table, export, card, data, runs"),
-        ("--nonsense", "there are train, sweep, evaluate, table, export, card, data, runs"),
+        ("nonsense", "there are train, sweep, refit, evaluate, table, export, card, data, runs"),
+        ("--nonsense", "there are train, sweep, refit, evaluate, table, export, card, data, runs"),
         ("train --dataset nonsense", "there are digits, mnist, mnist-fixed"),
         ("train --objective nonsense", "there are vae, iwae, power-mean"),
         ("train --gradient nonsense", "there are exact, stl, dreg, piwae"),
@@ -62,6 +62,9 @@ def refused(capsys, status: int, *words: str) -> str:
         ("train --objective ciwae", "needs beta"),
         ("train --beta 0.5", "takes no parameters, not beta"),
         ("train --objective median --gradient dreg", "second derivative"),
+        ("refit nowhere.safetensors --out b.safetensors", "there is no file nowhere.safetensors"),
+        ("refit README.md --out b.pt", "--out must name a .safetensors file, not b.pt"),
+        ("refit README.md --out b.safetensors --images 0", "images must be a whole number of at least 1, not 0"),
         ("train --k x", "--k: invalid literal for int() with base 10: 'x'"),
         ("train --k 0", "k must be a whole number of at least 1, not 0"),
         ("train --minutes soon", "--minutes: no type matching FLOAT could be instantiated from ['soon']"),

@@ -81,7 +81,8 @@ def test_log_weights_are_the_densities(config):
     torch.testing.assert_close(sample.log_ph, log_ph)
     torch.testing.assert_close(sample.log_px, log_px)
     torch.testing.assert_close(sample.log_w, log_px + log_ph - log_qh)
-    torch.testing.assert_close(model.log_q_fixed(x, sample.h), log_qh)
+    for fixed in (False, True):
+        torch.testing.assert_close(model.log_q(x, sample.h, fixed=fixed), log_qh)
 
 
 def test_the_exact_posterior_has_constant_weights():

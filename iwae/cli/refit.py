@@ -1,0 +1,61 @@
+"""``python -m iwae refit``."""
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from iwae import checkpoints, cli, comparison, datasets, evaluation
+from iwae.results import signed
+from iwae.sleep import Refit as Settings
+
+IMAGES, SAMPLES = 1000, 1000  # of the validation set, and draws for each: what the new encoder is judged by
+
+
+@dataclass(frozen=True)
+class Refit:
+    """Go on with the encoder alone, on images that the model makes up (the sleep phase of wake-sleep).
+
+    An encoder that has seen the same images for hundreds of passes fits others less well; the model's own images never
+    end. The decoder, and with it p(x), stays as it is: what changes is q(h|x), and how close the NLL of so many draws
+    comes to the exact one. The NLL of validation images before and after says whether it helped.
+
+    Examples:
+      python -m iwae refit model.safetensors --out refitted.safetensors
+      python -m iwae refit model.safetensors --out refitted.safetensors --images 2000000 --learning-rate 0.001
+    """
+
+    checkpoint: Positional[Path]  # a .safetensors file that train has written
+    out: Path  # where to write the model with its new encoder, a .safetensors file
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    device: cli.Device = "auto"  # where to compute; auto is the first there is of cuda, mps and cpu
+
+    def run(self) -> int:
+        device = cli.find_device(self.device)
+        if not self.checkpoint.is_file():
+            raise cli.UsageError(f"there is no file {self.checkpoint}")
+        if self.out.suffix != checkpoints.SUFFIX:
+            raise cli.UsageError(f"--out must name a {checkpoints.SUFFIX} file, not {self.out}")
+        model, card = checkpoints.load(self.checkpoint, device)
+        x = datasets.load(card.training.get("dataset")).binary("valid")[:IMAGES].to(model.device)
+        started = time.perf_counter()
+        with cli.image_bar() as progress:
+            refitted = self.settings(model, progress)
+        seconds = time.perf_counter() - started
+        checkpoints.save(self.out, refitted, checkpoints.refitted(card, asdict(self.settings), seconds))
+        made = f"{self.settings.images:,} images of the model's own in {seconds / 60:.1f} minutes"
+        print(f"{self.out}: {made}", flush=True)
+        before, after = (evaluation.evaluate(each, x, samples=SAMPLES, prune=False).nll for each in (model, refitted))
+        change, error = comparison.paired_difference(after, before)
+        print(
+            f"NLL of {len(x):,} validation images, {SAMPLES:,} draws each: {before.mean():.2f} → {after.mean():.2f} "
+            f"nats per image, {signed(change)} ± {error:.2f} (paired)"
+        )
+        return 0
+
+
+def parse(words: list[str]) -> Refit:
+    return cli.parse(Refit, words)
