@@ -20,7 +20,7 @@ def train_words(config: TrainConfig) -> list[str]:
         rest = {other: value for other, value in given.items() if other != name}
         with suppress(ValueError):  # the objective needs it
             given = rest if TrainConfig(**rest) == config else given
-    return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return _options(given)
 
 
 @lru_cache(maxsize=1000)  # it tries every option; the page of results wants those of the whole grid each time
@@ -29,11 +29,10 @@ def train(config: TrainConfig, out: str = "") -> str:
     return shlex.join([*PROGRAM, "train", *train_words(config), *(["--out", out] if out else [])])
 
 
-def refit(path: str, settings: dict[str, Any]) -> str:
-    """The command that goes on with the encoder of a checkpoint, as ``sleep.Refit``, in its place."""
-    given = {name: value for name, value in settings.items() if value != getattr(Refit, name)}
-    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    return shlex.join([*PROGRAM, "refit", path, *words, "--out", path])
+def refit(path: str, settings: Refit) -> str:
+    """The command that goes on with the encoder of a checkpoint, in its place."""
+    given = {name: value for name, value in dataclasses.asdict(settings).items() if value != getattr(Refit, name)}
+    return shlex.join([*PROGRAM, "refit", path, *_options(given), "--out", path])
 
 
 def evaluate(path: str, dataset: str, metrics: dict[str, Any], half: bool = False) -> str:
@@ -45,3 +44,7 @@ def evaluate(path: str, dataset: str, metrics: dict[str, Any], half: bool = Fals
     if metrics["seed"]:
         words += ["--seed", str(metrics["seed"])]
     return shlex.join([*PROGRAM, "evaluate", path, *words, *(["--half"] if half else []), "--save"])
+
+
+def _options(given: dict[str, Any]) -> list[str]:
+    return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]

@@ -48,7 +48,7 @@ def text(card: Card, name: str, file: str) -> str:
     files = [*(later.start for later in configs[1:]), file]
     made = []
     for part, own, place in zip(card.parts, configs, files, strict=True):
-        made += [commands.train(own), *(commands.refit(place, settings) for settings in part.get("refits", []))]
+        made += [commands.train(own), *(commands.refit(place, refit) for refit in Refit.of(part))]
     parts = [
         f"---\n{_yaml(_front(card, config, name))}\n---",
         f"# {name}\n\n{_summary(card, config)}",
@@ -118,8 +118,7 @@ def _training(card: Card, config: TrainConfig, commands: list[str]) -> str:
         rows.append(("passes over the data", f"{done['passes']:g} ({done['steps']:,} steps of {config.batch_size})"))
     if done.get("seconds") is not None:
         rows.append(("minutes", f"{done['seconds'] / 60:.0f}, on {done['device']}"))
-    if refits := [Refit(**settings) for settings in done.get("refits", [])]:
-        images = sum(settings.images for settings in refits)
+    if images := sum(refit.images for refit in Refit.of(done)):
         rows.append(("encoder refitted", f"on {images:,} images that the model made up (sleep phase)"))
     if done.get("products", config.products) != config.products:
         rows.append(("products", f"{done['products']}: its processor had no use for {config.products}"))

@@ -238,13 +238,13 @@ def _measured(entry: Entry) -> Row:
     if card.metrics and (lacking := sorted(NEEDED - set(card.metrics))):
         raise ValueError(f"its metrics lack {', '.join(lacking)}")
     history = card.progress.get("history") or []
-    place, refits = _place(entry.path) if entry.shipped else "", card.progress.get("refits", [])
+    place, refits = _place(entry.path) if entry.shipped else "", Refit.of(card.progress)
     passes, seconds = (sum(part.get(name) or 0 for part in card.parts) for name in ("passes", "seconds"))
     return Row(
         "measured",
         entry.key,
         cell(config, history),
-        " && ".join([commands.train(config, place), *(commands.refit(place, settings) for settings in refits)]),
+        " && ".join([commands.train(config, place), *(commands.refit(place, refit) for refit in refits)]),
         config,
         (config.seed,),
         passes,
@@ -253,7 +253,7 @@ def _measured(entry: Entry) -> Row:
         card.metrics,
         entry.path,
         card.weights == "float16",
-        sum(Refit(**settings).images for settings in refits),
+        sum(refit.images for refit in refits),
         str(card.progress.get("products", config.products)),
     )
 

@@ -9,7 +9,8 @@ so many draws, and q itself, which leaves no part of the posterior out and is wi
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,10 +46,18 @@ class Refit:
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= 1):
                 raise ValueError(f"{name.replace('_', ' ')} must be a whole number of at least 1, not {value}")
-        if not 0 < self.learning_rate < math.inf:
+        if not (isinstance(self.learning_rate, int | float) and 0 < self.learning_rate < math.inf):
             raise ValueError(f"learning rate must be above 0, not {self.learning_rate}")
-        if not 0 <= self.seed <= MAX_SEED:
+        if not (isinstance(self.seed, int) and 0 <= self.seed <= MAX_SEED):
             raise ValueError(f"seed must lie between 0 and {MAX_SEED}, not {self.seed}")
+
+    @classmethod
+    def of(cls, progress: dict[str, Any]) -> "list[Refit]":
+        """Those that a card's progress tells of, in their order. Raises ValueError for what is none."""
+        try:
+            return [cls(**settings) for settings in progress.get("refits", [])]
+        except TypeError:
+            raise ValueError(f"its refits have other settings than {', '.join(asdict(cls()))}") from None
 
     def __call__(self, model: Model, progress: Progress | None = None) -> Model:
         """A copy of the model with an encoder that has gone on so: the average of its weights over the last thousand

@@ -129,6 +129,15 @@ def test_a_run_that_goes_on_remembers_it(tmp_path):
     assert f"refit {start} --images 500 --out {start}" in lines[1]
 
 
+@pytest.mark.parametrize("refits", [[{"images": "all"}], [{"learning_rate": "1"}], [{"seed": None}], [{"pictures": 3}]])
+def test_a_card_that_tells_of_something_else_is_refused(refits, tmp_path):
+    path, config = tmp_path / "a.safetensors", TrainConfig(model="20:3", passes=1)
+    model = Model(ModelConfig.parse(config.model), seed=2)
+    checkpoints.save(path, model, Card(model.config, asdict(config), {"refits": refits}))
+    with pytest.raises(ValueError, match=r"must|other settings than images, batch_size, learning_rate, seed"):
+        card_text(path)
+
+
 def test_the_table_names_it():
     plain, refitted = (
         entry(name, progress={"refits": refits}, objective="iwae", k=50, input_dropout=0.1)

@@ -1,5 +1,6 @@
 """``python -m iwae refit``."""
 
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,7 +41,9 @@ class Refit:
         if self.out.suffix != checkpoints.SUFFIX:
             raise cli.UsageError(f"--out must name a {checkpoints.SUFFIX} file, not {self.out}")
         model, card = checkpoints.load(self.checkpoint, device)
-        x = datasets.load(card.training.get("dataset")).binary("valid")[:IMAGES].to(model.device)
+        name = card.training.get("dataset")
+        cli.check_dataset(name)
+        x = datasets.load(name, progress=sys.stderr.isatty()).binary("valid")[:IMAGES].to(model.device)
         started = time.perf_counter()
         with cli.image_bar() as progress:
             refitted = self.settings(model, progress)
