@@ -56,10 +56,13 @@ def details(rows: Sequence[Row]) -> str:
 
 
 def wrapped(command: str, width: int = 110) -> str:
-    """A command over several lines of a shell."""
-    kept = re.sub(r"(--\S+) (?!--)", "\\1\N{NO-BREAK SPACE}", command)  # an option stays with its value
+    """A command, or several joined by &&, over several lines of a shell."""
     options = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "    "}
-    return " \\\n".join(textwrap.wrap(kept, width, **options)).replace("\N{NO-BREAK SPACE}", " ")
+    parts = []
+    for part in command.split(" && "):
+        kept = re.sub(r"(--\S+) (?!--)", "\\1\N{NO-BREAK SPACE}", part)  # an option stays with its value
+        parts.append(" \\\n".join(textwrap.wrap(kept, width, **options)).replace("\N{NO-BREAK SPACE}", " "))
+    return " &&\n".join(parts)
 
 
 def _notes(table: str, rows: Sequence[Row]) -> str:

@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
-from iwae import catalog, documents, grid, tables
-from iwae.cli import train
+from iwae import catalog, checkpoints, documents, grid, tables
+from iwae.cli import refit, train
 from iwae.results import collect
+from iwae.sleep import Refit
 from tests.cards import catalogue, entry, measured
 
 
@@ -93,8 +95,12 @@ def test_the_commands_in_the_documents_train_the_shipped_models():
         shown = documents.wrapped(row.command)
         assert max(map(len, shown.splitlines())) <= 120
         assert shown in (catalog.SHIPPED / "README.md").read_text()
-        words = shlex.split(shown.replace("\\\n", ""))
-        assert train.parse(words[4:]).config == row.config
+        first, *others = (shlex.split(line.replace("\\\n", "")) for line in shown.split(" &&\n"))
+        assert train.parse(first[4:]).config == row.config
+        place = Path(f"checkpoints/{row.path.name}")
+        refits = [refit.parse(words[4:]) for words in others]
+        assert {(each.checkpoint, each.out) for each in refits} <= {(place, place)}
+        assert [each.settings for each in refits] == Refit.of(checkpoints.read_card(row.path).progress)
 
 
 def test_only_the_block_is_rewritten(tmp_path, rows):
