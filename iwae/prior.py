@@ -13,16 +13,21 @@ from iwae.model import Model
 ROWS = 5000  # training images compared at once: 16 MB as float32
 
 
+def draw(model: Model, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """``count`` times h from the prior, h[l] of [count, latent[l]]: the top layer from N(0, I), every layer below drawn
+    from p(hₗ|hₗ₊₁) (ancestral sampling)."""
+    top = torch.randn(count, model.config.latent[-1], generator=generator, device=model.device)
+    return model.descent(top, generator)
+
+
 @torch.no_grad()
 def samples(model: Model, count: int, seed: int = 0) -> Tensor:
-    """``count`` images from the prior, [count, pixels]: the top layer from N(0, I), every layer below drawn from
-    p(hₗ|hₗ₊₁) (ancestral sampling). Repeatable
-    from ``seed``. Raises ValueError for a count below 1."""
+    """``count`` images from the prior, [count, pixels], by ``draw``. Repeatable from ``seed``. Raises ValueError for a
+    count below 1."""
     if count < 1:
         raise ValueError(f"the number of samples must be at least 1, not {count}")
     generator = torch.Generator(model.device).manual_seed(seed)
-    top = torch.randn(count, model.config.latent[-1], generator=generator, device=model.device)
-    return model.decode(model.descend(top, generator)).cpu()
+    return model.decode(draw(model, count, generator)[0]).cpu()
 
 
 @torch.no_grad()

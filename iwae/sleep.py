@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iwae import prior
 from iwae.config import MAX_SEED, SCHEDULES
 from iwae.evaluation import Progress
 from iwae.model import Model
@@ -24,10 +25,9 @@ DECAY = 0.999  # of the averaged weights
 
 @torch.no_grad()
 def dream(model: Model, count: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """``count`` pairs of the model's own (ancestral sampling): x, zeros and ones [count, pixels], and h, of which
+    """``count`` pairs of the model's own: x, zeros and ones [count, pixels], and h, of which
     h[l] is [count, latent[l]]."""
-    top = torch.randn(count, model.config.latent[-1], generator=generator, device=model.device)
-    h = model.descent(top, generator)
+    h = prior.draw(model, count, generator)
     pixels = model.decode(h[0])
     return (torch.rand(pixels.shape, generator=generator, device=model.device) < pixels).to(pixels.dtype), h
 
