@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iwae import threads
+from iwae import memory, threads
 from iwae.bounds import Bound
 from iwae.health import check_finite
 from iwae.model import Keep, Model, Sample, wide
@@ -170,7 +170,7 @@ def unit_means(
         raise ValueError(f"active units need at least 2 images and 2 draws, not {len(x)} and {draws}")
     halves: list[list[tuple[Tensor, Tensor]]] = []
     for block, generator in blocks(x, seed):
-        mean = model.encoder[0](block)[0]
+        mean = model.first(block)[0]
         layers = [(mean, mean)]
         if len(model.encoder) > 1:
             below, _ = model.propose(block, model.noise(draws, len(block), generator))
@@ -299,6 +299,7 @@ class Steps:
 
     def take(self, blocks: list[tuple[Tensor, torch.Generator]], function: Callable[..., Any]) -> list[Any]:
         """``function(images, generator)`` of every block, on a CPU on all threads."""
+        memory.keep()
         run = threads.spread if blocks[0][0].device.type == "cpu" else threads.one_by_one
         return run(lambda block: function(*block), blocks, lambda block: self.advance(len(block[0])))
 
@@ -318,7 +319,9 @@ def blocks(x: Tensor, seed: int) -> list[tuple[Tensor, torch.Generator]]:
 
 def draws_of(model, x, generator, samples, keep=None) -> Iterator[Sample]:
     at_once = DRAWS if x.device.type == "cpu" else GPU_DRAWS
+    first = model.first(x)
     for start in range(0, samples, at_once):
         noise = model.noise(at_once, len(x), generator)  # whole blocks, so that fewer samples are a prefix of more
         rest = samples - start
-        yield model.sample(x, noise=tuple(eps[:rest] for eps in noise) if rest < at_once else noise, keep=keep)
+        noise = tuple(eps[:rest] for eps in noise) if rest < at_once else noise
+        yield model.sample(x, noise=noise, keep=keep, first=first)

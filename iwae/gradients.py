@@ -24,14 +24,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iwae import threads
 from iwae.bounds import Bound
 from iwae.model import Model, Sample
 
 # w̃ᵢ may be next to 0 where PIWAE's encoder still weighs draw i: keep it just above bernoulli.NEGLIGIBLE, so that dᵢ/cᵢ
 # is finite and the draw's gradient is not taken for nothing on its way to the encoder.
 SMALLEST_WEIGHT = 1e-12
-FEW_IMAGES, FEW_ROWS = 10, 500  # images, and draws × images, that are not worth a thread of their own
 
 
 class Noise(NamedTuple):
@@ -58,11 +56,6 @@ class Chosen(NamedTuple):
     normal: tuple[Tensor, ...]  # noise of each stochastic layer, [m, batch, latent[l]]
     weights: Weights | None  # [m, batch]; None for those that follow from the draws themselves
 
-    def rows(self, chosen: slice) -> "Chosen":
-        """Those of some images."""
-        weights = self.weights and Weights(*(each[:, chosen] for each in self.weights))
-        return Chosen(tuple(eps[:, chosen] for eps in self.normal), weights)
-
 
 def draw(weights: Tensor, uniform: Tensor) -> Tensor:
     """m indices for each image, [m, batch], with probabilities in proportion to weights [k, batch].
@@ -73,29 +66,6 @@ def draw(weights: Tensor, uniform: Tensor) -> Tensor:
     level = uniform * cumulated[:, -1:]
     index = torch.searchsorted(cumulated, level, right=True)  # the first whose sum is above the level
     return index.clamp_max(len(weights) - 1).T  # level may be rounded up to the whole sum
-
-
-def shares(x: Tensor, draws: int, few: int = FEW_ROWS) -> list[slice]:
-    """The images of x, with so many draws each, as the threads of a CPU share them; ``few`` rows are left whole."""
-    count = 1
-    if x.device.type == "cpu":
-        count = max(1, min(threads.count(), len(x) // FEW_IMAGES, draws * len(x) // few + 1))
-    return [threads.share(number, count, len(x)) for number in range(count)]
-
-
-def _sample(model: Model, x: Tensor, noise: tuple[Tensor, ...], seen: Tensor) -> Sample:
-    """As ``model.sample``, without a graph and on all threads."""
-
-    def part(rows: slice) -> Sample:
-        with torch.no_grad():
-            return model.sample(x[rows], noise=tuple(eps[:, rows] for eps in noise), seen=seen[rows])
-
-    parts = threads.spread(part, shares(x, len(noise[0]) // 3))  # a draw costs a third of one that goes backward
-    if len(parts) == 1:
-        return parts[0]
-    *densities, h = zip(*parts, strict=True)
-    layers = zip(*h, strict=True)
-    return Sample(*(torch.cat(each, 1) for each in densities), tuple(torch.cat(each, 1) for each in layers))
 
 
 def _exact(bound: Bound, log_w: Tensor) -> Weights:
@@ -197,7 +167,8 @@ class Estimator:
         """The draws that go backward, and all k draws where they had to be made for that, without a graph."""
         if not self.resample:
             return Chosen(given.normal, None), None
-        sample = _sample(model, x, given.normal, seen)
+        with torch.no_grad():
+            sample = model.sample(x, noise=given.normal, seen=seen)
         weights = self.weights(sample.log_w)
         index = draw(weights.decoder, given.uniform)
         ratio = (weights.encoder / weights.decoder.clamp_min(SMALLEST_WEIGHT)).gather(0, index)
@@ -211,9 +182,10 @@ class Estimator:
     def backward(self, model: Model, x: Tensor, seen: Tensor, chosen: Chosen) -> tuple[Tensor, Sample]:
         """The loss of a call, from the draws that go backward; its value means nothing, its gradient is −∇ of the mean
         bound by this estimator."""
-        h, log_qh = model.propose(seen, chosen.normal)
+        first = model.first(seen)
+        h, log_qh = model.propose(seen, chosen.normal, first=first)
         if not GRADIENTS[self.gradient].through_density:
-            log_qh = model.log_q(seen, h, fixed=True)
+            log_qh = model.log_q(seen, h, fixed=True, first=first)
         below = tuple(layer.view_as(layer) for layer in h)  # h as log p(x, h) sees it
         sample = Sample(*model.log_joint(x, below), log_qh, h)
         weights = chosen.weights or self.weights(sample.log_w)

@@ -87,7 +87,7 @@ def encode(model: Model, x: Tensor) -> Encoded:
     """q(h₁|x) of images x [n, pixels] of zeros and ones; raises ValueError for no image."""
     if not len(x):
         raise ValueError("there is no image to encode")
-    mean, log_std = model.encoder[0](x.to(model.device))
+    mean, log_std = model.first(x.to(model.device))
     return Encoded(*(part.cpu().double().numpy() for part in (mean, log_std.exp())))
 
 

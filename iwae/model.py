@@ -79,6 +79,9 @@ PRESETS = {
 }
 
 
+Gaussian = tuple[Tensor, Tensor]  # mean and log standard deviation
+
+
 class Sample(NamedTuple):
     """k draws from q(h|x) and the three parts of their log-weights, each [k, batch], in nats."""
 
@@ -109,11 +112,11 @@ class StochasticLayer(nn.Module):
         self.mean = products.Linear(hidden[-1], outputs)
         self.log_std = products.Linear(hidden[-1], outputs)
 
-    def forward(self, below: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, below: Tensor) -> Gaussian:
         features = self.hidden(below)
         return self.mean(features), self.log_std(features)
 
-    def fixed(self, below: Tensor) -> tuple[Tensor, Tensor]:
+    def fixed(self, below: Tensor) -> Gaussian:
         """As ``forward``, with weights that no gradient reaches."""
         features = below
         for layer in self.hidden:
@@ -132,7 +135,7 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig, *, pixel_mean: Tensor | None = None, seed: int | None = 0):
         super().__init__()
         self.config = config
-        self.plain = False  # log p(x|h) by the plain formula, on a CPU, too
+        self.straight = False  # log p(x|h) by operations that do not depend on the numbers
         below = (config.pixels, *config.latent)
         layers = list(zip(below, config.hidden, config.latent, strict=False))
         self.encoder = nn.ModuleList(StochasticLayer(*sizes) for sizes in layers)
@@ -158,13 +161,14 @@ class Model(nn.Module):
         return self.pixel_logits.weight.device
 
     @contextmanager
-    def plainly(self) -> Iterator[None]:
-        """By plain formulas, whose operations do not depend on the numbers: for making programs of them."""
-        before, self.plain = self.plain, True
+    def straightly(self) -> Iterator[None]:
+        """By operations that do not depend on the numbers: for making programs of them. Where log p(x|h) would need
+        others it is NaN."""
+        before, self.straight = self.straight, True
         try:
             yield
         finally:
-            self.plain = before
+            self.straight = before
 
     def noise(self, k: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Standard normal draws for every stochastic layer: [k, batch, latent[l]] each."""
@@ -183,27 +187,37 @@ class Model(nn.Module):
         noise: tuple[Tensor, ...] | None = None,
         keep: tuple[Keep, ...] | None = None,
         seen: Tensor | None = None,
+        first: Gaussian | None = None,
     ) -> Sample:
         """Draw k times from q(h|x) for images x [batch, pixels], by ``generator`` or from given ``noise``.
 
-        ``seen`` [batch, pixels] is what the encoder sees in the place of x: any q is a proposal for p(h|x).
+        ``seen`` [batch, pixels] is what the encoder sees in the place of x: any q is a proposal for p(h|x). ``first``
+        is ``self.first`` of it, for a caller who draws several times.
         ``keep`` drops units: they are held at a constant and counted neither in log p nor in log q, so that
         log_w stays an exact importance weight of the smaller model.
         """
         if noise is None:
             noise = self.noise(k, len(x), generator)
-        h, log_qh = self.propose(x if seen is None else seen, noise, keep)
+        h, log_qh = self.propose(x if seen is None else seen, noise, keep, first)
         log_px, log_ph = self.log_joint(x, h, keep)
         return Sample(log_px, log_ph, log_qh, h)
 
+    def first(self, x: Tensor) -> Gaussian:
+        """Mean and log standard deviation of q(h₁|x), [batch, latent[0]] each: the same for all draws of an image."""
+        return self.encoder[0](x)
+
     def propose(
-        self, x: Tensor, noise: tuple[Tensor, ...], keep: tuple[Keep, ...] | None = None
+        self,
+        x: Tensor,
+        noise: tuple[Tensor, ...],
+        keep: tuple[Keep, ...] | None = None,
+        first: Gaussian | None = None,
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """h = mean + std·noise, layer by layer, and log q(h|x) [k, batch]."""
+        """h = mean + std·noise, layer by layer, and log q(h|x) [k, batch]. ``first`` is ``self.first(x)``, if known."""
         below, h, log_qh = x, [], 0.0
         for layer, (encoder, eps) in enumerate(zip(self.encoder, noise, strict=True)):
-            mean, log_std = encoder(below)
-            below = mean + log_std.exp() * eps
+            mean, log_std = first if first and layer == 0 else encoder(below)
+            below = torch.addcmul(mean, log_std.exp(), eps)
             mask = None
             if keep:
                 mask = keep[layer].mask
@@ -212,11 +226,12 @@ class Model(nn.Module):
             h.append(below)
         return tuple(h), log_qh
 
-    def log_q(self, x: Tensor, h: tuple[Tensor, ...], *, fixed: bool = False) -> Tensor:
+    def log_q(self, x: Tensor, h: tuple[Tensor, ...], *, fixed: bool = False, first: Gaussian | None = None) -> Tensor:
         """log q(h|x) [..., batch] of given h. ``fixed``: as a function of h alone, from which no gradient reaches the
-        encoder's weights."""
-        log_qh = 0.0
-        for encoder, below, above in zip(self.encoder, (x, *h), h, strict=False):
+        encoder's weights. ``first`` is ``self.first(x)``, if known."""
+        mean, log_std = first or self.first(x)
+        log_qh = log_normal(h[0], mean.detach(), log_std.detach()) if fixed else log_normal(h[0], mean, log_std)
+        for encoder, below, above in zip(self.encoder[1:], h, h[1:], strict=False):
             log_qh = log_qh + log_normal(above, *(encoder.fixed if fixed else encoder)(below))
         return log_qh
 
@@ -242,10 +257,10 @@ class Model(nn.Module):
         if visible is not None:
             weight, bias = self.pixel_logits.weight[visible], self.pixel_logits.bias[visible]
             return bernoulli.log_likelihood(x[:, visible], F.linear(self.pixel_hidden(h1), weight, bias))
-        if self.plain or self.device.type != "cpu":
+        if self.device.type != "cpu":
             return bernoulli.log_likelihood(x, self.logits(h1))
         hidden = [layer for layer in self.pixel_hidden if isinstance(layer, nn.Linear)]
-        return bernoulli.fused_log_likelihood(x, h1, [*hidden, self.pixel_logits])
+        return bernoulli.fused_log_likelihood(x, h1, [*hidden, self.pixel_logits], straight=self.straight)
 
     def logits(self, h1: Tensor) -> Tensor:
         """Bernoulli logits of the pixels, [..., pixels]."""

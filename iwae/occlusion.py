@@ -70,8 +70,8 @@ def occluded(model: Model, x: Tensor, seen: Tensor, *, samples: int = 5000, seed
     generator = torch.Generator(model.device).manual_seed(seed)
     filled = fillings(model, x, seen, generator)
     noise = model.noise(math.ceil(samples / FILLINGS), FILLINGS, generator)
-    h, log_qh = model.propose(filled, noise)
-    mean, log_std = model.encoder[0](filled)
+    mean, log_std = first = model.first(filled)
+    h, log_qh = model.propose(filled, noise, first=first)
     log_above = log_qh - log_normal(h[0], mean, log_std)  # of the layers above the first, which see h₁ alone
     h = tuple(layer.flatten(0, 1)[:samples, None] for layer in h)  # draws, 1, latent
     share = ((torch.arange(samples, device=x.device) % FILLINGS).bincount(minlength=FILLINGS) / samples).log()

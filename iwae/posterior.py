@@ -114,11 +114,11 @@ def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) ->
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
     x = x.to(model.device).unsqueeze(0)
-    mean, log_std = model.encoder[0](x)
+    mean, log_std = first = model.first(x)
     generator = torch.Generator(model.device).manual_seed(seed)
     blocks = [model.noise(BLOCK, 1, generator) for _ in range(0, samples, BLOCK)]
     noise = [torch.cat(layer)[:samples].split(AT_ONCE) for layer in zip(*blocks, strict=True)]
-    parts = [model.sample(x, noise=eps) for eps in zip(*noise, strict=True)]
+    parts = [model.sample(x, noise=eps, first=first) for eps in zip(*noise, strict=True)]
     h = tuple(torch.cat(layer)[:, 0].cpu() for layer in zip(*(part.h for part in parts), strict=True))
     log_px, log_w = (torch.cat([getattr(part, name) for part in parts])[:, 0].cpu() for name in ("log_px", "log_w"))
     if not log_w.isfinite().all():

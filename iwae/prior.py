@@ -52,7 +52,7 @@ def interpolate(model: Model, x: Tensor, steps: int = 10) -> Tensor:
         raise ValueError(f"two images of {model.config.pixels} pixels, not the shape {tuple(x.shape)}")
     if steps < 2:
         raise ValueError(f"a way has at least its two ends, not {steps}")
-    start, end = model.encoder[0](x.to(model.device))[0]
+    start, end = model.first(x.to(model.device))[0]
     share = torch.linspace(0, 1, steps, device=model.device)[:, None]
     return model.decode(start.lerp(end, share)).cpu()
 
@@ -60,7 +60,7 @@ def interpolate(model: Model, x: Tensor, steps: int = 10) -> Tensor:
 @torch.no_grad()
 def reconstructions(model: Model, x: Tensor) -> Tensor:
     """Images x [n, pixels] decoded from the means of q(h₁|x)."""
-    return model.decode(model.encoder[0](x.to(model.device))[0]).cpu()
+    return model.decode(model.first(x.to(model.device))[0]).cpu()
 
 
 class Neighbours(NamedTuple):

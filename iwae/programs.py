@@ -46,7 +46,7 @@ def worth_listing(steps: int) -> bool:
     if sys.version_info >= TOO_NEW:
         version = ".".join(map(str, TOO_NEW))
         warnings.warn(
-            f"steps of few draws take half as long again: torch runs no lists on Python {version} or later",
+            f"steps take a tenth to a half as long again: torch runs no lists on Python {version} or later",
             stacklevel=2,
         )
         return False

@@ -76,7 +76,7 @@ def _block(model: Model, x: Tensor, generator: torch.Generator, samples: int) ->
             first = model.decode(h1[0])
     pictures = {
         "draw": first,
-        "mean": model.decode(model.encoder[0](x)[0]),
+        "mean": model.decode(model.first(x)[0]),
         "average": average / samples,
         "weighted": weighted / total.unsqueeze(1),
     }

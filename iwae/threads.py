@@ -8,7 +8,7 @@ the blocks take 1.5 times. torch lets other Python threads run while an operatio
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -76,6 +76,12 @@ def spread(function: Function, items: Sequence[Any], after: After = lambda item:
             for future in futures:
                 future.cancel()
             wait(futures)
+
+
+def aside(function: Callable[[], Any]) -> Future:
+    """``function()`` in a thread of its own, while this one goes on; it must be done before the next ``spread``."""
+    with held():
+        return _pool(count()).submit(function)
 
 
 def share(number: int, count: int, rows: int) -> slice:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from iwae import checkpoints, datasets, evaluation, graphs, products, programs, threads
+from iwae.ahead import Ahead
 from iwae.checkpoints import Card
 from iwae.config import SCHEDULES, TrainConfig
 from iwae.gradients import Estimator, Noise
@@ -27,7 +28,7 @@ from iwae.graphs import Replayed
 from iwae.health import Health, NonFiniteError
 from iwae.model import Model, ModelConfig, wide
 from iwae.programs import Compiled
-from iwae.steps import Call, Examined, Found, examine
+from iwae.steps import Call, Drawn, Examined, Found, examine
 
 PARTS = 28  # of the weights on a GPU, where the fused AdamW gives a part of up to 65,536 to one multiprocessor of many
 
@@ -81,6 +82,7 @@ class Training:
         self.health = Health(self.device)
         self.optimiser.found_inf = self.health.ill  # then the fused AdamW leaves the weights as they are
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.ahead: Ahead[Drawn] = Ahead(self.generator)
         self.images = data.train.images.to(self.device)
         chosen = torch.Generator().manual_seed(config.seed)
         order = torch.randperm(len(data.valid), generator=chosen)[: config.valid_images]
@@ -177,7 +179,7 @@ class Training:
                 tensors[name] = weights
         for name, weights in zip(self._names(), self.adapted, strict=True):
             tensors |= {f"{name}.{key}": value for key, value in self.optimiser.state.get(weights, {}).items()}
-        tensors["generator"] = self.generator.get_state()
+        tensors["generator"] = self.ahead.state()
         tensors["bound_sum"] = self.bound_sum
         values = {name: getattr(self, name) for name in _PLAIN}
         if self.best_bound == -math.inf:
@@ -194,7 +196,7 @@ class Training:
         )
         adam = {index: _part(tensors, name) for index, name in enumerate(self._names())}
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": adam if adam[0] else {}})
-        self.generator.set_state(tensors["generator"])
+        self.ahead.restore(tensors["generator"])
         self.bound_sum = tensors["bound_sum"].to(self.device)
         for name in _PLAIN:
             setattr(self, name, values[name])
@@ -214,11 +216,10 @@ class Training:
         number, place = divmod(self.step, self.steps_per_pass)
         if self.order_of != number:
             self._begin_pass(number, place)
-        estimator = self.warm_estimator if self.step < self.warm_steps else self.estimator
-        size = self.config.batch_size
+        estimator, size = self._estimator(self.step), self.config.batch_size
         whole = len(self.images) // size - place  # steps of this pass that have as many images as a graph takes
         steps = graphs.BURST if self.replays and whole >= graphs.BURST else 1
-        batch = self.order[place * size : (place + steps) * size]
+        batch = self._batch(place, steps)
         self.rate, share = self._numbers(self.step + steps - 1)
         if self.replays and whole > 0:
             if (estimator.k, steps) not in self.replayed:
@@ -226,7 +227,8 @@ class Training:
             self.replayed[estimator.k, steps]()
         else:
             with threads.held():
-                self._update(batch, self.rate, share, estimator)
+                drawn = self.ahead.take(self.step, lambda: self._drawn(batch, estimator))
+                self._update(drawn, self.rate, share, estimator)
         self.step += steps
         self.bound_images += len(batch)
         if not self.on_gpu:  # where looking would wait for the device: once a record is enough
@@ -252,13 +254,33 @@ class Training:
         for _ in range(steps):
             rate, share = self.plan.index_select(0, self.place)[0].unbind()
             batch = self.order.index_select(0, self.place * self.config.batch_size + self.rows)
-            self._update(batch, rate, share, estimator)
+            self._update(self._drawn(batch, estimator), rate, share, estimator)
             self.place += 1
 
-    def _update(self, batch: Tensor, rate: float | Tensor, share: float | Tensor, estimator: Estimator) -> None:
-        """One step on the images of these indices, all of it on the device."""
+    def _estimator(self, step: int) -> Estimator:
+        return self.warm_estimator if step < self.warm_steps else self.estimator
+
+    def _batch(self, place: int, steps: int = 1) -> Tensor:
+        """Indices of the images of so many steps of this pass."""
+        return self.order[place * self.config.batch_size : (place + steps) * self.config.batch_size]
+
+    def _drawn(self, batch: Tensor, estimator: Estimator) -> Drawn:
+        """For a step on the images of these indices."""
         x = self.data.draw(self.images.index_select(0, batch), self.generator)
-        gradient, bound, wrong = self._examined(x, self._hide(x), estimator)
+        return Drawn(x, self._hide(x), estimator.noise(self.model, len(x), self.generator))
+
+    def _draw_ahead(self) -> None:
+        """Begin with what the next step draws, in a thread that has nothing else to do until then."""
+        step = self.step + 1
+        place = step % self.steps_per_pass
+        if place and step < self.total_steps and self.device.type == "cpu" and threads.count() > 1:
+            batch, estimator = self._batch(place), self._estimator(step)
+            self.ahead.begin(step, lambda: self._drawn(batch, estimator))
+
+    def _update(self, drawn: Drawn, rate: float | Tensor, share: float | Tensor, estimator: Estimator) -> None:
+        """One step, all of it on the device."""
+        gradient, bound, wrong = self._examined(*drawn, estimator)
+        self._draw_ahead()
         self.health.examine(wrong)
         for weights, own in zip(self.adapted, gradient.split([len(each) for each in self.adapted]), strict=True):
             weights.grad = own
@@ -272,8 +294,7 @@ class Training:
         if self.average is not None:
             self.average.lerp_(self.flat, share)
 
-    def _examined(self, x: Tensor, seen: Tensor, estimator: Estimator) -> Examined:
-        noise = estimator.noise(self.model, len(x), self.generator)
+    def _examined(self, x: Tensor, seen: Tensor, noise: Noise, estimator: Estimator) -> Examined:
         whole = len(x) == self.config.batch_size
         if self.compiled is None or not whole:
             return examine(*self._gradient(x, seen, noise, estimator, whole and self.lists))

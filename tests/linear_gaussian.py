@@ -25,27 +25,28 @@ class LinearGaussian(nn.Module):
         self.log_std = nn.Parameter(-0.5 * precision.log())
         self.encoder_names = ("gain", "shift", "log_std")
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def first(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x @ self.gain.T + self.shift, self.log_std.expand(len(x), -1)
 
     def noise(self, k: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         return (torch.randn(k, batch, self.latent, generator=generator, dtype=torch.float64),)
 
-    def propose(self, x, noise, keep=None):
-        mean, log_std = self.encode(x)
+    def propose(self, x, noise, keep=None, first=None):
+        mean, log_std = first or self.first(x)
         h = mean + log_std.exp() * noise[0]
         return (h,), log_normal(h, mean, log_std)
 
-    def log_q(self, x, h, *, fixed=False):
-        mean, log_std = self.encode(x)
+    def log_q(self, x, h, *, fixed=False, first=None):
+        mean, log_std = first or self.first(x)
         return log_normal(h[0], mean.detach(), log_std.detach()) if fixed else log_normal(h[0], mean, log_std)
 
     def log_joint(self, x, h, keep=None):
         log_px = log_normal(x, h[0] @ self.weight.T, torch.full_like(x, self.noise_std).log())
         return log_px, log_standard(h[0])
 
-    def sample(self, x, k=1, *, generator=None, noise=None, keep=None, seen=None):
-        h, log_qh = self.propose(x if seen is None else seen, noise or self.noise(k, len(x), generator))
+    def sample(self, x, k=1, *, generator=None, noise=None, keep=None, seen=None, first=None):
+        noise = noise or self.noise(k, len(x), generator)
+        h, log_qh = self.propose(x if seen is None else seen, noise, keep, first)
         return Sample(*self.log_joint(x, h), log_qh, h)
 
     def log_p(self, x: Tensor) -> Tensor:

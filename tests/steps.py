@@ -25,7 +25,8 @@ def check_compiled(training: Training) -> None:
         found = []
         for training.compiled in (None, compiled):
             training.generator.set_state(drawn)
-            found.append(training._examined(x, x, training.estimator))
+            noise = training.estimator.noise(training.model, len(x), training.generator)
+            found.append(training._examined(x, x, noise, training.estimator))
         (gradient, bound, wrong), (other, other_bound, other_wrong) = found
         assert torch.equal(wrong, other_wrong) and wrong.any() == (change != change)
         if not wrong.any():

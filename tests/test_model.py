@@ -81,8 +81,11 @@ def test_log_weights_are_the_densities(config):
     torch.testing.assert_close(sample.log_ph, log_ph)
     torch.testing.assert_close(sample.log_px, log_px)
     torch.testing.assert_close(sample.log_w, log_px + log_ph - log_qh)
-    for fixed in (False, True):
-        torch.testing.assert_close(model.log_q(x, sample.h, fixed=fixed), log_qh)
+    for first in (None, model.first(x)):
+        again = model.sample(x, 6, generator=generator(), first=first)
+        assert all(torch.equal(a, b) for a, b in zip((*sample[:3], *sample.h), (*again[:3], *again.h), strict=True))
+        for fixed in (False, True):
+            torch.testing.assert_close(model.log_q(x, sample.h, fixed=fixed, first=first), log_qh)
 
 
 def test_the_exact_posterior_has_constant_weights():

@@ -7,8 +7,9 @@ from importlib import util
 import pytest
 import torch
 
-from iwae import datasets, products, programs, steps, tanh
+from iwae import bernoulli, datasets, products, programs, steps, tanh
 from iwae.config import TrainConfig
+from iwae.model import Model
 from iwae.training import Training
 from tests.steps import check_compiled
 
@@ -22,8 +23,9 @@ def _threads_as_before():
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-    """The usual tanh, and all images in one piece."""
+    """The usual tanh, the plain likelihood, and all images in one piece."""
     monkeypatch.setattr(tanh.Tanh, "forward", lambda self, z: z.tanh())
+    monkeypatch.setattr(Model, "log_likelihood", lambda self, x, h1, _: bernoulli.log_likelihood(x, self.logits(h1)))
     monkeypatch.setattr(steps, "shares", lambda x, *of: [slice(0, len(x))])
 
 
@@ -32,8 +34,7 @@ def as_on_a_gpu(monkeypatch):
 def test_what_is_compiled_is_the_plain_gradient_of_the_weights_as_they_are(options, as_on_a_gpu):
     config = TrainConfig(**dict(dataset="digits", model="20:6", k=12, warm_k=0, batch_size=100) | options)
     run = Training(config, datasets.load("digits"))
-    with run.model.plainly():
-        check_compiled(run)
+    check_compiled(run)
 
 
 LISTED = {
@@ -69,31 +70,50 @@ def test_what_is_listed_is_the_plain_gradient_of_the_weights_as_they_are(options
             assert all(torch.equal(a, b) for other in others for a, b in zip(other, first, strict=True))
         else:
             assert first[0].isnan().any() and first[1].isnan().any()
-    assert {images for _, images, _ in call.listed} == {len(x) // threads}
+    assert {images for images, _ in call.listed} == {len(x) // threads}
 
 
-def test_only_long_runs_are_listed_and_only_their_whole_batches_of_few_rows(monkeypatch):
+@pytest.mark.parametrize("resample", [0, 2])
+def test_a_list_whose_likelihood_underflows_gives_way_to_the_plain_formula(resample):
+    config = TrainConfig(dataset="digits", model="30:6", k=12, warm_k=0, resample=resample, batch_size=50)
+    run = Training(config, datasets.load("digits"))
+    (call,) = run.calls.values()
+    x, seen, noise = run._drawn(run.order[:50], run.estimator)
+    call.gradient(x, seen, noise, lasting=True)  # makes the list, where nothing underflows
+    run.model.pixel_logits.weight.data.mul_(60)  # of flat, too
+    given = run.flat, x, seen, noise.uniform, *noise.normal
+    torch.set_num_threads(1)
+    call.gradient(x, seen, noise, lasting=True)
+    assert call.listed[50, 50](*given)[1].isnan().any()
+    for found, plain in zip(call.gradient(x, seen, noise, lasting=True), call.gradient(x, seen, noise), strict=True):
+        assert plain.isfinite().all() and torch.equal(found, plain)
+
+
+def test_only_long_runs_are_listed_and_only_their_whole_batches(monkeypatch):
     data = datasets.load("digits")
 
-    def listed(**options) -> list[tuple[int, int]]:
+    def listed(**options) -> list[tuple[int, int, int]]:
         run = Training(TrainConfig(**dict(dataset="digits", model="20:6", resample=0, batch_size=100) | options), data)
         for _ in range(run.steps_per_pass):
             run._train_step()
-        return sorted((draws, whole) for call in run.calls.values() for draws, _, whole in call.listed)
+        return sorted((k, *images) for k, call in run.calls.items() for images in call.listed)
 
+    torch.set_num_threads(2)
     small = {"objective": "vae", "k": 1}
     assert listed(passes=10, **small) == []
     monkeypatch.setattr(programs, "LISTED_LONG", 10)
-    assert listed(passes=10, **small) == [(1, 100)]
-    assert listed(passes=10, k=50, warm_k=5) == [(5, 100)]
-    assert listed(passes=10, k=50, warm_k=0, resample=1) == [(1, 100)]
+    assert listed(passes=10, **small) == [(1, 50, 100)]
+    assert listed(passes=10, k=50, warm_k=5) == [(5, 50, 100)]
+    assert listed(passes=10, k=50, warm_k=0, resample=1) == [(50, 50, 100)]
     torch.set_num_threads(1)
+    assert listed(passes=10, k=50, warm_k=0) == [(50, 100, 100)]
+    monkeypatch.setattr(steps, "LISTED_ROWS", 4999)
     assert listed(passes=10, k=50, warm_k=0) == []
 
 
 def test_where_torch_has_no_lists_that_is_told(monkeypatch):
     monkeypatch.setattr(programs, "TOO_NEW", sys.version_info[:2])
-    with pytest.warns(UserWarning, match=r"half as long again: .* Python 3\.\d+ or later"):
+    with pytest.warns(UserWarning, match=r"a half as long again: .* Python 3\.\d+ or later"):
         run = Training(TrainConfig(dataset="digits", model="20:6", objective="vae", k=1, passes=100))
     run._train_step()
     assert not any(call.listed for call in run.calls.values())

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from iwae import checkpoints, datasets, programs
+from iwae.ahead import Ahead
 from iwae.config import PAPER_PASSES, SCHEDULES, TrainConfig
 from iwae.training import NonFiniteError, Training
 from tests.steps import gradients
@@ -258,6 +259,34 @@ def test_a_run_begins_with_few_draws(data):
         same = all(torch.equal(a, b) for a, b in zip(warm.model.parameters(), few.model.parameters(), strict=True))
         assert same == (step < 2 * warm.steps_per_pass)
     assert warm.estimator.k == 4
+
+
+@pytest.mark.parametrize("options", [{}, {"input_dropout": 0.2, "resample": 2}, {"warm_k": 2, "warm_share": 0.5}])
+def test_drawing_ahead_changes_no_number(options, data):
+    """With two threads the next step's draws are begun with while this step ends: at every step, saved and restored or
+    not, the numbers of one thread, which draws when it is time."""
+    alone, ahead, restored = (Training(TrainConfig(**SMALL | options), data) for _ in range(3))
+    before, begun = torch.get_num_threads(), 0
+    for _ in range(alone.steps_per_pass + 2):
+        for run, count in ((alone, 1), (ahead, 2), (restored, 2)):
+            torch.set_num_threads(count)
+            run._train_step()
+        begun += ahead.ahead.begun is not None
+        states = [run.state()[0]["generator"] for run in (alone, ahead, restored)]
+        assert torch.equal(states[0], states[1]) and torch.equal(states[0], states[2])
+        torch.testing.assert_close(alone.flat, ahead.flat, rtol=1e-3, atol=1e-4)
+        restored.restore(*restored.state())
+    torch.set_num_threads(before)
+    assert begun == alone.steps_per_pass + 1  # of two more steps; not at the end of a pass
+    assert alone.ahead.begun is None and restored.ahead.begun is None
+
+
+def test_what_was_drawn_ahead_for_another_step_is_undone():
+    first, second = (Ahead(torch.Generator().manual_seed(0)) for _ in range(2))
+    first.begin(1, lambda: torch.rand(3, generator=first.generator))
+    taken = first.take(2, lambda: torch.rand(5, generator=first.generator))
+    assert torch.equal(taken, second.take(2, lambda: torch.rand(5, generator=second.generator)))
+    assert torch.equal(first.state(), second.state())
 
 
 @pytest.mark.parametrize("gradient", ["exact", "dreg"])
