@@ -13,7 +13,9 @@ What carries the speed, on a CPU:
 - The products may be rounded (``products``). Where s·l is rounded, its logarithm and its gradient still agree.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -29,32 +31,45 @@ NEGLIGIBLE = 1e-15  # share of the largest weight below which a draw's gradient 
 SMALLEST_PRODUCT = 1e-30  # below this float32 starts to lose digits (its smallest normal number is 1.2e-38)
 
 
+_here = threading.local()
+
+
+@contextmanager
+def straightly() -> Iterator[None]:
+    """In this thread the same operations whatever the numbers, for making programs of them: where the plain formula
+    would be needed, log p is NaN."""
+    _here.straight = True
+    try:
+        yield
+    finally:
+        _here.straight = False
+
+
 def log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
     """The reference: Σ_pixels x·l − log(1 + eˡ). x [batch, pixels], logits [..., batch, pixels] → [..., batch]."""
     return (x * logits - F.softplus(logits)).sum(-1)
 
 
-def fused_log_likelihood(x: Tensor, h: Tensor, linears: Sequence[nn.Linear], *, straight: bool = False) -> Tensor:
+def fused_log_likelihood(x: Tensor, h: Tensor, linears: Sequence[nn.Linear]) -> Tensor:
     """x [batch, pixels], h [k, batch, latent] → log p(x|h) [k, batch] through ``linears`` with tanh between them.
 
     Once differentiable, in h and the weights but not in x. Without gradients, memory does not grow with k.
-    ``straight``: the same operations whatever the numbers; where they would not do, log p is NaN.
     """
     weights = [tensor for linear in linears for tensor in (linear.weight, linear.bias)]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (h, *weights)):
-        return _Fused.apply(x, h, straight, *weights)
-    return _forward(x, h, _layers(_pairs(weights), h.shape[0] * h.shape[1]), None, straight)
+        return _Fused.apply(x, h, *weights)
+    return _forward(x, h, _layers(_pairs(weights), h.shape[0] * h.shape[1]), None)
 
 
 class _Fused(torch.autograd.Function):
     """Keeps the σ of the hidden layers and ∂ log p/∂l; below, g stands for the gradient of what is named after it."""
 
     @staticmethod
-    def forward(ctx, x, h, straight, *weights):
+    def forward(ctx, x, h, *weights):
         rows = h.shape[0] * h.shape[1]
         layers = _layers(_pairs(weights), rows)
         kept = [layer.weight.new_empty(rows, len(layer.bias)) for layer in layers]
-        log_p = _forward(x, h, layers, kept, straight)
+        log_p = _forward(x, h, layers, kept)
         ctx.save_for_backward(h, *(layer.weight for layer in layers), *kept)
         return log_p
 
@@ -88,7 +103,6 @@ class _Fused(torch.autograd.Function):
         return (
             None,
             g_h.to(h.dtype).view_as(h),
-            None,
             *(tensor for pair in zip(g_weights, g_biases, strict=True) for tensor in pair),
         )
 
@@ -115,7 +129,7 @@ def _layers(pairs: list[tuple[Tensor, Tensor]], rows: int) -> list[_Layer]:
     return layers
 
 
-def _forward(x: Tensor, h: Tensor, layers: list[_Layer], kept: list[Tensor] | None, straight: bool = False) -> Tensor:
+def _forward(x: Tensor, h: Tensor, layers: list[_Layer], kept: list[Tensor] | None) -> Tensor:
     """log p(x|h) [k, batch]; ``kept`` has room for what the backward pass needs of every layer and row, or is None."""
     k, batch, _ = h.shape
     draws, (*hidden, top) = min(_draws(batch), k), layers
@@ -138,7 +152,7 @@ def _forward(x: Tensor, h: Tensor, layers: list[_Layer], kept: list[Tensor] | No
         if coarse:
             logits = exact[:rows].copy_(logits)
         of_images = logits.view(-1, *x.shape).mul_(sign)
-        log_p = _sum_log(logits.sigmoid_(), scratch[:rows], straight)
+        log_p = _sum_log(logits.sigmoid_(), scratch[:rows])
         if log_p is None:
             log_p = F.logsigmoid(_linear(top, below).view_as(of_images) * sign).sum(-1)
         out[start : start + draws] = log_p.view(-1, batch)
@@ -153,16 +167,16 @@ def _linear(layer: _Layer, below: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.addmm(layer.bias, below, layer.weight.T, out=out)  # by factors that are not 1 it would cost more
 
 
-def _sum_log(probability: Tensor, scratch: Tensor, straight: bool) -> Tensor | None:
-    """Σ_pixels log probability [rows], one logarithm for GROUP pixels; where a product could underflow None, or NaN
-    if ``straight``."""
+def _sum_log(probability: Tensor, scratch: Tensor) -> Tensor | None:
+    """Σ_pixels log probability [rows], one logarithm for GROUP pixels; where a product could underflow None, or NaN if
+    ``straightly``."""
     rows, pixels = probability.shape
     if pixels % GROUP:
         return None
     torch.prod(probability.view(rows, GROUP // 2, -1), 1, out=scratch)
     product = torch.mul(*scratch.chunk(2, 1))
     enough = product.min() > SMALLEST_PRODUCT  # not where there is a NaN
-    if straight:
+    if getattr(_here, "straight", False):
         return product.log_().sum(-1).where(enough, torch.nan)
     return product.log_().sum(-1) if enough else None
 

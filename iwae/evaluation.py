@@ -1,12 +1,10 @@
 """Measures of a trained model, all from one streamed sampling pass; nats per image, ± standard error over images.
 
-Draws come in fixed blocks (IMAGES × DRAWS, each image block from its own seed), so a result depends on
-(images, samples, seed) alone, the first k draws of a longer evaluation are those of a shorter one, and memory does
-not grow with the number of samples.
+Draws come in fixed blocks (``draws``), so a result depends on (images, samples, seed) alone.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +13,10 @@ from torch import Tensor
 
 from iwae import memory, threads
 from iwae.bounds import Bound
+from iwae.draws import Draws, blocks
 from iwae.health import check_finite
 from iwae.model import Keep, Model, Sample, wide
 
-IMAGES = 100  # images sampled together
-DRAWS = 50  # draws made at once for each of them, on a CPU
-GPU_DRAWS = 1000  # on a GPU, which has memory for them and would wait for Python otherwise
 ACTIVITY_DRAWS = 100  # draws behind E_q[h|x] above the first stochastic layer
 THRESHOLD = 0.01  # of the variance that makes a unit active (Burda et al. 2016, section 5)
 
@@ -122,14 +118,14 @@ def evaluate(
     keep = None if all(layer.all() for layer in active) else keep_units(activity, active, x.device)
     passes = 2 if prune and keep else 1
     steps = Steps(progress, passes * len(x))
-    parts = steps.take(blocks(x, seed), lambda block, noise: _measure(model, block, noise, samples, ks))
+    draws = Draws(model, x, samples)
+    parts = steps.take(blocks(x, seed), lambda block, generator: _measure(draws, block, generator, ks))
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     for name, values in whole.items():
         check_finite(values, name)
     pruned = whole["nll"] if prune else None
     if passes == 2:
-        again = steps.take(blocks(x, seed), lambda block, g: -_log_mean_weight(model, block, g, samples, keep))
-        pruned = torch.cat(again)
+        pruned = -_log_mean_weights(Draws(model, x, samples, keep), x, seed, steps)
     bounds = {k: whole.pop(f"L_{k}") for k in ks}
     return Metrics(**whole, bounds=bounds, activity=activity, pruned_nll=pruned, samples=samples, seed=seed)
 
@@ -138,9 +134,11 @@ def evaluate(
 def mean_bound(model: Model, x: Tensor, bound: Bound, k: int, *, seed: int = 0) -> Tensor:
     """``bound`` of k draws for each image of x [n, pixels] → [n]."""
 
+    draws = Draws(model, x, k)
+
     @torch.no_grad()
     def of(block: Tensor, generator: torch.Generator) -> Tensor:
-        return bound(torch.cat([sample.log_w for sample in draws_of(model, block, generator, k)]))
+        return bound(torch.cat([sample.log_w for sample in draws.of(block, generator)]))
 
     values = torch.cat(Steps(None, len(x)).take(blocks(x, seed), of))
     check_finite(values, "the bound")
@@ -205,21 +203,20 @@ def log_evidence(
 ) -> Tensor:
     """L_samples for each image of x [n, pixels] → [n], nats: an estimate of log p(x); with ``keep`` of the smaller
     model. The draws of one seed are the same with and without, so differences are paired. Raises NonFiniteError."""
-    values = torch.cat(
-        Steps(None, len(x)).take(blocks(x, seed), lambda b, g: _log_mean_weight(model, b, g, samples, keep))
-    )
+    values = _log_mean_weights(Draws(model, x, samples, keep), x, seed, Steps(None, len(x)))
     check_finite(values, "log p̂(x)")
     return values
 
 
 @torch.no_grad()  # known to the calling thread alone
-def _measure(model: Model, x: Tensor, generator: torch.Generator, samples: int, ks: Sequence[int]) -> dict:
+def _measure(draws: Draws, x: Tensor, generator: torch.Generator, ks: Sequence[int]) -> dict:
     """All measures of one block of images."""
+    samples = draws.samples
     total, squared = torch.full((2, len(x)), -math.inf, device=x.device)
     log_w_sum, kl_sum = wide(torch.zeros(2, len(x), device=x.device))
     running = {k: RunningBound(k) for k in ks}
     reconstruction = None
-    for sample in draws_of(model, x, generator, samples):
+    for sample in draws.of(x, generator):
         log_w = sample.log_w
         total = torch.logaddexp(total, log_w.logsumexp(0))
         squared = torch.logaddexp(squared, (2 * log_w).logsumexp(0))
@@ -228,7 +225,7 @@ def _measure(model: Model, x: Tensor, generator: torch.Generator, samples: int, 
         for bound in running.values():
             bound.add(log_w)
         if reconstruction is None:
-            reconstruction = _reconstruction(model, x, sample, generator.initial_seed())
+            reconstruction = _reconstruction(draws.model, x, sample, generator.initial_seed())
     log_mean_w = wide(total) - math.log(samples)
     elbo = log_w_sum / samples
     out = {"nll": -log_mean_w, "elbo": elbo, "reconstruction": reconstruction, "kl_prior": kl_sum / samples}
@@ -245,12 +242,17 @@ def _reconstruction(model: Model, x: Tensor, sample: Sample, seed: int) -> Tenso
     return -model.log_likelihood(x, model.descend(sample.h[-1][:1], generator))[0]
 
 
-@torch.no_grad()
-def _log_mean_weight(model, x, generator, samples, keep) -> Tensor:
-    total = torch.full((len(x),), -math.inf, device=x.device)
-    for sample in draws_of(model, x, generator, samples, keep):
-        total = torch.logaddexp(total, sample.log_w.logsumexp(0))
-    return wide(total) - math.log(samples)
+def _log_mean_weights(draws: Draws, x: Tensor, seed: int, steps: "Steps") -> Tensor:
+    """log of the mean weight of each image's draws, [n]."""
+
+    @torch.no_grad()
+    def of(block: Tensor, generator: torch.Generator) -> Tensor:
+        total = torch.full((len(block),), -math.inf, device=block.device)
+        for sample in draws.of(block, generator):
+            total = torch.logaddexp(total, sample.log_w.logsumexp(0))
+        return wide(total) - math.log(draws.samples)
+
+    return torch.cat(steps.take(blocks(x, seed), of))
 
 
 class RunningBound:
@@ -307,21 +309,3 @@ class Steps:
         self.done += images
         if self.progress:
             self.progress(self.done, self.total)
-
-
-def blocks(x: Tensor, seed: int) -> list[tuple[Tensor, torch.Generator]]:
-    """Blocks of images, each with its own generator."""
-    if len(x) == 0:
-        raise ValueError("there is no image to evaluate")
-    starts = range(0, len(x), IMAGES)
-    return [(x[s : s + IMAGES], torch.Generator(x.device).manual_seed(seed * 1_000_003 + s)) for s in starts]
-
-
-def draws_of(model, x, generator, samples, keep=None) -> Iterator[Sample]:
-    at_once = DRAWS if x.device.type == "cpu" else GPU_DRAWS
-    first = model.first(x)
-    for start in range(0, samples, at_once):
-        noise = model.noise(at_once, len(x), generator)  # whole blocks, so that fewer samples are a prefix of more
-        rest = samples - start
-        noise = tuple(eps[:rest] for eps in noise) if rest < at_once else noise
-        yield model.sample(x, noise=noise, keep=keep, first=first)

@@ -8,8 +8,6 @@ The decoder mirrors the encoder. Axis order is draws, batch, features. Log-densi
 
 import math
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -135,7 +133,6 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig, *, pixel_mean: Tensor | None = None, seed: int | None = 0):
         super().__init__()
         self.config = config
-        self.straight = False  # log p(x|h) by operations that do not depend on the numbers
         below = (config.pixels, *config.latent)
         layers = list(zip(below, config.hidden, config.latent, strict=False))
         self.encoder = nn.ModuleList(StochasticLayer(*sizes) for sizes in layers)
@@ -159,16 +156,6 @@ class Model(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.pixel_logits.weight.device
-
-    @contextmanager
-    def straightly(self) -> Iterator[None]:
-        """By operations that do not depend on the numbers: for making programs of them. Where log p(x|h) would need
-        others it is NaN."""
-        before, self.straight = self.straight, True
-        try:
-            yield
-        finally:
-            self.straight = before
 
     def noise(self, k: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Standard normal draws for every stochastic layer: [k, batch, latent[l]] each."""
@@ -260,7 +247,7 @@ class Model(nn.Module):
         if self.device.type != "cpu":
             return bernoulli.log_likelihood(x, self.logits(h1))
         hidden = [layer for layer in self.pixel_hidden if isinstance(layer, nn.Linear)]
-        return bernoulli.fused_log_likelihood(x, h1, [*hidden, self.pixel_logits], straight=self.straight)
+        return bernoulli.fused_log_likelihood(x, h1, [*hidden, self.pixel_logits])
 
     def logits(self, h1: Tensor) -> Tensor:
         """Bernoulli logits of the pixels, [..., pixels]."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iwae.evaluation import DRAWS
+from iwae.draws import DRAWS
 from iwae.model import Model, log_normal
 from iwae.posterior import Posterior, posterior
 

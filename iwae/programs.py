@@ -21,6 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 LONG = 75_000  # steps of a run from which on compiling, some 20 seconds, is paid back
 LISTED_LONG = 500  # and from which on listing is, half a second
 TOO_NEW = (3, 14)  # the first Python for which torch.jit is not supported
+CAN_LIST = sys.version_info < TOO_NEW
 
 Function = Callable[..., tuple[Tensor, ...]]
 
@@ -43,7 +44,7 @@ def worth_listing(steps: int) -> bool:
     """Whether a run of so many steps gains by it. Warns where it would, but this Python is too new for torch's."""
     if steps < LISTED_LONG:
         return False
-    if sys.version_info >= TOO_NEW:
+    if not CAN_LIST:
         version = ".".join(map(str, TOO_NEW))
         warnings.warn(
             f"steps take a tenth to a half as long again: torch runs no lists on Python {version} or later",

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iwae.evaluation import Progress, Steps, blocks, draws_of
+from iwae.draws import Draws, blocks
+from iwae.evaluation import Progress, Steps
 from iwae.model import Model
 
 PICTURES = ("draw", "mean", "average", "weighted")
@@ -41,7 +42,8 @@ def reconstructions(
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
-    found = Steps(progress, len(x)).take(blocks(x, seed), lambda block, g: _block(model, block, g, samples))
+    draws = Draws(model, x, samples)
+    found = Steps(progress, len(x)).take(blocks(x, seed), lambda block, generator: _block(draws, block, generator))
     pictures, losses = zip(*found, strict=True)
     return Reconstructed(
         {name: torch.cat([part[name] for part in pictures]) for name in PICTURES},
@@ -58,12 +60,13 @@ def cross_entropy(x: Tensor, picture: Tensor) -> Tensor:
 
 
 @torch.no_grad()  # known to the calling thread alone
-def _block(model: Model, x: Tensor, generator: torch.Generator, samples: int) -> tuple[dict, dict]:
+def _block(draws: Draws, x: Tensor, generator: torch.Generator) -> tuple[dict, dict]:
+    model, samples = draws.model, draws.samples
     largest = x.new_full((len(x),), -torch.inf)  # log-weight so far: the sums below are relative to it
     total, loss = x.new_zeros(2, len(x))
     average, weighted = torch.zeros(2, *x.shape, device=x.device)
     first, descent = None, torch.Generator(x.device).manual_seed(generator.initial_seed() + 1)
-    for sample in draws_of(model, x, generator, samples):
+    for sample in draws.of(x, generator):
         decoded = model.decode(sample.h[0])  # draws, batch, pixels
         before, largest = largest, torch.maximum(largest, sample.log_w.max(0).values)
         weight, scale = (sample.log_w - largest).exp(), (before - largest).exp()

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iwae.evaluation import IMAGES, Activity, keep_units, log_evidence
+from iwae.draws import IMAGES
+from iwae.evaluation import Activity, keep_units, log_evidence
 from iwae.model import Model, log_normal, wide
 
 KL_DRAWS = 10  # of the layers whose KL has no closed form
