@@ -24,6 +24,7 @@ OURS = {  # draws of k that go backward, 0 for all, and products, which must be 
 }
 PEERS = {"iwae": "pythae IWAE", "vae": "pythae VAE"}
 JUDGED = ((1, 100), (50, 100))  # k and batch size that have targets: their steps are taken apart
+AIMS = ((1, EXACT, 1.5), (50, EXACT, 2.2), (50, RESAMPLED, 5.5))  # k, trainer, times pythae's rate; batch 100
 NEVER = 10**6  # passes: no validation, no end
 
 
@@ -153,17 +154,31 @@ floor is the ceiling divided by the operations of the matrix products (`benchmar
 
 {table(header, rows)}
 
-{ceiling.describe(rates)}"""
+{ceiling.describe(rates)}{_asked(rates)}"""
+
+
+def _asked(rates: dict) -> str:
+    """How close to the floor the aims are, where pythae was measured."""
+    rows = []
+    for k, name, aim in AIMS:
+        if peer := fastest_peer(rates, k, 100):
+            floor = ceiling.best(rates) / _flop(k, name)
+            rows.append((f"k = {k}, {name}, {aim:g}×", number(aim * peer), f"{100 * aim * peer / floor:.0f} %"))
+    head = (
+        "What the aims ask for, by pythae's rate in the same rounds; what is above 100 % no float32 product can reach."
+    )
+    return f"\n\n{head}\n\n{table(('aim, batch 100', 'images/s', 'of the floor'), rows)}" if rows else ""
 
 
 def _targets(rates: dict) -> tuple:
-    targets = [at_least("k = 1, batch 100, against pythae", ratio(rates, 1, 100, EXACT), 1.5)]
+    (_, _, single), (_, _, exact), (_, _, resampled) = AIMS
+    targets = [at_least("k = 1, batch 100, against pythae", ratio(rates, 1, 100, EXACT), single)]
     for products in ("", BFLOAT16):
-        exact, resampled, cell = EXACT + products, RESAMPLED + products, "k = 50, batch 100"
+        ours, one, cell = EXACT + products, RESAMPLED + products, "k = 50, batch 100"
         targets += [
-            at_least(f"{cell}, exact gradient{products}, against pythae", ratio(rates, 50, 100, exact), 2.2),
-            at_least(f"{cell}, resampled{products}, against pythae", ratio(rates, 50, 100, resampled), 5.5),
-            at_least(f"{cell}, resampled{products}, of its floor", share(rates, 50, 100, resampled), 70, " %"),
+            at_least(f"{cell}, exact gradient{products}, against pythae", ratio(rates, 50, 100, ours), exact),
+            at_least(f"{cell}, resampled{products}, against pythae", ratio(rates, 50, 100, one), resampled),
+            at_least(f"{cell}, resampled{products}, of its floor", share(rates, 50, 100, one), 70, " %"),
         ]
     return tuple(targets)
 

@@ -45,9 +45,7 @@ class Draws:
         """Those of one block of images, DRAWS at a time."""
         first = self.model.first(x)
         for start in range(0, self.samples, self.at_once):
-            noise = self.model.noise(
-                self.at_once, len(x), generator
-            )  # whole, so that fewer samples are a prefix of more
+            noise = self.model.noise(self.at_once, len(x), generator)  # whole, so that fewer are a prefix of more
             yield self._next(x, first, tuple(eps[: self.samples - start] for eps in noise))
 
     def _next(self, x: Tensor, first: tuple[Tensor, Tensor], noise: tuple[Tensor, ...]) -> Sample:
