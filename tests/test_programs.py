@@ -45,6 +45,7 @@ LISTED = {
     "resampled groups": {"objective": "miwae", "k": 12, "k1": 4, "k2": 3, "resample": 1, "model": "30:6"},
     "hidden pixels": {"objective": "vae", "k": 1, "model": "30:6", "input_dropout": 0.2},
     "bfloat16": {"k": 8, "resample": 0, "model": "30:6", "products": "bfloat16", "batch_size": 60},
+    "bfloat16, two layers": {"k": 12, "resample": 0, "model": "30:6/10:4", "products": "bfloat16", "batch_size": 60},
 }
 
 
