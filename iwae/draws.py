@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from iwae import bernoulli, programs
-from iwae.model import Keep, Model, Sample
+from iwae import programs
+from iwae.model import Gaussian, Keep, Model, Sample
 from iwae.programs import Listed
 
 IMAGES = 100  # images sampled together
@@ -36,10 +36,9 @@ class Draws:
         self.at_once = DRAWS if x.device.type == "cpu" else GPU_DRAWS
         self.listed = None
         if x.device.type == "cpu" and len(x) * samples >= LISTED_ROWS and programs.CAN_LIST:
-            block, generator = blocks(x, 0)[0]
-            given = block, *model.first(block), *model.noise(DRAWS, len(block), generator)
-            with bernoulli.straightly():
-                self.listed, self.shape = Listed(self._sample, *given), (DRAWS, len(block))
+            block = x[:IMAGES]
+            given = block, *model.first(block), *model.noise(DRAWS, len(block), torch.Generator())
+            self.listed, self.shape = Listed(self._sample, *given), (DRAWS, len(block))
 
     def of(self, x: Tensor, generator: torch.Generator) -> Iterator[Sample]:
         """Those of one block of images, DRAWS at a time."""
@@ -48,10 +47,10 @@ class Draws:
             noise = self.model.noise(self.at_once, len(x), generator)  # whole, so that fewer are a prefix of more
             yield self._next(x, first, tuple(eps[: self.samples - start] for eps in noise))
 
-    def _next(self, x: Tensor, first: tuple[Tensor, Tensor], noise: tuple[Tensor, ...]) -> Sample:
+    def _next(self, x: Tensor, first: Gaussian, noise: tuple[Tensor, ...]) -> Sample:
         if self.listed and noise[0].shape[:2] == self.shape:
             log_px, log_ph, log_qh, *h = self.listed(x, *first, *noise)
-            if not log_px.isnan().any():  # where the list's likelihood underflows
+            if not log_px.isnan().any():
                 return Sample(log_px, log_ph, log_qh, tuple(h))
         return self.model.sample(x, noise=noise, keep=self.keep, first=first)
 

@@ -2,8 +2,7 @@
 at every step.
 
 ``Compiled``, for a GPU: few kernels instead of some 200, each of which takes longer to begin than to do its work.
-``Listed``, for a CPU: the same operations one after the other, without Python's lock. With few rows (draws × images) an
-operation takes no longer than Python takes to call the next one, and two threads would wait for each other there.
+``Listed``, for a CPU: the same operations one after the other, without Python's lock, for which two threads would wait.
 """
 
 import os
@@ -17,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+
+from iwae import bernoulli
 
 LONG = 75_000  # steps of a run from which on compiling, some 20 seconds, is paid back
 LISTED_LONG = 500  # and from which on listing is, half a second
@@ -75,10 +76,14 @@ class Compiled:
 
 
 class Listed:
-    """``function`` of tensors of the shapes of ``example``, as a list of operations. Several threads may call it."""
+    """``function`` of tensors of the shapes of ``example``, as a list of operations. Several threads may call it.
+
+    A list cannot turn aside: a likelihood whose short way is no way (``bernoulli.straightly``) is NaN, and so is what
+    follows from it.
+    """
 
     def __init__(self, function: Function, *example: Tensor):
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), bernoulli.straightly(), warnings.catch_warnings():
             # torch says that torch.compile will follow; that needs a compiler, and runs under Python's lock
             warnings.filterwarnings("ignore", message="`torch.jit")
             self.script = torch.jit.trace(_operations(function, example), example, check_trace=False)

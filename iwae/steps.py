@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector
 
-from iwae import bernoulli, threads
+from iwae import threads
 from iwae.gradients import Estimator, Noise
 from iwae.health import Health
 from iwae.model import Model, wide
@@ -88,18 +88,17 @@ class Call(nn.Module):
     def _list(self, x: Tensor, seen: Tensor, noise: Noise, images: int) -> Callable[[], Found]:
         """The same as a program, of the weights as they will be when it is run."""
         given = (self.flat, x, seen, noise.uniform, *noise.normal)
-
-        def function(flat: Tensor, x: Tensor, seen: Tensor, uniform: Tensor, *normal: Tensor) -> Found:
-            return self.of_weights(flat, x, seen, Noise(normal, uniform), len(x) / images)
-
         key = len(x), images
         if key not in self.listed:
-            with bernoulli.straightly():
-                self.listed[key] = Listed(function, *given)
+
+            def function(flat: Tensor, x: Tensor, seen: Tensor, uniform: Tensor, *normal: Tensor) -> Found:
+                return self.of_weights(flat, x, seen, Noise(normal, uniform), len(x) / images)
+
+            self.listed[key] = Listed(function, *given)
 
         def run() -> Found:
             gradient, values = self.listed[key](*given)
-            if values.isnan().any():  # a list cannot turn aside where a likelihood's short way is no way
+            if values.isnan().any():
                 return self._derive(x, seen, noise, images)
             return gradient, values
 

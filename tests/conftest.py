@@ -26,6 +26,14 @@ def one_thread():
 
 
 @pytest.fixture
+def threads_as_before():
+    """A test may change the number of torch's threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def own_runs(tmp_path, monkeypatch):
     """Every test has its own runs, and their processes one thread."""
     monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path / "runs"))

@@ -12,12 +12,7 @@ from iwae.model import Model
 from iwae.training import Training
 from tests.steps import check_compiled
 
-
-@pytest.fixture(autouse=True)
-def _threads_as_before():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("threads_as_before")
 
 
 @pytest.fixture

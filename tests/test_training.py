@@ -262,11 +262,11 @@ def test_a_run_begins_with_few_draws(data):
 
 
 @pytest.mark.parametrize("options", [{}, {"input_dropout": 0.2, "resample": 2}, {"warm_k": 2, "warm_share": 0.5}])
-def test_drawing_ahead_changes_no_number(options, data):
+def test_drawing_ahead_changes_no_number(options, data, threads_as_before):
     """With two threads the next step's draws are begun with while this step ends: at every step, saved and restored or
     not, the numbers of one thread, which draws when it is time."""
     alone, ahead, restored = (Training(TrainConfig(**SMALL | options), data) for _ in range(3))
-    before, begun = torch.get_num_threads(), 0
+    begun = 0
     for _ in range(alone.steps_per_pass + 2):
         for run, count in ((alone, 1), (ahead, 2), (restored, 2)):
             torch.set_num_threads(count)
@@ -276,7 +276,6 @@ def test_drawing_ahead_changes_no_number(options, data):
         assert torch.equal(states[0], states[1]) and torch.equal(states[0], states[2])
         torch.testing.assert_close(alone.flat, ahead.flat, rtol=1e-3, atol=1e-4)
         restored.restore(*restored.state())
-    torch.set_num_threads(before)
     assert begun == alone.steps_per_pass + 1  # of two more steps; not at the end of a pass
     assert alone.ahead.begun is None and restored.ahead.begun is None
 
