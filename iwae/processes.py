@@ -1,0 +1,53 @@
+"""Which process a number means. The system gives the number of a process that has ended to another one, so a process
+is known by its number together with the time at which it started."""
+
+import os
+from typing import Any
+
+import psutil
+
+CLOCK_SECONDS = 2.0  # by which the start of one process may seem to move while the system's clock is being set
+
+
+def start_time(pid: Any) -> float | None:
+    """When process ``pid`` started, in seconds since 1970.
+
+    None for a process that has ended, also where its parent has not yet taken note of that, and for what is no number
+    of a process: ``pid`` may come from a file that anybody wrote.
+    """
+    process = _find(pid)
+    try:
+        return None if process is None else process.create_time()
+    except psutil.Error:  # it has just ended
+        return None
+
+
+def identity() -> dict[str, float]:
+    """This process as ``is_alive`` recognises it: ``{"pid": …, "started": …}``."""
+    return {"pid": os.getpid(), "started": start_time(os.getpid())}
+
+
+def is_alive(pid: Any, started: Any) -> bool:
+    """Whether the process that had the number ``pid`` and started at ``started`` still exists."""
+    found = start_time(pid)
+    is_time = isinstance(started, int | float) and not isinstance(started, bool)
+    return found is not None and is_time and found - CLOCK_SECONDS <= started <= found + CLOCK_SECONDS
+
+
+def is_suspended(pid: Any) -> bool:
+    """Whether process ``pid`` has been suspended, by SIGSTOP or by Ctrl-Z in its terminal."""
+    process = _find(pid)
+    try:
+        return process is not None and process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except psutil.Error:  # it has just ended
+        return False
+
+
+def _find(pid: Any) -> psutil.Process | None:
+    if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 0:
+        return None
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process
+    except (psutil.Error, OverflowError):
+        return None
