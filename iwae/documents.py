@@ -16,7 +16,7 @@ BEGIN, END = "<!-- table: written by python -m iwae table --readme -->", "<!-- e
 README = (
     *("objective", "start", "gradient", "architecture", "dataset", "regularisation", "passes"),
     *("nll", "reconstruction", "kl_posterior"),
-    *("active", "published", "verdict"),
+    *("active", "published", "difference"),
 )
 
 
@@ -67,6 +67,8 @@ def wrapped(command: str, width: int = 110) -> str:
 
 def _notes(table: str, rows: Sequence[Row]) -> str:
     cited = [f"{letter}: {source.text}" for letter, source in tables.sources(table).items()]
+    if cited:
+        cited.append(f"difference: {tables.DIFFERENCE_NOTE}")
     differences = [difference.text for difference in comparison.seed_differences(rows)]
     return "\n".join(f"- {line}." for line in [*cited, *differences]) or "Nothing is published for these models."
 

@@ -1,7 +1,6 @@
 """What is left of the published grid: its cells without a model, and the command that trains each."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from iwae import commands, published
 from iwae.config import TrainConfig
@@ -11,7 +10,7 @@ from iwae.results import Row
 
 def not_run(rows: Iterable[Row], dataset: str | None = None) -> list[Row]:
     """The cells of the published grid without a model, each with the command that trains it on the paper's schedule."""
-    done = {row.cell.grid for row in rows} | {replace(row.cell.grid, start="") for row in rows}
+    done = {row.cell.grid for row in rows}
     wanted = [cell for cell in published.cells() if cell not in done and dataset in (None, cell.dataset)]
     return [Row("not run", cell.place, cell, _command(cell)) for cell in wanted]
 

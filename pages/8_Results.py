@@ -12,7 +12,7 @@ from pages.shared.table import open_model, results_table
 view = sidebar("Results")
 st.title("Measured against published", anchor=False)
 st.write(
-    "Each model beside the best published value of its cell: the same data, architecture, objective and k. "
+    "Each model beside the lowest published value of its cell: the same data, architecture, objective and k. "
     "Everything is in nats per image; lower is better for NLL. IWAE buys its lower NLL with a higher reconstruction "
     "loss, as its q spreads over more of the posterior."
 )
@@ -39,8 +39,8 @@ for column, (measure, title) in zip(
         st.markdown(f"**{title}**, nats per image")
         if points:
             said = (
-                f"{title} against k on {dataset}, {model}. Filled: measured, ± standard error over test images. "
-                "Hollow: published, by source."
+                f"{title} against k on {dataset}, {model}. Filled: measured, ± standard error over test images, which "
+                "is the uncertainty of the level and not of a difference. Hollow: published, by source, without errors."
             )
             drawn = points_against_k(points, f"{title}, nats")
             show.figure(drawn, f"results.{measure}", said, tables.points(title, points))
@@ -57,6 +57,7 @@ else:
     open_model(chosen)
 for difference in comparison.seed_differences(rows):
     st.write(difference.text)
+st.markdown(f":small[Difference: {tables.DIFFERENCE_NOTE}.]")
 for letter, source in tables.sources(tables.markdown(shown)).items():
     st.markdown(f":small[{letter}: {source.text}]")  # a caption would grey its links below a contrast of 4.5:1
 one, two, _ = st.columns([1, 1, 2])
