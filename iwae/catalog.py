@@ -14,7 +14,7 @@ from iwae.files import shown
 from iwae.formats import PIXELS
 
 SHIPPED = Path(__file__).parent.parent / "checkpoints"
-MAX_BYTES = 10 * 2**20  # of a model that is added; as server.maxUploadSize. The largest that ships has 3 MB
+MAX_BYTES = 10 * 2**20  # of a model that is added; below server.maxUploadSize. The largest that ships has 3 MB
 MAX_TOTAL = 500 * 2**20  # of all of them
 OWN = {"run:": " · own run", "model:": " · added"}  # how keys of models that do not ship begin, and what labels say
 DEFAULT_PAIR = ("mnist-1layer-vae-k1", "mnist-1layer-iwae-k50")  # same architecture, data, seed and passes

@@ -16,7 +16,8 @@ import scipy  # its ndimage comes with the first picture: 0.2 s that a page with
 from numpy.typing import NDArray
 from PIL import Image
 
-from iwae.uploads import BLANK, Array, PictureError, decoded, pixels, reduced
+from iwae.decoding import PictureError, reduced
+from iwae.uploads import BLANK, Array, decoded, pixels
 
 MIN_CONTRAST = 0.03  # of ink against paper: 8 of 255 grey levels; less is no ink
 LOW_CONTRAST = 0.15  # below it the person is told

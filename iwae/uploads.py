@@ -1,33 +1,37 @@
 """A picture that somebody sends: a file's bytes, an image or an array → pixels, or a sentence that says why not."""
 
-import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from iwae.decoding import FORMATS, MAX_BYTES, MODES, SECONDS, WORK_SIDE, PictureError, load
 from iwae.files import shown
 
 Array = NDArray[np.float32]
 
-FORMATS = ("PNG", "JPEG", "WebP", "BMP", "GIF", "TIFF")
-MAX_BYTES = 10 * 2**20
-MAX_PIXELS = 25_000_000  # 24-megapixel cameras fit; decoded, at 4 bytes a pixel, this is 95 MiB
-MAX_CLEAR_PIXELS = 20_000_000  # with transparency, which averaging takes a second copy for
-MIN_SIDE = 8  # px; scikit-learn's digits are 8×8
-WORK_SIDE = 640  # px of the longer side that is worked on: a digit a tenth as wide still has 64 px
 BLANK = "The picture is blank: nothing stands out from the paper, and one digit should."
+PROCESSES = 2  # that decode at once; others wait
+PATIENCE = 20.0  # seconds that an answer may take on a busy machine; its processor time has a limit of its own
 
-
-class PictureError(ValueError):
-    """The picture cannot be used; the message is one sentence for the person who sent it."""
+_free = threading.BoundedSemaphore(PROCESSES)
+_idle: list[subprocess.Popen] = []
 
 
 def read_picture(data: bytes, *, name: str = "") -> Image.Image:
     """Decode an uploaded picture: upright, and reduced to `WORK_SIDE` px where it is larger.
 
-    What counts is the content, whatever `name` ends in. Raises PictureError where the bytes are none of
-    `FORMATS`, damaged, more than `MAX_BYTES`, or stand for more than `MAX_PIXELS` (checked before decoding).
+    What counts is the content, whatever `name` ends in. The decoder works in a process of its own with limits on memory
+    and processor time (`decoding.py`). Raises PictureError where the bytes are none of `FORMATS`, damaged, more than
+    `MAX_BYTES`, too many pixels, or too costly to decode.
     """
     label = f"“{shown(name)}”" if name else "The file"
     allowed = f"{', '.join(FORMATS)} of at most {MAX_BYTES // 2**20} MB are allowed"
@@ -35,55 +39,64 @@ def read_picture(data: bytes, *, name: str = "") -> Image.Image:
         raise PictureError(f"{label} is empty (0 bytes): {allowed}.")
     if len(data) > MAX_BYTES:
         raise PictureError(f"{label} is too large ({len(data) / 2**20:.1f} MB): {allowed}.")
+    with _free:
+        process = _idle.pop() if _idle else None
+        if process is None or process.poll() is not None:
+            process = _start()
+        answer, pixels = _ask(process, data)
+        if process.poll() is None:
+            _idle.append(process)
+    if "error" in answer:
+        raise PictureError(f"{label} {answer['error']}")
+    return Image.frombytes(answer["mode"], answer["size"], pixels)
+
+
+def _start() -> subprocess.Popen:
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "iwae.decoding"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+
+
+def _ask(process: subprocess.Popen, data: bytes) -> tuple[dict, bytes]:
+    """What the process answers for the bytes of a file: its line, checked, and the pixels. Ended if it misbehaves."""
+    watch = threading.Timer(PATIENCE, process.kill)
+    watch.start()
     try:
-        image = Image.open(io.BytesIO(data), formats=[f.upper() for f in FORMATS])
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError(f"{label} has far too many pixels: at most {MAX_PIXELS:,} are allowed.") from error
-    except Exception as error:  # decoders raise nearly every type on hostile bytes
-        raise PictureError(f"{label} is not a picture, or its beginning is damaged: {allowed}.") from error
-    _check_size(image, label)
-    image.draft(None, (2 * WORK_SIDE, 2 * WORK_SIDE))  # JPEG alone: decodes at 1/2, 1/4 or 1/8 where that will do
-    return _load(image, label)
+        process.stdin.write(len(data).to_bytes(8, "big"))
+        process.stdin.write(data)
+        process.stdin.flush()
+        answer = json.loads(process.stdout.readline(2000))
+        if "error" in answer:
+            if "last" in answer:
+                process.wait()
+            return {"error": str(answer["error"])}, b""
+        (width, height), mode = answer["size"], answer["mode"]
+        if mode in MODES and 0 < width <= WORK_SIDE and 0 < height <= WORK_SIDE:
+            count = width * height * len(Image.new(mode, (1, 1)).tobytes())
+            pixels = process.stdout.read(count)
+            if answer["bytes"] == len(pixels) == count:
+                return {"mode": mode, "size": (width, height)}, pixels
+        raise ValueError(answer)
+    except (OSError, ValueError, KeyError, TypeError):  # it has ended, or says what it should not
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):
+                pipe.close()
+        slow = process.wait() == -getattr(signal, "SIGPROF", 0)
+        why = f"takes more than {SECONDS:g} s to decode" if slow else "cannot be decoded safely"
+        return {"error": f"{why}: save it anew, as a plain PNG or JPEG."}, b""
+    finally:
+        watch.cancel()
 
 
 def decoded(picture: bytes | Image.Image | np.ndarray, name: str = "") -> Image.Image:
     """The picture, upright and of at most `WORK_SIDE` px, its mode kept. Raises PictureError."""
     if isinstance(picture, bytes):
         return read_picture(picture, name=name)
-    image = picture if isinstance(picture, Image.Image) else _from_array(picture)
-    _check_size(image, "The picture")
-    return _load(image, "The picture")
-
-
-def _check_size(image: Image.Image, label: str) -> None:
-    width, height = image.size
-    clear = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
-    most, kind = (MAX_CLEAR_PIXELS, " with transparency") if clear else (MAX_PIXELS, "")
-    if width * height > most:
-        raise PictureError(f"{label} is too large ({width}×{height} pixels{kind}): at most {most:,} are allowed.")
-    if min(width, height) < MIN_SIDE:
-        raise PictureError(f"{label} is too small ({width}×{height} pixels): a digit needs {MIN_SIDE}×{MIN_SIDE}.")
-
-
-def _load(image: Image.Image, label: str) -> Image.Image:
-    """Decode, reduce to WORK_SIDE and turn upright; transparency and depth are kept."""
-    try:
-        image.load()
-        if image.mode == "1":  # these modes cannot be averaged as they are
-            image = image.convert("L")
-        elif image.mode.startswith("I;16"):
-            image = image.convert("I")
-        elif image.mode in ("P", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-        return ImageOps.exif_transpose(reduced(image, WORK_SIDE))
-    except Exception as error:  # decoders raise nearly every type on hostile bytes
-        raise PictureError(f"{label} is damaged or cut short: it cannot be decoded to its end.") from error
-
-
-def reduced(image: Image.Image, side: int) -> Image.Image:
-    """Average down to at most `side` px wide and high."""
-    scale = min(1.0, side / max(image.size))
-    return image.resize([max(1, round(n * scale)) for n in image.size], Image.Resampling.BOX)
+    return load(picture if isinstance(picture, Image.Image) else _from_array(picture))
 
 
 def _from_array(values: np.ndarray) -> Image.Image:

@@ -10,13 +10,15 @@ import sys
 import textwrap
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from iwae import digits
+from iwae import digits, uploads
 
 ROOT = Path(__file__).parents[1]
 MEGABYTES, SECONDS = 200, 2.0  # for one file, above what the process has before; processor time
@@ -41,14 +43,20 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(
-    width: int, height: int, rows: bytes | None = None, depth: int = 8, colour: int = 0, extra: bytes = b""
+    width: int,
+    height: int,
+    rows: bytes | None = None,
+    depth: int = 8,
+    colour: int = 0,
+    extra: bytes = b"",
+    behind: bytes = b"",
 ) -> bytes:
     """A PNG by hand; with ``rows`` None, blank rows as its header promises."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     if rows is None:
         packer, line = zlib.compressobj(1), bytes(1 + width * depth * {0: 1, 2: 3, 6: 4}[colour] // 8)
         rows = b"".join(packer.compress(line) for _ in range(height)) + packer.flush()
-    return b"\x89PNG\r\n\x1a\n" + head + extra + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + head + extra + chunk(b"IDAT", rows) + behind + chunk(b"IEND", b"")
 
 
 def tiff(values: np.ndarray) -> bytes:
@@ -59,6 +67,60 @@ def exif(orientation: int) -> Image.Exif:
     data = Image.Exif()
     data[0x0112] = orientation
     return data
+
+
+def costly(jpeg: bytes, image: bytes) -> dict[str, bytes]:
+    """Small files, by name, that take a decoder minutes or gigabytes; each is a sound file but for one thing."""
+    head, body = image[:33], image[33:]
+    pages = np.zeros((5000, 5000), np.uint8)
+    scans = encoded(Image.fromarray(pages), "JPEG", progressive=True)
+    last = scans.rindex(b"\xff\xda")
+    strips = 1_200_000
+    entries = (
+        (256, 4, 8),
+        (257, 4, strips),
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 0),
+        (277, 3, 1),
+        (278, 4, 1),
+    )
+
+    def tags(rows, extra: bytes = b"") -> bytes:
+        packed = b"".join(struct.pack("<HHII", tag, kind, count, value) for tag, kind, count, value in rows)
+        return b"II*\0\x08\0\0\0" + struct.pack("<H", len(rows)) + packed + bytes(4) + extra
+
+    many = [(tag, kind, 1, value) for tag, kind, value in entries]
+    at = 8 + 2 + 12 * (len(many) + 2) + 4
+    many += [(273, 4, strips, at), (279, 4, strips, at)]
+    tile = [(256, 4, 1, 100), (257, 4, 1, 100), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1)]
+    tile += [(322, 4, 1, 20_000), (323, 4, 1, 20_000), (324, 4, 1, 8 + 2 + 120 + 4), (325, 4, 1, 5000)]
+    flat = zlib.compress(bytes(4 * 2**20), 9)
+    rle = struct.pack("<2sIHHI", b"BM", 0, 0, 0, 1078) + struct.pack(
+        "<IiiHHIIiiII", 40, 8, 1_000_000, 1, 8, 1, 0, 0, 0, 256, 0
+    )
+    gif = encoded(drawing(60), "GIF")
+    begin = 13 + 3 * 2 ** (1 + (gif[10] & 7))  # behind the palette
+    vp8x = b"ANIM" + struct.pack("<I", 6) + bytes(6)
+    canvas = (16_382).to_bytes(3, "little") * 2
+    still = encoded(Image.new("RGB", (1, 1)), "WEBP", lossless=True)[12:]
+    frame = b"ANMF" + struct.pack("<I", 16 + len(still)) + bytes(6) + bytes(6) + bytes(4) + still
+    webp = b"WEBP" + b"VP8X" + struct.pack("<I", 10) + b"\x02\0\0\0" + canvas + vp8x + frame + frame
+    return {
+        "jpeg of 2,000 empty scans": scans[:last] + scans[last:-2] * 2000 + b"\xff\xd9",
+        "jpeg filled with 0xFF": jpeg[:2] + b"\xff" * (9 * 2**20) + jpeg[2:],
+        "jpeg of empty markers": jpeg[:2] + b"\xff\xfe\0\2" * (2 * 2**20) + jpeg[2:],
+        "png of 9,000 profiles": head + chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(2**20), 9)) * 9000 + body,
+        "png of 840,000 empty chunks": head + chunk(b"tEXt", b"") * 840_000 + body,
+        "png with its transparency last": png(5000, 5000, colour=2, behind=chunk(b"tRNS", bytes(6))),
+        "tiff of 1.2 million strips": tags(sorted(many), struct.pack("<I", 8) * strips),
+        "tiff with a tile of 20,000²": tags(sorted(tile), flat[:5000]),
+        "bmp of few columns": rle + bytes(1024) + b"\0\0" * 1_000_000 + b"\0\1",
+        "gif with a comment of single bytes": gif[:begin] + b"!\xfe" + b"\1a" * (4 * 2**20) + b"\0" + gif[begin:],
+        "webp of 25 megapixels": encoded(Image.new("RGB", (5000, 5000)), "WEBP", quality=1, method=0),
+        "animated webp on a large canvas": b"RIFF" + struct.pack("<I", len(webp)) + webp,
+    }
 
 
 def corpus() -> dict[str, bytes]:
@@ -150,10 +212,11 @@ def corpus() -> dict[str, bytes]:
         found[f"{name}, renamed"] = data
     for number in range(20):
         found[f"random bytes {number}"] = rng.bytes(int(rng.integers(1, 20_000)))
-    found["11 MB"] = whole["png"] + bytes(11 * 2**20)
+    found["26 MB"] = whole["png"] + bytes(26 * 2**20)
     found["10 MB behind the picture"] = whole["png"] + bytes(10 * 2**20 - len(whole["png"]))
     for value in (0, 127, 255):
         found[f"all {value}"] = encoded(Image.new("L", (300, 300), value), "PNG")
+    found |= costly(whole["jpeg"], whole["png"])
     found["noise"] = encoded(Image.fromarray(rng.integers(0, 256, (300, 300), np.uint8)), "PNG")
     found["4-megapixel noise"] = encoded(Image.fromarray(rng.integers(0, 256, (2000, 2000), np.uint8)), "JPEG")
     return found
@@ -185,12 +248,54 @@ def test_every_file_gives_a_digit_or_a_sentence(files):
     assert all(text.endswith(".") and len(text) < 300 and text.isprintable() for text in sentences), sentences
     kinds = {"png": "digit", "progressive": "digit", "jpeg cmyk": "digit", "png I;16": "digit", "noise": "blank"}
     kinds |= {"palette, one colour clear": "digit", "JPEG turned by 6": "digit", "WEBP turned by 65535": "digit"}
-    kinds |= {"animated GIF": "digit", "svg, renamed": "is not a picture", "tiff with a NaN": "not finite"}
-    kinds |= {"1×1": "too small", "20,000×20,000 bomb": "pixels", "11 MB": "too large", "zero bytes": "is empty"}
+    kinds |= {"animated GIF": "digit", "svg, renamed": "is an SVG drawing", "tiff with a NaN": "not finite"}
+    kinds |= {"1×1": "too small", "20,000×20,000 bomb": "pixels", "26 MB": "too large", "zero bytes": "is empty"}
     kinds |= {"png cut at 2048": "cut short", "all 255": "blank", "all 0": "blank", "tiff of −5": "digit"}
     assert {name: said[name] for name, kind in kinds.items() if kind not in said[name]} == {}
     assert "4001×5000 pixels with transparency" in said["too many with alpha"]
     assert sum(text == "digit" for text in said.values()) >= 60
+
+
+def test_a_decoder_that_ends_takes_nothing_with_it():
+    """Killed between two pictures, as when the machine is short of memory: the next one has a new process."""
+    seven = encoded(drawing(), "PNG")
+    before = digits.prepare(seven).image
+    decoders = [child for child in psutil.Process().children() if "iwae.decoding" in child.cmdline()]
+    assert decoders
+    for child in decoders:
+        child.kill()
+        child.wait()
+    assert np.array_equal(digits.prepare(seven).image, before)
+
+
+def test_pictures_sent_at_once_wait_for_each_other():
+    files = [encoded(drawing(side), "PNG") for side in range(100, 116)]
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(digits.prepare, files))
+    assert len([c for c in psutil.Process().children() if "iwae.decoding" in c.cmdline()]) <= uploads.PROCESSES
+    assert all(np.array_equal(one.image, digits.prepare(data).image) for one, data in zip(together, files, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("beginning", "said"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC picture"), (b"\0\0\0\x1cftypavif", "AVIF"),
+        (b"\0\0\0\x18ftypmp42", "video"), (b"\xff\x0a\xfa\x1f", "JPEG XL"), (b"8BPS\0\1", "Photoshop"),
+        (b"%PDF-1.7\n", "PDF"), (b"<?xml version='1.0'?>\n<!-- x -->\n<svg xmlns=''>", "SVG"),
+        (b"P5\n3 3\n255\n", "Netpbm"),
+        (b"\0\0\1\0\1\0", "icon"), (b"<!DOCTYPE html><html>", "web page"), (b"hello", "not a picture"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_called_by_its_name(beginning, said):
+    with pytest.raises(digits.PictureError, match=f"“a.png” is .*{said}.*(PNG|JPEG|still|screenshot)"):
+        digits.prepare(beginning + bytes(100), name="a.png")
+
+
+def test_a_phone_of_48_megapixels():
+    """Decoded at an eighth of its size: 8,000 × 6,000 pixels take no more than others."""
+    seven = drawing(750).resize((8000, 6000))
+    image = digits.prepare(encoded(seven, "JPEG", quality=70)).image
+    assert np.abs(image - digits.prepare(drawing(750).resize((1000, 750))).image).mean() < 0.02
 
 
 HEAVY = (
@@ -203,31 +308,50 @@ HEAVY = (
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_the_worst_files_stay_below_200_mb_and_2_s(files, tmp_path):
-    """Peak resident memory above the process's own, and processor time, one file after the other in one process."""
-    for number, name in enumerate(HEAVY):
+    """Peak resident memory of program and decoder above what they have before, and processor time of both."""
+    names = (*HEAVY, *costly(files["jpeg"], files["png"]))
+    for number, name in enumerate(names):
         (tmp_path / f"{number:02}").write_bytes(files[name])
     program = f"""
-        import json, time, warnings
+        import json, os, resource, time
         from pathlib import Path
-        import numpy as np
+        import numpy as np, psutil
         from iwae import digits
-        warnings.simplefilter("ignore")
 
-        def memory(kind):
-            lines = Path("/proc/self/status").read_text().splitlines()
+        def memory(kind, process="self"):
+            lines = Path(f"/proc/{{process}}/status").read_text().splitlines()
             return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(kind))
 
-        digits.prepare(np.pad(np.zeros((60, 20), np.uint8), 20, constant_values=255))
+        def decoder():
+            return next(iter(psutil.Process().children()), None)
+
+        tiny = {files["8×8"]!r}
         found = []
         for path in sorted(Path({str(tmp_path)!r}).iterdir()):
             data = path.read_bytes()
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-            before, started = memory("VmRSS"), time.process_time()
+            try:
+                digits.prepare(tiny)
+            except digits.PictureError:
+                pass
+            child = decoder()
+            before = memory("VmRSS"), memory("VmRSS", child.pid)
+            spent = time.process_time() + sum(child.cpu_times()[:2])
+            for process in ("self", child.pid):
+                Path(f"/proc/{{process}}/clear_refs").write_text("5")  # the peak begins anew
+            ended = resource.getrusage(resource.RUSAGE_CHILDREN)
             try:
                 digits.prepare(data)
             except digits.PictureError:
                 pass
-            found.append((memory("VmHWM") - before, time.process_time() - started))
+            peak = memory("VmHWM") - before[0]
+            if child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+                peak += memory("VmHWM", child.pid) - before[1]
+                spent = time.process_time() + sum(child.cpu_times()[:2]) - spent
+            else:
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                children = after.ru_utime + after.ru_stime - ended.ru_utime - ended.ru_stime
+                spent = time.process_time() + children - spent
+            found.append((peak, spent))
         print(json.dumps(found))
     """
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -235,7 +359,8 @@ def test_the_worst_files_stay_below_200_mb_and_2_s(files, tmp_path):
         [sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    measured = dict(zip(HEAVY, json.loads(done.stdout), strict=True))
+    measured = dict(zip(names, json.loads(done.stdout), strict=True))
     print({name: f"{megabytes:.0f} MB {seconds:.2f} s" for name, (megabytes, seconds) in measured.items()})
-    heavy = {name: values for name, values in measured.items() if values[0] > MEGABYTES or values[1] > SECONDS}
+    slack = 0.3  # s: the kernel's clock for such a limit ticks every few milliseconds, and the program works, too
+    heavy = {name: values for name, values in measured.items() if values[0] > MEGABYTES or values[1] > SECONDS + slack}
     assert heavy == {}

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from iwae import datasets, digits
+from iwae.decoding import FORMATS, MAX_BYTES
 from pages.shared import cached
 from pages.shared.canvas import draw_digit
 from pages.shared.show import plain
 
+_FORMATS = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 POLARITY = {"decide for me": None, "dark ink on light": True, "light ink on dark": False}
 
 
@@ -75,19 +77,40 @@ def _another(count: int) -> None:
 
 
 def _upload(dataset: str) -> Chosen | None:
-    file = st.file_uploader(
-        "A picture of one handwritten digit", ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"]
+    number = st.session_state.setdefault("upload-number", 0)  # another one makes an empty field
+    # Every type is let in: the field would refuse a file by its name in a tooltip, and keep the former digit.
+    st.file_uploader(
+        "A picture of one handwritten digit",
+        key=f"upload-{number}",
+        on_change=_keep_upload,
+        args=(f"upload-{number}",),
+        help=f"{_FORMATS}, up to {MAX_BYTES // 2**20} MB: a photo will do, dark on light or light on dark.",
     )
+    if "upload" not in st.session_state:
+        st.info(f"{_FORMATS}, up to {MAX_BYTES // 2**20} MB: a photo will do, dark on light or light on dark.")
+        return None
+    name, content = st.session_state["upload"]
     polarity = st.segmented_control(
         "Ink", list(POLARITY), default="decide for me", required=True, key="ink", persist_state="session"
     )
-    if file is not None:  # kept, because the widget forgets its file when the page is left
-        st.session_state["upload"] = file.name, file.getvalue()
-    if "upload" not in st.session_state:
-        st.info("PNG, JPEG, WebP, BMP, GIF or TIFF, up to 10 MB: a photo will do, dark on light or light on dark.")
-        return None
-    name, content = st.session_state["upload"]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{plain(name)}** · {len(content) / 1000:,.0f} kB", width="content")
+        st.button("Remove", icon=":material/close:", on_click=_remove_upload)
     return _prepared(cached.digit(content, name, POLARITY[polarity]))
+
+
+def _keep_upload(key: str) -> None:
+    """Keep what was uploaded, because the field forgets it when the page is left; its ✕ removes it."""
+    file = st.session_state[key]
+    if file is None:
+        st.session_state.pop("upload", None)
+    else:
+        st.session_state["upload"] = file.name, file.getvalue()
+
+
+def _remove_upload() -> None:
+    st.session_state.pop("upload", None)
+    st.session_state["upload-number"] += 1
 
 
 def _draw(dataset: str) -> Chosen | None:

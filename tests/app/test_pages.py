@@ -161,6 +161,25 @@ def test_upload_is_read_and_sampled(app, pair):
     assert_says(test.metric[0], drawn)
 
 
+def test_an_upload_is_replaced_or_removed_and_nothing_of_it_stays(app):
+    """By another file, readable or not; by its ✕; and after another page by the button beside its name."""
+    paper = np.full((200, 160, 3), 240, dtype=np.uint8)
+    paper[30:170, 70:90] = 30
+    test = app("pages/1_Posterior.py", digit="Upload", samples=300)
+    test.file_uploader[0].upload("one.png", png(paper), "image/png").run()
+    assert "one.png" in words(test) and test.metric
+    test.file_uploader[0].set_value(None).run()
+    assert "one.png" not in words(test) and not test.metric and not test.error
+    test.file_uploader[0].upload("one.png", png(paper), "image/png").run()
+    test.switch_page("pages/2_Latent_space.py").run()
+    test.switch_page("pages/1_Posterior.py").run()
+    assert "one.png" in words(test) and test.metric
+    test.file_uploader[0].upload("one.heic", b"\0\0\0\x18ftypheic" + bytes(50), "image/heic").run()
+    assert "HEIC" in test.error[0].value and "JPEG" in test.error[0].value and not test.metric
+    next(button for button in test.button if button.label == "Remove").click().run()
+    assert "PNG, JPEG" in words(test) and not test.error and not test.metric and not test.exception
+
+
 @pytest.mark.parametrize(
     ("content", "name"),
     [
