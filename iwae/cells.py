@@ -57,6 +57,8 @@ class Cell:
         model = re.sub(r"[^\w.]+", "_", str(ModelConfig.parse(self.config.model)))[:40]
         usual = asdict(TrainConfig())
         own = {name: value for name, value in asdict(self.config).items() if value != usual[name]}
+        if self.config.objective == "l-alpha":
+            own["version"] = 2  # before, Rényi's bound had this name: its runs are no runs of this cell
         digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]
         c = self.config
         return f"{c.dataset}-{c.objective}-k{c.k}-{model}-s{c.seed}-{digest}"

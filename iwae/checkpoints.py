@@ -20,7 +20,8 @@ from iwae import files
 from iwae.files import shown
 from iwae.model import Model, ModelConfig
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # as written here; version 1, which called Rényi's bound l-alpha, is read as well
+READABLE = ("1", "2")
 SUFFIX = ".safetensors"
 LARGEST = 1e15  # that a number in a card may be: seconds, steps, nats
 WEIGHTS = {"float32": torch.float32, "float16": torch.float16}  # as a file may hold them
@@ -171,10 +172,10 @@ def _header(path: Path, metadata: dict[str, str] | None, kind: str) -> dict[str,
     metadata, name = metadata or {}, shown(path.name)
     if metadata.get("kind") != f"iwae-{kind}":
         raise CheckpointError(f"{name}: holds '{shown(metadata.get('kind', 'something else'))}', not an iwae-{kind}")
-    if metadata.get("version") != str(FORMAT_VERSION):
+    if metadata.get("version") not in READABLE:
         raise CheckpointError(
-            f"{name}: format version '{shown(metadata.get('version'))}', but this program reads {FORMAT_VERSION}; "
-            "a newer one may read it"
+            f"{name}: format version '{shown(metadata.get('version'))}', but this program reads "
+            f"{' and '.join(READABLE)}; a newer one may read it"
         )
     try:
         header = json.loads(metadata["header"], parse_constant=_no_constant)
@@ -182,7 +183,18 @@ def _header(path: Path, metadata: dict[str, str] | None, kind: str) -> dict[str,
         raise CheckpointError(f"{name}: its header cannot be read ({shown(error, 300)})") from None
     if not isinstance(header, dict):
         raise CheckpointError(f"{name}: its header is not an object")
+    progress = header.get("progress")
+    history = progress.get("history") if isinstance(progress, dict) else None
+    for part in (header, *(history if isinstance(history, list) else ())):
+        if isinstance(part, dict) and "training" in part:
+            part["training"] = upgraded(part["training"], int(metadata["version"]))
     return header
+
+
+def upgraded(training: dict[str, Any], version: int) -> dict[str, Any]:
+    """The settings of a run, written in this format version, under the names of today."""
+    renamed = version < 2 and isinstance(training, dict) and training.get("objective") == "l-alpha"
+    return training | {"objective": "renyi"} if renamed else training
 
 
 def _card(path: Path, header: dict[str, Any]) -> Card:

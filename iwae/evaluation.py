@@ -132,13 +132,14 @@ def evaluate(
 
 @torch.no_grad()
 def mean_bound(model: Model, x: Tensor, bound: Bound, k: int, *, seed: int = 0) -> Tensor:
-    """``bound`` of k draws for each image of x [n, pixels] → [n]."""
+    """``bound`` of k draws for each image of x [n, pixels] → [n], with the weight of the KL that is the bound's own."""
 
     draws = Draws(model, x, k)
 
     @torch.no_grad()
     def of(block: Tensor, generator: torch.Generator) -> Tensor:
-        return bound(torch.cat([sample.log_w for sample in draws.of(block, generator)]))
+        log_w = [sample.log_weights(bound.kl_weight) for sample in draws.of(block, generator)]
+        return bound(torch.cat(log_w))
 
     values = torch.cat(Steps(None, len(x)).take(blocks(x, seed), of))
     check_finite(values, "the bound")

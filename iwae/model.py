@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iwae import bernoulli, products
+from iwae.bounds import weigh_kl
 from iwae.tanh import Tanh
 
 LOG_2PI = math.log(2 * math.pi)
@@ -92,6 +93,10 @@ class Sample(NamedTuple):
     def log_w(self) -> Tensor:
         """log p(x, h) − log q(h|x), [k, batch]."""
         return self.log_px + self.log_ph - self.log_qh
+
+    def log_weights(self, kl_weight: float | Tensor) -> Tensor:
+        """log p(x|h) + kl_weight·(log p(h) − log q(h|x)), [k, batch]: ``log_w`` for a weight of 1."""
+        return weigh_kl(self.log_w, self.log_px, kl_weight)
 
 
 class Keep(NamedTuple):

@@ -63,7 +63,7 @@ def text(card: Card, name: str, file: str) -> str:
 def _front(card: Card, config: TrainConfig, name: str) -> dict[str, Any]:
     """The metadata, as the Hub expects them."""
     tags = ["variational-autoencoder", "latent-variable-model", "density-estimation", "pytorch", "image-generation"]
-    if config.objective != "vae":
+    if config.kind == "iwae":
         tags.insert(1, "importance-weighted-autoencoder")
     front = {"license": "mit", "library_name": "iwae", "pipeline_tag": TASK, "tags": tags}
     hub = HUB_DATASETS.get(config.dataset)

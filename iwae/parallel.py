@@ -85,10 +85,12 @@ class SharedTraining(Training):
         _tell(STEP)
         super()._train_step()
 
-    def _gradient(self, x: Tensor, seen: Tensor, noise: Noise, estimator: Estimator, lasting: bool = False) -> Found:
+    def _gradient(
+        self, x: Tensor, seen: Tensor, noise: Noise, kl_share: Tensor, estimator: Estimator, lasting: bool = False
+    ) -> Found:
         """Every process makes its part, and gets the whole."""
         mine = threads.share(dist.get_rank(), dist.get_world_size(), len(x))
-        gradient, own = super()._gradient(x[mine], seen[mine], noise.rows(mine), estimator, lasting)
+        gradient, own = super()._gradient(x[mine], seen[mine], noise.rows(mine), kl_share, estimator, lasting)
         gradient *= own.shape[1] / len(x)
         values = own.new_zeros(len(own), len(x))
         values[:, mine] = own

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from iwae import pareto
+from iwae.bounds import weigh_kl
 from iwae.health import NonFiniteError
 from iwae.model import Model
 
@@ -31,6 +32,10 @@ class Posterior:
     @property
     def samples(self) -> int:
         return len(self.log_w)
+
+    def log_weights(self, kl_weight: float) -> Tensor:
+        """log p(x|h) + kl_weight·(log p(h) − log q(h|x)), [samples]: ``log_w`` for a weight of 1."""
+        return weigh_kl(self.log_w, self.log_px, kl_weight)
 
     @property
     def weights(self) -> Tensor:

@@ -70,7 +70,8 @@ class Row:
         if self.config is None:
             return ""
         warm = f", first {self.config.warm_share:.0%} with k = {self.config.warm_k}" if self.config.warm_k else ""
-        return self.config.schedule + warm
+        kl = f", KL warm-up over {self.config.kl_warmup} passes" if self.config.kl_warmup else ""
+        return self.config.schedule + warm + kl
 
     @property
     def gradient(self) -> str:

@@ -88,7 +88,9 @@ class Run(Folder):
             raise RunError(f"run {self.name}: {files.shown(links[0])} is a link, which is not followed")
         try:
             settings = json.loads((self.folder / "config.json").read_text())
-            config, device = TrainConfig.from_dict(settings["config"]), settings["device"]
+            version = settings.get("version", 1)  # not there in older runs
+            config = TrainConfig.from_dict(checkpoints.upgraded(settings["config"], version))
+            device = settings["device"]
             log = settings.get("tensorboard")  # not there in older runs, nor are snapshots
             return config, device, Path(log) / self.name if log else None, int(settings.get("snapshots", 0))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -176,7 +178,7 @@ def create(
         tensorboard.need()
     run = Run(folder or _new_folder(config))
     run.say("starting")
-    settings = {"config": dataclasses.asdict(config), "device": device}
+    settings = {"version": checkpoints.FORMAT_VERSION, "config": dataclasses.asdict(config), "device": device}
     settings |= {"tensorboard": str(log.absolute()) if log else None, "snapshots": keep}
     files.write(run.folder / "config.json", json.dumps(settings, indent=1))  # the last: it makes the folder a run
     return run

@@ -70,6 +70,7 @@ def test_it_learns_and_is_repeatable(data):
         {},
         {"products": "bfloat16"},
         {"ema": 0.9, "patience": 50, "weight_decay": 0.1, "gradient": "dreg", "resample": 1},
+        {"kl_warmup": 2},
     ],
 )
 @pytest.mark.parametrize("interrupted_at", [1, 7, 13, 30])
@@ -89,6 +90,58 @@ def test_resuming_is_bit_for_bit(data, tmp_path, more, interrupted_at, long, mon
     assert records == expected
     for a, b in zip(whole.kept_model().parameters(), second.kept_model().parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("long", [programs.LISTED_LONG, 1], ids=["", "listed"])
+def test_a_resumed_run_keeps_its_own_number_of_threads(data, threads_as_before, long, monkeypatch):
+    """Begun with two threads, resumed where torch has one, and the other way round: the same weights."""
+    monkeypatch.setattr(programs, "LISTED_LONG", long)
+    config = TrainConfig(**SMALL | {"k": 10, "passes": 1})
+    ends = {}
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        whole, _ = train(config, data)
+        first = Training(config, data)
+        list(first.run(stop=lambda first=first: first.step >= 5))
+        torch.set_num_threads(3 - count)
+        second = Training(config, data)
+        second.restore(*first.state())
+        list(second.run())
+        assert torch.equal(second.flat, whole.flat) and second.card().progress["threads"] == count
+        ends[count] = whole.flat
+    assert not torch.equal(ends[1], ends[2])  # so it matters
+
+
+def test_kl_warmup_rises_linearly(data):
+    """Over the first 2 of 3 epochs of 13 steps; at each step the gradient is that of the bound with that weight."""
+    training = Training(TrainConfig(**SMALL | {"objective": "l-alpha", "alpha": 4.0, "kl_warmup": 2}), data)
+    shares = [training._numbers(step)[2] for step in range(39)]
+    assert shares == [*(step / 26 for step in range(26)), *[1.0] * 13]
+    plain = Training(TrainConfig(**SMALL | {"objective": "l-alpha", "alpha": 4.0}), data)
+    for step in (0, 7, 30):
+        plain.config = TrainConfig(**SMALL | {"objective": "l-alpha", "alpha": 4.0 * shares[step]})
+        for run in (training, plain):
+            run.step, run.order_of = step, -1
+            run.flat.copy_(Training(training.config, data).flat)
+            run.generator.manual_seed(step)
+        call = dataclasses.replace(plain.estimator, bound=plain.config.bound())
+        plain.calls[call.k].estimator = plain.estimator = call
+        for run in (training, plain):
+            run._train_step()
+        for a, b in zip(gradients(training), gradients(plain), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * b.abs().max().item() + 1e-9)
+
+
+def test_validation_is_of_the_whole_weight_and_patience_begins_after_the_warm_up(data):
+    config = TrainConfig(**SMALL | {"objective": "vae", "k": 1, "passes": 6, "kl_warmup": 4, "patience": 1})
+    training = Training(config, data)
+    training.best_bound = math.inf  # that nothing reaches
+    found = []
+    for record in training.run():
+        if record.valid_bound is not None:
+            found.append((record.passes, training.stale))
+            assert training._validate()[0] == record.valid_bound or training.finished
+    assert found == [(1, 0), (2, 0), (3, 0), (4, 0), (5, 1)] and training.finished
 
 
 def test_a_state_of_an_earlier_version_is_refused(data):
@@ -118,6 +171,7 @@ def test_one_step_is_adam_on_the_estimator(data):
         {"objective": "power-mean", "p": 2.0},
         {"objective": "median"},
         {"objective": "l-alpha", "alpha": 0.5},
+        {"objective": "renyi", "alpha": 0.5},
         {"objective": "ciwae", "beta": 0.25},
         {"objective": "miwae", "k1": 10, "k2": 5},
     ],
@@ -209,6 +263,15 @@ def test_non_finite_numbers_stop_the_run_with_good_weights(data):
         ({"schedule": "linear"}, "unknown schedule 'linear'; there are fast, paper, cosine, constant"),
         ({"model": "9layer"}, "model '9layer' is neither"),
         ({"passes": 0}, "passes must be above 0, not 0"),
+        ({"passes": 2.7}, "passes must be a whole number, not 2.7"),
+        ({"passes": 10**30}, "passes must not be above 1,000,000, not 10{30}"),
+        ({"k": True}, "k must be a whole number, not True"),
+        ({"seed": None}, "seed must be a whole number, not None"),
+        ({"learning_rate": "1e-3"}, "learning rate must be a number, not '1e-3'"),
+        ({"dataset": None}, "dataset must be a text, not None"),
+        ({"kl_warmup": 4}, "kl warmup must lie between 0 and the 3 epochs of the run, not 4"),
+        ({"kl_warmup": -1}, "kl warmup must lie between 0 and the 3"),
+        ({"objective": "l-alpha", "alpha": -1}, "L_alpha: alpha must be a finite number from 0"),
         ({"learning_rate": math.nan}, "learning rate must be above 0, not nan"),
         ({"ema": 1.0}, r"ema must lie in \[0, 1\), not 1.0"),
         ({"p": 2.0}, "takes no parameters, not p"),
@@ -236,6 +299,7 @@ def test_from_dict_refuses_unknown_settings():
         ({"k": 10}, ("dreg", 0, 0, 100)),
         ({"objective": "vae"}, ("dreg", 0, 5, 100)),
         ({"objective": "median"}, ("exact", 1, 5, 100)),
+        ({"objective": "l-alpha", "alpha": 2}, ("dreg", 0, 5, 100)),
         ({"objective": "miwae", "k1": 10, "k2": 5}, ("dreg", 1, 0, 100)),
         ({"gradient": "piwae", "k1": 10, "k2": 5}, ("piwae", 0, 0, 100)),
         ({"schedule": "paper"}, ("exact", 0, 0, 20)),
@@ -269,7 +333,7 @@ def test_drawing_ahead_changes_no_number(options, data, threads_as_before):
     begun = 0
     for _ in range(alone.steps_per_pass + 2):
         for run, count in ((alone, 1), (ahead, 2), (restored, 2)):
-            torch.set_num_threads(count)
+            run.threads = count
             run._train_step()
         begun += ahead.ahead.begun is not None
         states = [run.state()[0]["generator"] for run in (alone, ahead, restored)]

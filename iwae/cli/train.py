@@ -28,6 +28,7 @@ class Train:
     Examples:
       python -m iwae train --objective vae --k 1 --passes 20
       python -m iwae train --objective ciwae --beta 0.5 --gradient dreg --minutes 2
+      python -m iwae train --objective l-alpha --alpha 4 --k 1 --kl-warmup 10
       python -m iwae train --dataset mnist --model 2layer --schedule paper --out models/iwae.safetensors
       python -m iwae train --dataset mnist --passes 100 --tensorboard logs
       torchrun --nproc-per-node 2 -m iwae train --dataset mnist --model 2layer
@@ -36,7 +37,7 @@ class Train:
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     device: cli.Device = "auto"  # where to compute; auto is the first there is of cuda, mps and cpu
-    resume: str | None = None  # go on with the run of this name, under its own settings
+    resume: str | None = None  # go on with the run of this name: its own settings, and as many threads as it began with
     out: Path | None = None  # where to copy the finished model, a .safetensors file
     tensorboard: Path | None = None  # also log the run for TensorBoard in this folder, under the run's name
 
@@ -73,6 +74,11 @@ class Train:
         print(f"run {run.name}", file=sys.stderr)
         if products.used(run.config.products) != run.config.products:
             print(f"products are in float32: this processor has no use for {run.config.products}", file=sys.stderr)
+        if run.config.estimator().biased:
+            bound = run.config.bound().title
+            print(
+                f"stl is biased for {bound} with k = {run.config.k}; dreg is not, and costs the same", file=sys.stderr
+            )
         with _follow(run) as on_record:
             status = worker.work(run, on_record, training_type=training_type)
         if status.phase == "stopped":
