@@ -67,7 +67,7 @@ class Cell:
 def load(path: Path) -> list[Cell]:
     """The cells of a TOML file, in its order. Raises GridError, or OSError when it cannot be read."""
     try:
-        return parse(tomllib.loads(path.read_text(encoding="utf-8")))
+        return parse(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise GridError(f"{path} is not TOML: {error}") from None
     except GridError as error:

@@ -38,7 +38,8 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from iwae.downloads import DataError, DataFile, Progress, data_dir
+from iwae.downloads import DataError, DataFile, Progress
+from iwae.paths import data_dir
 from iwae.sources import SOURCES, Source
 
 __all__ = [

@@ -24,6 +24,7 @@ from torch import Tensor
 from iwae import datasets, threads
 from iwae.config import TrainConfig
 from iwae.gradients import Estimator, Noise
+from iwae.processes import ENDINGS
 from iwae.steps import Found
 from iwae.training import NonFiniteError, Record, Training
 
@@ -101,7 +102,7 @@ class SharedTraining(Training):
 
 def follow() -> None:
     """What a process other than rank 0 does until that says it is over: it writes nothing."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDINGS:
         signal.signal(number, signal.SIG_IGN)  # rank 0 hears them, and saves
     received: list[Any] = [None, None, None]
     dist.broadcast_object_list(received)

@@ -19,13 +19,13 @@ from iwae.catalog import Entry
 from iwae.config import TrainConfig
 from iwae.figures import Points
 from iwae.files import shown
+from iwae.paths import PROJECT
 from iwae.published import Cell, Result
 from iwae.sleep import Refit
 
 NATS = ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior", "pruned_nll")  # measures with a standard error
 NEEDED = {*NATS, *(f"{name}_se" for name in NATS), "active_units", "pca_active_units", "samples", "images", "seed"}
 MARGIN = 0.4  # nats that a difference from a published value must exceed to be called lower or higher
-PROJECT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)

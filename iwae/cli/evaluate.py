@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tyro.conf import Positional
 
-from iwae import checkpoints, cli, comparison, datasets, evaluation
+from iwae import checkpoints, cli, comparison, datasets, evaluation, files
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Evaluate:
             raise cli.UsageError(f"--samples must be at least 1, not {self.samples}")
         if not self.checkpoint.is_file():
             raise cli.UsageError(f"there is no file {self.checkpoint}")
+        cli.check_output("--save", self.checkpoint if self.save else None)
         model, card = checkpoints.load(self.checkpoint, device)
         own = card.training.get("dataset")
         name = self.dataset or own
@@ -54,13 +55,14 @@ class Evaluate:
             model, card = checkpoints.halved(model, card)
         with cli.image_bar() as progress:
             summary = evaluation.evaluate(model, x, samples=self.samples, seed=self.seed, progress=progress).summary()
-        if self.save:
-            checkpoints.save(self.checkpoint, model, replace(card, metrics=summary))
         if self.json:
             print(json.dumps({"checkpoint": str(self.checkpoint), "dataset": name} | summary))
         else:
             print(f"{self.checkpoint}: {describe(card)}")
             print(table(summary, name, card.model.latent))
+        if self.save:
+            measured = replace(card, metrics=summary)
+            files.deliver(self.checkpoint, lambda path: checkpoints.save(path, model, measured))
         return 0
 
     def _images(self, name: str) -> torch.Tensor:

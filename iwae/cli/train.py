@@ -45,10 +45,10 @@ class Train:
         device = cli.find_device(self.device)
         if self.config.start and not Path(self.config.start).is_file():
             raise cli.UsageError(f"--start: there is no file {self.config.start}")
-        if self.out and (self.out.suffix != checkpoints.SUFFIX or self.out.is_dir()):
+        if self.out and (self.out.suffix != checkpoints.SUFFIX):
             raise cli.UsageError(f"--out must name a {checkpoints.SUFFIX} file, not {self.out}")
-        if self.tensorboard and self.tensorboard.exists() and not self.tensorboard.is_dir():
-            raise cli.UsageError(f"--tensorboard must name a folder, not the file {self.tensorboard}")
+        cli.check_output("--out", self.out)
+        cli.check_folder("--tensorboard", self.tensorboard)
         try:
             products.check(self.config.products, device)
         except ValueError as error:
@@ -86,7 +86,12 @@ class Train:
             return STOPPED
         model = run.checkpoint
         if self.out:
-            files.write(self.out, model.read_bytes())
+            try:
+                files.write(self.out, model.read_bytes())
+            except OSError as error:
+                raise files.TargetError(
+                    f"{self.out} cannot be written ({files.reason(error)}); the model is in {model}"
+                ) from error
             model = self.out
         print(f"model: {model}")
         print(describe_nll(checkpoints.read_card(model).metrics))
