@@ -81,7 +81,8 @@ class _Fused(torch.autograd.Function):
         rows, batch = kept[0].shape[0], h.shape[1]
         inputs = [h.reshape(rows, -1).to(kept[0].dtype), *kept[:-1]]
         g_h = torch.empty_like(inputs[0])
-        g_weights = [torch.zeros_like(weight, dtype=h.dtype) for weight in weights]
+        trained = any(ctx.needs_input_grad[2:])  # else the gradient is wanted in h alone, at half the cost
+        g_weights = [torch.zeros_like(weight, dtype=h.dtype) for weight in weights] if trained else []
         g_biases = [g_weight.new_zeros(len(g_weight)) for g_weight in g_weights]
         # importance weights of e⁻⁹⁰ would make denormal numbers, with which products take four times as long
         g_out = g_out.where(g_out.abs() > NEGLIGIBLE * g_out.abs().max(), 0.0).reshape(rows, 1).to(g_h.dtype)
@@ -91,13 +92,16 @@ class _Fused(torch.autograd.Function):
             for i in reversed(range(len(weights))):
                 below, top = inputs[i][block], i == len(weights) - 1
                 outer, scale = _factors(i, len(weights))
-                products.add(g_weights[i], g_of.T, below * row if top else below, outer * scale)
-                g_biases[i].add_((row.T @ g_of)[0] if top else g_of.sum(0), alpha=outer)
+                if trained:
+                    products.add(g_weights[i], g_of.T, below * row if top else below, outer * scale)
+                    g_biases[i].add_((row.T @ g_of)[0] if top else g_of.sum(0), alpha=outer)
                 g_below = torch.mm(g_of, weights[i], out=None if i else g_h[block])
                 if top:
                     g_below.mul_(row)
                 if i:
                     g_of = torch.ops.aten.sigmoid_backward(g_below, below)
+        if not trained:
+            return None, g_h.to(h.dtype).view_as(h), *(None for _ in range(2 * len(weights)))
         for g_weight, g_bias in zip(g_weights[1:], g_biases[1:], strict=True):  # the input was 2σ − 1, not 2σ
             g_weight.sub_(g_bias.unsqueeze(1))
         return (

@@ -51,6 +51,9 @@ class LinearGaussian(nn.Module):
         h, log_qh = self.propose(x if seen is None else seen, noise, keep, first)
         return Sample(*self.log_joint(x, h), log_qh, h)
 
+    def descent(self, top, generator=None):
+        return (top,)
+
     def log_p(self, x: Tensor) -> Tensor:
         """The true log p(x), [batch]."""
         covariance = self.weight @ self.weight.T + self.noise_std**2 * torch.eye(len(self.weight), dtype=x.dtype)
