@@ -5,15 +5,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pooch
 
-from iwae import files, paths
+from iwae import files
 
 Arrays = dict[str, np.ndarray]
 
 
 def folder() -> Path:
     """Where decoded data sets are kept."""
-    return paths.cache_dir() / "packed"
+    return Path(pooch.os_cache("iwae")) / "packed"
 
 
 def recall(name: str, stamp: str, build: Callable[[], Arrays]) -> Arrays:
