@@ -40,19 +40,19 @@ import re
 import sys
 from collections.abc import Sequence
 
+from iwae import streams
+
 COMMANDS = ("train", "sweep", "refit", "evaluate", "table", "export", "card", "data", "runs")
-WRONG_ARGUMENTS, FAILED, INTERRUPTED, CUT = 2, 1, 130, 141  # exit statuses
+WRONG_ARGUMENTS, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command in ``words`` (by default the shell's); returns the exit status. Errors are one line."""
-    try:
-        return _run(list(sys.argv[1:] if words is None else words))
-    except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # of `… | head`, which has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still wants to flush
-        return CUT
+    with streams.safe():
+        try:
+            return _run(list(sys.argv[1:] if words is None else words))
+        except KeyboardInterrupt:
+            return _complain("interrupted", INTERRUPTED)
 
 
 def _run(words: list[str]) -> int:
@@ -72,8 +72,6 @@ def _run(words: list[str]) -> int:
         return _complain(_one_line(refusal.getvalue()), WRONG_ARGUMENTS) if exit.code else 0
     try:
         return command.run()
-    except BrokenPipeError:
-        raise
     except (ValueError, RuntimeError, OSError, MemoryError) as error:  # RuntimeError: torch's, for want of memory too
         status = WRONG_ARGUMENTS if isinstance(error, module.cli.UsageError) else FAILED
         return _complain(str(error) or type(error).__name__, status)

@@ -1,20 +1,19 @@
 """The models at hand: those that ship in ``checkpoints/``, those of one's own runs, and files that were added."""
 
-import os
 import re
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from iwae import checkpoints, files, runs
+from iwae import checkpoints, files, paths, runs
 from iwae.checkpoints import Card, CheckpointError
 from iwae.config import TrainConfig
-from iwae.evaluation import plus_minus
 from iwae.files import shown
 from iwae.formats import PIXELS
+from iwae.paths import models_dir
 
-SHIPPED = Path(__file__).parent.parent / "checkpoints"
+SHIPPED = paths.PROJECT / "checkpoints"
 MAX_BYTES = 10 * 2**20  # of a model that is added; below server.maxUploadSize. The largest that ships has 3 MB
 MAX_TOTAL = 500 * 2**20  # of all of them
 OWN = {"run:": " · own run", "model:": " · added"}  # how keys of models that do not ship begin, and what labels say
@@ -41,8 +40,8 @@ class Entry:
 
     @property
     def kind(self) -> str:
-        """``vae`` for the plain ELBO, ``iwae`` for every objective that weighs its draws."""
-        return "vae" if self.config.objective == "vae" else "iwae"
+        """``vae`` for objectives that weigh all draws alike, ``iwae`` for the others."""
+        return self.config.kind
 
     @cached_property
     def short(self) -> str:
@@ -55,7 +54,7 @@ class Entry:
         metrics = self.card.metrics
         if metrics.get("nll") is None:
             return "not evaluated"
-        return f"NLL {plus_minus(metrics['nll'], metrics['nll_se'])} nats"
+        return f"NLL {metrics['nll']:.2f} ± {metrics['nll_se'] or 0:.2f} nats"
 
     @cached_property
     def label(self) -> str:
@@ -82,11 +81,6 @@ def entries() -> tuple[dict[str, Entry], dict[str, str]]:
     return found, refused
 
 
-def models_dir() -> Path:
-    """Where models that are added are kept: IWAE_MODELS_DIR, or ``models`` beside the package."""
-    return Path(os.environ.get("IWAE_MODELS_DIR") or runs.PROJECT / "models")
-
-
 def add(content: bytes, name: str) -> str:
     """Keep a checkpoint that somebody brings, and return its key. Its bytes are looked through before they are kept.
 
@@ -111,6 +105,7 @@ def add(content: bytes, name: str) -> str:
         raise CheckpointError(
             f"{shown(name)}: there is no room; {models_dir()} may hold {MAX_TOTAL // 2**20} MB. Remove files there"
         )
+    paths.make_writable(models_dir(), paths.MODELS)
     number, path = 1, models_dir() / f"{stem}{checkpoints.SUFFIX}"
     while path.exists():
         number += 1

@@ -57,6 +57,8 @@ class Cell:
         model = re.sub(r"[^\w.]+", "_", str(ModelConfig.parse(self.config.model)))[:40]
         usual = asdict(TrainConfig())
         own = {name: value for name, value in asdict(self.config).items() if value != usual[name]}
+        if self.config.objective == "l-alpha":
+            own["version"] = 2  # before, Rényi's bound had this name: its runs are no runs of this cell
         digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]
         c = self.config
         return f"{c.dataset}-{c.objective}-k{c.k}-{model}-s{c.seed}-{digest}"
@@ -65,7 +67,7 @@ class Cell:
 def load(path: Path) -> list[Cell]:
     """The cells of a TOML file, in its order. Raises GridError, or OSError when it cannot be read."""
     try:
-        return parse(tomllib.loads(path.read_text(encoding="utf-8")))
+        return parse(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise GridError(f"{path} is not TOML: {error}") from None
     except GridError as error:

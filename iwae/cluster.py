@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from iwae import checkpoints, datasets, files
-from iwae.runs import PROJECT
+from iwae.paths import PROJECT
 from iwae.sweep import Job, SweepError
 
 RETRIES = 20  # lost workers that a cell may see before it counts as failed
@@ -149,7 +149,7 @@ def _log_start(folder: Path, node: str) -> None:
         _, values = checkpoints.load_tensors(state, "state")
         step = values["step"]
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "log.txt").open("a") as log:
+    with (folder / "log.txt").open("a", encoding="utf-8") as log:
         log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} from step {step} on {socket.gethostname()}, node {node}\n")
 
 

@@ -3,7 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from functools import cache
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import torch
 
@@ -14,6 +17,7 @@ from iwae.model import ModelConfig
 from iwae.products import PRODUCTS
 
 MAX_K = 1_000_000  # draws: what merely checks a configuration must not need more than 4 MB
+MAX_PASSES = 1_000_000
 MAX_SEED = 2**32 - 1  # seeds of single passes are made from it, and must fit 64 bits
 PAPER_STAGES = 8
 PAPER_PASSES = (3**PAPER_STAGES - 1) // 2  # 3,280
@@ -68,16 +72,17 @@ class TrainConfig:
 
     dataset: str = "digits"  # see `python -m iwae data list`
     model: str = "1layer"  # 1layer, 2layer, 2d, or sizes such as 200,200:100/100,100:50
-    objective: str = "iwae"  # vae, iwae, power-mean, median, l-alpha, ciwae or miwae
+    objective: str = "iwae"  # vae, iwae, power-mean, median, l-alpha, renyi, ciwae or miwae
     k: int = 50  # draws from q(h|x) for each image
     warm_k: int | None = None  # draws at the beginning, fewer than k because they are cheaper; 0 for k throughout
     warm_share: float = 0.4  # of the passes, with warm_k draws
     p: float | None = None  # exponent of power-mean
-    alpha: float | None = None  # α of l-alpha
+    alpha: float | None = None  # weight of the KL term in l-alpha, above 1 a β-VAE; or α of renyi
     beta: float | None = None  # β of ciwae, the weight of the VAE bound
     k1: int | None = None  # draws in each group of miwae, or of piwae's encoder
     k2: int | None = None  # number of such groups, k1·k2 = k
-    gradient: str | None = None  # exact, dreg, stl or piwae
+    kl_warmup: int = 0  # epochs over which the weight of the KL term rises linearly from 0; 0 for none
+    gradient: str | None = None  # exact, dreg, piwae, or stl, which for k > 1 is biased for all but vae and l-alpha
     resample: int | None = None  # draws that go backward, chosen by weight; 0 for all k
     products: str = "float32"  # of matrices in training: float32; bfloat16 where a CPU can; tf32 on a CUDA device
     schedule: str = "fast"  # fast, cosine, paper or constant
@@ -97,6 +102,9 @@ class TrainConfig:
     seed: int = 0  # of the weights, the order of the images, the binarization and the draws
 
     def __post_init__(self) -> None:
+        for name, (kind, optional) in _kinds().items():
+            if not (optional and getattr(self, name) is None):
+                object.__setattr__(self, name, self._typed(name, kind))
         if self.dataset not in datasets.NAMES:
             raise ValueError(f"unknown data set {self.dataset!r}; there are {', '.join(datasets.NAMES)}")
         if self.schedule not in SCHEDULES:
@@ -112,6 +120,7 @@ class TrainConfig:
         positive = ("passes", "learning_rate", "adam_eps", "batch_size", "validate_every", "valid_images", "log_every")
         for name in positive:
             self._check(name, "must be above 0", lambda value: value > 0)
+        self._check("passes", f"must not be above {MAX_PASSES:,}", lambda value: value <= MAX_PASSES)
         for name in ("resample", "weight_decay", "patience", "seed"):
             self._check(name, "must not be below 0", lambda value: value >= 0)
         self._check("seed", f"must not be above {MAX_SEED:,}", lambda value: value <= MAX_SEED)
@@ -121,6 +130,8 @@ class TrainConfig:
             self._check("minutes", "must be above 0", lambda value: value > 0)
         self._check("warm_k", f"must lie between 0 and k = {self.k}", lambda value: 0 <= value <= self.k)
         self._check("warm_share", "must lie in [0, 1]", lambda value: 0 <= value <= 1)
+        rule = f"must lie between 0 and the {self.passes} epochs of the run"
+        self._check("kl_warmup", rule, lambda value: 0 <= value <= self.passes)
         ModelConfig.parse(self.model)
         self.estimator()
         self.estimator(self.warm_k)
@@ -134,18 +145,31 @@ class TrainConfig:
         defaults = {
             **{name: getattr(schedule, name) for name in ("passes", "learning_rate", "adam_eps", "batch_size")},
             "gradient": gradient,
-            # all draws of the plain ELBO weigh the same, and PIWAE cannot be resampled
-            "resample": int(many and self.objective != "vae" and gradient != "piwae"),
+            # nothing is gained where all draws weigh the same, and PIWAE cannot be resampled
+            "resample": int(many and not bound.equal_weights and gradient != "piwae"),
             "warm_k": WARM_K if many and bound.draws is None and gradient != "piwae" else 0,
         }
         for name, value in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
 
+    def _typed(self, name: str, kind: type) -> Any:
+        """The value as its own plain type, so that 2.5 is no number of epochs and True no number of draws."""
+        value = getattr(self, name)
+        accepted, words = {int: (Integral, "a whole number"), float: (Real, "a number")}.get(kind, (kind, "a text"))
+        if not isinstance(value, accepted) or isinstance(value, bool):
+            raise ValueError(f"{name.replace('_', ' ')} must be {words}, not {value!r}")
+        return kind(value)
+
     def _check(self, name: str, rule: str, holds: Callable[[float], bool]) -> None:
         value = getattr(self, name)
         if not (isinstance(value, int | float) and abs(value) < math.inf and holds(value)):
             raise ValueError(f"{name.replace('_', ' ')} {rule}, not {value}")
+
+    @property
+    def kind(self) -> str:
+        """``vae`` for objectives that weigh all draws alike, such as the ELBO; ``iwae`` for the others."""
+        return "vae" if self.bound().equal_weights else "iwae"
 
     def bound(self) -> Bound:
         """The objective with its parameters; those that neither it nor the gradient takes are a ValueError."""
@@ -172,3 +196,10 @@ class TrainConfig:
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown settings: {', '.join(unknown)}")
         return cls(**values)
+
+
+@cache
+def _kinds() -> dict[str, tuple[type, bool]]:
+    """The type of every setting, and whether it may be None."""
+    hints = get_type_hints(TrainConfig).items()
+    return {name: ((get_args(hint) or (hint,))[0], NoneType in get_args(hint)) for name, hint in hints}

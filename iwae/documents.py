@@ -25,8 +25,13 @@ def render(shipped: Path, rows: Sequence[Row]) -> dict[Path, str]:
 
     Raises ValueError for a document without the marks.
     """
-    blocks = {shipped.parent / "README.md": summary(rows), shipped / "README.md": details(rows)}
-    return {path: _with_block(path, block) for path, block in blocks.items()}
+    blocks = summary(rows), details(rows)
+    return {path: _with_block(path, block) for path, block in zip(paths(shipped), blocks, strict=True)}
+
+
+def paths(shipped: Path) -> tuple[Path, Path]:
+    """The two documents, of the project and of its folder ``shipped``."""
+    return shipped.parent / "README.md", shipped / "README.md"
 
 
 def rewrite(shipped: Path, rows: Sequence[Row]) -> list[Path]:

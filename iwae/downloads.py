@@ -7,17 +7,18 @@ mirrors wrap the same contents differently; where only another checksum was ever
 import gzip
 import hashlib
 import io
-import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pooch
 from tqdm import tqdm
 
-from iwae import files
+from iwae import files, paths
 
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two packets
 CHUNK = 2**16  # bytes
@@ -42,14 +43,25 @@ class DataFile:
     git_blob: str = ""  # git's object id (SHA-1) of the file as published
     canonical_sha256: str = ""  # of `.canonical()` of what `decode` gives
     required: bool = True  # False: the data set loads without it
+    elsewhere: tuple[str, ...] = ()  # where other programs put it, below the data folder
+    ambiguous: tuple[str, ...] = ()  # the same, under names that may mean another data set's file
 
     def locate(self, directory: Path) -> Path | None:
-        """The file in this folder, gzipped or plain, or None. Looks at names only."""
-        plain = self.path.removesuffix(".gz")
-        for path in (self.path, plain, f"{plain}.gz"):
+        """The file in this folder, gzipped or plain, or None. Looks at names only, except at ``ambiguous`` ones."""
+        for path in _gzipped_or_plain(self.path, *self.elsewhere):
             if (directory / path).is_file():
                 return directory / path
+        for path in _gzipped_or_plain(*self.ambiguous):
+            if (directory / path).is_file() and self._is_at(directory / path):
+                return directory / path
         return None
+
+    def _is_at(self, path: Path) -> bool:
+        """Whether a checksum proves the file at `path`, which is read once for as long as it stays the same."""
+        with suppress(OSError):
+            facts = path.stat()
+            return _proves(self, path, facts.st_size, facts.st_mtime_ns)
+        return False
 
     def read(self, directory: Path) -> Any:
         """The decoded contents of the file in this folder. Raises DataError where it is missing or damaged."""
@@ -121,7 +133,10 @@ class DataFile:
                 else:
                     raise DataError(f"{target} could not be downloaded ({'; '.join(failures)})")
         except OSError as error:
-            raise DataError(f"{target} cannot be written ({error})") from error
+            raise DataError(
+                f"{target} cannot be written ({files.reason(error)}): "
+                f"set {paths.DATA} to a folder where this user may write"
+            ) from error
         return target
 
     def _transfer(self, url: str, path: Path, progress: Progress) -> None:
@@ -141,6 +156,22 @@ class DataFile:
                 download(url, file, pooch=None)
         finally:
             bar.close()
+
+
+def _gzipped_or_plain(*paths: str) -> Iterator[str]:
+    """Each path as it is, then without .gz and with it."""
+    for path in paths:
+        plain = path.removesuffix(".gz")
+        yield from dict.fromkeys((path, plain, f"{plain}.gz"))
+
+
+@lru_cache(maxsize=100)
+def _proves(file: DataFile, path: Path, size: int, written: int) -> bool:
+    try:
+        file.check(path)
+    except DataError:
+        return False
+    return True
 
 
 class _Limited(io.FileIO):
@@ -171,8 +202,3 @@ class _Report:
 
     def close(self) -> None:
         pass
-
-
-def data_dir() -> Path:
-    """Where data files are looked for and downloaded to: `IWAE_DATA_DIR`, or the user's cache folder."""
-    return Path(os.environ.get("IWAE_DATA_DIR") or pooch.os_cache("iwae")).expanduser()

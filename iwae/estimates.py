@@ -27,7 +27,7 @@ def estimate(drawn: Posterior, bound: Bound, k: int) -> Estimate:
 
     Raises ValueError for a k that is not 1 … samples, or that the bound does not take.
     """
-    groups = _groups(drawn, k)
+    groups = _groups(drawn.log_weights(bound.kl_weight), k)
     return Estimate(bound, k, groups.shape[1], *mean_se(bound(groups)))
 
 
@@ -49,20 +49,20 @@ class Step:
 
 def step(drawn: Posterior, bound: Bound, k: int, number: int = 0) -> Step:
     """Group ``number`` (from 0) of k draws under the bound. Raises ValueError where there is no such group."""
-    groups = _groups(drawn, k)
+    groups = _groups(drawn.log_weights(bound.kl_weight), k)
     if not 0 <= number < groups.shape[1]:
         raise ValueError(f"{drawn.samples} draws make {groups.shape[1]} groups of {k}; there is no group {number}")
-    log_w = groups[:, number]
-    weights = bound.weights(log_w[:, None])[:, 0]
+    weighted = groups[:, [number]]
+    log_w = _groups(drawn.log_w, k)[:, number]
     draws = log_w.new_tensor(range(k)).long() + number * k
-    return Step(draws, log_w, log_w.softmax(0), weights, bound(log_w[:, None]).item())
+    return Step(draws, log_w, log_w.softmax(0), bound.weights(weighted)[:, 0], bound(weighted).item())
 
 
-def _groups(drawn: Posterior, k: int) -> Tensor:
-    """Log-weights in disjoint groups of k draws, [k, groups]: each group as an image of a batch."""
-    if not 1 <= k <= drawn.samples:
-        raise ValueError(f"k must lie between 1 and the {drawn.samples} samples, not {k}")
-    return drawn.log_w[: drawn.samples // k * k].double().view(-1, k).T
+def _groups(log_w: Tensor, k: int) -> Tensor:
+    """Log-weights [samples] in disjoint groups of k draws, [k, groups]: each group as an image of a batch."""
+    if not 1 <= k <= len(log_w):
+        raise ValueError(f"k must lie between 1 and the {len(log_w)} samples, not {k}")
+    return log_w[: len(log_w) // k * k].double().view(-1, k).T
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,39 @@
 """Files that are either whole or not there: written beside, flushed to the disk, then renamed."""
 
+import errno
 import os
+import stat
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LEFT_OVER = 24 * 3600.0  # seconds after which nobody is still writing a temporary file
+REPLACE_SECONDS = 2.0  # for which Windows may refuse to replace a file that another process is reading
+
+
+class TargetError(OSError):
+    """Something cannot be written to the place it was meant for; the message names the place and the reason."""
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes ``path`` when the block ends well, and is gone otherwise."""
+    """A temporary path in the same folder that becomes ``path`` when the block ends well, and is gone otherwise.
+
+    Raises TargetError where ``path`` is there and is not a regular file: a link, folder, pipe or device.
+    """
+    _check_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     clear(path.parent, LEFT_OVER)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    beside = Path(name)
+    beside = _temporary(path.parent, path)
     try:
         yield beside
         _flush(beside)
         beside.chmod(0o644)
-        beside.replace(path)
-        _flush(path.parent)  # the rename itself
+        _replace(beside, path)
+        _flush_folder(path.parent)  # the rename itself
     finally:
         beside.unlink(missing_ok=True)
 
@@ -32,6 +42,48 @@ def write(path: Path, content: bytes | str) -> None:
     """Write ``content`` to ``path``, whole or not at all."""
     with whole(path) as beside:
         beside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def check_target(path: Path) -> None:
+    """Raise TargetError unless ``write(path, …)`` should succeed: to be called before hours of work, not after.
+
+    ``path`` must be new or a regular file, and its folder, or the nearest one above it that exists, must take files.
+    """
+    try:
+        _check_regular(path)
+        folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+        _temporary(folder, path).unlink()
+    except TargetError:
+        raise
+    except OSError as error:
+        raise TargetError(f"{path} cannot be written ({reason(error)})") from None
+
+
+def deliver(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write(path)``; where it fails, ``write`` the same file elsewhere, so that the result is not lost.
+
+    Elsewhere is a new folder among the system's temporary files, else the current folder. Raises TargetError, which
+    says where the result is then.
+    """
+    try:
+        write(path)
+        return
+    except OSError as error:
+        failure = error
+    problem = failure if isinstance(failure, TargetError) else f"{path} cannot be written ({reason(failure)})"
+    for folder in (None, "."):
+        try:
+            kept = Path(tempfile.mkdtemp(prefix="iwae-", dir=folder)).absolute() / path.name
+            write(kept)
+        except OSError:
+            continue
+        raise TargetError(f"{problem}; the result is in {kept} instead") from failure
+    raise failure
+
+
+def reason(error: OSError) -> str:
+    """What the system says of an error, without its number and the path."""
+    return error.strerror or str(error)
 
 
 def clear(folder: Path, older: float = 0.0) -> None:
@@ -53,9 +105,56 @@ def shown(text: object, length: int = 80) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
+def _check_regular(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        kind = kinds.get(stat.S_IFMT(mode), "a device")
+        raise TargetError(f"{path} is {kind}; only a new file, or a regular one in its place, can be written")
+
+
+def _temporary(folder: Path, path: Path) -> Path:
+    """A new, empty file in the folder, named after the one that it is to become."""
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name[:100]}.", suffix=".tmp")
+    os.close(handle)
+    return Path(name)
+
+
+def _replace(beside: Path, path: Path) -> None:
+    """Rename; on Windows again and again for a while, because a file that somebody reads cannot be replaced there."""
+    end = time.monotonic() + REPLACE_SECONDS
+    while True:
+        try:
+            beside.replace(path)
+            return
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+
+
 def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR)  # Windows flushes nothing that is open for reading only
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _flush_folder(path: Path) -> None:
+    """Flush the names in a folder, where the system lets folders be opened (not Windows) and flushed (not every file
+    system of a network)."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except (PermissionError, IsADirectoryError):
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)

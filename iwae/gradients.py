@@ -4,12 +4,20 @@ With c = ∂bound/∂log w the gradient of any bound is Σᵢ cᵢ ∇log wᵢ. 
 weights θ and chooses dᵢ for the encoder's φ, and whether φ is also reached through the density log q(h|x):
 
     exact   dᵢ = cᵢ, all of log q
-    stl     dᵢ = cᵢ, only through h                          Roeder, Wu & Duvenaud 2017
-    dreg    dᵢ = cᵢ − ∂²bound/∂(log wᵢ)², only through h      Tucker et al. 2019 (for IWAE: dᵢ = w̃ᵢ²)
-    piwae   dᵢ = the weights of a MIWAE bound, all of log q   Rainforth et al. 2018
+    stl     dᵢ = cᵢ, only through h                            Roeder, Wu & Duvenaud 2017
+    dreg    dᵢ = cᵢ − α ∂²bound/∂(log wᵢ)², only through h      Tucker et al. 2019 (for IWAE: dᵢ = w̃ᵢ²)
+    piwae   dᵢ = the weights of a MIWAE bound, all of log q     Rainforth et al. 2018
 
-The dreg row is Tucker's identity for any smooth bound: the score term E[cᵢ ∇log q(hᵢ)] equals
-E[∂cᵢ/∂hᵢ · ∂hᵢ/∂φ], and ∂cᵢ/∂log wᵢ is the bound's own second derivative.
+α is the weight of the KL part of the log-weights, log p(x|h) + α (log p(h) − log q(h|x)): 1 for most objectives, α for
+``l-alpha``, and less at the beginning of a KL warm-up. All rows hold for any α ≥ 0.
+
+The dreg row is Tucker's identity for any smooth bound. φ moves log wᵢ through hᵢ and through the density of q. The
+second part is the score term −α E[cᵢ ∇log q(hᵢ)]; it equals −α E[∂cᵢ/∂hᵢ · ∂hᵢ/∂φ], and ∂cᵢ/∂log wᵢ is the bound's own
+second derivative.
+
+``stl`` leaves the score term out. Its mean is zero where all cᵢ are equal (VAE, ``l-alpha``, or k = 1), and there stl
+is unbiased. For every other bound with k > 1 it is biased: it is not the gradient of the bound, as dreg is. ``piwae``
+is not either, by design: its encoder follows the MIWAE bound.
 
 *Resampled*: all k draws are made without a graph, then m of them, chosen with probabilities c, go backward
 (Burda et al. 2016, section 3: k forward passes, one backward). Unbiased for the estimator it stands for.
@@ -68,17 +76,17 @@ def draw(weights: Tensor, uniform: Tensor) -> Tensor:
     return index.clamp_max(len(weights) - 1).T  # level may be rounded up to the whole sum
 
 
-def _exact(bound: Bound, log_w: Tensor) -> Weights:
+def _exact(bound: Bound, log_w: Tensor, kl_weight: float | Tensor) -> Weights:
     weights = bound.weights(log_w)
     return Weights(weights, weights)
 
 
-def _dreg(bound: Bound, log_w: Tensor) -> Weights:
+def _dreg(bound: Bound, log_w: Tensor, kl_weight: float | Tensor) -> Weights:
     weights = bound.weights(log_w)
-    return Weights(weights, weights - bound.curvature(log_w))
+    return Weights(weights, weights - kl_weight * bound.curvature(log_w))
 
 
-def _piwae(bound: Bound, log_w: Tensor, *, k1: int, k2: int) -> Weights:
+def _piwae(bound: Bound, log_w: Tensor, kl_weight: float | Tensor, *, k1: int, k2: int) -> Weights:
     encoder = Bound("miwae", {"k1": k1, "k2": k2})
     return Weights(bound.weights(log_w).clamp_min(SMALLEST_WEIGHT), encoder.weights(log_w))
 
@@ -95,7 +103,7 @@ class Gradient:
 
 GRADIENTS = {
     "exact": Gradient("exact", _exact, through_density=True),
-    "stl": Gradient("sticking the landing", _exact, through_density=False),
+    "stl": Gradient("sticking the landing, biased for k > 1", _exact, through_density=False),
     "dreg": Gradient("doubly reparameterized", _dreg, through_density=False),
     "piwae": Gradient("PIWAE", _piwae, through_density=True, parameters=("k1", "k2")),
 }
@@ -138,17 +146,19 @@ class Estimator:
                 raise ValueError("piwae cannot be resampled: draws that IWAE hardly weighs matter to its encoder")
             Bound("miwae", self.parameters)(torch.zeros(self.k, 1))
 
+    @property
+    def biased(self) -> bool:
+        """Whether the mean of the encoder's gradient is not the gradient of the bound (stl, k > 1, unequal weights)."""
+        return self.gradient == "stl" and self.k > 1 and not self.bound.equal_weights
+
     def __call__(
         self, model: Model, x: Tensor, generator: torch.Generator, seen: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Sample]:
         """(loss, bound, sample) for images x [batch, pixels], of which the encoder sees ``seen`` (by default x).
 
-        Raises ValueError for images that the model does not take (``Model.check_images``).
-
         ``loss.backward()`` leaves −∇ of the mean bound in the model's gradients, by this estimator; ``bound``
         [batch] is the bound itself, detached; ``sample`` the k draws it came from.
         """
-        x = model.check_images(x)
         return self.at(model, x, self.noise(model, len(x), generator), seen)
 
     def noise(self, model: Model, batch: int, generator: torch.Generator) -> Noise:
@@ -158,31 +168,41 @@ class Estimator:
             return Noise(normal, normal[0].new_empty(batch, 0))
         return Noise(normal, torch.rand(batch, self.resample, generator=generator, device=normal[0].device))
 
-    def at(self, model: Model, x: Tensor, given: Noise, seen: Tensor | None = None) -> tuple[Tensor, Tensor, Sample]:
-        """As a call, with given randomness and images that have been checked."""
-        seen = x if seen is None else seen
-        chosen, drawn = self.choose(model, x, seen, given)
-        loss, sample = self.backward(model, x, seen, chosen)
-        sample = drawn or sample
-        return loss, self.bound(sample.log_w.detach()), sample
+    def at(
+        self, model: Model, x: Tensor, given: Noise, seen: Tensor | None = None, kl_share: float | Tensor = 1.0
+    ) -> tuple[Tensor, Tensor, Sample]:
+        """As a call, with given randomness.
 
-    def choose(self, model: Model, x: Tensor, seen: Tensor, given: Noise) -> tuple[Chosen, Sample | None]:
+        The gradient is that of the bound with ``kl_share`` of its own weight of the KL (a KL warm-up); the bound that
+        is returned has all of it.
+        """
+        seen, kl_weight = x if seen is None else seen, kl_share * self.bound.kl_weight
+        chosen, drawn = self.choose(model, x, seen, given, kl_weight)
+        loss, sample = self.backward(model, x, seen, chosen, kl_weight)
+        sample = drawn or sample
+        return loss, self.bound(sample.log_weights(self.bound.kl_weight).detach()), sample
+
+    def choose(
+        self, model: Model, x: Tensor, seen: Tensor, given: Noise, kl_weight: float | Tensor
+    ) -> tuple[Chosen, Sample | None]:
         """The draws that go backward, and all k draws where they had to be made for that, without a graph."""
         if not self.resample:
             return Chosen(given.normal, None), None
         with torch.no_grad():
-            sample = model.sample(x, noise=given.normal, seen=seen, checked=True)
-        weights = self.weights(sample.log_w)
+            sample = model.sample(x, noise=given.normal, seen=seen)
+        weights = self.weights(sample.log_weights(kl_weight), kl_weight)
         index = draw(weights.decoder, given.uniform)
         ratio = (weights.encoder / weights.decoder.clamp_min(SMALLEST_WEIGHT)).gather(0, index)
         normal = tuple(eps.gather(0, index.unsqueeze(-1).expand(-1, -1, eps.shape[-1])) for eps in given.normal)
         return Chosen(normal, Weights(torch.full_like(ratio, 1 / self.resample), ratio / self.resample)), sample
 
-    def weights(self, log_w: Tensor) -> Weights:
-        """c and d of the module's docstring for these log-weights [k, batch]."""
-        return GRADIENTS[self.gradient].weights(self.bound, log_w.detach(), **self.parameters)
+    def weights(self, log_w: Tensor, kl_weight: float | Tensor = 1.0) -> Weights:
+        """c and d of the module's docstring for these log-weights [k, batch], whose KL part has this weight."""
+        return GRADIENTS[self.gradient].weights(self.bound, log_w.detach(), kl_weight, **self.parameters)
 
-    def backward(self, model: Model, x: Tensor, seen: Tensor, chosen: Chosen) -> tuple[Tensor, Sample]:
+    def backward(
+        self, model: Model, x: Tensor, seen: Tensor, chosen: Chosen, kl_weight: float | Tensor
+    ) -> tuple[Tensor, Sample]:
         """The loss of a call, from the draws that go backward; its value means nothing, its gradient is −∇ of the mean
         bound by this estimator."""
         first = model.first(seen)
@@ -190,12 +210,13 @@ class Estimator:
         if not GRADIENTS[self.gradient].through_density:
             log_qh = model.log_q(seen, h, fixed=True, first=first)
         below = tuple(layer.view_as(layer) for layer in h)  # h as log p(x, h) sees it
-        sample = Sample(*model.log_joint(x, below, checked=True), log_qh, h)
-        weights = chosen.weights or self.weights(sample.log_w)
+        sample = Sample(*model.log_joint(x, below), log_qh, h)
+        weights = chosen.weights or self.weights(sample.log_weights(kl_weight), kl_weight)
         if weights.encoder is not weights.decoder:
             # log p's gradient arrives at h weighted by c, for the sake of θ; on its way to φ it becomes d
             ratio = (weights.encoder / weights.decoder.clamp_min(SMALLEST_WEIGHT)).unsqueeze(-1)
             for layer in below:
                 layer.register_hook(lambda grad: grad * ratio)
-        surrogate = weights.decoder * (sample.log_px + sample.log_ph) - weights.encoder * log_qh
+        log_p = sample.log_px + kl_weight * sample.log_ph
+        surrogate = weights.decoder * log_p - kl_weight * weights.encoder * log_qh
         return -surrogate.sum() / len(x), sample  # the one change of sign: bounds go up, losses go down

@@ -62,9 +62,9 @@ def moments(run: Run) -> list[Moment]:
 @torch.no_grad()
 def look(model: Model, x: Tensor, shown: Tensor) -> Look:
     """``model`` on images x [images, pixels] and on those to show [shown, pixels], zeros and ones."""
-    means = model.first(model.check_images(x))[0].cpu()
-    pictures = model.decode(model.first(model.check_images(shown))[0]).cpu()
-    return Look(means, active_units(model, x), pictures)
+    means = model.first(x.to(model.device))[0].cpu()
+    pictures = model.decode(model.first(shown.to(model.device))[0]).cpu()
+    return Look(means, active_units(model, x.to(model.device)), pictures)
 
 
 def frame(seen: Look) -> Frame:

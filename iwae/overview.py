@@ -44,8 +44,8 @@ class Standing:
 
     @property
     def kind(self) -> str:
-        """``vae`` for the plain ELBO, ``iwae`` for every objective that weighs its draws."""
-        return "vae" if self.config.objective == "vae" else "iwae"
+        """``vae`` for objectives that weigh all draws alike, ``iwae`` for the others."""
+        return self.config.kind
 
     @cached_property
     def checked(self) -> tuple[Record, ...]:

@@ -5,16 +5,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import pooch
 
-from iwae import files
+from iwae import files, paths
 
 Arrays = dict[str, np.ndarray]
 
 
 def folder() -> Path:
     """Where decoded data sets are kept."""
-    return Path(pooch.os_cache("iwae")) / "packed"
+    return paths.cache_dir() / "packed"
 
 
 def recall(name: str, stamp: str, build: Callable[[], Arrays]) -> Arrays:

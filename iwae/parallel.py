@@ -24,6 +24,7 @@ from torch import Tensor
 from iwae import datasets, threads
 from iwae.config import TrainConfig
 from iwae.gradients import Estimator, Noise
+from iwae.processes import ENDINGS
 from iwae.steps import Found
 from iwae.training import NonFiniteError, Record, Training
 
@@ -85,10 +86,12 @@ class SharedTraining(Training):
         _tell(STEP)
         super()._train_step()
 
-    def _gradient(self, x: Tensor, seen: Tensor, noise: Noise, estimator: Estimator, lasting: bool = False) -> Found:
+    def _gradient(
+        self, x: Tensor, seen: Tensor, noise: Noise, kl_share: Tensor, estimator: Estimator, lasting: bool = False
+    ) -> Found:
         """Every process makes its part, and gets the whole."""
         mine = threads.share(dist.get_rank(), dist.get_world_size(), len(x))
-        gradient, own = super()._gradient(x[mine], seen[mine], noise.rows(mine), estimator, lasting)
+        gradient, own = super()._gradient(x[mine], seen[mine], noise.rows(mine), kl_share, estimator, lasting)
         gradient *= own.shape[1] / len(x)
         values = own.new_zeros(len(own), len(x))
         values[:, mine] = own
@@ -99,7 +102,7 @@ class SharedTraining(Training):
 
 def follow() -> None:
     """What a process other than rank 0 does until that says it is over: it writes nothing."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDINGS:
         signal.signal(number, signal.SIG_IGN)  # rank 0 hears them, and saves
     received: list[Any] = [None, None, None]
     dist.broadcast_object_list(received)

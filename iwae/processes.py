@@ -2,10 +2,13 @@
 is known by its number together with the time at which it started."""
 
 import os
+import signal
 from typing import Any
 
 import psutil
 
+# What asks a process to end: Ctrl-C, the system, and a terminal that is closed, which Windows does not have.
+ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 CLOCK_SECONDS = 2.0  # by which the start of one process may seem to move while the system's clock is being set
 
 

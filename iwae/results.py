@@ -19,13 +19,13 @@ from iwae.catalog import Entry
 from iwae.config import TrainConfig
 from iwae.figures import Points
 from iwae.files import shown
+from iwae.paths import PROJECT
 from iwae.published import Cell, Result
 from iwae.sleep import Refit
 
 NATS = ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior", "pruned_nll")  # measures with a standard error
 NEEDED = {*NATS, *(f"{name}_se" for name in NATS), "active_units", "pca_active_units", "samples", "images", "seed"}
 MARGIN = 0.4  # nats that a difference from a published value must exceed to be called lower or higher
-PROJECT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class Row:
         if self.config is None:
             return ""
         warm = f", first {self.config.warm_share:.0%} with k = {self.config.warm_k}" if self.config.warm_k else ""
-        return self.config.schedule + warm
+        kl = f", KL warm-up over {self.config.kl_warmup} passes" if self.config.kl_warmup else ""
+        return self.config.schedule + warm + kl
 
     @property
     def gradient(self) -> str:
@@ -273,8 +274,7 @@ def _over_seeds(group: list[Row]) -> Row:
         if None not in values + errors:
             metrics |= {name: mean(values), f"{name}_sd": stdev(values), f"{name}_se": mean(errors)}
     for name in ("active_units", "pca_active_units"):
-        counts = [row.metrics[name] for row in group]
-        metrics[name] = None if None in counts else [list(layer) for layer in zip(*counts, strict=True)]
+        metrics[name] = [list(layer) for layer in zip(*(row.metrics[name] for row in group), strict=True)]
     metrics |= {name: first.metrics[name] for name in ("samples", "images")}
     seeds = tuple(row.seeds[0] for row in group)
     return replace(

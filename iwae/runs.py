@@ -19,27 +19,18 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
-import sys
-import threading
 import time
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from iwae import checkpoints, files, snapshots, tensorboard, turns
+from iwae import checkpoints, cores, files, launcher, paths, snapshots, tensorboard, turns
 from iwae.config import TrainConfig
+from iwae.paths import runs_dir
 from iwae.snapshots import Album
 from iwae.training import Record
 from iwae.turns import Folder, RunError
-
-PROJECT = Path(__file__).parent.parent
-
-
-def runs_dir() -> Path:
-    """Where runs are kept: IWAE_RUNS_DIR, or ``runs`` beside the package."""
-    return Path(os.environ.get("IWAE_RUNS_DIR") or PROJECT / "runs")
 
 
 @dataclass(frozen=True)
@@ -87,8 +78,10 @@ class Run(Folder):
         if links := [path.name for path in self.folder.glob("*") if path.is_symlink()]:
             raise RunError(f"run {self.name}: {files.shown(links[0])} is a link, which is not followed")
         try:
-            settings = json.loads((self.folder / "config.json").read_text())
-            config, device = TrainConfig.from_dict(settings["config"]), settings["device"]
+            settings = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+            version = settings.get("version", 1)  # not there in older runs
+            config = TrainConfig.from_dict(checkpoints.upgraded(settings["config"], version))
+            device = settings["device"]
             log = settings.get("tensorboard")  # not there in older runs, nor are snapshots
             return config, device, Path(log) / self.name if log else None, int(settings.get("snapshots", 0))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -97,7 +90,7 @@ class Run(Folder):
     def records(self) -> list[Record]:
         """All records so far; a line that is still being written is left out. Raises RunError for other lines."""
         try:
-            lines = (self.folder / "metrics.jsonl").read_text().split("\n")
+            lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
         except FileNotFoundError:
             return []
         try:
@@ -139,24 +132,19 @@ class Run(Folder):
             shutil.rmtree(gone)
 
     def _spawn(self) -> None:
-        threads = str(max(1, (os.cpu_count() or 2) // 2))  # leaves room for the page that shows it
-        environment = {"OMP_NUM_THREADS": threads} | os.environ
-        path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
-        with self.claim(), (self.folder / "log.txt").open("ab") as log:  # the process waits for the claim
+        environment = {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores.count() // 2))),  # some for the page
+            "IWAE_RUNS_DIR": str(self.folder.parent.resolve()),
+        }
+        with self.claim():  # the process waits for it
             try:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", "iwae.background", str(self.folder.resolve())],
-                    env=environment | {"PYTHONPATH": path, "IWAE_RUNS_DIR": str(self.folder.parent.resolve())},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,  # outlives the server, and its Ctrl-C
+                process = launcher.start(
+                    "iwae.background", str(self.folder.resolve()), log=self.folder / "log.txt", environment=environment
                 )
             except OSError as error:
                 self.say("failed", f"no process could be started ({error})")
                 raise
             self.say("starting", pid=process.pid, since=time.time())
-        threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie
 
 
 def create(
@@ -176,7 +164,7 @@ def create(
         tensorboard.need()
     run = Run(folder or _new_folder(config))
     run.say("starting")
-    settings = {"config": dataclasses.asdict(config), "device": device}
+    settings = {"version": checkpoints.FORMAT_VERSION, "config": dataclasses.asdict(config), "device": device}
     settings |= {"tensorboard": str(log.absolute()) if log else None, "snapshots": keep}
     files.write(run.folder / "config.json", json.dumps(settings, indent=1))  # the last: it makes the folder a run
     return run
@@ -185,7 +173,7 @@ def create(
 def _new_folder(config: TrainConfig) -> Path:
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     name = f"{stamp}-{config.dataset}-{config.objective}-k{config.k}-s{config.seed}"
-    folder, number = runs_dir() / name, 1
+    folder, number = paths.make_writable(runs_dir(), paths.RUNS) / name, 1
     while True:
         try:
             folder.mkdir(parents=True)

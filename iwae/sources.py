@@ -120,17 +120,27 @@ def _file(folder: str, name: str, mirrors: tuple[str, ...], limit: int, decode: 
     return DataFile(f"{folder}/{name}", tuple(mirror + name for mirror in mirrors), limit, decode, **options)
 
 
-def _idx_files(folder: str, mirrors: tuple[str, ...], checksum: str, sums: tuple[str, ...]) -> tuple[DataFile, ...]:
-    """Images and labels of 60,000, then of 10,000."""
-    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    return tuple(
-        _file(folder, f"{name}-ubyte.gz", mirrors, 2**26, formats.idx, **{checksum: digest})
-        for name, digest in zip(names, sums, strict=True)
-    )
+def _idx_files(
+    folder: str, torchvision: str, mirrors: tuple[str, ...], checksum: str, sums: tuple[str, ...]
+) -> tuple[DataFile, ...]:
+    """Images and labels of 60,000, then of 10,000: where this program puts them, where torchvision does (below its own
+    folder of this name), or flat; under LeCun's names or Kaggle's."""
+    found = []
+    for part, digest in zip(("train-images", "train-labels", "t10k-images", "t10k-labels"), sums, strict=True):
+        kind = "idx3-ubyte" if part.endswith("images") else "idx1-ubyte"
+        name, kaggle = f"{part}-{kind}", f"{part}.{kind}"
+        paths = (name, kaggle, f"{name}/{name}", f"{kaggle}/{kaggle}")  # Kaggle's archive has a folder for each
+        names = [f"{path}.gz" for path in paths]  # or without .gz
+        own = tuple(f"{place}/{each}" for place in (f"{torchvision}/raw", torchvision, folder) for each in names)
+        flat = tuple(f"{place}{each}" for place in ("", "raw/") for each in names)
+        options = {checksum: digest, "elsewhere": own, "ambiguous": flat}
+        found.append(_file(folder, f"{name}.gz", mirrors, 2**26, formats.idx, **options))
+    return tuple(found)
 
 
 MNIST_FILES = _idx_files(
     "mnist",
+    "MNIST",
     MNIST_MIRRORS,
     "sha256",
     (
@@ -142,6 +152,7 @@ MNIST_FILES = _idx_files(
 )
 FASHION_FILES = _idx_files(
     "fashion-mnist",
+    "FashionMNIST",
     FASHION_MIRRORS,
     "md5",
     (

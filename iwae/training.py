@@ -41,7 +41,7 @@ class Record:
     passes: float  # over the training data, so far
     bound: float  # mean over the training images since the last record
     valid_bound: float | None  # on the validation images, at the end of a pass
-    active_units: list[int] | None  # of each stochastic layer, on the same images, where these are several
+    active_units: list[int] | None  # of each stochastic layer, on the same images
     images_per_second: float
     seconds: float  # of training so far, over all resumed parts
     learning_rate: float
@@ -51,16 +51,13 @@ class Training:
     """One run: ``run()`` trains and yields records, ``state()``/``restore()`` carry it over an interruption."""
 
     def __init__(self, config: TrainConfig, data: datasets.Dataset | None = None, device: str | torch.device = "cpu"):
-        """``data`` defaults to ``datasets.load(config.dataset)``, and has its name.
+        """``data`` defaults to ``datasets.load(config.dataset)``.
 
-        Raises what loading it or ``config.start`` raises, and ValueError for data of another name, images of another
-        size than the model's, or products that this kind of device has not.
+        Raises what loading it or ``config.start`` raises, and ValueError for products that this kind of device has not.
         """
         products.check(config.products, device)
         self.config = config
         self.data = data = data or datasets.load(config.dataset)
-        if data.name != config.dataset:
-            raise ValueError(f"the data set is {data.name!r}, but the configuration says {config.dataset!r}")
         self.device = torch.device(device)
         self.model = self._initial_model().to(self.device)
         self.weights = _matrices_first(self.model)
@@ -93,8 +90,13 @@ class Training:
         self.steps_per_pass = math.ceil(len(self.images) / config.batch_size)
         self.total_steps = config.passes * self.steps_per_pass
         self.warm_steps = round(config.warm_share * config.passes) * self.steps_per_pass if config.warm_k else 0
+        self.kl_steps = config.kl_warmup * self.steps_per_pass  # over which the KL gets its whole weight
+        self.threads = threads.count()  # of its steps: sums depend on how they are split, so a resumed run keeps it
         self.estimator, self.warm_estimator = config.estimator(), config.estimator(config.warm_k)
-        self.calls = {e.k: Call(self.model, e, self.weights, self.flat) for e in (self.warm_estimator, self.estimator)}
+        self.calls = {
+            e.k: Call(self.model, e, self.weights, self.flat, warms_up=self.kl_steps > 0)
+            for e in (self.warm_estimator, self.estimator)
+        }
         self.step, self.seconds, self.finished = 0, 0.0, False
         self.bound_sum = wide(torch.zeros((), device=self.device))  # since the last record
         self.bound_images, self.since = 0, 0.0
@@ -105,8 +107,8 @@ class Training:
         self.order_of = -1  # the pass that it is of
         if self.replays:  # what a graph reads in the place of Python's numbers: those of every step of the pass
             self.place = torch.zeros(1, dtype=torch.long, device=self.device)  # the next step's
-            self.plan = torch.zeros(self.steps_per_pass, 2, device=self.device)  # step size, share of the new weights
-            self.rows = torch.arange(config.batch_size, device=self.device)
+            self.plan = torch.zeros(self.steps_per_pass, 3, device=self.device)  # of each step, its ``_numbers``
+            self.rows = torch.arange(min(config.batch_size, len(self.images)), device=self.device)
         self.replayed: dict[tuple[int, int], Replayed] = {}  # by the number of draws and of steps
         self.compiled: dict[int, Compiled] | None = None  # the gradient, by the number of draws
         if self.replays and programs.worth_compiling(self.total_steps):
@@ -116,16 +118,13 @@ class Training:
 
     def _initial_model(self) -> Model:
         wanted = ModelConfig.parse(self.config.model)
-        if (pixels := self.data.train.images.shape[1]) != wanted.pixels:
-            raise ValueError(f"the images of {self.data.name} have {pixels} pixels; the model needs {wanted.pixels}")
         self.history = []
         if not self.config.start:
             return Model(wanted, pixel_mean=self.data.pixel_mean, seed=self.config.seed)
         model, card = checkpoints.load(Path(self.config.start))
         if card.model != wanted:
             raise ValueError(f"{self.config.start} holds a model of sizes {card.model}, not {wanted}")
-        told = ("passes", "seconds", "refits", "data")
-        own = {name: card.progress[name] for name in told if name in card.progress}
+        own = {name: card.progress.get(name) for name in ("passes", "seconds", "refits") if name in card.progress}
         self.history = [*card.progress.get("history", []), {"training": card.training} | own]
         return model
 
@@ -171,15 +170,16 @@ class Training:
             "seconds": self.seconds,
             "finished": self.finished,
             "valid_bound": self.valid_bound if self.best is None else self.best_bound,
-            "data": self.data.identity,
             "device": self.device.type,
             "products": products.used(self.config.products),
+            "threads": self.threads,
             "history": self.history,  # of the models it started from, the first one first
         }
         return Card(self.model.config, dataclasses.asdict(self.config), progress)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """(tensors, plain values) from which ``restore`` goes on bit for bit on the same machine."""
+        """(tensors, plain values) from which ``restore`` goes on bit for bit on the same machine, whatever number of
+        threads torch has there: steps are made on as many as before."""
         tensors = {f"model.{name}": weight for name, weight in self.model.state_dict().items()}
         for name, weights in (("average", self.average), ("best", self.best)):
             if weights is not None:
@@ -188,18 +188,15 @@ class Training:
             tensors |= {f"{name}.{key}": value for key, value in self.optimiser.state.get(weights, {}).items()}
         tensors["generator"] = self.ahead.state()
         tensors["bound_sum"] = self.bound_sum
-        values = {name: getattr(self, name) for name in _PLAIN} | {"data": self.data.identity["sha256"]}
+        values = {name: getattr(self, name) for name in _PLAIN}
         if self.best_bound == -math.inf:
             values["best_bound"] = None  # JSON knows no infinity
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, values
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Go on from what ``state`` gave. Raises ValueError for what an earlier version of the program gave, and where
-        the data are no longer the same."""
+        """Go on from what ``state`` gave. Raises ValueError for what an earlier version of the program gave."""
         if _part(tensors, "adam"):  # moments weight by weight
             raise ValueError("this run was saved by an earlier version, which can go on with it; here, start it anew")
-        if values.get("data", self.data.identity["sha256"]) != self.data.identity["sha256"]:
-            raise ValueError(f"this run was begun on other images than those of {self.data.name} on this machine")
         self.model.load_state_dict(_part(tensors, "model"))
         self.average, self.best = (
             tensors[name].to(self.device) if name in tensors else None for name in ("average", "best")
@@ -209,7 +206,7 @@ class Training:
         self.ahead.restore(tensors["generator"])
         self.bound_sum = tensors["bound_sum"].to(self.device)
         for name in _PLAIN:
-            setattr(self, name, values[name])
+            setattr(self, name, values.get(name, getattr(self, name)))  # older states lack the number of threads
         self.healthy_until = self.step
         self.order_of = -1
         self.replayed.clear()  # they hold the optimiser's former tensors
@@ -230,15 +227,15 @@ class Training:
         whole = len(self.images) // size - place  # steps of this pass that have as many images as a graph takes
         steps = graphs.BURST if self.replays and whole >= graphs.BURST else 1
         batch = self._batch(place, steps)
-        self.rate, share = self._numbers(self.step + steps - 1)
+        self.rate, share, kl_share = self._numbers(self.step + steps - 1)
         if self.replays and whole > 0:
             if (estimator.k, steps) not in self.replayed:
                 self.replayed[estimator.k, steps] = Replayed(lambda: self._planned(estimator, steps), self.generator)
             self.replayed[estimator.k, steps]()
         else:
-            with threads.held():
+            with threads.held(self.threads):
                 drawn = self.ahead.take(self.step, lambda: self._drawn(batch, estimator))
-                self._update(drawn, self.rate, share, estimator)
+                self._update(drawn, self.rate, share, torch.full((), kl_share, device=self.device), estimator)
         self.step += steps
         self.bound_images += len(batch)
         if not self.on_gpu:  # where looking would wait for the device: once a record is enough
@@ -254,17 +251,19 @@ class Training:
             self.plan.copy_(torch.tensor([self._numbers(first + i) for i in range(self.steps_per_pass)]))
             self.place.fill_(place)
 
-    def _numbers(self, step: int) -> tuple[float, float]:
-        """Step size of a step, and the share of its weights in the average after it."""
+    def _numbers(self, step: int) -> tuple[float, float, float]:
+        """Step size of a step, the share of its weights in the average after it, and how much of its weight the KL has:
+        from 0 at the first step it rises linearly to 1 after ``kl_steps``."""
         rate = self.config.learning_rate * SCHEDULES[self.config.schedule].function(step / self.total_steps)
-        return rate, 1 - min(self.config.ema, (2 + step) / (11 + step))  # a short memory while there is little
+        share = 1 - min(self.config.ema, (2 + step) / (11 + step))  # a short memory while there is little
+        return rate, share, min(step / self.kl_steps, 1.0) if self.kl_steps else 1.0
 
     def _planned(self, estimator: Estimator, steps: int) -> None:
         """So many steps from ``place`` on, by the numbers of ``plan``: nothing here is known to Python."""
         for _ in range(steps):
-            rate, share = self.plan.index_select(0, self.place)[0].unbind()
+            rate, share, kl_share = self.plan.index_select(0, self.place)[0].unbind()
             batch = self.order.index_select(0, self.place * self.config.batch_size + self.rows)
-            self._update(self._drawn(batch, estimator), rate, share, estimator)
+            self._update(self._drawn(batch, estimator), rate, share, kl_share, estimator)
             self.place += 1
 
     def _estimator(self, step: int) -> Estimator:
@@ -287,9 +286,11 @@ class Training:
             batch, estimator = self._batch(place), self._estimator(step)
             self.ahead.begin(step, lambda: self._drawn(batch, estimator))
 
-    def _update(self, drawn: Drawn, rate: float | Tensor, share: float | Tensor, estimator: Estimator) -> None:
+    def _update(
+        self, drawn: Drawn, rate: float | Tensor, share: float | Tensor, kl_share: Tensor, estimator: Estimator
+    ) -> None:
         """One step, all of it on the device."""
-        gradient, bound, wrong = self._examined(*drawn, estimator)
+        gradient, bound, wrong = self._examined(*drawn, kl_share, estimator)
         self._draw_ahead()
         self.health.examine(wrong)
         for weights, own in zip(self.adapted, gradient.split([len(each) for each in self.adapted]), strict=True):
@@ -304,16 +305,18 @@ class Training:
         if self.average is not None:
             self.average.lerp_(self.flat, share)
 
-    def _examined(self, x: Tensor, seen: Tensor, noise: Noise, estimator: Estimator) -> Examined:
+    def _examined(self, x: Tensor, seen: Tensor, noise: Noise, kl_share: Tensor, estimator: Estimator) -> Examined:
         whole = len(x) == self.config.batch_size
         if self.compiled is None or not whole:
-            return examine(*self._gradient(x, seen, noise, estimator, whole and self.lists))
+            return examine(*self._gradient(x, seen, noise, kl_share, estimator, whole and self.lists))
         if estimator.k not in self.compiled:
             self.compiled[estimator.k] = Compiled(self.calls[estimator.k].examined)
-        return Examined(*self.compiled[estimator.k](self.flat, x, seen, noise.uniform, *noise.normal))
+        return Examined(*self.compiled[estimator.k](self.flat, x, seen, kl_share, noise.uniform, *noise.normal))
 
-    def _gradient(self, x: Tensor, seen: Tensor, noise: Noise, estimator: Estimator, lasting: bool = False) -> Found:
-        return self.calls[estimator.k].gradient(x, seen, noise, lasting)
+    def _gradient(
+        self, x: Tensor, seen: Tensor, noise: Noise, kl_share: Tensor, estimator: Estimator, lasting: bool = False
+    ) -> Found:
+        return self.calls[estimator.k].gradient(x, seen, noise, kl_share, lasting)
 
     def _hide(self, x: Tensor) -> Tensor:
         """x as the encoder sees it: some pixels zero, the others larger, so that its sums are right on average."""
@@ -355,26 +358,24 @@ class Training:
         self.bound_images, self.since = 0, self.seconds
         return record
 
-    def _validate(self) -> tuple[float, list[int] | None]:
+    def _validate(self) -> tuple[float, list[int]]:
         model = self.latest_model()
         started = time.perf_counter()
         bound = evaluation.mean_bound(model, self.valid, self.estimator.bound, self.config.k).mean().item()
-        active = None
-        if len(self.valid) > 1:  # of a single image there is no variance
-            active = [int(layer.active.sum()) for layer in evaluation.active_units(model, self.valid)]
+        active = [int(layer.active.sum()) for layer in evaluation.active_units(model, self.valid)]
         self.seconds += time.perf_counter() - started
         self.valid_bound = bound
         if bound > self.best_bound:
             self.best_bound, self.stale = bound, 0
             if self.config.patience:
                 self.best = parameters_to_vector(_matrices_first(model)).detach()
-        else:
+        elif self.step > self.kl_steps:  # before, the objective is another one
             self.stale += 1
             self.finished |= self.stale == self.config.patience
         return bound, active
 
 
-_PLAIN = ("step", "seconds", "since", "bound_images", "valid_bound", "best_bound", "stale", "finished")
+_PLAIN = ("step", "seconds", "since", "bound_images", "valid_bound", "best_bound", "stale", "finished", "threads")
 
 
 def _matrices_first(model: Model) -> list[nn.Parameter]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from iwae import files
+from iwae import cores, files
 
 LOCK_PATIENCE = 2.0  # seconds; whoever looks whether a run is alive holds its lock for an instant
 LOOK_SECONDS = 0.5  # between two looks of a waiting process
@@ -31,13 +31,14 @@ class RunError(ValueError):
 
 
 def limit() -> int:
-    """How many runs in the background train at once: IWAE_MAX_RUNS, or one fewer than there are cores, at least 1.
+    """How many runs in the background train at once: IWAE_MAX_RUNS, or one fewer than the cores that it may use,
+    at least 1.
 
     Raises RunError when IWAE_MAX_RUNS is no whole number of at least 1.
     """
     asked = os.environ.get("IWAE_MAX_RUNS")
     if not asked:
-        return max(1, (os.cpu_count() or 1) - 1)
+        return max(1, cores.count() - 1)
     if not asked.isdecimal() or int(asked) < 1:
         raise RunError(f"IWAE_MAX_RUNS is {asked!r}; it must be a whole number of at least 1")
     return int(asked)
@@ -96,7 +97,7 @@ class Folder:
     def _said(self) -> dict[str, Any]:
         """The last word of its process, empty if there is none that can be read."""
         try:
-            said = json.loads((self.folder / "status.json").read_text())
+            said = json.loads((self.folder / "status.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return said if isinstance(said, dict) else {}

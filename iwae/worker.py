@@ -15,6 +15,7 @@ import torch
 
 from iwae import checkpoints, datasets, evaluation, files, snapshots, tensorboard
 from iwae.model import Model
+from iwae.processes import ENDINGS
 from iwae.runs import Run
 from iwae.training import NonFiniteError, Record, Training
 from iwae.turns import Status
@@ -34,7 +35,7 @@ def work(
 ) -> Status:
     """Train a run to its end in this process, from its last saved state if it has one.
 
-    Ends early, keeping everything, on SIGTERM, Ctrl-C or ``Run.stop``; a second Ctrl-C ends it at once. Raises
+    Ends early, keeping everything, on SIGTERM, SIGHUP, Ctrl-C or ``Run.stop``; a second Ctrl-C ends it at once. Raises
     RunError when another process works on it, and whatever training raises, after the run's status says so.
     ``training_type`` does the training; ``save_seconds`` between two saves replace SAVE_SECONDS.
     """
@@ -78,7 +79,7 @@ def _train_and_test(
     planned = snapshots.plan(run.config.passes, run.snapshots, training.model)
     _look_back(run, training, planned)
     saved = time.monotonic()
-    with (run.folder / "metrics.jsonl").open("a") as metrics, _log(run) as log:
+    with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as metrics, _log(run) as log:
         try:
             for record in training.run(stop):
                 metrics.write(json.dumps(dataclasses.asdict(record)) + "\n")
@@ -163,15 +164,16 @@ class _Stopped(Exception):
 
 
 class Signals:
-    """Turns the first SIGTERM or SIGINT into a flag while there is something to save; the next acts as ever."""
+    """Turns the first of ENDINGS into a flag while there is something to save; the next acts as ever."""
 
     caught = False
 
     def __enter__(self) -> "Signals":
         self.before = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self.before[number] = signal.signal(number, self._catch)
+            for number in ENDINGS:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    self.before[number] = signal.signal(number, self._catch)
         return self
 
     def _catch(self, number: int, frame: Any) -> None:

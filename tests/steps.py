@@ -19,14 +19,14 @@ def check_compiled(training: Training) -> None:
     """
     x = training.data.draw(training.images[: training.config.batch_size], training.generator)
     compiled = {}
-    for change in (1.0, 1.1, torch.nan):
+    for change, kl_share in ((1.0, 1.0), (1.1, 0.25), (torch.nan, 1.0)):
         training.flat.mul_(change)
         drawn = training.generator.get_state()
         found = []
         for training.compiled in (None, compiled):
             training.generator.set_state(drawn)
             noise = training.estimator.noise(training.model, len(x), training.generator)
-            found.append(training._examined(x, x, noise, training.estimator))
+            found.append(training._examined(x, x, noise, torch.tensor(kl_share, device=x.device), training.estimator))
         (gradient, bound, wrong), (other, other_bound, other_wrong) = found
         assert torch.equal(wrong, other_wrong) and wrong.any() == (change != change)
         if not wrong.any():

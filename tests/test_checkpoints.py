@@ -58,6 +58,20 @@ def test_a_file_of_half_precision_holds_the_rounded_weights_exactly(saved):
         checkpoints.halved(model, card)
 
 
+@pytest.mark.parametrize(("version", "means"), [("1", "renyi"), ("2", "l-alpha")])
+def test_l_alpha_means_what_it_was_trained_with(saved, version, means):
+    """Version 1 called Rényi's bound so. Saved again, the file says what it means today."""
+    path, model = saved
+    trained = {"objective": "l-alpha", "alpha": 0.5}
+    header = {"model": vars(CONFIG), "training": trained, "progress": {"history": [{"training": trained}, {}]}}
+    rewrite(path, version=version, header=json.dumps(header))
+    for _ in range(2):
+        _, card = checkpoints.load(path)
+        assert card == checkpoints.read_card(path)
+        assert card.training == card.progress["history"][0]["training"] == {"objective": means, "alpha": 0.5}
+        checkpoints.save(path, model, card)
+
+
 def test_nothing_is_left_beside_it(saved):
     path, _ = saved
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -80,7 +94,7 @@ def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"version": "99"}, "format version '99', but this program reads 1"),
+        ({"version": "99"}, "format version '99', but this program reads 1 and 2"),
         ({"kind": "something"}, "not an iwae-model"),
         ({"kind": None}, "not an iwae-model"),
         ({"header": "{"}, "header cannot be read"),

@@ -13,6 +13,8 @@ CONFIGS = [
     TrainConfig(),
     TrainConfig(dataset="mnist-fixed", model="20,10:5", objective="vae", k=1, gradient="stl", seed=4_294_967_295),
     TrainConfig(objective="power-mean", p=-2.5, resample=3, passes=7, learning_rate=1e-3 / 3, adam_eps=1e-8),
+    TrainConfig(objective="renyi", alpha=0.75),
+    TrainConfig(objective="l-alpha", alpha=4, kl_warmup=2, passes=2),
     TrainConfig(objective="l-alpha", alpha=0.25, schedule="paper", minutes=0.1, batch_size=20, ema=0.999),
     TrainConfig(objective="ciwae", beta=0.05, k=64, schedule="constant", weight_decay=1e-6, patience=10),
     TrainConfig(k1=5, k2=10, gradient="piwae", validate_every=2, valid_images=10_000, log_every=7),

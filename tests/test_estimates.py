@@ -16,14 +16,16 @@ ALL = [
     Bound("power-mean", {"p": 2.0}),
     Bound("median"),
     Bound("l-alpha", {"alpha": 0.5}),
+    Bound("renyi", {"alpha": 0.5}),
     Bound("ciwae", {"beta": 0.25}),
     Bound("miwae", {"k1": 5, "k2": 4}),
 ]
 
 
 def of_weights(log_w) -> Posterior:
-    zeros = torch.zeros(len(log_w))
-    return Posterior(zeros, zeros, zeros, (zeros[:, None],), zeros, torch.as_tensor(log_w, dtype=torch.float32), 0)
+    """Draws of these log-weights, where log p(x|h) is 20 nats more."""
+    zeros, log_w = torch.zeros(len(log_w)), torch.as_tensor(log_w, dtype=torch.float32)
+    return Posterior(zeros, zeros, zeros, (zeros[:, None],), log_w + 20, log_w, 0)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,8 @@ def test_by_hand():
 @pytest.mark.parametrize("bound", ALL, ids=lambda bound: bound.name)
 def test_every_bound_is_the_mean_over_groups(drawn, bound):
     found = estimate(drawn, bound, 20)
-    values = torch.stack([bound(group[:, None])[0] for group in drawn.log_w[:1000].double().split(20)])
+    kl = -20 * (bound.kl_weight - 1)  # what its weight adds to every log-weight
+    values = torch.stack([bound(group[:, None])[0] for group in drawn.log_w[:1000].double().split(20)]) + kl
     assert found.groups == 50 and found.value == pytest.approx(values.mean().item())
     assert found.error == pytest.approx(values.std().item() / math.sqrt(50))
 
@@ -59,7 +62,7 @@ def test_a_step_weighs_its_draws_as_training_does(drawn, bound):
     torch.testing.assert_close(taken.log_w, drawn.log_w[60:80].double())
     torch.testing.assert_close(taken.gradient[:, None], Estimator(bound, 20).weights(taken.log_w[:, None]).decoder)
     assert taken.gradient.sum().item() == pytest.approx(1) and taken.normalised.sum().item() == pytest.approx(1)
-    assert taken.bound == pytest.approx(bound(taken.log_w[:, None]).item())
+    assert taken.bound == pytest.approx(bound(taken.log_w[:, None]).item() - 20 * (bound.kl_weight - 1))
     assert 1 <= taken.effective <= 20 + 1e-9
 
 

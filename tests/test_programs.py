@@ -12,6 +12,8 @@ from iwae.model import Model
 from iwae.training import Training
 from tests.steps import check_compiled
 
+WHOLE = torch.ones(())  # the share that the KL has of its weight where nothing warms up
+
 pytestmark = pytest.mark.usefixtures("threads_as_before")
 
 
@@ -19,14 +21,15 @@ pytestmark = pytest.mark.usefixtures("threads_as_before")
 def as_on_a_gpu(monkeypatch):
     """The usual tanh, the plain likelihood, and all images in one piece."""
     monkeypatch.setattr(tanh.Tanh, "forward", lambda self, z: z.tanh())
-    monkeypatch.setattr(
-        Model, "log_likelihood", lambda self, x, h1, *_, checked: bernoulli.log_likelihood(x, self.logits(h1))
-    )
+    monkeypatch.setattr(Model, "log_likelihood", lambda self, x, h1, _: bernoulli.log_likelihood(x, self.logits(h1)))
     monkeypatch.setattr(steps, "shares", lambda x, *of: [slice(0, len(x))])
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
-@pytest.mark.parametrize("options", [{}, {"resample": 0}, {"gradient": "exact", "resample": 0, "model": "20:6/10:4"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"resample": 0}, {"gradient": "exact", "resample": 0, "model": "20:6/10:4"}, {"kl_warmup": 9, "resample": 0}],
+)
 def test_what_is_compiled_is_the_plain_gradient_of_the_weights_as_they_are(options, as_on_a_gpu):
     config = TrainConfig(**dict(dataset="digits", model="20:6", k=12, warm_k=0, batch_size=100) | options)
     run = Training(config, datasets.load("digits"))
@@ -40,6 +43,8 @@ LISTED = {
     "piwae": {"k": 6, "gradient": "piwae", "resample": 0, "k1": 3, "k2": 2, "model": "30:6"},
     "resampled": {"k": 12, "resample": 2, "model": "30:6/10:4"},
     "resampled groups": {"objective": "miwae", "k": 12, "k1": 4, "k2": 3, "resample": 1, "model": "30:6"},
+    "KL warm-up": {"k": 5, "resample": 0, "model": "30:6/10:4", "kl_warmup": 10},
+    "KL warm-up, resampled": {"objective": "l-alpha", "alpha": 2.0, "k": 5, "resample": 2, "kl_warmup": 10},
     "hidden pixels": {"objective": "vae", "k": 1, "model": "30:6", "input_dropout": 0.2},
     "bfloat16": {"k": 8, "resample": 0, "model": "30:6", "products": "bfloat16", "batch_size": 60},
     "bfloat16, two layers": {"k": 12, "resample": 0, "model": "30:6/10:4", "products": "bfloat16", "batch_size": 60},
@@ -56,11 +61,11 @@ def test_what_is_listed_is_the_plain_gradient_of_the_weights_as_they_are(options
     seen, noise = run._hide(x), run.estimator.noise(run.model, len(x), run.generator)
     torch.set_num_threads(threads)
     coarse = products.used(run.config.products) == "bfloat16"
-    for change in (1.0, 1.1, torch.nan):
+    for change, share in ((1.0, 0.75), (1.1, 0.25), (torch.nan, 1.0)):
         run.flat.mul_(change)
         with products.of(run.config.products):
-            gradient, values = call.gradient(x, seen, noise)
-            first, *others = (call.gradient(x, seen, noise, lasting=True) for _ in range(4))
+            gradient, values = call.gradient(x, seen, noise, torch.tensor(share))
+            first, *others = (call.gradient(x, seen, noise, torch.tensor(share), lasting=True) for _ in range(4))
         if change == change:
             assert (gradient - first[0]).norm() < (2e-2 if coarse else 1e-5) * gradient.norm()
             torch.testing.assert_close(first[1], values, rtol=1e-3 if coarse else 1e-5, atol=0.0)
@@ -76,13 +81,14 @@ def test_a_list_whose_likelihood_underflows_gives_way_to_the_plain_formula(resam
     run = Training(config, datasets.load("digits"))
     (call,) = run.calls.values()
     x, seen, noise = run._drawn(run.order[:50], run.estimator)
-    call.gradient(x, seen, noise, lasting=True)  # makes the list, where nothing underflows
+    call.gradient(x, seen, noise, WHOLE, lasting=True)  # makes the list, where nothing underflows
     run.model.pixel_logits.weight.data.mul_(60)  # of flat, too
-    given = run.flat, x, seen, noise.uniform, *noise.normal
+    given = run.flat, x, seen, WHOLE, noise.uniform, *noise.normal
     torch.set_num_threads(1)
-    call.gradient(x, seen, noise, lasting=True)
+    call.gradient(x, seen, noise, WHOLE, lasting=True)
     assert call.listed[50, 50](*given)[1].isnan().any()
-    for found, plain in zip(call.gradient(x, seen, noise, lasting=True), call.gradient(x, seen, noise), strict=True):
+    listed = call.gradient(x, seen, noise, WHOLE, lasting=True)
+    for found, plain in zip(listed, call.gradient(x, seen, noise, WHOLE), strict=True):
         assert plain.isfinite().all() and torch.equal(found, plain)
 
 

@@ -105,6 +105,15 @@ def test_a_run_finishes_in_its_own_process(uninterrupted):
     assert runs.list_runs() == [] and not run.folder.exists()
 
 
+def test_l_alpha_in_an_older_run_is_renyis_bound():
+    run = runs.create(TrainConfig(model="16:4", objective="l-alpha", alpha=0.5))
+    assert Run(run.folder).config.objective == "l-alpha"
+    settings = json.loads((run.folder / "config.json").read_text())
+    del settings["version"]  # as it was before there were two meanings
+    (run.folder / "config.json").write_text(json.dumps(settings))
+    assert Run(run.folder).config == TrainConfig(**settings["config"] | {"objective": "renyi"})
+
+
 def test_stop_and_resume_change_nothing(uninterrupted):
     """Stopped while it starts, then in the middle."""
     run = runs.start(CONFIG)

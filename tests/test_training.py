@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from iwae import checkpoints, datasets, evaluation, programs
+from iwae import checkpoints, datasets, programs
 from iwae.ahead import Ahead
 from iwae.config import PAPER_PASSES, SCHEDULES, TrainConfig
 from iwae.training import NonFiniteError, Training
@@ -51,43 +51,6 @@ def test_cosine_schedule():
     assert cosine(0) == 1 and cosine(1) == pytest.approx(0.01) and cosine(0.5) == pytest.approx(0.505)
 
 
-def test_a_run_on_data_of_another_name_is_refused(data):
-    other = dataclasses.replace(data, name="mnist")
-    with pytest.raises(ValueError, match="the data set is 'mnist', but the configuration says 'digits'"):
-        Training(TrainConfig(**SMALL), other)
-    small = datasets.Split(data.train.images[:, :100], None)
-    with pytest.raises(ValueError, match="the images of digits have 100 pixels; the model needs 784"):
-        Training(TrainConfig(**SMALL), dataclasses.replace(data, train=small))
-
-
-def test_the_card_says_what_was_trained_on(data):
-    """Name, shapes, and a hash of the images that tells one changed pixel; a run goes on with the same images only."""
-    changed = data.train.images.clone()
-    changed[7, 300] ^= 1
-    other = dataclasses.replace(data, train=datasets.Split(changed, data.train.labels))
-    first, second = Training(TrainConfig(**SMALL), data), Training(TrainConfig(**SMALL), other)
-    told, again = (training.card().progress["data"] for training in (first, second))
-    assert told | {"sha256": ""} == again | {"sha256": ""}
-    assert told["sha256"] != again["sha256"] and len(told["sha256"]) == 64
-    assert told | {"sha256": ""} == {
-        **{"name": "digits", "sha256": "", "stochastic": True},
-        **{"train": [1297, 784], "valid": [200, 784], "test": [300, 784]},
-    }
-    assert datasets.load("digits").identity == told
-    with pytest.raises(ValueError, match="was begun on other images than those of digits"):
-        second.restore(*first.state())
-
-
-def test_one_validation_image_is_enough(data):
-    training = Training(TrainConfig(**SMALL | {"valid_images": 1}), data)
-    *_, last = training.run()
-    assert last.active_units is None
-    x = training.valid
-    assert x.shape == (1, 784)
-    bound = evaluation.mean_bound(training.latest_model(), x, training.estimator.bound, 4)
-    assert last.valid_bound == pytest.approx(bound.item())
-
-
 def test_it_learns_and_is_repeatable(data):
     config = TrainConfig(**SMALL | {"passes": 12, "learning_rate": 5e-3})
     first, records = train(config, data)
@@ -107,6 +70,7 @@ def test_it_learns_and_is_repeatable(data):
         {},
         {"products": "bfloat16"},
         {"ema": 0.9, "patience": 50, "weight_decay": 0.1, "gradient": "dreg", "resample": 1},
+        {"kl_warmup": 2},
     ],
 )
 @pytest.mark.parametrize("interrupted_at", [1, 7, 13, 30])
@@ -126,6 +90,58 @@ def test_resuming_is_bit_for_bit(data, tmp_path, more, interrupted_at, long, mon
     assert records == expected
     for a, b in zip(whole.kept_model().parameters(), second.kept_model().parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("long", [programs.LISTED_LONG, 1], ids=["", "listed"])
+def test_a_resumed_run_keeps_its_own_number_of_threads(data, threads_as_before, long, monkeypatch):
+    """Begun with two threads, resumed where torch has one, and the other way round: the same weights."""
+    monkeypatch.setattr(programs, "LISTED_LONG", long)
+    config = TrainConfig(**SMALL | {"k": 10, "passes": 1})
+    ends = {}
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        whole, _ = train(config, data)
+        first = Training(config, data)
+        list(first.run(stop=lambda first=first: first.step >= 5))
+        torch.set_num_threads(3 - count)
+        second = Training(config, data)
+        second.restore(*first.state())
+        list(second.run())
+        assert torch.equal(second.flat, whole.flat) and second.card().progress["threads"] == count
+        ends[count] = whole.flat
+    assert not torch.equal(ends[1], ends[2])  # so it matters
+
+
+def test_kl_warmup_rises_linearly(data):
+    """Over the first 2 of 3 epochs of 13 steps; at each step the gradient is that of the bound with that weight."""
+    training = Training(TrainConfig(**SMALL | {"objective": "l-alpha", "alpha": 4.0, "kl_warmup": 2}), data)
+    shares = [training._numbers(step)[2] for step in range(39)]
+    assert shares == [*(step / 26 for step in range(26)), *[1.0] * 13]
+    plain = Training(TrainConfig(**SMALL | {"objective": "l-alpha", "alpha": 4.0}), data)
+    for step in (0, 7, 30):
+        plain.config = TrainConfig(**SMALL | {"objective": "l-alpha", "alpha": 4.0 * shares[step]})
+        for run in (training, plain):
+            run.step, run.order_of = step, -1
+            run.flat.copy_(Training(training.config, data).flat)
+            run.generator.manual_seed(step)
+        call = dataclasses.replace(plain.estimator, bound=plain.config.bound())
+        plain.calls[call.k].estimator = plain.estimator = call
+        for run in (training, plain):
+            run._train_step()
+        for a, b in zip(gradients(training), gradients(plain), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * b.abs().max().item() + 1e-9)
+
+
+def test_validation_is_of_the_whole_weight_and_patience_begins_after_the_warm_up(data):
+    config = TrainConfig(**SMALL | {"objective": "vae", "k": 1, "passes": 6, "kl_warmup": 4, "patience": 1})
+    training = Training(config, data)
+    training.best_bound = math.inf  # that nothing reaches
+    found = []
+    for record in training.run():
+        if record.valid_bound is not None:
+            found.append((record.passes, training.stale))
+            assert training._validate()[0] == record.valid_bound or training.finished
+    assert found == [(1, 0), (2, 0), (3, 0), (4, 0), (5, 1)] and training.finished
 
 
 def test_a_state_of_an_earlier_version_is_refused(data):
@@ -155,6 +171,7 @@ def test_one_step_is_adam_on_the_estimator(data):
         {"objective": "power-mean", "p": 2.0},
         {"objective": "median"},
         {"objective": "l-alpha", "alpha": 0.5},
+        {"objective": "renyi", "alpha": 0.5},
         {"objective": "ciwae", "beta": 0.25},
         {"objective": "miwae", "k1": 10, "k2": 5},
     ],
@@ -246,6 +263,15 @@ def test_non_finite_numbers_stop_the_run_with_good_weights(data):
         ({"schedule": "linear"}, "unknown schedule 'linear'; there are fast, paper, cosine, constant"),
         ({"model": "9layer"}, "model '9layer' is neither"),
         ({"passes": 0}, "passes must be above 0, not 0"),
+        ({"passes": 2.7}, "passes must be a whole number, not 2.7"),
+        ({"passes": 10**30}, "passes must not be above 1,000,000, not 10{30}"),
+        ({"k": True}, "k must be a whole number, not True"),
+        ({"seed": None}, "seed must be a whole number, not None"),
+        ({"learning_rate": "1e-3"}, "learning rate must be a number, not '1e-3'"),
+        ({"dataset": None}, "dataset must be a text, not None"),
+        ({"kl_warmup": 4}, "kl warmup must lie between 0 and the 3 epochs of the run, not 4"),
+        ({"kl_warmup": -1}, "kl warmup must lie between 0 and the 3"),
+        ({"objective": "l-alpha", "alpha": -1}, "L_alpha: alpha must be a finite number from 0"),
         ({"learning_rate": math.nan}, "learning rate must be above 0, not nan"),
         ({"ema": 1.0}, r"ema must lie in \[0, 1\), not 1.0"),
         ({"p": 2.0}, "takes no parameters, not p"),
@@ -273,6 +299,7 @@ def test_from_dict_refuses_unknown_settings():
         ({"k": 10}, ("dreg", 0, 0, 100)),
         ({"objective": "vae"}, ("dreg", 0, 5, 100)),
         ({"objective": "median"}, ("exact", 1, 5, 100)),
+        ({"objective": "l-alpha", "alpha": 2}, ("dreg", 0, 5, 100)),
         ({"objective": "miwae", "k1": 10, "k2": 5}, ("dreg", 1, 0, 100)),
         ({"gradient": "piwae", "k1": 10, "k2": 5}, ("piwae", 0, 0, 100)),
         ({"schedule": "paper"}, ("exact", 0, 0, 20)),
@@ -306,7 +333,7 @@ def test_drawing_ahead_changes_no_number(options, data, threads_as_before):
     begun = 0
     for _ in range(alone.steps_per_pass + 2):
         for run, count in ((alone, 1), (ahead, 2), (restored, 2)):
-            torch.set_num_threads(count)
+            run.threads = count
             run._train_step()
         begun += ahead.ahead.begun is not None
         states = [run.state()[0]["generator"] for run in (alone, ahead, restored)]

@@ -4,16 +4,18 @@ A module's ``parse(words)`` gives such an object; wrong words are a ValueError, 
 and SystemExit. ``run()`` returns the exit status; UsageError is for arguments that only it can judge.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import cleandoc
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import tyro
 from tqdm import tqdm
 
-from iwae import datasets
+from iwae import datasets, files
 from iwae.config import MAX_SEED
 from iwae.evaluation import Progress
 
@@ -50,6 +52,24 @@ def check_dataset(name: str) -> None:
     """UsageError for a data set that does not exist."""
     if name not in datasets.NAMES:
         raise UsageError(f"unknown data set {name!r}; there are {', '.join(datasets.NAMES)}")
+
+
+def check_output(option: str, path: Path | None) -> None:
+    """UsageError where the file that an option names could not be written in the end; None needs no check."""
+    if path is not None:
+        try:
+            files.check_target(path)
+        except OSError as error:
+            raise UsageError(f"{option}: {error}") from None
+
+
+def check_folder(option: str, path: Path | None) -> None:
+    """The same for a folder, which may be there, with files in it, or not."""
+    if path is None:
+        return
+    if path.is_dir() or not os.path.lexists(path):
+        return check_output(option, path / "file")
+    raise UsageError(f"{option} must name a folder, not the file {path}")
 
 
 def find_device(name: str) -> str:

@@ -32,6 +32,8 @@ class Card:
         for path in self.checkpoints:
             if not path.is_file():
                 raise cli.UsageError(f"there is no file {path}")
+            cli.check_output("--beside", path.with_suffix(".md") if self.beside else None)
+        cli.check_output("--out", self.out)
         texts = {path: card_text(path) for path in self.checkpoints}
         for path, text in texts.items():
             target = path.with_suffix(".md") if self.beside else self.out

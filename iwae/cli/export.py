@@ -1,5 +1,6 @@
 """``python -m iwae export``."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,8 +31,9 @@ class Export:
     def run(self) -> int:
         if not self.checkpoint.is_file():
             raise cli.UsageError(f"there is no file {self.checkpoint}")
-        if self.out.exists() and not (self.out.is_dir() and not any(self.out.iterdir())):
+        if os.path.lexists(self.out) and (not self.out.is_dir() or self.out.is_symlink() or any(self.out.iterdir())):
             raise cli.UsageError(f"--out must name a new or an empty folder, not {self.out}")
+        cli.check_folder("--out", self.out)
         if not self.format:
             raise cli.UsageError(f"--format needs at least one of {', '.join(export.FORMATS)}")
         model = f"model{checkpoints.SUFFIX}"

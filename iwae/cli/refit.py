@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from iwae import checkpoints, cli, comparison, datasets, evaluation
+from iwae import checkpoints, cli, comparison, datasets, evaluation, files
 from iwae.results import signed
 from iwae.sleep import Refit as Settings
 
@@ -40,6 +40,7 @@ class Refit:
             raise cli.UsageError(f"there is no file {self.checkpoint}")
         if self.out.suffix != checkpoints.SUFFIX:
             raise cli.UsageError(f"--out must name a {checkpoints.SUFFIX} file, not {self.out}")
+        cli.check_output("--out", self.out)
         model, card = checkpoints.load(self.checkpoint, device)
         name = card.training.get("dataset")
         cli.check_dataset(name)
@@ -48,14 +49,15 @@ class Refit:
         with cli.image_bar() as progress:
             refitted = self.settings(model, progress)
         seconds = time.perf_counter() - started
-        checkpoints.save(self.out, refitted, checkpoints.refitted(card, asdict(self.settings), seconds))
+        card = checkpoints.refitted(card, asdict(self.settings), seconds)
+        files.deliver(self.out, lambda path: checkpoints.save(path, refitted, card))
         made = f"{self.settings.images:,} images of the model's own in {seconds / 60:.1f} minutes"
         print(f"{self.out}: {made}", flush=True)
         before, after = (evaluation.evaluate(each, x, samples=SAMPLES, prune=False).nll for each in (model, refitted))
         change, error = comparison.paired_difference(after, before)
         print(
             f"NLL of {len(x):,} validation images, {SAMPLES:,} draws each: {before.mean():.2f} → {after.mean():.2f} "
-            f"nats per image, {signed(change)}{'' if error is None else f' ± {error:.2f} (paired)'}"
+            f"nats per image, {signed(change)} ± {error:.2f} (paired)"
         )
         return 0
 

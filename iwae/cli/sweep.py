@@ -1,6 +1,5 @@
 """``python -m iwae sweep``."""
 
-import os
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from iwae import cells, cli, cluster, datasets, products, runs, sweep
+from iwae import cells, cli, cluster, cores, datasets, paths, products, sweep
 from iwae.cli.train import STOPPED
 from iwae.pool import Pool
 
@@ -33,7 +32,7 @@ class Sweep:
     samples: int = 5000  # draws from q(h|x) for each image of the final test
     images: int | None = None  # only so many test images, chosen by a fixed seed; all without it
     device: cli.Device = "cpu"  # where cells are computed on this machine; auto is the first of cuda, mps and cpu
-    jobs: int | None = None  # cells at once on this machine; one less than it has cores, or one on a GPU
+    jobs: int | None = None  # cells at once on this machine; one less than the cores it may use, or one on a GPU
     ray: str | None = None  # work on this Ray cluster instead: its address, or auto for the one this machine is in
     cpus_per_cell: int = 1  # CPUs that Ray keeps for a cell, and its torch threads
     gpus_per_cell: float = 0.0  # GPUs that Ray keeps for a cell; below 1, several share one
@@ -42,7 +41,7 @@ class Sweep:
     def run(self) -> int:
         device = self._checked_device()
         found = self._cells(device)
-        folder = self.out or runs.PROJECT / "sweeps" / self.grid.stem
+        folder = self.out or paths.sweeps_dir() / self.grid.stem
         work = sweep.Sweep(folder, found, sweep.Measurement(self.samples, self.images))
         if self.dry_run:
             return _list(work)
@@ -66,6 +65,7 @@ class Sweep:
             raise cli.UsageError(f"--images must be at least 2, not {self.images}")
         if not 0 <= self.gpus_per_cell < float("inf"):
             raise cli.UsageError(f"--gpus-per-cell must not be below 0, not {self.gpus_per_cell}")
+        cli.check_folder("--out", self.out)
         if self.ray is None:
             if (self.cpus_per_cell, self.gpus_per_cell) != (1, 0.0):
                 raise cli.UsageError("--cpus-per-cell and --gpus-per-cell go with --ray; --jobs and --device without")
@@ -94,7 +94,7 @@ class Sweep:
         for name in sorted(names):
             if not datasets.available(name):
                 datasets.download(name, progress=sys.stderr.isatty())
-        return Pool(self.jobs or (max(1, (os.cpu_count() or 2) - 1) if device == "cpu" else 1))
+        return Pool(self.jobs or (max(1, cores.count() - 1) if device == "cpu" else 1))
 
 
 def _list(work: sweep.Sweep) -> int:

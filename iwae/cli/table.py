@@ -3,6 +3,7 @@
 import shutil
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -71,6 +72,11 @@ class Table:
             raise cli.UsageError(f"--samples must be at least 1, not {self.samples}")
         if self.images is not None and self.images < 2:
             raise cli.UsageError(f"--images must be at least 2, not {self.images}")
+        for option in ("markdown", "csv", "json"):
+            cli.check_output(f"--{option}", getattr(self, option))
+        if self.readme:
+            for path in documents.paths(catalog.SHIPPED):
+                cli.check_output("--readme", path)
         return cli.find_device(self.device)
 
     def _wanted(self, found: dict[str, catalog.Entry]) -> dict[str, catalog.Entry]:
@@ -106,7 +112,7 @@ class Table:
     def _write(self, rows: list[Row]) -> None:
         texts = {self.markdown: tables.document, self.csv: tables.csv_text, self.json: tables.json_text}
         for path, text in {path: text(rows) for path, text in texts.items() if path is not None}.items():
-            files.write(path, text)
+            files.deliver(path, partial(files.write, content=text))
             print(f"wrote {path}")
 
     def _verify(self, rows: list[Row], device: str) -> int:
@@ -117,9 +123,6 @@ class Table:
                 continue
             if not row.metrics:
                 print(f"{row.name}: not evaluated yet")
-                continue
-            if row.metrics["images"] < 2:
-                print(f"{row.name}: measured on one image, so without a standard error to compare with")
                 continue
             model, _ = checkpoints.load(row.path, device)
             x = _test_images(row.cell.dataset).to(model.device)

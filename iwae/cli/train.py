@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from iwae import checkpoints, cli, datasets, files, parallel, products, runs, worker
 from iwae.config import TrainConfig
-from iwae.evaluation import plus_minus
 from iwae.training import Record, Training
 
 STOPPED = 130  # exit status, as for any program that Ctrl-C ends
@@ -29,6 +28,7 @@ class Train:
     Examples:
       python -m iwae train --objective vae --k 1 --passes 20
       python -m iwae train --objective ciwae --beta 0.5 --gradient dreg --minutes 2
+      python -m iwae train --objective l-alpha --alpha 4 --k 1 --kl-warmup 10
       python -m iwae train --dataset mnist --model 2layer --schedule paper --out models/iwae.safetensors
       python -m iwae train --dataset mnist --passes 100 --tensorboard logs
       torchrun --nproc-per-node 2 -m iwae train --dataset mnist --model 2layer
@@ -37,7 +37,7 @@ class Train:
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     device: cli.Device = "auto"  # where to compute; auto is the first there is of cuda, mps and cpu
-    resume: str | None = None  # go on with the run of this name, under its own settings
+    resume: str | None = None  # go on with the run of this name: its own settings, and as many threads as it began with
     out: Path | None = None  # where to copy the finished model, a .safetensors file
     tensorboard: Path | None = None  # also log the run for TensorBoard in this folder, under the run's name
 
@@ -45,10 +45,10 @@ class Train:
         device = cli.find_device(self.device)
         if self.config.start and not Path(self.config.start).is_file():
             raise cli.UsageError(f"--start: there is no file {self.config.start}")
-        if self.out and (self.out.suffix != checkpoints.SUFFIX or self.out.is_dir()):
+        if self.out and (self.out.suffix != checkpoints.SUFFIX):
             raise cli.UsageError(f"--out must name a {checkpoints.SUFFIX} file, not {self.out}")
-        if self.tensorboard and self.tensorboard.exists() and not self.tensorboard.is_dir():
-            raise cli.UsageError(f"--tensorboard must name a folder, not the file {self.tensorboard}")
+        cli.check_output("--out", self.out)
+        cli.check_folder("--tensorboard", self.tensorboard)
         try:
             products.check(self.config.products, device)
         except ValueError as error:
@@ -74,6 +74,11 @@ class Train:
         print(f"run {run.name}", file=sys.stderr)
         if products.used(run.config.products) != run.config.products:
             print(f"products are in float32: this processor has no use for {run.config.products}", file=sys.stderr)
+        if run.config.estimator().biased:
+            bound = run.config.bound().title
+            print(
+                f"stl is biased for {bound} with k = {run.config.k}; dreg is not, and costs the same", file=sys.stderr
+            )
         with _follow(run) as on_record:
             status = worker.work(run, on_record, training_type=training_type)
         if status.phase == "stopped":
@@ -81,7 +86,12 @@ class Train:
             return STOPPED
         model = run.checkpoint
         if self.out:
-            files.write(self.out, model.read_bytes())
+            try:
+                files.write(self.out, model.read_bytes())
+            except OSError as error:
+                raise files.TargetError(
+                    f"{self.out} cannot be written ({files.reason(error)}); the model is in {model}"
+                ) from error
             model = self.out
         print(f"model: {model}")
         print(describe_nll(checkpoints.read_card(model).metrics))
@@ -93,7 +103,7 @@ def describe_nll(metrics: dict[str, Any]) -> str:
     if not metrics:
         return "not evaluated yet"
     return (
-        f"test NLL {plus_minus(metrics['nll'], metrics['nll_se'])} nats per image "
+        f"test NLL {metrics['nll']:.2f} ± {metrics['nll_se']:.2f} nats per image "
         f"({metrics['images']:,} images, {metrics['samples']:,} draws each)"
     )
 

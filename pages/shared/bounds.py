@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 import torch
 
-from iwae.bounds import Bound
+from iwae.bounds import OBJECTIVES, Bound
 from iwae.estimates import estimate, histograms, step
 from iwae.figures import Line
 from iwae.figures_bounds import SHARES, Marks, Regions, bounds_with_errors, posterior_plane, weight_histograms
@@ -52,31 +52,35 @@ def weights_figure(view: View, drawn: Sequence[Posterior]) -> None:
 
 def pick_bounds(k: int) -> dict[str, Bound]:
     """Every objective with the parameters of the controls, by name."""
-    one, two, three, four = st.columns(4)
+    one, two, three, four, five = st.columns(5)
     p = one.slider(
         "Power mean: p", -2.0, 4.0, 2.0, 0.1, key="p", bind="query-params",
         help="p = 1 is IWAE and p = 0 is VAE. Above 1 it is no longer a lower bound.",
     )  # fmt: skip
-    alpha = two.slider(
-        "L_alpha: α", -1.0, 2.0, 0.5, 0.05, key="alpha", bind="query-params",
-        help="Rényi's bound: α = 1 is VAE and α = 0 is IWAE. It is the power mean with p = 1 − α.",
+    kl_weight = two.slider(
+        r"L\_alpha: α", 0.0, 4.0, 0.5, 0.05, key="kl_weight", bind="query-params",
+        help="The weight of the KL term. α = 1 is VAE, above it a β-VAE; below 1 it is no longer a lower bound.",
     )  # fmt: skip
-    beta = three.slider(
+    alpha = three.slider(
+        "Rényi: α", -1.0, 2.0, 0.5, 0.05, key="alpha", bind="query-params",
+        help="α = 1 is VAE and α = 0 is IWAE. It is the power mean with p = 1 − α.",
+    )  # fmt: skip
+    beta = four.slider(
         "CIWAE: β", 0.0, 1.0, 0.25, 0.05, key="beta", bind="query-params", help="The share of VAE in it; 0 is IWAE."
     )
     sizes = [size for size in range(1, k + 1) if k % size == 0]
-    k1 = four.selectbox(
+    k1 = five.selectbox(
         "MIWAE: k₁×k₂", sizes, len(sizes) // 2, format_func=lambda size: f"{size}×{k // size}", key="k1",
         bind="query-params", help="k₂ IWAE bounds of k₁ draws each, averaged. 1×k is VAE and k×1 is IWAE.",
     )  # fmt: skip
     parameters = {
         "power-mean": {"p": p},
-        "l-alpha": {"alpha": alpha},
+        "l-alpha": {"alpha": kl_weight},
+        "renyi": {"alpha": alpha},
         "ciwae": {"beta": beta},
         "miwae": {"k1": k1, "k2": k // k1},
     }
-    names = ("vae", "iwae", "power-mean", "median", "l-alpha", "ciwae", "miwae")
-    return {name: Bound(name, parameters.get(name, {})) for name in names}
+    return {name: Bound(name, parameters.get(name, {})) for name in OBJECTIVES}
 
 
 def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound], k: int) -> None:
@@ -118,10 +122,13 @@ def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound],
     with left:
         figure(bounds_with_errors(names, marks), "bounds.all", said, numbers)
     right.markdown("\n".join(rows))
-    if bounds["power-mean"].parameters["p"] > 1 or bounds["l-alpha"].parameters["alpha"] < 0:
-        right.caption("The median, and a power mean with p > 1 (α < 0), are no lower bounds: they may exceed log p(x).")
-    else:
-        right.caption("All are lower bounds on log p(x), in expectation, but the median.")
+    others = {
+        "a power mean with p > 1": bounds["power-mean"].parameters["p"] > 1,
+        "L_alpha with α < 1": bounds["l-alpha"].kl_weight < 1,
+        "Rényi's bound with α < 0": bounds["renyi"].parameters["alpha"] < 0,
+    }
+    names = ", ".join(["the median", *(name for name, exceeds in others.items() if exceeds)]).replace("_", r"\_")
+    right.caption(f"In expectation all are lower bounds on log p(x), except {names}: that may exceed it.")
 
 
 def one_step(slot: str, model: Model, drawn: Posterior, bound: Bound, k: int, number: int) -> None:

@@ -16,7 +16,7 @@ def scrubber(run: Run) -> None:
     """The whole of it: slider, map, active units, reconstructions."""
     st.write("The model at earlier moments of this run: how its latent space unfolds and its units come to life.")
     try:
-        dataset, kind = run.config.dataset, "vae" if run.config.objective == "vae" else "iwae"
+        dataset, kind = run.config.dataset, run.config.kind
     except RunError as error:
         st.error(str(error))
         return

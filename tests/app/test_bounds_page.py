@@ -33,13 +33,14 @@ def drawn(*keys, image=0, samples=600, seed=0):
 
 
 def test_every_bound_with_its_error(app):
-    test = app(PAGE, samples=600, seed=3, image=7, k=20, p=1.5, alpha=0.25, beta=0.75)
+    test = app(PAGE, samples=600, seed=3, image=7, k=20, p=1.5, kl_weight=3.0, alpha=0.25, beta=0.75)
     expected = [
         Bound("vae"),
         Bound("iwae"),
         Bound("power-mean", {"p": 1.5}),
         Bound("median"),
-        Bound("l-alpha", {"alpha": 0.25}),
+        Bound("l-alpha", {"alpha": 3.0}),
+        Bound("renyi", {"alpha": 0.25}),
         Bound("ciwae", {"beta": 0.75}),
         Bound("miwae", {"k1": test.selectbox(key="k1").value, "k2": 20 // test.selectbox(key="k1").value}),
     ]
@@ -76,6 +77,7 @@ def test_a_step_and_the_source_of_each_bound(app, name):
     given = {
         "power-mean": {"p": 2.0},
         "l-alpha": {"alpha": 0.5},
+        "renyi": {"alpha": 0.5},
         "ciwae": {"beta": 0.25},
         "miwae": {"k1": k1, "k2": 10 // k1},
     }
