@@ -132,7 +132,7 @@ class TrainConfig:
         self._check("warm_share", "must lie in [0, 1]", lambda value: 0 <= value <= 1)
         rule = f"must lie between 0 and the {self.passes} epochs of the run"
         self._check("kl_warmup", rule, lambda value: 0 <= value <= self.passes)
-        ModelConfig.parse(self.model)
+        _ = self.model_config
         self.estimator()
         self.estimator(self.warm_k)
 
@@ -165,6 +165,11 @@ class TrainConfig:
         value = getattr(self, name)
         if not (isinstance(value, int | float) and abs(value) < math.inf and holds(value)):
             raise ValueError(f"{name.replace('_', ' ')} {rule}, not {value}")
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """The sizes of the model."""
+        return ModelConfig.parse(self.model)
 
     @property
     def kind(self) -> str:

@@ -28,11 +28,11 @@ def quota() -> float:
 
     Source: the Linux kernel's documentation of cgroup-v2 (``cpu.max``) and of the CFS bandwidth controller.
     """
-    return min((_granted(folder) for folder in _groups()), default=math.inf)
+    return min((_granted(folder) for folder in control_groups("cpu")), default=math.inf)
 
 
-def _groups() -> list[Path]:
-    """The folders of this process's control groups, and of all above them."""
+def control_groups(controller: str) -> list[Path]:
+    """The folders of this process's control groups for ``controller`` (cpu or memory), and of all above them."""
     try:
         lines = MEMBERSHIP.read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
@@ -42,8 +42,8 @@ def _groups() -> list[Path]:
         _, controllers, path = line.split(":", 2)
         if not controllers:  # version 2: one hierarchy for all controllers
             bases = [CGROUPS, CGROUPS / "unified"]
-        elif "cpu" in controllers.split(","):
-            bases = [CGROUPS / controllers, CGROUPS / "cpu"]
+        elif controller in controllers.split(","):
+            bases = [CGROUPS / controllers, CGROUPS / controller]
         else:
             continue
         parts = PurePosixPath(path).parts[1:]

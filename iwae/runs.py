@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from iwae import checkpoints, cores, files, launcher, paths, snapshots, tensorboard, turns
+from iwae import checkpoints, cores, files, launcher, paths, snapshots, step_memory, tensorboard, turns
 from iwae.config import TrainConfig
 from iwae.paths import runs_dir
 from iwae.snapshots import Album
@@ -158,8 +158,9 @@ def create(
     """A new run, not yet started: in ``folder``, or in one of its own in ``runs_dir()``.
 
     It takes at most ``keep`` snapshots. With ``log``, TensorBoard finds the run in ``log/NAME``; raises MissingError
-    where that package is not installed.
+    where that package is not installed, and NotEnoughMemoryError where a step needs more memory than the device has.
     """
+    step_memory.check(config, device, ever=True)
     if log:
         tensorboard.need()
     run = Run(folder or _new_folder(config))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from iwae import checkpoints, datasets, evaluation, graphs, products, programs, threads
+from iwae import checkpoints, datasets, evaluation, graphs, products, programs, step_memory, threads
 from iwae.ahead import Ahead
 from iwae.checkpoints import Card
 from iwae.config import SCHEDULES, TrainConfig
@@ -53,11 +53,13 @@ class Training:
     def __init__(self, config: TrainConfig, data: datasets.Dataset | None = None, device: str | torch.device = "cpu"):
         """``data`` defaults to ``datasets.load(config.dataset)``.
 
-        Raises what loading it or ``config.start`` raises, and ValueError for products that this kind of device has not.
+        Raises what loading it or ``config.start`` raises, ValueError for products that this kind of device has not, and
+        NotEnoughMemoryError where a step would need more memory than is free.
         """
         products.check(config.products, device)
         self.config = config
         self.data = data = data or datasets.load(config.dataset)
+        step_memory.check(config, device, len(data.train))
         self.device = torch.device(device)
         self.model = self._initial_model().to(self.device)
         self.weights = _matrices_first(self.model)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 from tqdm import tqdm
 
-from iwae import checkpoints, cli, datasets, files, parallel, products, runs, worker
+from iwae import checkpoints, cli, datasets, files, parallel, products, runs, step_memory, worker
 from iwae.config import TrainConfig
 from iwae.training import Record, Training
 
@@ -53,6 +53,11 @@ class Train:
             products.check(self.config.products, device)
         except ValueError as error:
             raise cli.UsageError(f"--products: {error}") from None
+        if not self.resume:
+            try:
+                step_memory.check(self.config, device)  # before anything is downloaded
+            except ValueError as error:
+                raise cli.UsageError(str(error)) from None
         if not parallel.launched():
             return self._train(device, Training)
         with parallel.group(device) as rank:
