@@ -1,10 +1,15 @@
-"""The process of a run in the background: it waits for its turn, then does as ``python -m iwae runs work NAME``."""
+"""The process of a run in the background: it waits for its turn, then does as ``python -m iwae runs work NAME``.
 
+Another one, its parent, does nothing but wait for it, so that its end is explained even where it is killed. It is a
+fork from before anything is loaded and costs 2 MB.
+"""
+
+import os
 import signal
 import sys
 from pathlib import Path
 
-from iwae import niceness, turns
+from iwae import niceness, processes, turns
 from iwae.__main__ import main  # imports torch only when it runs a command
 
 
@@ -24,6 +29,22 @@ def train_in_turn(folder: Path) -> int:
         return main(["runs", "work", run.name])
 
 
+def explained(folder: Path) -> int:
+    """``train_in_turn`` in a child of this process; returns its exit status, once the run says how it ended."""
+    if not hasattr(os, "fork"):
+        return train_in_turn(folder)
+    killed = processes.memory_kills()
+    child = os.fork()
+    if child == 0:
+        return train_in_turn(folder)
+    for number in processes.ENDINGS:
+        signal.signal(number, signal.SIG_IGN)  # the child hears them, and saves
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    out_of_memory = code == -signal.SIGKILL and processes.memory_kills() != killed
+    turns.Folder(folder).explain_end(processes.describe_end(code, out_of_memory))
+    return code if code >= 0 else 128 - code
+
+
 if __name__ == "__main__":
     niceness.give_way(niceness.TRAINING)
-    sys.exit(train_in_turn(Path(sys.argv[1])))
+    sys.exit(explained(Path(sys.argv[1])))

@@ -1,5 +1,6 @@
 """The models at hand: those that ship in ``checkpoints/``, those of one's own runs, and files that were added."""
 
+import os
 import re
 import tempfile
 from dataclasses import dataclass
@@ -65,9 +66,10 @@ class Entry:
 
 def entries() -> tuple[dict[str, Entry], dict[str, str]]:
     """(models by key, own runs newest first; reasons by file for those that cannot be used)."""
-    found, refused = {}, {}
+    own_runs, refused = runs.find_runs()
+    found = {}
     shipped = [(path.stem, path, SHIPPED) for path in sorted(SHIPPED.glob(f"*{checkpoints.SUFFIX}"))]
-    own = [(f"run:{run.name}", run.checkpoint, run.folder) for run in runs.list_runs() if run.checkpoint.exists()]
+    own = [(f"run:{run.name}", run.checkpoint, run.folder) for run in own_runs if os.path.lexists(run.checkpoint)]
     added = [(f"model:{path.stem}", path, models_dir()) for path in sorted(models_dir().glob(f"*{checkpoints.SUFFIX}"))]
     for key, path, folder in shipped + own + added:
         name = folder.name if key.startswith("run:") else path.name

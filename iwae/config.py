@@ -12,6 +12,7 @@ import torch
 
 from iwae import datasets
 from iwae.bounds import Bound
+from iwae.files import shown
 from iwae.gradients import GRADIENTS, Estimator
 from iwae.model import ModelConfig
 from iwae.products import PRODUCTS
@@ -196,10 +197,10 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """From JSON; names that this version does not know are a ValueError."""
+        """From JSON; names that this version does not know, and values of another type, are a ValueError."""
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ValueError(f"unknown settings: {', '.join(unknown)}")
+            raise ValueError(f"unknown settings: {shown(', '.join(unknown), 200)}")
         return cls(**values)
 
 

@@ -96,7 +96,10 @@ def clear(folder: Path, older: float = 0.0) -> None:
 
 def inside(path: Path, folder: Path) -> bool:
     """Whether a path leads to a place in the folder, once all symbolic links in it are followed."""
-    return path.resolve().is_relative_to(folder.resolve())
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a link that leads to itself, which Python 3.13 and later resolve
+        return False
 
 
 def shown(text: object, length: int = 80) -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from iwae.checkpoints import CheckpointError, read_card
+from iwae import checkpoints, untrusted
+from iwae.checkpoints import CheckpointError
 from iwae.evaluation import Activity, active_units
-from iwae.model import Model
+from iwae.model import Model, ModelConfig
 from iwae.runs import Run
 
 IMAGES = 500  # that the map and the active units are of
@@ -47,24 +48,41 @@ class Frame:
         return (means - self.centre) @ self.axes
 
 
-def moments(run: Run) -> list[Moment]:
-    """The run's snapshots in order and, where it is later or another model, its checkpoint; damaged ones left out."""
-    found = {}
+def moments(run: Run) -> tuple[list[Moment], list[str]]:
+    """(the run's snapshots in order and, where it is later or another model, its checkpoint; a sentence on each file
+    that cannot be used)."""
+    found, refused = {}, []
+    sizes = ModelConfig.parse(run.config.model)
     for path in (*run.album.paths().values(), run.checkpoint):
-        try:
-            progress = read_card(path).progress
-        except CheckpointError:  # damaged, or just gone
+        if not untrusted.is_file(path):  # not saved yet, or just gone
             continue
-        found[progress["steps"]] = Moment(path, progress["steps"], progress["passes"], progress.get("valid_bound"))
-    return sorted(found.values(), key=lambda moment: moment.step)
+        try:
+            card = checkpoints.read_card(path)
+        except CheckpointError as error:
+            refused.append(str(error))
+            continue
+        step, passes = card.progress.get("steps"), card.progress.get("passes")
+        if card.model != sizes:
+            refused.append(f"{path.name}: a model of sizes {card.model}, not {sizes} as the run's")
+        elif not isinstance(step, int) or passes is None:
+            refused.append(f"{path.name}: its card does not say after how many steps and passes it was saved")
+        else:
+            found[step] = Moment(path, step, passes, card.progress.get("valid_bound"))
+    return sorted(found.values(), key=lambda moment: moment.step), refused
 
 
 @torch.no_grad()
 def look(model: Model, x: Tensor, shown: Tensor) -> Look:
-    """``model`` on images x [images, pixels] and on those to show [shown, pixels], zeros and ones."""
+    """``model`` on images x [images, pixels] and on those to show [shown, pixels], zeros and ones.
+
+    Raises ValueError where what comes out is not finite.
+    """
     means = model.first(x.to(model.device))[0].cpu()
     pictures = model.decode(model.first(shown.to(model.device))[0]).cpu()
-    return Look(means, active_units(model, x.to(model.device)), pictures)
+    activity = active_units(model, x.to(model.device))
+    if not all(values.isfinite().all() for values in (means, pictures, *(layer.covariance for layer in activity))):
+        raise ValueError("this model's weights are so large that what it makes of the images is not finite")
+    return Look(means, activity, pictures)
 
 
 def frame(seen: Look) -> Frame:

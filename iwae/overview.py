@@ -10,18 +10,19 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from iwae import checkpoints, runs
+from iwae import checkpoints, runs, untrusted
 from iwae.checkpoints import CheckpointError
 from iwae.config import TrainConfig
 from iwae.runs import Run
 from iwae.training import Record
 from iwae.turns import Status
+from iwae.untrusted import UntrustedError, Version
 
 POINTS = 500  # of a curve: more than a screen has room for
 MISSING = "–"
 HELD = 200  # runs whose records stay in memory
 
-_held: dict[Path, tuple[tuple[int, int], tuple[Record, ...]]] = {}
+_held: dict[Path, tuple[Version | None, tuple[Record, ...]]] = {}
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Standing:
     def metrics(self) -> dict[str, Any]:
         """Of the test at its end, as its checkpoint's card has them; empty before."""
         try:
+            checkpoints.check_place(self.run.checkpoint, self.run.folder)
             return _metrics(self.run.checkpoint, self.run.checkpoint.stat().st_mtime_ns)
         except (OSError, CheckpointError):
             return {}
@@ -72,22 +74,21 @@ class Standing:
 
 def read(run: Run) -> Standing:
     """How a run stands; raises RunError when its files cannot be read."""
-    try:
-        about = (run.folder / "metrics.jsonl").stat()
-    except FileNotFoundError:
-        return Standing(run, run.config, run.status(), ())
-    return Standing(run, run.config, run.status(), _records(run, about.st_mtime_ns, about.st_size))
+    return Standing(run, run.config, run.status(), _records(run))
 
 
-def _records(run: Run, written: int, size: int) -> tuple[Record, ...]:
-    """The records of a run whose file is of that time and size: read once for all who look.
+def _records(run: Run) -> tuple[Record, ...]:
+    """The records of a run: read once for all who look, until its file changes.
 
     Only the latest of each run are kept: while it trains its file changes many times a second.
     """
-    version = written, size
+    try:
+        version = untrusted.version(run.folder / "metrics.jsonl")
+    except UntrustedError:
+        version = None
     held = _held.get(run.folder)
-    if held is None or held[0] != version:
-        held = _held[run.folder] = version, tuple(run.records())
+    if version is None or held is None or held[0] != version:
+        held = _held[run.folder] = version, tuple(run.records())  # which says what is wrong
         for folder in list(_held)[:-HELD]:
             _held.pop(folder, None)
     return held[1]

@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -59,8 +60,14 @@ class SharedTraining(Training):
     Raises ValueError for batches that are smaller than the group.
     """
 
-    def __init__(self, config: TrainConfig, data: datasets.Dataset | None = None, device: str | torch.device = "cpu"):
-        super().__init__(config, data, device)
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: datasets.Dataset | None = None,
+        device: str | torch.device = "cpu",
+        start: Path | None = None,
+    ):
+        super().__init__(config, data, device, start)
         smallest, size = len(self.images) % config.batch_size or config.batch_size, dist.get_world_size()
         if smallest < size:
             raise ValueError(f"batch size {config.batch_size} leaves a batch of {smallest} images for {size} processes")

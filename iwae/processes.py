@@ -3,6 +3,8 @@ is known by its number together with the time at which it started."""
 
 import os
 import signal
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -37,13 +39,45 @@ def is_alive(pid: Any, started: Any) -> bool:
     return found is not None and is_time and found - CLOCK_SECONDS <= started <= found + CLOCK_SECONDS
 
 
-def is_suspended(pid: Any) -> bool:
-    """Whether process ``pid`` has been suspended, by SIGSTOP or by Ctrl-Z in its terminal."""
-    process = _find(pid)
+def is_suspended(pid: Any, started: Any) -> bool:
+    """Whether that process exists and has been suspended, by SIGSTOP or by Ctrl-Z in its terminal."""
+    if not is_alive(pid, started):
+        return False
     try:
-        return process is not None and process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
     except psutil.Error:  # it has just ended
         return False
+
+
+def memory_kills() -> int | None:
+    """How many processes the kernel has killed for want of memory, of this process's control group or else of the
+    whole machine; None where the system does not say."""
+    with suppress(OSError, ValueError, StopIteration):
+        group = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+        return _count(Path("/sys/fs/cgroup") / group.removeprefix("0::/") / "memory.events", "oom_kill")
+    with suppress(OSError, ValueError, StopIteration):
+        return _count(Path("/proc/vmstat"), "oom_kill")
+    return None
+
+
+def describe_end(code: int, out_of_memory: bool = False) -> str:
+    """How a process ended whose exit status, as ``subprocess`` gives it, is ``code``: a negative one is a signal."""
+    if code >= 0:
+        return f"ended with exit status {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    if out_of_memory:
+        return f"was killed by the system ({name}): the machine, or its share of it, had run out of memory"
+    if name == "SIGKILL":
+        return "was killed (SIGKILL): by `kill -9`, or by a system that had run out of memory"
+    return f"was ended by {name}"
+
+
+def _count(file: Path, name: str) -> int:
+    fields = dict(line.split() for line in file.read_text().splitlines())
+    return int(next(value for key, value in fields.items() if key == name))
 
 
 def _find(pid: Any) -> psutil.Process | None:

@@ -2,7 +2,9 @@
 
 A run's folder holds:
 
-    config.json              the TrainConfig, the device, where TensorBoard's log goes, and how many snapshots to take
+    config.json              the TrainConfig, the device, where TensorBoard's log goes, how many snapshots to take,
+                             and when the run was made
+    start.safetensors        a copy of the checkpoint it goes on from, if it does
     metrics.jsonl            one Record a line
     state.safetensors        all that is needed to go on bit for bit
     checkpoint.safetensors   the model so far, its card in the header
@@ -12,25 +14,46 @@ A run's folder holds:
     stop                     there while somebody asks the process to stop
     lock                     held while a process works on the run: free and unfinished means that it died
 
-What the process does is in iwae/worker.py; how it stands and how it waits for its turn, in iwae/turns.py.
+What the process does is in iwae/worker.py; how it stands and how it waits for its turn, in iwae/turns.py. Whoever reads
+a run takes nothing in its folder on trust (iwae/untrusted.py).
 """
 
 import dataclasses
 import json
 import os
 import shutil
+import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from iwae import checkpoints, cores, files, launcher, paths, snapshots, step_memory, tensorboard, turns
+from iwae import (
+    checkpoints,
+    cores,
+    files,
+    launcher,
+    paths,
+    processes,
+    snapshots,
+    step_memory,
+    tensorboard,
+    turns,
+    untrusted,
+)
 from iwae.config import TrainConfig
 from iwae.paths import runs_dir
 from iwae.snapshots import Album
 from iwae.training import Record
 from iwae.turns import Folder, RunError
+from iwae.untrusted import UntrustedError
+
+CONFIG_BYTES, METRICS_BYTES = 2**16, 2**26  # that a file may have; 3,280 passes over MNIST log 23 MB
 
 
 @dataclass(frozen=True)
@@ -45,22 +68,29 @@ class Run(Folder):
     @property
     def config(self) -> TrainConfig:
         """How it is trained; raises RunError when config.json cannot be read."""
-        return self._settings[0]
+        return self._settings[1]
 
     @property
     def device(self) -> str:
         """Where it is trained; raises RunError when config.json cannot be read."""
-        return self._settings[1]
+        return self._settings[0].device
 
     @property
     def tensorboard(self) -> Path | None:
         """The folder of its TensorBoard log, if it keeps one; raises RunError when config.json cannot be read."""
-        return self._settings[2]
+        log = self._settings[0].tensorboard
+        return Path(log) / self.name if log else None
 
     @property
     def snapshots(self) -> int:
         """How many snapshots it takes, at most; raises RunError when config.json cannot be read."""
-        return self._settings[3]
+        return self._settings[0].snapshots
+
+    @property
+    def start(self) -> Path | None:
+        """Its own copy of the checkpoint whose weights it goes on from; None where it has none."""
+        path = self.folder / f"start{checkpoints.SUFFIX}"
+        return path if untrusted.is_file(path) else None
 
     @property
     def album(self) -> Album:
@@ -68,35 +98,34 @@ class Run(Folder):
         return Album(self.folder / "snapshots")
 
     @property
-    def _settings(self) -> tuple[TrainConfig, str, Path | None, int]:
+    def _settings(self) -> "tuple[_Settings, TrainConfig]":
         # not a functools.cached_property: before Python 3.12 the threads of all pages would wait for one lock of it
         if "_read" not in self.__dict__:
-            self.__dict__["_read"] = self._read_settings()
+            if links := [path.name for path in self.folder.glob("*") if path.is_symlink()]:
+                raise RunError(f"run {self.name}: {files.shown(links[0])} is a link, which is not followed")
+            with self._damage("config.json"):
+                path = self.folder / "config.json"
+                self.__dict__["_read"] = _read_settings(path, untrusted.version(path))
         return self.__dict__["_read"]
 
-    def _read_settings(self) -> tuple[TrainConfig, str, Path | None, int]:
-        if links := [path.name for path in self.folder.glob("*") if path.is_symlink()]:
-            raise RunError(f"run {self.name}: {files.shown(links[0])} is a link, which is not followed")
+    @contextmanager
+    def _damage(self, file: str) -> Iterator[None]:
+        """What is wrong with a file of the run, as a RunError that names both."""
         try:
-            settings = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-            version = settings.get("version", 1)  # not there in older runs
-            config = TrainConfig.from_dict(checkpoints.upgraded(settings["config"], version))
-            device = settings["device"]
-            log = settings.get("tensorboard")  # not there in older runs, nor are snapshots
-            return config, device, Path(log) / self.name if log else None, int(settings.get("snapshots", 0))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"run {self.name}: its config.json cannot be read ({error})") from None
+            yield
+        except FileNotFoundError:
+            raise RunError(f"run {self.name}: its {file} cannot be read (there is no such file)") from None
+        except UntrustedError as error:
+            raise RunError(f"run {self.name}: its {file} cannot be read ({error})") from None
 
     def records(self) -> list[Record]:
         """All records so far; a line that is still being written is left out. Raises RunError for other lines."""
-        try:
-            lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
-        except FileNotFoundError:
-            return []
-        try:
-            return [Record(**json.loads(line)) for line in lines[:-1]]  # the last is empty or unfinished
-        except (ValueError, TypeError) as error:
-            raise RunError(f"run {self.name}: its metrics.jsonl cannot be read ({error})") from None
+        with self._damage("metrics.jsonl"):
+            try:
+                lines = untrusted.read(self.folder / "metrics.jsonl", METRICS_BYTES).split(b"\n")
+            except FileNotFoundError:
+                return []
+            return [_record(line) for line in lines[:-1]]  # the last is empty or unfinished
 
     def progress(self) -> tuple[float, float | None]:
         """(share done in [0, 1], seconds left or None while unknown)."""
@@ -114,7 +143,10 @@ class Run(Folder):
             raise RunError(f"run {self.name} is already running")
         if status.phase == "finished":
             raise RunError(f"run {self.name} is finished")
-        (self.folder / "stop").unlink(missing_ok=True)
+        try:
+            (self.folder / "stop").unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(f"run {self.name} cannot go on here ({error.strerror or error})") from None
 
     def resume(self) -> None:
         """Go on from the last saved state in a new process, when it is its turn; returns at once."""
@@ -144,7 +176,44 @@ class Run(Folder):
             except OSError as error:
                 self.say("failed", f"no process could be started ({error})")
                 raise
-            self.say("starting", pid=process.pid, since=time.time())
+            started = processes.start_time(process.pid)
+            self.say("starting", pid=process.pid, started=started, since=time.time())
+
+        def see_it_end() -> None:
+            self.explain_end(processes.describe_end(process.wait()))
+
+        threading.Thread(target=see_it_end, daemon=True).start()
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """A config.json. Older runs have none of the fields that may be left out."""
+
+    config: dict[str, Any]
+    device: str
+    version: int = 1  # of the format
+    tensorboard: str | None = None
+    snapshots: int = 0
+    created: float | None = None  # seconds since 1970
+
+
+@lru_cache(maxsize=4096)
+def _read_settings(path: Path, version: untrusted.Version | None) -> tuple[_Settings, TrainConfig]:
+    settings = untrusted.decode(untrusted.read(path, CONFIG_BYTES), _Settings)
+    try:
+        return settings, TrainConfig.from_dict(checkpoints.upgraded(settings.config, settings.version))
+    except (ValueError, TypeError) as error:
+        raise UntrustedError(files.shown(error, 300)) from None
+
+
+def _record(line: bytes) -> Record:
+    record = untrusted.decode(line, Record)
+    if record.step < 1:
+        raise UntrustedError(f"step must be at least 1, not {record.step}")
+    for name in ("passes", "seconds", "images_per_second"):
+        if getattr(record, name) < 0:
+            raise UntrustedError(f"{name} must not be below 0, not {getattr(record, name)}")
+    return record
 
 
 def create(
@@ -163,9 +232,15 @@ def create(
     step_memory.check(config, device, ever=True)
     if log:
         tensorboard.need()
+    if config.start:
+        checkpoints.load(config.start)  # raises what is wrong with it before there is a run
     run = Run(folder or _new_folder(config))
+    run.folder.mkdir(parents=True, exist_ok=True)
     run.say("starting")
-    settings = {"version": checkpoints.FORMAT_VERSION, "config": dataclasses.asdict(config), "device": device}
+    if config.start:  # the run must not need a file elsewhere once it has begun
+        files.write(run.folder / f"start{checkpoints.SUFFIX}", Path(config.start).read_bytes())
+    settings = {"version": checkpoints.FORMAT_VERSION, "created": time.time()}
+    settings |= {"config": dataclasses.asdict(config), "device": device}
     settings |= {"tensorboard": str(log.absolute()) if log else None, "snapshots": keep}
     files.write(run.folder / "config.json", json.dumps(settings, indent=1))  # the last: it makes the folder a run
     return run
@@ -202,9 +277,47 @@ def get(name: str) -> Run:
 
 
 def list_runs() -> list[Run]:
-    """All runs, newest first; folders that hold none, and links to other places, are passed over."""
-    found = sorted(runs_dir().glob("[!.]*/config.json"), reverse=True)
-    return [Run(path.parent) for path in found if files.inside(path.parent, runs_dir())]
+    """All runs that this user may read, newest first."""
+    return find_runs()[0]
+
+
+def find_runs() -> tuple[list[Run], dict[str, str]]:
+    """(runs, newest first; by name a sentence on each folder that this user may not read).
+
+    Folders that hold no run, and links to other places, are passed over. When a run was made is in its config.json:
+    its name has only what the clock on the wall showed, wherever that was.
+    """
+    found, refused = [], {}
+    try:
+        folders = [entry for entry in os.scandir(runs_dir()) if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return [], {}
+    except OSError as error:
+        return [], {runs_dir().name: f"{runs_dir()}: the folder of the runs cannot be read ({error.strerror})"}
+    for folder in folders:
+        run = Run(Path(folder.path))
+        path = run.folder / "config.json"
+        if folder.is_symlink() and not files.inside(run.folder, runs_dir()):
+            continue
+        try:
+            if version := untrusted.version(path):
+                found.append((_created(path, version), run.name, run))
+        except UntrustedError as error:
+            refused[run.name] = f"run {run.name} is passed over: it cannot be read ({error})"
+    return [run for *_, run in sorted(found, reverse=True)], refused
+
+
+def _created(path: Path, version: untrusted.Version) -> float:
+    """When the run of this config.json was made; raises UntrustedError where this user may not read it."""
+    try:
+        created = _read_settings(path, version)[0].created
+    except FileNotFoundError:  # it has just gone
+        created = None
+    except UntrustedError:  # damaged, which is told when the run is looked at
+        if not path.is_symlink() and not os.access(path, os.R_OK):
+            raise
+        created = None
+    return version[1] / 1e9 if created is None else created
 
 
 def progress_at(config: TrainConfig, record: Record, total_steps: int) -> tuple[float, float]:

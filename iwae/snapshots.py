@@ -6,19 +6,21 @@ They are taken at validations, ever more passes apart, and are bounded in number
 depends on the passes and on the snapshots that are there, so an interrupted run takes the same ones.
 """
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from iwae import checkpoints
+from iwae import checkpoints, untrusted
 from iwae.checkpoints import Card
 from iwae.model import Model
 
 COUNT = 24  # of a run, at most
 BYTES = 64 * 2**20  # of all of them; 24 of the one-layer model take 37 MiB
 FEWEST = 4  # where no more fit, none are taken
+NAME = re.compile(r"[0-9]{8,15}")  # of a snapshot's file, without its suffix
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,11 @@ class Album:
     folder: Path
 
     def paths(self) -> dict[int, Path]:
-        """Files by their step, in order."""
-        return {int(path.stem): path for path in sorted(self.folder.glob(f"[0-9]*{checkpoints.SUFFIX}"))}
+        """Files by their step, in order; links, folders and files of other names are passed over."""
+        if self.folder.is_symlink():
+            return {}
+        files = [path for path in sorted(self.folder.glob(f"[0-9]*{checkpoints.SUFFIX}")) if NAME.fullmatch(path.stem)]
+        return {int(path.stem): path for path in files if untrusted.is_file(path)}
 
     def due(self, planned: list[int], passes: float, steps_per_pass: int) -> bool:
         """Whether a planned number of passes has come since the last snapshot."""

@@ -50,8 +50,15 @@ class Record:
 class Training:
     """One run: ``run()`` trains and yields records, ``state()``/``restore()`` carry it over an interruption."""
 
-    def __init__(self, config: TrainConfig, data: datasets.Dataset | None = None, device: str | torch.device = "cpu"):
-        """``data`` defaults to ``datasets.load(config.dataset)``.
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: datasets.Dataset | None = None,
+        device: str | torch.device = "cpu",
+        start: Path | None = None,
+    ):
+        """``data`` defaults to ``datasets.load(config.dataset)``; ``start``, where the file of that name lies now, to
+        ``config.start``.
 
         Raises what loading it or ``config.start`` raises, ValueError for products that this kind of device has not, and
         NotEnoughMemoryError where a step would need more memory than is free.
@@ -61,7 +68,7 @@ class Training:
         self.data = data = data or datasets.load(config.dataset)
         step_memory.check(config, device, len(data.train))
         self.device = torch.device(device)
-        self.model = self._initial_model().to(self.device)
+        self.model = self._initial_model(start).to(self.device)
         self.weights = _matrices_first(self.model)
         self.flat = parameters_to_vector(self.weights).detach()  # all in one tensor, of which each becomes a view:
         vector_to_parameters(self.flat, self.weights)  # for the optimiser few weights, not many
@@ -118,12 +125,12 @@ class Training:
         self.lists = self.device.type == "cpu" and programs.worth_listing(self.total_steps)
         self.rate, self.healthy_until = config.learning_rate, 0
 
-    def _initial_model(self) -> Model:
+    def _initial_model(self, start: Path | None) -> Model:
         wanted = ModelConfig.parse(self.config.model)
         self.history = []
         if not self.config.start:
             return Model(wanted, pixel_mean=self.data.pixel_mean, seed=self.config.seed)
-        model, card = checkpoints.load(Path(self.config.start))
+        model, card = checkpoints.load(start or self.config.start)
         if card.model != wanted:
             raise ValueError(f"{self.config.start} holds a model of sizes {card.model}, not {wanted}")
         own = {name: card.progress.get(name) for name in ("passes", "seconds", "refits") if name in card.progress}

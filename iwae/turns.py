@@ -5,23 +5,28 @@ own process, so that the queue needs no server and no open page. A place is a lo
 ends with its process, whatever ends that. Nothing here imports torch: a process takes 20 MB while it waits, not 230.
 """
 
-import dataclasses
 import json
 import os
+import stat
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from iwae import cores, files
+from iwae import cores, files, processes, untrusted
+from iwae.untrusted import UntrustedError
 
 LOCK_PATIENCE = 2.0  # seconds; whoever looks whether a run is alive holds its lock for an instant
 LOOK_SECONDS = 0.5  # between two looks of a waiting process
+STATUS_BYTES = 2**16  # of a status.json, at most
+LONGEST_MESSAGE = 2000  # characters of it
+SILENT = "its process ended without a word"
 
 _looking = threading.Lock()  # two threads that look at once would each take the other for the run's process
 
@@ -46,7 +51,10 @@ def limit() -> int:
 
 @dataclass(frozen=True)
 class Status:
-    """How a run stands. ``phase``: starting, waiting, running, evaluating, finished, stopped, failed or died."""
+    """How a run stands. ``phase``: starting, waiting, running, evaluating, finished, stopped, failed or died.
+
+    A process that has not ended yet is ``stopping`` once it was asked to, and ``suspended`` while it gets no time.
+    """
 
     phase: str
     message: str = ""  # why it failed
@@ -54,7 +62,30 @@ class Status:
 
     @property
     def alive(self) -> bool:
-        return self.phase in ("starting", "waiting", "running", "evaluating")
+        return self.phase in (*ALIVE, "stopping", "suspended")
+
+
+ALIVE = ("starting", "waiting", "running", "evaluating")
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a process last said of its run, in status.json."""
+
+    phase: Literal["starting", "waiting", "running", "evaluating", "finished", "stopped", "failed", "died"]
+    message: str = ""
+    total_steps: int = 0
+    pid: int | None = None
+    started: float | None = None  # when that process did
+    since: float | None = None  # in the queue; None for a run that is not in it
+
+    def __post_init__(self) -> None:
+        if self.total_steps < 0:
+            raise ValueError(f"total_steps must not be below 0, not {self.total_steps}")
+
+    @property
+    def ended(self) -> bool:
+        return self.phase not in ALIVE
 
 
 @dataclass(frozen=True)
@@ -69,38 +100,76 @@ class Folder:
 
     def status(self) -> Status:
         """How it stands now; ``died`` when its process is gone without a last word."""
-        said = self._said()
-        if "phase" not in said:
+        try:
+            word = self._word()
+        except FileNotFoundError:
             return Status("died", "its status.json cannot be read")
-        status = Status(said["phase"], said.get("message", ""), said.get("total_steps", 0))
-        if not status.alive or self._locked() or (status.phase == "starting" and _exists(said.get("pid"))):
+        except UntrustedError as error:
+            return Status("died", f"its status.json cannot be read ({error})")
+        status = Status(word.phase, word.message[:LONGEST_MESSAGE], word.total_steps)
+        if word.ended:
             return status
-        if self._said() != said:  # it spoke between the two looks
-            return self.status()
-        return dataclasses.replace(status, phase="died", message="its process ended without a word")
+        if self._process_exists(word):
+            if processes.is_suspended(word.pid, word.started):
+                message = f"its process is suspended; `kill -CONT {word.pid}` in a shell lets it go on"
+                return replace(status, phase="suspended", message=message)
+            return replace(status, phase="stopping") if self.asked_to_stop else status
+        with suppress(FileNotFoundError, UntrustedError):
+            if self._word() != word:  # it spoke between the two looks
+                return self.status()
+        return replace(status, phase="died", message=SILENT)
+
+    @property
+    def queued_since(self) -> float | None:
+        """When it got into the queue; None if it is not there."""
+        with suppress(FileNotFoundError, UntrustedError):
+            word = self._word()
+            if word.since is not None and self.status().phase in ("starting", "waiting"):
+                return word.since
+        return None
 
     @property
     def asked_to_stop(self) -> bool:
         """Whether somebody waits for its process to save and stop."""
-        return (self.folder / "stop").exists()
+        return os.path.lexists(self.folder / "stop")
 
     def stop(self) -> None:
         """Ask its process to save and stop; returns at once."""
         if not self.status().alive:
             raise RunError(f"run {self.name} is not running")
-        files.write(self.folder / "stop", "")
+        try:
+            files.write(self.folder / "stop", "")
+        except OSError as error:
+            raise RunError(f"run {self.name} cannot be asked to stop ({error.strerror or error})") from None
 
     def say(self, phase: str, message: str = "", **more: Any) -> None:
-        said = self._said() | {"phase": phase, "message": message, "pid": os.getpid()} | more
-        files.write(self.folder / "status.json", json.dumps(said))
+        """Put into status.json how the run stands, as this process sees it unless ``more`` names another one.
 
-    def _said(self) -> dict[str, Any]:
-        """The last word of its process, empty if there is none that can be read."""
+        Raises RunError where the folder is gone.
+        """
+        if not self.folder.is_dir():
+            raise RunError(f"run {self.name} has been deleted")
         try:
-            said = json.loads((self.folder / "status.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return said if isinstance(said, dict) else {}
+            before = asdict(self._word())
+        except (FileNotFoundError, UntrustedError):
+            before = {}
+        word = before | {"phase": phase, "message": message[:LONGEST_MESSAGE]} | processes.identity() | more
+        files.write(self.folder / "status.json", json.dumps(word))
+
+    def explain_end(self, reason: str) -> None:
+        """Say why its process ended, if that did not say anything itself."""
+        with suppress(RunError, OSError):  # it has been deleted, or is another user's
+            status = self.status()
+            if (status.phase, status.message) == ("died", SILENT):
+                self.say("died", f"its process {reason}")
+
+    def _word(self) -> Word:
+        """What its process last said; raises FileNotFoundError and UntrustedError."""
+        path = self.folder / "status.json"
+        version = untrusted.version(path)
+        word = _read_word(path, version)
+        # the last word of a process stays; of one that lives, another may have come within the clock's resolution
+        return word if word.ended else _read_word.__wrapped__(path, version)
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -111,33 +180,61 @@ class Folder:
             lock = FileLock(self.folder / "lock", timeout=LOCK_PATIENCE).acquire()
         except Timeout:
             raise RunError(f"run {self.name} is already running in another process") from None
+        except OSError as error:
+            raise RunError(f"run {self.name} cannot be worked on here ({error.strerror or error})") from None
         with lock:
             yield
 
-    def _locked(self) -> bool:
+    def watch(self) -> Callable[[], None]:
+        """A function that raises RunError once this folder is no longer where it is now."""
+
+        def place() -> tuple[int, int]:
+            try:
+                about = self.folder.stat()
+            except OSError:
+                about = None
+            if about is None or not stat.S_ISDIR(about.st_mode):
+                raise RunError(f"run {self.name}: its folder has been moved away or deleted, so nothing can be saved")
+            return about.st_dev, about.st_ino
+
+        before = place()
+
+        def check() -> None:
+            if place() != before:
+                raise RunError(f"run {self.name}: another folder is in the place of its own, so nothing can be saved")
+
+        return check
+
+    def _process_exists(self, word: Word) -> bool:
         lock = self.folder / "lock"
-        if not lock.exists():  # FileLock would make it, and the folder
-            return False
-        try:
-            with _looking, FileLock(lock, timeout=0):
-                return False
-        except Timeout:
-            return True
+        if untrusted.is_file(lock):  # FileLock would make it, and the folder
+            try:
+                with _looking, FileLock(lock, timeout=0):
+                    pass
+            except Timeout:
+                return True
+            except OSError:  # another user's run, whose lock this user may not touch
+                return processes.is_alive(word.pid, word.started)
+        # nobody holds the lock: it has not come to that yet, or it is over
+        return word.phase == "starting" and processes.is_alive(word.pid, word.started)
+
+
+@lru_cache(maxsize=4096)
+def _read_word(path: Path, version: untrusted.Version | None) -> Word:
+    return untrusted.decode(untrusted.read(path, STATUS_BYTES), Word)
 
 
 def queue(folder: Path) -> list[Folder]:
     """The runs in ``folder`` that wait for a place, or are about to, the next one first."""
-    waiting = []
-    for path in folder.glob("[!.]*/status.json"):
-        run = Folder(path.parent)
-        if (since := run._said().get("since")) and run.status().phase in ("starting", "waiting"):
-            waiting.append((since, run.name, run))
+    every = [Folder(path.parent) for path in folder.glob("[!.]*/status.json")]
+    waiting = [(since, run.name, run) for run in every if (since := run.queued_since) is not None]
     return [run for *_, run in sorted(waiting)]
 
 
-def position(run: Folder) -> str:
-    """``2nd in the queue``, or nothing for a run that does not wait."""
-    names = [other.name for other in queue(run.folder.parent)]
+def position(run: Folder, names: list[str] | None = None) -> str:
+    """``2nd in the queue``, or nothing for a run that does not wait; ``names`` of the queue, if they are at hand."""
+    if names is None:
+        names = [other.name for other in queue(run.folder.parent)]
     if run.name not in names:
         return ""
     number = names.index(run.name) + 1
@@ -148,20 +245,34 @@ def position(run: Folder) -> str:
 def wait(run: Folder) -> FileLock | None:
     """Wait for a place; returns it, to be released or to end with this process, or None when asked to stop.
 
-    The caller has claimed the run. Raises RunError for a wrong IWAE_MAX_RUNS.
+    The caller has claimed the run. Raises RunError for a wrong IWAE_MAX_RUNS, and when the folder is moved away.
     """
     places = limit()
+    check_place = run.watch()
     run.say("waiting")
+    # Each looks at the one run before its own only: if all looked at all, sixty that wait would take a core.
+    before = _before(run)
     while True:
-        if [other.name for other in queue(run.folder.parent)[:1]] == [run.name] and (
-            place := _free_place(run.folder.parent, places)
-        ):
+        check_place()
+        if before is not None and before.queued_since is None:
+            before = _before(run)
+        if before is None and (place := _free_place(run.folder.parent, places)):
             run.say("starting", since=None)
             return place
         if run.asked_to_stop:
             run.say("stopped", since=None)
             return None
         time.sleep(LOOK_SECONDS)
+
+
+def _before(run: Folder) -> Folder | None:
+    """The run that comes before this one in the queue."""
+    before = None
+    for other in queue(run.folder.parent):
+        if other.name == run.name:
+            break
+        before = other
+    return before
 
 
 def _free_place(folder: Path, places: int) -> FileLock | None:
@@ -173,14 +284,3 @@ def _free_place(folder: Path, places: int) -> FileLock | None:
             continue
         return lock
     return None
-
-
-def _exists(pid: int | None) -> bool:
-    """Whether a process of one's own has this number."""
-    if pid is None:
-        return False
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True

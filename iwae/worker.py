@@ -18,7 +18,7 @@ from iwae.model import Model
 from iwae.processes import ENDINGS
 from iwae.runs import Run
 from iwae.training import NonFiniteError, Record, Training
-from iwae.turns import Status
+from iwae.turns import RunError, Status
 
 SAVE_SECONDS = 10.0  # between saves: what a crash may cost
 TEST_IMAGES, TEST_SAMPLES = 1000, 1000  # of the quick test NLL at the end of a run
@@ -41,12 +41,18 @@ def work(
     """
     with run.claim(), Signals() as signals:
         files.clear(run.folder)  # what a killed process was writing
+        check_place = run.watch()
         run.say("running")
         every = SAVE_SECONDS if save_seconds is None else save_seconds
+
+        def stop() -> bool:
+            check_place()  # else it would go on, unseen, for a folder that is gone
+            return signals.caught or run.asked_to_stop
+
         try:
-            phase = _train_and_test(run, training_type, on_record, lambda: signals.caught or run.asked_to_stop, every)
+            phase = _train_and_test(run, training_type, on_record, stop, every)
         except Exception as error:
-            with suppress(OSError):  # a full disk has no room for these words either
+            with suppress(OSError, RunError):  # a full disk has no room for these words either
                 run.say("failed", str(error) or type(error).__name__)
             raise
         run.say(phase)
@@ -73,7 +79,7 @@ def _train_and_test(
 ) -> str:
     """The whole of a run; returns the phase it ends in."""
     data = datasets.load(run.config.dataset, download=False)
-    training = training_type(run.config, data, run.device)
+    training = training_type(run.config, data, run.device, run.start)
     _restore(run, training)
     run.say("running", total_steps=training.total_steps)
     planned = snapshots.plan(run.config.passes, run.snapshots, training.model)

@@ -6,6 +6,7 @@ from iwae import runs
 from pages.shared.lookback import scrubber
 from pages.shared.overview import choose_runs, commands_of, compare, export, live, manage, start_here
 from pages.shared.report import report_button
+from pages.shared.show import plain
 from pages.shared.sidebar import sidebar
 
 view = sidebar("Training")
@@ -25,7 +26,9 @@ with st.expander("What the curves are"):
         "where the two part, the model begins to learn its images by heart."
     )
 
-found = runs.list_runs()
+found, refused = runs.find_runs()
+for reason in refused.values():
+    st.caption(plain(reason))
 if not found:
     start_here()
     st.stop()
@@ -40,7 +43,8 @@ st.subheader("One run", anchor=False)
 names = [run.name for run in found]
 if st.session_state.get("run", names[0]) not in names:
     del st.session_state["run"]  # it has been deleted
-run = runs.get(st.selectbox("Run", names, key="run", bind="query-params"))
+name = st.selectbox("Run", names, key="run", bind="query-params")
+run = next(run for run in found if run.name == name)
 manage(run)
 export(run)
 

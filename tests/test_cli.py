@@ -87,6 +87,7 @@ def refused(capsys, status: int, *words: str) -> str:
         ("evaluate", "Missing from python -m iwae evaluate: CHECKPOINT"),
         ("evaluate nowhere.safetensors", "there is no file nowhere.safetensors"),
         ("evaluate MODEL --samples 0", "--samples must be at least 1, not 0"),
+        ("evaluate MODEL --samples 99999999999999999999", "--samples must not be above 1,000,000, not 99,999,999,999,"),
         ("evaluate MODEL --samples many", "'many'"),
         ("evaluate MODEL --images 1", "--images must lie between 2 and 300, all of digits, not 1"),
         ("evaluate MODEL --images 301", "--images must lie between 2 and 300, all of digits, not 301"),

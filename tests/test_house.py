@@ -11,8 +11,8 @@ from iwae import catalog, checkpoints
 ROOT = Path(__file__).parents[1]
 # Each may import those before it, as docs/design.md says.
 ORDER = """
-    files streams processes paths cores launcher memory threads ahead products tanh niceness optional turns bounds
-    pareto bernoulli model matlab formats
+    files streams processes untrusted paths cores launcher memory threads ahead products tanh niceness optional turns
+    bounds pareto bernoulli model matlab formats
     figures figures_latent figures_bounds figures_training decoding uploads digits downloads packed sources datasets
     gradients graphs programs health steps checkpoints draws evaluation latent maps units reconstruction figures_units
     posterior estimates ais prior plane occlusion config step_memory sleep

@@ -272,6 +272,7 @@ def test_a_folder_with_another_run_and_a_second_sweep_are_refused(done, tmp_path
         ("TF32", "products in tf32 need the device cuda; on cpu they are float32"),
         ("GRID --jobs 0", "--jobs must be at least 1, not 0"),
         ("GRID --samples 0", "--samples must be at least 1, not 0"),
+        ("GRID --samples 1000001", "--samples must not be above 1,000,000, not 1,000,001"),
         ("GRID --images 1", "--images must be at least 2, not 1"),
         ("GRID --cpus-per-cell 2", "go with --ray"),
         ("GRID --ray auto --jobs 2", "with --ray, --gpus-per-cell decides"),

@@ -123,6 +123,7 @@ def test_readme_needs_its_marks(shipped, capsys):
         ("--verify all", "--verify"),
         ("--images 1 --compare vae iwae", "--images must be at least 2, not 1"),
         ("--samples 0", "--samples must be at least 1, not 0"),
+        ("--samples 1000001", "--samples must not be above 1,000,000, not 1,000,001"),
         ("--seed -1", "--seed must lie between"),
         ("vae", "Unrecognized options: vae"),
     ],

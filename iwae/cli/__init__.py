@@ -16,7 +16,7 @@ import tyro
 from tqdm import tqdm
 
 from iwae import datasets, files
-from iwae.config import MAX_SEED
+from iwae.config import MAX_K, MAX_SEED
 from iwae.evaluation import Progress
 
 STYLE = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
@@ -46,6 +46,14 @@ def check_seed(seed: int) -> None:
     """UsageError for a seed out of range."""
     if not 0 <= seed <= MAX_SEED:
         raise UsageError(f"--seed must lie between 0 and {MAX_SEED}, not {seed}")
+
+
+def check_samples(samples: int) -> None:
+    """UsageError for a number of draws out of range."""
+    if samples < 1:
+        raise UsageError(f"--samples must be at least 1, not {samples}")
+    if samples > MAX_K:
+        raise UsageError(f"--samples must not be above {MAX_K:,}, not {samples:,}")
 
 
 def check_dataset(name: str) -> None:

@@ -36,8 +36,7 @@ class Evaluate:
     def run(self) -> int:
         device = cli.find_device(self.device)
         cli.check_seed(self.seed)
-        if self.samples < 1:
-            raise cli.UsageError(f"--samples must be at least 1, not {self.samples}")
+        cli.check_samples(self.samples)
         if not self.checkpoint.is_file():
             raise cli.UsageError(f"there is no file {self.checkpoint}")
         cli.check_output("--save", self.checkpoint if self.save else None)

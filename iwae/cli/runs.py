@@ -1,12 +1,13 @@
 """``python -m iwae runs``: list, show, stop, resume, delete, and work, which a run's own process calls."""
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from iwae import checkpoints, cli, runs, turns, worker
+from iwae import checkpoints, cli, files, runs, turns, untrusted, worker
 from iwae.cli.train import describe_nll, print_record
 
 DESCRIPTION = """
@@ -26,11 +27,14 @@ class List:
     """All runs, newest first, and how they stand."""
 
     def run(self) -> int:
-        found = runs.list_runs()
+        found, refused = runs.find_runs()
         if not found:
             print(f"no runs in {runs.runs_dir()}: `python -m iwae train` makes one")
+        waiting = [run.name for run in turns.queue(runs.runs_dir())]
         for run in found:
-            print(f"{run.name:45} {_standing(run)}")
+            print(f"{files.shown(run.name):45} {files.shown(_standing(run, waiting), 300)}")
+        for reason in refused.values():
+            print(files.shown(reason, 300), file=sys.stderr)
         return 0
 
 
@@ -43,12 +47,12 @@ class Show:
     def run(self) -> int:
         run = runs.get(self.name)
         settings = dataclasses.asdict(run.config) | {"device": run.device, "tensorboard": run.tensorboard}
-        print(f"{run.name}: {_standing(run)}")
+        print(f"{run.name}: {files.shown(_standing(run), 2000)}")
         print(f"folder: {run.folder}")
         for name, value in settings.items():
             if value is not None:
-                print(f"  {name:16} {value}")
-        if run.checkpoint.exists():
+                print(f"  {name:16} {files.shown(value, 500)}")
+        if untrusted.is_file(run.checkpoint):
             print(f"model: {run.checkpoint}")
             print(describe_nll(checkpoints.read_card(run.checkpoint).metrics))
         return 0
@@ -101,12 +105,13 @@ class Work:
         return 0
 
 
-def _standing(run: runs.Run) -> str:
+def _standing(run: runs.Run, waiting: list[str] | None = None) -> str:
+    """How it stands; ``waiting`` are the names of the runs in the queue, if they are at hand."""
     status = run.status()
     if status.message:
         return f"{status.phase}: {status.message}"
     if status.phase == "waiting":
-        return f"waiting, {turns.position(run)}"
+        return f"waiting, {turns.position(run, waiting)}"
     try:
         done, left = run.progress()
         records = run.records()

@@ -57,7 +57,8 @@ class Sweep:
         return 0
 
     def _checked_device(self) -> str:
-        for name in ("jobs", "cpus_per_cell", "samples"):
+        cli.check_samples(self.samples)
+        for name in ("jobs", "cpus_per_cell"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise cli.UsageError(f"--{name.replace('_', '-')} must be at least 1, not {value}")

@@ -68,8 +68,7 @@ class Table:
             cli.check_dataset(self.dataset)
         if self.verify is not None and self.verify < 2:
             raise cli.UsageError(f"--verify must be at least 2 images, not {self.verify}")
-        if self.samples < 1:
-            raise cli.UsageError(f"--samples must be at least 1, not {self.samples}")
+        cli.check_samples(self.samples)
         if self.images is not None and self.images < 2:
             raise cli.UsageError(f"--images must be at least 2, not {self.images}")
         for option in ("markdown", "csv", "json"):

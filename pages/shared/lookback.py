@@ -8,6 +8,7 @@ from iwae.figures_training import activity_bars, latent_map
 from iwae.lookback import Moment
 from iwae.runs import Run, RunError
 from pages.shared import cached, pictures, show
+from pages.shared.show import plain
 
 SHOWN = 10  # digits that are reconstructed
 
@@ -18,12 +19,14 @@ def scrubber(run: Run) -> None:
     try:
         dataset, kind = run.config.dataset, run.config.kind
     except RunError as error:
-        st.error(str(error))
+        st.error(plain(error))
         return
     if not datasets.available(dataset):
         st.info(f"Its images are not on this machine. `python -m iwae data download {dataset}` fetches them.")
         return
-    found = lookback.moments(run)
+    found, refused = lookback.moments(run)
+    for reason in refused:
+        st.warning(plain(reason))
     if not found:
         st.caption("Nothing is saved yet.")
         return
@@ -41,7 +44,11 @@ def _scrub(found: list[Moment], dataset: str, kind: str) -> None:
     labels = data.test.labels
     shown = _one_of_each(labels[: lookback.IMAGES].tolist()) if labels is not None else range(min(SHOWN, len(images)))
     shown = tuple(shown)
-    now, last = (cached.look(one.path, dataset, shown) for one in (moment, found[-1]))
+    try:
+        now, last = (cached.look(one.path, dataset, shown) for one in (moment, found[-1]))
+    except (ValueError, OSError) as error:  # a file is damaged, or has just gone
+        st.error(plain(error))
+        return
     frame = lookback.frame(last)
     placed = frame.place(now.means).numpy()
     count = len(placed)

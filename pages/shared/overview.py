@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from iwae import commands, overview, runs
+from iwae import commands, overview, runs, untrusted
 from iwae.config import TrainConfig
 from iwae.figures_training import Curve, run_curves
 from iwae.overview import Standing
@@ -13,6 +13,7 @@ from iwae.runs import Run, RunError
 from iwae.training import Record
 from pages.shared import show
 from pages.shared.beat import beat
+from pages.shared.show import plain
 from pages.shared.training import look_again, run_buttons
 
 NEWEST = 6  # runs shown unless others are chosen
@@ -39,8 +40,8 @@ def start_here() -> None:
     if st.button("Train an IWAE with k = 20 on the 1,297 small digits: under a minute"):
         try:
             runs.start(FIRST)
-        except OSError as error:
-            st.error(str(error))
+        except (RunError, OSError) as error:
+            st.error(plain(error))
         else:
             look_again()
             st.rerun()
@@ -83,7 +84,7 @@ def _live(shown: Sequence[Run], against: str) -> None:
     st.dataframe(table, column_config=_columns(), hide_index=True, key="runs.table", placeholder=overview.MISSING)
     for one in standings:
         if one.status.message:
-            st.error(f"{one.name} · {one.status.phase}: {one.status.message}")
+            st.error(plain(f"{one.name} · {one.status.phase}: {one.status.message}"))
     columns = [column for _ in range(2) for column in st.columns(2, gap="large")]
     for column, (key, title, unit, measure, checked, form) in zip(columns, MEASURES, strict=True):
         with column:
@@ -134,14 +135,14 @@ def manage(run: Run) -> None:
     try:
         one = overview.read(run)
     except RunError as error:
-        st.error(str(error))
+        st.error(plain(error))
     else:
-        st.caption(f"{one.title} · {one.config.dataset} · {one.config.model} · on {run.device}")
+        st.caption(f"{one.title} · {one.config.dataset} · {plain(one.config.model)} · on {plain(run.device)}")
         st.code(commands.train(one.config), language="sh", wrap_lines=True)
     if error := st.session_state.pop("not deleted", None):
-        st.error(error)
+        st.error(plain(error))
     status = run.status()
-    run_buttons(run, status, ".page")
+    st.fragment(_buttons)(run)
     if st.button(
         "Delete …",
         icon=":material/delete:",
@@ -152,9 +153,14 @@ def manage(run: Run) -> None:
         _confirm(run)
 
 
+def _buttons(run: Run) -> None:
+    """Drawn again by themselves after a click: the curves above take their time."""
+    run_buttons(run, run.status(), ".page")
+
+
 @st.dialog("Delete this run?")
 def _confirm(run: Run) -> None:
-    st.write(f"**{run.name}** with its model, its curves and its snapshots. It cannot be brought back.")
+    st.write(f"**{plain(run.name)}** with its model, its curves and its snapshots. It cannot be brought back.")
     yes, no = st.columns(2)
     if yes.button("Delete it", width="stretch", on_click=_delete, args=(run,)):
         st.rerun()
@@ -179,7 +185,7 @@ def export(run: Run) -> None:
     files = [("Settings", "config.json", lambda: overview.settings_json(run), "application/json")]
     if one.records:
         files.append(("Curves", "metrics.csv", lambda: overview.metrics_csv(one.records), "text/csv"))
-    if run.checkpoint.exists():
+    if untrusted.is_file(run.checkpoint):
         name = f"model{run.checkpoint.suffix}"
         files.insert(0, ("Model", name, run.checkpoint.read_bytes, "application/octet-stream"))
     for column, (label, name, content, mime) in zip(st.columns(3), files, strict=False):
@@ -201,7 +207,7 @@ def _read(shown: Sequence[Run], quiet: bool = False) -> list[Standing]:
             found.append(overview.read(run))
         except RunError as error:
             if not quiet:
-                st.error(str(error))
+                st.error(plain(error))
     return found
 
 

@@ -78,4 +78,6 @@ def plain(text: object) -> str:
 
     A name could otherwise hold a picture or a link to another host, or a formula.
     """
-    return re.sub(r"([\\`*_\[\]<#~$]|:(?=[\w/+-]))", r"\\\1", " ".join(str(text).split()))
+    text = " ".join(str(text).split())
+    text = re.sub(r"([\\`*_\[\]<#~$&]|:(?=[\w/+-]))", r"\\\1", text)
+    return re.sub(r"^(\d+(?=[.)])|(?=[-+>=]))", r"\1\\", text)  # a list, a quotation or a heading

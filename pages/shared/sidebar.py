@@ -8,7 +8,7 @@ import torch
 
 from iwae import catalog, datasets
 from iwae.catalog import Entry
-from pages.shared import show
+from pages.shared import address, show
 from pages.shared.models import add_model
 from pages.shared.training import alive_runs, training_panel
 
@@ -46,6 +46,7 @@ def sidebar(title: str) -> View:
     """Set the page up and draw the sidebar; ends the page with advice when there is no model at all."""
     show.clear()
     st.set_page_config(f"{title} · IWAE explorer", ICON, layout="wide")
+    address.check(next(file for file, label, _ in PAGES if label == title))
     alive = alive_runs()
     found, refused = catalog.entries()
     with st.sidebar:
@@ -56,7 +57,7 @@ def sidebar(title: str) -> View:
         dataset = _pick_dataset(pair)
         device = _pick_device()
         if refused:
-            with st.expander(f"{len(refused)} files could not be used"):
+            with st.expander(f"{len(refused)} files or runs could not be used"):
                 for reason in refused.values():
                     st.text(reason)
         add_model()

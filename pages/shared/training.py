@@ -2,13 +2,14 @@
 
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
 import streamlit as st
 
-from iwae import datasets, overview, runs, tensorboard, turns
+from iwae import datasets, overview, runs, tensorboard, turns, untrusted
 from iwae.bounds import OBJECTIVES
 from iwae.config import TrainConfig
 from iwae.figures import Line, training_curve
@@ -37,9 +38,7 @@ def training_panel(alive: list[Run]) -> None:
 
 def alive_runs() -> list[Run]:
     """All runs that are alive."""
-    recent = [(look.run, look.status) for look in _recent(runs.runs_dir())]
-    older = [(run, run.status()) for run in runs.list_runs()[SHOWN:]]
-    return [run for run, status in recent + older if status.alive]
+    return _recent(runs.runs_dir()).alive
 
 
 def _form() -> None:
@@ -103,7 +102,7 @@ def _seconds() -> float:
 def _progress() -> None:
     """The newest runs, live; it reads their folders only, so it survives closed tabs and page changes."""
     _looked[st.session_state.setdefault("session", uuid.uuid4().hex)] = time.monotonic()
-    for look in _recent(runs.runs_dir()):
+    for look in _recent(runs.runs_dir()).looks:
         if look.standing is None:
             st.error(plain(look.damage))
         else:
@@ -122,11 +121,27 @@ class _Look:
     left: str = ""  # of a run that is alive
 
 
+@dataclass(frozen=True)
+class _Recent:
+    """What is new of all runs."""
+
+    looks: list[_Look]
+    alive: list[Run]
+
+
 # One look a second, however many pages follow: thirty, each with a look of its own, would keep a core at work.
 @st.cache_resource(ttl=LOOK_SECONDS, max_entries=2, show_spinner=False)
-def _recent(folder: Path) -> list[_Look]:
-    """The newest runs of a folder."""
-    return [_look(run) for run in runs.list_runs()[:SHOWN]]
+def _recent(folder: Path) -> _Recent:
+    """Of a folder's runs those at work, then those that wait, the next one first, and then the newest."""
+    status = {run: run.status() for run in runs.list_runs()}
+    alive = [run for run, one in status.items() if one.alive]
+    waiting = [run.name for run in turns.queue(folder)] if any(status[run].phase == "waiting" for run in alive) else []
+
+    def order(run: Run) -> tuple[bool, int]:
+        return not status[run].alive, 1 + waiting.index(run.name) if run.name in waiting else 0
+
+    shown = sorted(status, key=order)[:SHOWN]  # which leaves equal ones newest first
+    return _Recent([_look(run, status[run], waiting) for run in shown], alive)
 
 
 def look_again() -> None:
@@ -134,12 +149,12 @@ def look_again() -> None:
     _recent.clear()
 
 
-def _look(run: Run) -> _Look:
+def _look(run: Run, status: Status, waiting: list[str]) -> _Look:
     try:
         one = overview.read(run)
     except RunError as error:
-        return _Look(run, run.status(), None, str(error))
-    left = _time_left(one) if one.status.alive else ""
+        return _Look(run, status, None, str(error))
+    left = _time_left(one, waiting) if one.status.alive else ""
     if len(one.records) < 2:
         return _Look(run, one.status, one, left=left)
     all_of_it, checked = overview.thinned(one.records), overview.thinned(one.checked)
@@ -151,7 +166,7 @@ def _look(run: Run) -> _Look:
 def _show(look: _Look, standing: Standing) -> None:
     config, status = standing.config, look.status
     with st.container(border=True):
-        st.markdown(f"**{config.bound().title} k = {config.k}** · {config.dataset} · {config.model}")
+        st.markdown(f"**{config.bound().title} k = {config.k}** · {config.dataset} · {plain(config.model)}")
         if status.alive:
             st.progress(standing.progress[0], look.left)
         if standing.records:
@@ -161,10 +176,14 @@ def _show(look: _Look, standing: Standing) -> None:
         run_buttons(look.run, status)
 
 
-def _time_left(one: Standing) -> str:
+def _time_left(one: Standing, waiting: list[str]) -> str:
     """``40% · 12 s left``, or what it is at instead."""
     if one.status.phase == "waiting":
-        return f"waiting, {turns.position(one.run)}"
+        return f"waiting, {turns.position(one.run, waiting)}"
+    if one.status.phase == "stopping":
+        return "stopping: it ends the step it is at, and saves …"
+    if one.status.phase == "suspended":
+        return "suspended"
     if one.status.phase == "evaluating":
         return "measuring it on test images …"
     done, left = one.progress
@@ -187,22 +206,37 @@ def _numbers(standing: Standing, curve: go.Figure | None) -> None:
 def run_buttons(run: Run, status: Status, place: str = "") -> None:
     """Stop or resume it, or take its model; ``place`` tells the buttons of one spot of the page from another's."""
     actions = {}
-    if status.alive:
-        actions["Stop"] = run.stop
-    elif status.phase != "finished":
+    if not status.alive and status.phase != "finished":
         actions["Resume"] = run.resume
-    if run.checkpoint.exists() and not status.alive:
+    if not status.alive and untrusted.is_file(run.checkpoint):
         actions |= {"Use as A": lambda: _use("a", run), "Use as B": lambda: _use("b", run)}
     row = st.container(horizontal=True)
+    if status.alive:
+        asked = run.asked_to_stop
+        # a callback comes before anything is drawn again, so the click is answered at once
+        row.button(
+            "Stopping …" if asked else "Stop",
+            key=f"Stop.{run.name}{place}",
+            disabled=asked,
+            on_click=_act,
+            args=(run, run.stop),
+        )
     for label, action in actions.items():
-        if row.button(label, key=f"{label}.{run.name}{place}"):
-            try:
-                action()
-            except RunError as error:
-                st.error(plain(error))
-            else:
-                look_again()
-                st.rerun()
+        if row.button(label, key=f"{label}.{run.name}{place}") and _act(run, action):
+            st.rerun()
+    if error := st.session_state.pop(f"refused.{run.name}", None):
+        st.error(plain(error))
+
+
+def _act(run: Run, action: Callable[[], None]) -> bool:
+    """Do it; if it is refused, ``run_buttons`` says why."""
+    try:
+        action()
+    except (RunError, OSError) as error:
+        st.session_state[f"refused.{run.name}"] = str(error)
+        return False
+    look_again()
+    return True
 
 
 def _use(slot: str, run: Run) -> None:

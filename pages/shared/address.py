@@ -1,0 +1,49 @@
+"""What stands in the page's address, which anybody may have typed: the one place that looks at it before widgets do.
+
+A widget with ``bind="query-params"`` takes its value from the address and puts others back into its range, but
+Streamlit raises for numbers that are not finite, and a choice that is required becomes None where it is empty.
+"""
+
+import math
+
+import streamlit as st
+from streamlit.errors import StreamlitAPIException
+
+from pages.shared.show import plain
+
+NAMES = ("a", "b", "data", "run", "runs", "class")  # whose values are names: "inf" may be one
+_SAID = "address said"  # in the session
+LONGEST = 200  # characters of a value
+
+
+def check(page: str) -> None:
+    """Take out of the address what no widget could hold, and say so once. ``page`` is the file of the page.
+
+    Call it before there is any widget: if there is something to take out, the page begins again.
+    """
+    wrong = {key: reason for key in st.query_params if (reason := _reason(key, st.query_params.get_all(key)))}
+    if wrong:
+        st.session_state[_SAID] = [f"{key} = {st.query_params[key][:40]!r}, which {why}" for key, why in wrong.items()]
+        try:
+            for key in wrong:
+                del st.query_params[key]
+        except StreamlitAPIException:  # the browser has gone back to it, and a widget holds it by now
+            st.switch_page(page, query_params={})
+        st.rerun()
+    for said in st.session_state.pop(_SAID, []):
+        st.warning(plain(f"The address asks for {said}. The usual value is taken."))
+
+
+def _reason(key: str, values: list[str]) -> str:
+    """Why no widget can hold these values; nothing if one may."""
+    if not all(values):
+        return "is empty"
+    if max(map(len, values)) > LONGEST and key not in NAMES:
+        return f"has more than {LONGEST} characters"
+    for value in values:
+        try:
+            if key not in NAMES and not math.isfinite(float(value)):
+                return "is not a finite number"
+        except ValueError:  # no number at all: its widget knows what it may be
+            pass
+    return ""
