@@ -105,7 +105,7 @@ class View:
 
     centre: np.ndarray  # [latent]
     axes: np.ndarray  # [2, latent], orthonormal where there are two units or more
-    share: float | None = None  # of the variance of what it was made for that lies in its plane
+    share: float | None = None  # of the variance of what it was made for that lies in its plane; None without any
 
     def place(self, points: np.ndarray) -> np.ndarray:
         """Points [n, latent] on the plane, [n, 2]."""
@@ -129,7 +129,8 @@ def pca(points: np.ndarray) -> View:
     axes = np.zeros((2, points.shape[1]))
     largest = vectors[:, :-3:-1].T
     axes[: len(largest)] = largest * np.sign(largest[range(len(largest)), np.abs(largest).argmax(1)])[:, None]
-    return View(points.mean(0), axes, float(variances[-2:].sum() / variances.sum()))
+    whole = variances.sum()
+    return View(points.mean(0), axes, float(variances[-2:].sum() / whole) if whole > 0 else None)
 
 
 def units(points: np.ndarray, first: int, second: int) -> View:
@@ -139,8 +140,8 @@ def units(points: np.ndarray, first: int, second: int) -> View:
         if not 0 <= unit < size:
             raise ValueError(f"unit {unit} does not exist: there are 0 to {size - 1}")
     variances = points.var(0)
-    share = variances[list({first, second})].sum() / variances.sum()
-    return View(np.zeros(size), np.eye(size)[[first, second]], float(share))
+    whole, chosen = variances.sum(), variances[list({first, second})].sum()
+    return View(np.zeros(size), np.eye(size)[[first, second]], float(chosen / whole) if whole > 0 else None)
 
 
 def ellipse(centre: np.ndarray, covariance: np.ndarray, mass: float = MASS, points: int = 97) -> np.ndarray:

@@ -5,34 +5,33 @@ A map's folder in ``maps_dir()`` is named by a hash of all that decides it, and 
     points.npy    what is to be placed, [n, latent]; gone when the map is there
     init.npy      where the points begin, or the name of the map they begin from in ``init``
     map.npy       the finished map, [n, 2]: whole or not there
-    status.json   how far the process is, or why it failed
+    status.json   how far the process is, or why it failed, and which process it is
     log.txt       what the process printed
-    lock          held by the process as long as it lives: free and no map means that it died
+    lock          held by whoever starts or computes the map
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pooch
+from filelock import FileLock, Timeout
 
-from iwae import files, latent, niceness
+from iwae import files, latent, launcher, niceness, paths, processes
+from iwae.paths import maps_dir
 
-PROJECT = Path(__file__).parent.parent
+LOCK_PATIENCE = 1.0  # seconds; whoever starts a process holds the lock for an instant
 VERSION = 1  # of what a folder's name stands for
 
 
@@ -52,11 +51,6 @@ class Status:
     phase: str
     message: str = ""
     share: float = 0.0  # done, in [0, 1]
-
-
-def maps_dir() -> Path:
-    """Where maps are kept: IWAE_MAPS_DIR, or the user's cache folder."""
-    return Path(os.environ.get("IWAE_MAPS_DIR") or Path(pooch.os_cache("iwae")) / "maps")
 
 
 def fingerprint(checkpoint: Path) -> str:
@@ -85,54 +79,52 @@ class Map:
 
     def status(self) -> Status:
         """How it stands now."""
-        alive = _held(self.folder)  # looked at first: a process that ends meanwhile has left its last word
         if self.coordinates() is not None:
             return Status("finished", share=1.0)
         said = _said(self.folder)
-        if alive:
-            return Status("running", said.get("message", "starting …"), said.get("share", 0.0))
         if not said:
             return Status("missing")
         if said.get("failed"):
-            return Status("failed", said["message"])
+            return Status("failed", str(said.get("message")))
+        if processes.is_alive(said.get("pid"), said.get("started")):
+            return Status("running", str(said.get("message")), _share(said))
+        if _said(self.folder) != said or self.coordinates() is not None:  # it spoke between the two looks
+            return self.status()
         return Status("failed", "its process ended without a word")
 
     def start(self, points: np.ndarray, begin: "np.ndarray | Map", settings: Settings) -> None:
         """Compute it in a process of its own; returns at once. One that is running or finished is left alone.
 
         points: [n, latent], finite. begin: places [n, 2] to begin from, or the map whose places these are; it is
-        computed first where it is not there, and must have been started or ``prepare``d before.
+        computed first where it is not there, and must have been started or ``prepare``d before. Raises ValueError for
+        points that cannot be placed, and FolderError where the map cannot be kept.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("a") as lock, (self.folder / "log.txt").open("ab") as log:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return  # it is running
-            self.prepare(points, begin, settings)
-            if self.coordinates() is not None:
+        if self.status().phase == "running":
+            return
+        self.prepare(points, begin, settings)
+        with suppress(Timeout), FileLock(self.folder / "lock", timeout=LOCK_PATIENCE):  # Timeout: it is being computed
+            if self.status().phase in ("running", "finished"):
                 return
-            _say(self.folder, "starting …", 0.0)
-            path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
-            process = subprocess.Popen(
-                [sys.executable, "-m", "iwae.maps", str(self.folder.resolve())],
-                env={"OMP_NUM_THREADS": "1"} | os.environ | {"PYTHONPATH": path, "NUMBA_NUM_THREADS": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # outlives the server, and its Ctrl-C
-                pass_fds=[lock.fileno()],  # the lock is the child's from its first moment, and free when it dies
+            process = launcher.start(
+                "iwae.maps",
+                str(self.folder.resolve()),
+                log=self.folder / "log.txt",
+                environment={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "NUMBA_NUM_THREADS": "1"}
+                | _compiler_cache(),
             )
-        threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie
+            about = {"pid": process.pid, "started": processes.start_time(process.pid)}
+            _say(self.folder, "starting …", 0.0, **about)  # the process waits for the lock
 
     def prepare(self, points: np.ndarray, begin: "np.ndarray | Map", settings: Settings) -> None:
-        """Leave in its folder what its computation needs. Raises ValueError for points that cannot be placed."""
+        """Leave in its folder what its computation needs. Raises ValueError for points that cannot be placed,
+        and FolderError where the map cannot be kept."""
         if points.ndim != 2 or not np.isfinite(points).all():
             raise ValueError(f"a map needs finite points [n, latent], not the shape {points.shape}")
         if not 2 <= settings.neighbours < len(points):
             raise ValueError(f"{len(points)} images allow 2 to {len(points) - 1} neighbours, not {settings.neighbours}")
         if self.coordinates() is not None:
             return
+        paths.make_writable(maps_dir(), paths.MAPS)
         _save(self.folder / "points.npy", points)
         request = asdict(settings)
         if isinstance(begin, Map):
@@ -143,7 +135,7 @@ class Map:
 
     def forget(self) -> None:
         """Remove it, unless a process is at work on it."""
-        if not _held(self.folder):
+        if self.status().phase != "running":
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -159,14 +151,18 @@ def work(folder: Path, report: Callable[[str, float], None], first: float = 0.0)
     found = Map(folder).coordinates()
     if found is not None:
         return found
-    request = json.loads((folder / "request.json").read_text())
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     begin = request.pop("begin", None)
     if begin:
         other = folder.parent / begin
-        with (other / "lock").open("a") as lock:
-            report("waits for the other map …", first)
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be at work on it
-            start = work(other, lambda message, share: report(f"first map: {message}", share / 2))
+        report("waits for the other map …", first)
+        with FileLock(other / "lock"):  # another process may be computing it
+
+            def report_both(message: str, share: float) -> None:
+                _say(other, message, share)
+                report(f"first map: {message}", share / 2)
+
+            start = work(other, report_both)
         first = 0.5
     else:
         start = np.load(folder / "init.npy", allow_pickle=False)
@@ -183,8 +179,11 @@ def umap(points: np.ndarray, start: np.ndarray, settings: Settings, report: Call
     """UMAP of points [n, latent] from places ``start`` [n, 2], [n, 2]: repeatable from ``settings.seed``.
 
     It gets its neighbours, exact, so that it compiles no search of its own (45 s). Where the start is far from UMAP's
-    own size of 10 it is brought there. The map is turned (not stretched) onto ``start`` at the end.
+    own size of 10 it is brought there. The map is turned (not stretched) onto ``start`` at the end. Points that are all
+    alike lie in one place.
     """
+    if not np.ptp(points, axis=0).any():
+        return np.zeros((len(points), 2))
     index, distance = latent.neighbours(points, settings.neighbours - 1)
     own = np.arange(len(points))[:, None]  # UMAP counts the point itself
     known = np.hstack([own, index]), np.hstack([np.zeros((len(points), 1)), distance])
@@ -193,6 +192,8 @@ def umap(points: np.ndarray, start: np.ndarray, settings: Settings, report: Call
 
     start = start - start.mean(0)
     start = start * (10 / max(np.abs(start).max(), 1e-9))
+    flat = np.ptp(start, axis=0) == 0  # as of a single unit: UMAP would divide by the extent
+    start[:, flat] = np.random.default_rng(settings.seed).uniform(-1, 1, (len(start), flat.sum()))
     report("preparing …", 0.1)
     bar = _Bar(lambda share: report(f"laying out, {share:.0%}", 0.1 + 0.9 * share))
     placed = UMAP(
@@ -229,38 +230,41 @@ def _save(path: Path, array: np.ndarray) -> None:
         np.save(stream, array)
 
 
-def _held(folder: Path) -> bool:
-    """Whether a process works there. A look takes a shared lock, so that two looks do not see each other."""
-    try:
-        with (folder / "lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+def _compiler_cache() -> dict[str, str]:
+    """Where numba keeps what it compiles, in the environment, if it may not write beside UMAP's files, as it would."""
+    beside = Path(find_spec("umap").origin).parent
+    if "NUMBA_CACHE_DIR" in os.environ or os.access(beside, os.W_OK):
+        return {}
+    return {"NUMBA_CACHE_DIR": str(maps_dir().resolve() / "numba")}
 
 
 def _say(folder: Path, message: str, share: float, **more: Any) -> None:
-    files.write(folder / "status.json", json.dumps({"message": message, "share": share} | more))
+    said = {"message": message, "share": share} | processes.identity() | more
+    files.write(folder / "status.json", json.dumps(said))
 
 
 def _said(folder: Path) -> dict[str, Any]:
     try:
-        said = json.loads((folder / "status.json").read_text())
-    except (OSError, ValueError):
+        said = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 
 
+def _share(said: dict[str, Any]) -> float:
+    share = said.get("share")
+    return min(max(float(share), 0.0), 1.0) if isinstance(share, int | float) else 0.0
+
+
 def main(folder: Path) -> None:
-    """The process of ``Map.start``, which holds the folder's lock for it."""
+    """The process of ``Map.start``."""
     started = time.monotonic()
-    try:
-        work(folder, lambda message, share: _say(folder, message, share))
-    except Exception as error:
-        _say(folder, str(error) or type(error).__name__, 0.0, failed=True)
-        raise
+    with FileLock(folder / "lock"):
+        try:
+            work(folder, lambda message, share: _say(folder, message, share))
+        except Exception as error:
+            _say(folder, str(error) or type(error).__name__, 0.0, failed=True)
+            raise
     print(f"finished in {time.monotonic() - started:.1f} s")
 
 

@@ -49,6 +49,12 @@ def cache_dir() -> Path:
         return PROJECT / "cache"
 
 
+def check() -> None:
+    """Raise FolderError where an environment variable names no folder: a ``~`` without a home folder."""
+    for variable in (DATA, RUNS, MODELS, MAPS):
+        _named(variable)
+
+
 def make_writable(folder: Path, variable: str) -> Path:
     """Make sure that files can be written into ``folder``, which is created if need be; returns it.
 

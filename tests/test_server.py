@@ -1,20 +1,60 @@
 """The running server from outside: where it listens, and what it refuses to whom it does not know."""
 
+import asyncio
+import base64
+import contextlib
 import http.client
 import secrets
+import socket
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.browser.driver import ROOT, Server
+from tests.session import Session
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def silent_proxy():
+    """A proxy that takes connections and says nothing; gives how to count them. All that the server asks of the
+    network goes to it."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as listening:
+        listening.setblocking(False)
+        taken = []
+
+        def count() -> int:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    taken.append(listening.accept()[0])
+            return len(taken)
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("http_proxy", "https_proxy"):
+                patch.setenv(name, f"http://127.0.0.1:{listening.getsockname()[1]}")
+            patch.setenv("no_proxy", "127.0.0.1")  # the tests go straight to the server
+            yield count
+        for one in taken:
+            one.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, silent_proxy):
     server = Server(ROOT / "app.py", tmp_path_factory.mktemp("server"))
     yield urlsplit(server.url)
     server.stop()
+
+
+@pytest.fixture
+def opened(address):
+    """Somebody has opened the app, and left it."""
+
+    async def visit() -> None:
+        await (await Session.open(address.geturl())).close()
+
+    asyncio.run(visit())
+    return address
 
 
 def ask(address, method: str, path: str, **options) -> tuple[int, bytes]:
@@ -45,6 +85,31 @@ def test_an_upload_needs_the_token_of_the_page(address):
     for method in ("PUT", "DELETE"):
         status, _ = ask(address, method, path, body=b"x", headers={"Origin": "http://elsewhere.example"})
         assert status == 403, method
+
+
+def upgrade(address, **headers: str) -> tuple[int, float]:
+    """(status of the answer to a WebSocket's first request, seconds until it came): 101 where it is accepted."""
+    key = base64.b64encode(secrets.token_bytes(16)).decode()
+    usual = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": key}
+    began = time.monotonic()
+    status, _ = ask(address, "GET", "/_stcore/stream", headers=usual | headers)
+    return status, time.monotonic() - began
+
+
+def test_a_foreign_page_is_refused_at_once_and_without_the_network(opened, silent_proxy):
+    """Streamlit would ask a host on the network for its own external address, with all sessions waiting: 2 s each."""
+    for origin in ("http://elsewhere.example", "https://127.0.0.1.elsewhere.example", "null", "file://", "http://[::1"):
+        status, seconds = upgrade(opened, Origin=origin)
+        assert status >= 400, origin
+        assert seconds < 1, origin
+    assert silent_proxy() == 0
+
+
+def test_what_a_reverse_proxy_must_pass(opened):
+    """The visitor's Host: with its own, the server takes the visitor's page for another site's."""
+    assert upgrade(opened, Host="iwae.example", Origin="https://iwae.example")[0] == 101
+    assert upgrade(opened, Origin="https://iwae.example")[0] == 403
+    assert ask(opened, "GET", "/_stcore/stream", headers={"Host": "iwae.example"})[0] != 101  # without Upgrade
 
 
 @pytest.mark.parametrize("base", ["/media", "/static", "/component", "/app/static", "/_stcore", "/vendor", ""])

@@ -11,6 +11,11 @@ when much is new.
 glibc would spread the threads that run pages over eight heaps for each core, none of which can use what is free in
 another, and put ever larger arrays among the small things there, where they leave holes. Two heaps serve all, and an
 array of 4 MB or more has pages of its own, which go back when it does. When all have gone, the caches are dropped.
+
+Streamlit compares the origin of a WebSocket that is not the page's own with the addresses of this machine, and asks a
+host on the network for the external one, with the whole server waiting, again for each connection where no answer
+comes. Both addresses are given here, as the loopback's, which is allowed anyway: a page of another site is refused at
+once. A visitor at another address of this machine is of the same origin as the server, and needs neither.
 """
 
 import ctypes
@@ -22,8 +27,10 @@ from contextlib import suppress
 from importlib import import_module
 
 import streamlit as st
+from streamlit import net_util
 from streamlit.runtime import Runtime, RuntimeState
 
+net_util._external_ip = net_util._internal_ip = "127.0.0.1"
 gc.disable()
 try:
     for module in ("torch", "plotly.graph_objects", "iwae.catalog", "iwae.posterior"):

@@ -13,6 +13,7 @@ from iwae.evaluation import Metrics
 from iwae.latent import Encoded, Estimate, View
 from pages.shared import cached
 from pages.shared.beat import beat
+from pages.shared.show import plain
 from pages.shared.sidebar import View as Chosen
 
 MAPS = ("PCA", "UMAP", "Two units")
@@ -197,9 +198,13 @@ def _umap(view: Chosen, images: Images, spaces: Sequence[Encoded], start: np.nda
     if all(one is not None for one in found):
         return found
     if b.status().phase == "missing":
-        if b is not a:
-            a.prepare(spaces[0].mean, start, SETTINGS)
-        b.start(spaces[1].mean, start if b is a else a, SETTINGS)
+        try:
+            if b is not a:
+                a.prepare(spaces[0].mean, start, SETTINGS)
+            b.start(spaces[1].mean, start if b is a else a, SETTINGS)
+        except (ValueError, OSError) as error:
+            st.error(f"UMAP cannot be computed: {plain(error)}.")
+            return None
     beat(lambda: _watch(b), lambda: b.status().phase == "finished", 1.0)
     return None
 

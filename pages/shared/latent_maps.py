@@ -105,7 +105,9 @@ def _cloud(side: Side, one: Encoded | None) -> Cloud | None:
 def _said(side: Side, images: Images, by: str, one: Encoded | None, whose: int | str | None, image: int) -> str:
     trust = _trust(side.encoded.mean, side.places)
     parts = [f"{len(images.numbers):,} test images under {side.title}, coloured by {by}"]
-    if side.view is not None:
+    if not np.ptp(side.encoded.mean, axis=0).any():
+        parts[0] += "; the mean of q(h₁|x) is the same for all of them, so they lie in one place"
+    elif side.view is not None:
         parts[0] += f"; {side.view.share:.0%} of the variance of the means lies in this plane"
     parts.append(f"Trustworthiness {plus_minus(trust)} ({latent.NEIGHBOURS} neighbours, 1 is best)")
     if one is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 import torch
 
-from iwae import catalog, datasets
+from iwae import catalog, datasets, paths
 from iwae.catalog import Entry
 from pages.shared import address, show
 from pages.shared.models import add_model
@@ -47,6 +47,11 @@ def sidebar(title: str) -> View:
     show.clear()
     st.set_page_config(f"{title} · IWAE explorer", ICON, layout="wide")
     address.check(next(file for file, label, _ in PAGES if label == title))
+    try:
+        paths.check()
+    except paths.FolderError as error:
+        st.error(show.plain(error))
+        st.stop()
     alive = alive_runs()
     found, refused = catalog.entries()
     with st.sidebar:
