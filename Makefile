@@ -46,6 +46,15 @@ $(STAMP): requirements.txt
 	$(BIN)/python -m pip install $(TORCH_INDEX:%=--extra-index-url %) -r requirements.txt
 	@echo '$(TORCH_INDEX)' > $@
 
+# python -m venv refuses a path that holds the separator of paths.
+ifneq ($(OS),Windows_NT)
+ifneq ($(findstring :,$(CURDIR)),)
+ifeq ($(filter /%,$(VENV)),)
+$(error no virtual environment can be made below $(CURDIR), whose name contains ':'; say where: VENV=/somewhere/venv)
+endif
+endif
+endif
+
 # An installed torch of another build would satisfy pip, so TORCH_INDEX would be ignored in silence.
 ifneq ($(TORCH_INDEX),)
 ifneq ($(wildcard $(STAMP)),)

@@ -270,3 +270,44 @@ def test_git_blob_id(tmp_path):
     (tmp_path / "hello").write_bytes(b"hello\n")
     file = DataFile("hello", (), 100, bytes, git_blob="ce013625030ba8dba906f756967f9e9ca394464a")
     assert file.read(tmp_path) == b"hello\n"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("MNIST/raw", "{part}-{kind}"),  # torchvision
+        ("MNIST", "{part}-{kind}"),
+        ("", "{part}.{kind}"),  # Kaggle, unpacked into the data folder
+        ("mnist", "{part}.{kind}"),
+        ("", "{part}-{kind}/{part}-{kind}"),  # Kaggle, as in its archive
+        ("", "{part}-{kind}"),  # IWAE_DATA_DIR is the folder of the files
+        ("raw", "{part}-{kind}"),  # IWAE_DATA_DIR is torchvision's own folder
+    ],
+)
+@pytest.mark.parametrize("gzipped", [True, False])
+def test_mnist_is_found_where_other_programs_put_it(folder, name, gzipped, data_dir, tmp_path):
+    for part in ("train-images", "train-labels", "t10k-images", "t10k-labels"):
+        kind = "idx3-ubyte" if part.endswith("images") else "idx1-ubyte"
+        path = tmp_path / folder / (name.format(part=part, kind=kind) + ".gz" * gzipped)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        published = data_dir / "mnist" / f"{part}-{kind}.gz"
+        if gzipped:
+            path.symlink_to(published)
+        elif part.startswith("t10k") or folder in ("", "raw"):  # these are proved by what is inside
+            path.write_bytes(gzip.decompress(published.read_bytes()))
+        else:
+            path.write_bytes(b"")
+    assert datasets.available("mnist", directory=tmp_path)
+    assert not datasets.available("fashion-mnist", directory=tmp_path)
+    found = datasets.load("mnist", directory=tmp_path, download=False, only_test=True)
+    assert len(found.test) == 10_000 and found.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+
+
+def test_a_flat_file_belongs_to_the_data_set_that_its_checksum_says(fashion, tmp_path):
+    _, contents = fashion
+    for name, content in contents.items():
+        (tmp_path / Path(name).name).write_bytes(content)
+    assert datasets.available("fashion-mnist", directory=tmp_path)
+    assert not datasets.available("mnist", directory=tmp_path)
+    (tmp_path / FIRST).write_bytes(b"something else")
+    assert not datasets.available("fashion-mnist", directory=tmp_path)

@@ -92,6 +92,32 @@ def test_a_pair_in_the_background_and_then_from_the_disk(points):
     assert b.status().phase == "finished" and (b.folder / "map.npy").stat().st_mtime_ns == written
 
 
+@pytest.mark.parametrize(
+    ("named", "kept"),
+    [("one unit", 0.9), ("two places", 1.0), ("all alike", 1.0)],
+)
+def test_points_without_extent_on_some_axis_are_laid_out(named, kept):
+    """UMAP stretches its start along each axis, and would divide by 0."""
+    rng = np.random.default_rng(0)
+    points = {
+        "one unit": rng.normal(size=(60, 1)),
+        "two places": np.repeat([[0.0, 0.0, 0.0], [5.0, 5.0, 5.0]], 30, axis=0),
+        "all alike": np.ones((60, 3)),
+    }[named]
+    view = latent.pca(points)
+    placed = maps.umap(points, view.place(points), SETTINGS, lambda message, share: None)
+    assert placed.shape == (60, 2) and np.isfinite(placed).all()
+    assert latent.trustworthiness(points, placed, 8).value >= kept
+    assert (view.share is None) == (named == "all alike") and (placed.any() or named == "all alike")
+
+
+def test_a_map_that_cannot_be_kept_is_refused_with_the_variable(points, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("IWAE_MAPS_DIR", str(tmp_path / "file"))
+    with pytest.raises(OSError, match=r"cannot be written .* set IWAE_MAPS_DIR to a folder"):
+        maps.find(SETTINGS, x=1).start(points, points[:, :2], SETTINGS)
+
+
 def test_a_killed_process_leaves_no_map_and_can_be_tried_again(points):
     one = maps.find(SETTINGS, checkpoint="killed")
     one.start(points, points[:, :2], SETTINGS)

@@ -12,11 +12,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from iwae import cores, files, paths, runs, turns
+from iwae import cells, cores, files, paths, runs, turns
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "iwae"]
@@ -39,6 +40,7 @@ def python(program: str, **environment: str) -> subprocess.CompletedProcess:
 
 NO_POSIX = """
 import builtins, importlib, os, pathlib, sys
+import psutil, torch  # which have other files for each system
 blocked = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "tty", "syslog"}
 real = builtins.__import__
 def without(name, *rest, **more):
@@ -223,7 +225,7 @@ def test_a_result_whose_target_fails_in_the_end_is_kept_elsewhere(tmp_path, monk
     (tmp_path / "temporary").mkdir()
     (tmp_path / "blocked").write_text("")
     path = tmp_path / "blocked" / "result.csv"
-    with pytest.raises(files.TargetError, match=r"Not a directory.*; the result is in .*result.csv instead") as error:
+    with pytest.raises(files.TargetError, match=r"File exists.*; the result is in .*result.csv instead") as error:
         files.deliver(path, functools.partial(files.write, content="all of it"))
     kept = Path(re.search(r"in (\S+) instead", str(error.value))[1])
     assert kept.read_text() == "all of it" and kept.is_relative_to(tmp_path / "temporary")
@@ -275,21 +277,18 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_variable(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def container(tmp_path_factory):
+def container():
     """``container(words, **environment)``: a command as user 12345, who has no account, with the project and the
     installed packages read-only, and nothing else in the environment. Skips where that is not permitted."""
     if not all(map(shutil.which, ("unshare", "setpriv", "mount"))):
         pytest.skip("needs unshare, setpriv and mount")
-    scratch = tmp_path_factory.mktemp("container")
-    for path in (*scratch.parents, scratch):
-        if path.is_relative_to(tmp_path_factory.getbasetemp()) or path == tmp_path_factory.getbasetemp().parent:
-            path.chmod(0o755)
+    scratch = Path(tempfile.mkdtemp())  # not pytest's, which are for the user of the tests alone
     scratch.chmod(0o777)
     prefix, base = sys.prefix, str(Path(sys.base_prefix))
     home = Path(base).parents[-2]  # /root, /usr, …: opened for all in this namespace only
     script = f"""
         set -e
-        mkdir -p {scratch}/base; mount --bind {base} {scratch}/base
+        mount --bind {base} {scratch}/base
         if [ {home} = /root ]; then mount -t tmpfs -o mode=755 none /root; mkdir -p {base}; mount --bind {scratch}/base {base}; fi
         for place in {ROOT} {prefix}; do mount --bind $place $place; mount -o remount,ro,bind $place; done
         cd {ROOT}; exec setpriv --reuid 12345 --regid 12345 --clear-groups env -i "$@"
@@ -300,11 +299,14 @@ def container(tmp_path_factory):
         command += [f"{name}={value}" for name, value in environment.items()]
         return subprocess.run([*command, *words], capture_output=True, text=True, timeout=300)
 
+    scratch.joinpath("base").mkdir()
     tried = run(sys.executable, "-c", "import os; print(os.getuid())")
     if tried.stdout != "12345\n":
+        shutil.rmtree(scratch)
         pytest.skip(f"namespaces are not permitted here: {tried.stderr.strip()[-200:]}")
     run.scratch = scratch
-    return run
+    yield run
+    shutil.rmtree(scratch)
 
 
 def test_without_an_account_a_home_and_a_place_to_write_one_sentence_names_the_variable(container):
@@ -322,7 +324,8 @@ def test_without_an_account_and_a_home_a_run_is_trained_where_the_variable_says(
     assert "test NLL" in done.stdout and len(list(folder.glob("*/checkpoint.safetensors"))) == 1
 
 
-def test_the_app_shows_its_pages_without_an_account_and_a_home(container):
+def test_the_app_shows_its_pages_without_an_account_and_with_a_home_that_cannot_be_written(container):
+    """Streamlit itself wants HOME to be set."""
     program = """
 from streamlit.testing.v1 import AppTest
 for page in ("app.py", "pages/7_Training.py", "pages/8_Results.py"):
@@ -333,29 +336,25 @@ for page in ("app.py", "pages/7_Training.py", "pages/8_Results.py"):
     assert not test.exception, test.exception
 print("shown")
 """
-    done = container(sys.executable, "-c", program)
+    done = container(sys.executable, "-c", program, HOME="/")
     assert done.stdout == "shown\n", done.stderr[-3000:]
 
 
 @LINUX
 def test_a_project_whose_path_holds_the_separator_of_paths(tmp_path):
-    """A run in the background is another process, which must find the package."""
+    """A process that is started from there, in whatever folder, finds the package."""
     project = tmp_path / "a:b c"
-    project.mkdir()
-    for name in ("iwae", "checkpoints"):
-        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    shutil.copytree(ROOT / "iwae", project / "iwae", ignore=shutil.ignore_patterns("__pycache__"))
+    (project / "iwae" / "hello.py").write_text("import sys\nfrom iwae import paths\nprint(paths.PROJECT, sys.argv[1:])")
     program = """
-import time
-from iwae import launcher, runs
-from iwae.config import TrainConfig
-run = runs.start(TrainConfig("digits", "8:2", "vae", 1, passes=1))
-end = time.monotonic() + 200
-while run.status().alive and time.monotonic() < end:
-    time.sleep(0.1)
-print(run.status().phase, launcher.__file__)
+import os, pathlib
+from iwae import launcher
+os.chdir("/")
+launcher.start("iwae.hello", "x y", log=pathlib.Path(os.environ["LOG"]), environment={}).wait()
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, text=True)
-    assert done.stdout == f"finished {project}/iwae/launcher.py\n", done.stdout + done.stderr
+    environment = os.environ | {"LOG": str(tmp_path / "log")}
+    subprocess.run([sys.executable, "-c", program], cwd=project, env=environment, check=True)
+    assert (tmp_path / "log").read_text() == f"{project} ['x y']\n"
 
 
 # Cores
@@ -401,3 +400,10 @@ def test_what_control_groups_grant(written, membership, granted, tmp_path, monke
     assert 1 <= cores.count() <= max(1, math.ceil(min(granted, os.cpu_count())))
     monkeypatch.setenv("IWAE_MAX_RUNS", "3")
     assert turns.limit() == 3
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_a_sweep_file_may_begin_with_a_byte_order_mark(start, tmp_path):
+    """As Windows' editors write it."""
+    (tmp_path / "grid.toml").write_bytes(f"{start}[grid]\nseed = [1, 2]\n".encode())
+    assert [cell.config.seed for cell in cells.load(tmp_path / "grid.toml")] == [1, 2]
