@@ -118,7 +118,8 @@ def anneal(
     The step size of every image at every temperature is found by a pilot run and then fixed. Were it to follow the
     chain's own past, the transitions would no longer leave π_β invariant, and E[w] would not be p(x).
 
-    Raises ValueError for numbers out of range, NonFiniteError where a weight is not finite.
+    Raises ValueError for images that the model does not take (``Model.check_images``) or numbers out of range,
+    NonFiniteError where a weight is not finite.
     """
     if chains < 2 or temperatures < 2:
         raise ValueError(
@@ -126,6 +127,7 @@ def anneal(
         )
     if start not in ("encoder", "prior"):
         raise ValueError(f"chains start from 'encoder' or 'prior', not {start!r}")
+    x = model.check_images(x)
     parts = blocks(x, seed)
     tick = _ticks(progress, len(parts) * (temperatures + _pilot_length(temperatures)))
     model = _fixed(model)
@@ -169,6 +171,7 @@ def upper_bound(
     The same path taken backwards, from h to the start: E[1/w] = 1/p(x). The gap to ``anneal`` bounds the bias of both
     (bidirectional Monte Carlo).
     """
+    x = model.check_images(x)
     parts, model, tick = blocks(x, seed), _fixed(model), _ticks(None, 0)
     exact = torch.cat(h, -1).split([len(block) for block, _ in parts])
 
@@ -246,7 +249,7 @@ class _Path:
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             h = self.layers(z)
-            log_px, log_ph = self.model.log_joint(self.x, h)
+            log_px, log_ph = self.model.log_joint(self.x, h, checked=True)
             if self.start == "encoder":
                 base, slope = self.model.log_q(self.x, h, fixed=True, first=self.first), log_px + log_ph
             else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from iwae import checkpoints, files, paths, runs
 from iwae.checkpoints import Card, CheckpointError
 from iwae.config import TrainConfig
+from iwae.evaluation import plus_minus
 from iwae.files import shown
 from iwae.formats import PIXELS
 from iwae.paths import models_dir
@@ -55,7 +56,7 @@ class Entry:
         metrics = self.card.metrics
         if metrics.get("nll") is None:
             return "not evaluated"
-        return f"NLL {metrics['nll']:.2f} ± {metrics['nll_se'] or 0:.2f} nats"
+        return f"NLL {plus_minus(metrics['nll'], metrics['nll_se'])} nats"
 
     @cached_property
     def label(self) -> str:

@@ -53,10 +53,24 @@ class Card:
 
 
 def save(path: Path, model: Model, card: Card) -> None:
-    """Write a checkpoint, whole or not at all; in the precision that the card names."""
+    """Write a checkpoint, whole or not at all; in the precision that the card names.
+
+    Raises CheckpointError for what ``load`` could not read, or not as it is: a model with modules that are not this
+    package's, weights that are not finite, a card that describes another model or holds no plain values.
+    """
+    if (reason := model.nonstandard()) is not None:
+        raise CheckpointError(
+            f"{shown(path.name)}: only models that Model(config) can make again can be saved, and {reason}; keep the "
+            "weights of other models by torch.save(model.state_dict(), …)"
+        )
+    header = asdict(card)
+    _card(path, header)
     dtype = WEIGHTS[card.weights]
-    tensors = {name: weight.detach().to("cpu", dtype).contiguous() for name, weight in model.state_dict().items()}
-    save_tensors(path, tensors, "model", asdict(card))
+    tensors = {
+        name: weight.detach().to("cpu", dtype, copy=True).contiguous() for name, weight in model.state_dict().items()
+    }
+    _check_tensors(path, tensors, card)
+    save_tensors(path, tensors, "model", header)
 
 
 def load(path: Path | str, device: str | torch.device = "cpu") -> tuple[Model, Card]:
@@ -64,6 +78,13 @@ def load(path: Path | str, device: str | torch.device = "cpu") -> tuple[Model, C
     path = Path(path)  # from Python it is often a text
     tensors, header = load_tensors(path, "model")
     card = _card(path, header)
+    model = _check_tensors(path, tensors, card)
+    model.load_state_dict({name: weight.float() for name, weight in tensors.items()}, assign=True)
+    return model.requires_grad_(True).to(device), card
+
+
+def _check_tensors(path: Path, tensors: dict[str, Tensor], card: Card) -> Model:
+    """A model without weights that these fit; raises CheckpointError where they do not."""
     with torch.device("meta"):  # shapes only: a header may claim sizes that do not fit into memory
         model = Model(card.model, seed=None)
     expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
@@ -80,8 +101,7 @@ def load(path: Path | str, device: str | torch.device = "cpu") -> tuple[Model, C
             raise CheckpointError(f"{shown(path.name)}: {name!r} is {weight.dtype}, expected {WEIGHTS[card.weights]}")
         if not weight.isfinite().all():
             raise CheckpointError(f"{shown(path.name)}: {name!r} holds values that are not finite")
-    model.load_state_dict({name: weight.float() for name, weight in tensors.items()}, assign=True)
-    return model.requires_grad_(True).to(device), card
+    return model
 
 
 def read_card(path: Path | str) -> Card:
@@ -131,13 +151,19 @@ def check_place(path: Path, folder: Path) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], kind: str, header: dict[str, Any]) -> None:
-    """Write named tensors and a JSON header, whole or not at all; raises OSError where it cannot be written."""
-    metadata = {"kind": f"iwae-{kind}", "version": str(FORMAT_VERSION), "header": json.dumps(header, allow_nan=False)}
+    """Write named tensors and a JSON header, whole or not at all; raises OSError where it cannot be written, and
+    CheckpointError for a header that could not be read again."""
+    try:
+        written = json.dumps(header, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{shown(path.name)}: its card holds what JSON cannot ({shown(error, 300)})") from None
+    metadata = {"kind": f"iwae-{kind}", "version": str(FORMAT_VERSION), "header": written}
     with files.whole(path) as beside:
         try:
             save_file(tensors, beside, metadata)
         except SafetensorError as error:  # a full disk, for one
             raise OSError(f"{path} cannot be written ({error})") from error
+        _check_header(beside, shown(path.name))
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -150,15 +176,9 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 def _open(path: Path):
     name = shown(path.name)
     try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
             raise CheckpointError(f"{name}: a folder, pipe or device, not a file")
-        with path.open("rb") as file:
-            header = int.from_bytes(file.read(8), "little")
-        if about.st_size > 8 and MAX_HEADER < header <= about.st_size - 8:
-            raise CheckpointError(
-                f"{name}: its header has {header:,} bytes; that of a checkpoint has at most {MAX_HEADER:,}"
-            )
+        _check_header(path, name)
         return safe_open(path, "pt", device="cpu")
     except FileNotFoundError:
         raise CheckpointError(f"{name}: there is no such file in {path.parent}") from None
@@ -166,6 +186,17 @@ def _open(path: Path):
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{name}: not a safetensors file, or a damaged one ({shown(error, 300)})") from None
+
+
+def _check_header(path: Path, name: str) -> None:
+    """Raises CheckpointError for a header that is too large, by the first eight bytes of the file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if size > 8 and MAX_HEADER < header <= size - 8:
+        raise CheckpointError(
+            f"{name}: its header has {header:,} bytes; that of a checkpoint has at most {MAX_HEADER:,}"
+        )
 
 
 def _header(path: Path, metadata: dict[str, str] | None, kind: str) -> dict[str, Any]:
@@ -223,6 +254,8 @@ def _check_values(progress: dict[str, Any], metrics: dict[str, Any]) -> None:
         raise ValueError("its refits are no list of objects")
     if progress.get("weights", "float32") not in tuple(WEIGHTS):  # a tuple: what cannot be hashed is no name either
         raise ValueError(f"weights are {shown(progress['weights'])!r}; there are {', '.join(WEIGHTS)}")
+    if not isinstance(data := progress.get("data", {}), dict) or not isinstance(data.get("sha256", ""), str):
+        raise ValueError("its data are no object with a hash")
     if not isinstance(progress.get("device", ""), str):
         raise ValueError(f"device is {shown(progress['device'])!r}, not a name")
 

@@ -29,11 +29,14 @@ Data lie in `IWAE_DATA_DIR` or the user's cache folder (`data_dir`). What is slo
 user's cache folder; deleting it costs nothing but time (most for `omniglot`: about ten seconds).
 """
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -62,10 +65,17 @@ def binarize(images: Tensor, generator: Generator) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images uint8 [n, 784], grey 0…255, and their labels int64 [n] where known."""
+    """Images uint8 [n, 784], grey 0…255, and their labels int64 [n] where known. Raises ValueError for others."""
 
     images: Tensor
     labels: Tensor | None
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 2:
+            found = f"{self.images.dtype} of shape {list(self.images.shape)}"
+            raise ValueError(f"images are uint8 [n, pixels], grey levels from 0 to 255, not {found}")
+        if self.labels is not None and self.labels.shape != self.images.shape[:1]:
+            raise ValueError(f"{len(self.images):,} images have as many labels, not {list(self.labels.shape)}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -77,7 +87,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set in its three splits. `label_names[label]` names a class; it is empty where labels have no names."""
+    """A data set in its three splits. `label_names[label]` names a class; it is empty where labels have no names.
+
+    Raises ValueError where a fixed binarization has grey levels other than 0 and 255.
+    """
 
     name: str
     title: str
@@ -86,6 +99,24 @@ class Dataset:
     test: Split
     stochastic: bool  # True: draw anew at every pass; False: binarized by its authors
     label_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.stochastic:
+            return
+        for split in (self.train, self.valid, self.test):
+            if ((split.images != 0) & (split.images != 255)).any():
+                raise ValueError(f"{self.name}: images that are binarized already have grey levels 0 and 255 alone")
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a model's card says of the data that it was trained on: the name, the shape [n, pixels] of each split,
+        whether pixels are drawn anew in every epoch, and the SHA-256 of all images, split after split, and of that."""
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        told = {"stochastic": self.stochastic} | {name: list(split.images.shape) for name, split in parts.items()}
+        content = hashlib.sha256(json.dumps(told).encode())
+        for split in parts.values():
+            content.update(split.images.cpu().contiguous().numpy())
+        return {"name": self.name, "sha256": content.hexdigest()} | told
 
     @cached_property
     def pixel_mean(self) -> Tensor:

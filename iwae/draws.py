@@ -28,14 +28,15 @@ def blocks(x: Tensor, seed: int) -> list[tuple[Tensor, torch.Generator]]:
 
 
 class Draws:
-    """``samples`` draws for each of the images x [n, pixels], by the units ``keep`` alone if given. Several threads may
-    ask at once, each for those of a block."""
+    """``samples`` draws for each of the images x [n, pixels], which have been checked, by the units ``keep`` alone if
+    given. Several threads may ask at once, each for those of a block."""
 
     def __init__(self, model: Model, x: Tensor, samples: int, keep: tuple[Keep, ...] | None = None):
         self.model, self.samples, self.keep = model, samples, keep
         self.at_once = DRAWS if x.device.type == "cpu" else GPU_DRAWS
         self.listed = None
-        if x.device.type == "cpu" and len(x) * samples >= LISTED_ROWS and programs.CAN_LIST:
+        many = x.device.type == "cpu" and len(x) * samples >= LISTED_ROWS
+        if many and programs.CAN_LIST and model.nonstandard() is None:
             block = x[:IMAGES]
             given = block, *model.first(block), *model.noise(DRAWS, len(block), torch.Generator())
             self.listed, self.shape = Listed(self._sample, *given), (DRAWS, len(block))
@@ -52,9 +53,11 @@ class Draws:
             log_px, log_ph, log_qh, *h = self.listed(x, *first, *noise)
             if not log_px.isnan().any():
                 return Sample(log_px, log_ph, log_qh, tuple(h))
-        return self.model.sample(x, noise=noise, keep=self.keep, first=first)
+        return self.model.sample(x, noise=noise, keep=self.keep, first=first, checked=True)
 
     @torch.no_grad()
     def _sample(self, x: Tensor, mean: Tensor, log_std: Tensor, *noise: Tensor) -> tuple[Tensor, ...]:
-        log_px, log_ph, log_qh, h = self.model.sample(x, noise=noise, keep=self.keep, first=(mean, log_std))
+        log_px, log_ph, log_qh, h = self.model.sample(
+            x, noise=noise, keep=self.keep, first=(mean, log_std), checked=True
+        )
         return log_px, log_ph, log_qh, *h

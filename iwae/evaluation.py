@@ -18,6 +18,7 @@ from iwae.health import check_finite
 from iwae.model import Keep, Model, Sample, wide
 
 ACTIVITY_DRAWS = 100  # draws behind E_q[h|x] above the first stochastic layer
+NOT_COUNTED = "not counted: a variance over images needs at least 2"  # what to say of the units of a single image
 THRESHOLD = 0.01  # of the variance that makes a unit active (Burda et al. 2016, section 5)
 
 Progress = Callable[[int, int], None]  # images done, images in all
@@ -63,21 +64,25 @@ class Metrics:
     kl_posterior: Tensor  # D_KL(q(h|x) ‖ p(h|x)) = L_samples − ELBO of the same draws, so never negative
     ess: Tensor  # effective sample size (Σw)²/Σw², of ``samples`` draws
     bounds: dict[int, Tensor]  # L_k for other k, from disjoint groups of the same draws
-    activity: tuple[Activity, ...]  # of each stochastic layer, from the pixels upwards
-    pruned_nll: Tensor | None  # −L_samples of the model without its inactive units
+    activity: tuple[Activity, ...] | None  # of each stochastic layer, from the pixels upwards; None of a single image
+    pruned_nll: Tensor | None  # −L_samples of the model without its inactive units, where these are known
     samples: int
     seed: int
+    threshold: float  # of the variance that makes a unit active
 
     def summary(self) -> dict:
-        """Plain numbers for JSON: means over images, ``*_se`` their standard errors, and n, k, seed, threshold."""
+        """Plain numbers for JSON: means over images, ``*_se`` their standard errors, and n, k, seed, threshold.
+
+        None is what a single image does not tell: standard errors, active units, and the pruned NLL.
+        """
         out = {}
         for name in ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior", "ess", "pruned_nll"):
             values = getattr(self, name)
             out[name], out[f"{name}_se"] = mean_se(values) if values is not None else (None, None)
         out["bounds"] = {str(k): mean_se(values) for k, values in self.bounds.items()}
-        out["active_units"] = [int(layer.active.sum()) for layer in self.activity]
-        out["pca_active_units"] = [layer.pca_active for layer in self.activity]
-        out |= {"threshold": self.activity[0].threshold, "activity_draws": ACTIVITY_DRAWS}
+        out["active_units"] = self.activity and [int(layer.active.sum()) for layer in self.activity]
+        out["pca_active_units"] = self.activity and [layer.pca_active for layer in self.activity]
+        out |= {"threshold": self.threshold, "activity_draws": ACTIVITY_DRAWS}
         return out | {"images": len(self.nll), "samples": self.samples, "seed": self.seed}
 
 
@@ -86,6 +91,11 @@ def mean_se(values: Tensor) -> tuple[float, float | None]:
     values = values.cpu().double()
     se = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
     return values.mean().item(), se
+
+
+def plus_minus(value: float, se: float | None, digits: int = 2, width: int = 0) -> str:
+    """``87.20 ± 0.24``, or ``87.20`` where the standard error is unknown; the value takes at least ``width``."""
+    return f"{value:{width}.{digits}f}" + ("" if se is None else f" ± {se:.{digits}f}")
 
 
 @torch.no_grad()
@@ -102,19 +112,23 @@ def evaluate(
 ) -> Metrics:
     """Measure ``model`` on images x [n, pixels] of zeros and ones with ``samples`` draws from q(h|x) for each.
 
+    One image is enough; what takes several to know is then None (``Metrics.summary``).
+
     Args:
         ks: further k for which L_k is wanted, each from 1 to ``samples``.
         threshold: variance above which a unit is active.
         prune: also the NLL without the inactive units, at the cost of a second pass when there are any.
 
-    Raises ValueError for no image, or numbers out of range; NonFiniteError where a result is not finite.
+    Raises ValueError for images that the model does not take (``Model.check_images``) or numbers out of range;
+    NonFiniteError where a result is not finite.
     """
+    x = model.check_images(x)
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
     if bad := [k for k in ks if not 1 <= k <= samples]:
         raise ValueError(f"k must lie between 1 and the {samples} samples, not {bad[0]}")
-    activity = active_units(model, x, seed=seed, threshold=threshold)
-    active = [layer.active for layer in activity]
+    activity = active_units(model, x, seed=seed, threshold=threshold) if len(x) > 1 else None
+    active = [layer.active for layer in activity or ()]
     keep = None if all(layer.all() for layer in active) else keep_units(activity, active, x.device)
     passes = 2 if prune and keep else 1
     steps = Steps(progress, passes * len(x))
@@ -123,17 +137,19 @@ def evaluate(
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     for name, values in whole.items():
         check_finite(values, name)
-    pruned = whole["nll"] if prune else None
+    pruned = whole["nll"] if prune and activity else None
     if passes == 2:
         pruned = -_log_mean_weights(Draws(model, x, samples, keep), x, seed, steps)
     bounds = {k: whole.pop(f"L_{k}") for k in ks}
-    return Metrics(**whole, bounds=bounds, activity=activity, pruned_nll=pruned, samples=samples, seed=seed)
+    told = {"samples": samples, "seed": seed, "threshold": threshold}
+    return Metrics(**whole, bounds=bounds, activity=activity, pruned_nll=pruned, **told)
 
 
 @torch.no_grad()
 def mean_bound(model: Model, x: Tensor, bound: Bound, k: int, *, seed: int = 0) -> Tensor:
-    """``bound`` of k draws for each image of x [n, pixels] → [n], with the weight of the KL that is the bound's own."""
-
+    """``bound`` of k draws for each image of x [n, pixels] → [n], with the weight of the KL that is the bound's own.
+    Raises as ``evaluate`` does."""
+    x = model.check_images(x)
     draws = Draws(model, x, k)
 
     @torch.no_grad()
@@ -154,7 +170,7 @@ def active_units(
 
     The first layer's E_q[h|x] is the encoder's own mean. Above it, E_q[h|x] is a mean over ``draws``, whose
     variance holds the draws' own noise as well, E[Var]/draws; so the covariance is taken between the means of two
-    independent halves of the draws, which is unbiased.
+    independent halves of the draws, which is unbiased. Raises as ``unit_means`` does.
     """
     return tuple(activity_of(*halves, threshold) for halves in unit_means(model, x, draws=draws, seed=seed))
 
@@ -164,7 +180,12 @@ def unit_means(
     model: Model, x: Tensor, *, draws: int = ACTIVITY_DRAWS, seed: int = 0
 ) -> tuple[tuple[Tensor, Tensor], ...]:
     """E_q[h|x] of every stochastic layer for images x [n, pixels]: two estimates, [n, latent] each, with independent
-    errors; those of the first layer are exact and the same. On the CPU, in float64."""
+    errors; those of the first layer are exact and the same. On the CPU, in float64.
+
+    Raises ValueError for images that the model does not take (``Model.check_images``), and for fewer than 2 images or
+    draws, which have no variance; NonFiniteError where a mean is not finite.
+    """
+    x = model.check_images(x)
     if len(x) < 2 or draws < 2:
         raise ValueError(f"active units need at least 2 images and 2 draws, not {len(x)} and {draws}")
     halves: list[list[tuple[Tensor, Tensor]]] = []
@@ -176,10 +197,14 @@ def unit_means(
             means = [encoder(h)[0] for encoder, h in zip(model.encoder[1:], below, strict=False)]
             layers += [(mean[0::2].mean(0), mean[1::2].mean(0)) for mean in means]  # draws, batch, latent
         halves.append(layers)
-    return tuple(
+    means = tuple(
         tuple(torch.cat(half).cpu().double() for half in zip(*layer, strict=True))
         for layer in zip(*halves, strict=True)
     )
+    for number, layer in enumerate(means, 1):
+        for half in layer:
+            check_finite(half.sum(1), f"E_q[h|x] in layer {number}")
+    return means
 
 
 def activity_of(first: Tensor, second: Tensor, threshold: float = THRESHOLD) -> Activity:
@@ -203,7 +228,9 @@ def log_evidence(
     model: Model, x: Tensor, *, samples: int, seed: int = 0, keep: tuple[Keep, ...] | None = None
 ) -> Tensor:
     """L_samples for each image of x [n, pixels] → [n], nats: an estimate of log p(x); with ``keep`` of the smaller
-    model. The draws of one seed are the same with and without, so differences are paired. Raises NonFiniteError."""
+    model. The draws of one seed are the same with and without, so differences are paired. Raises as ``evaluate``
+    does."""
+    x = model.check_images(x)
     values = _log_mean_weights(Draws(model, x, samples, keep), x, seed, Steps(None, len(x)))
     check_finite(values, "log p̂(x)")
     return values
@@ -240,7 +267,7 @@ def _reconstruction(model: Model, x: Tensor, sample: Sample, seed: int) -> Tenso
     if not model.decoder:
         return -sample.log_px[0]
     generator = torch.Generator(x.device).manual_seed(seed + 1)
-    return -model.log_likelihood(x, model.descend(sample.h[-1][:1], generator))[0]
+    return -model.log_likelihood(x, model.descend(sample.h[-1][:1], generator), checked=True)[0]
 
 
 def _log_mean_weights(draws: Draws, x: Tensor, seed: int, steps: "Steps") -> Tensor:

@@ -156,9 +156,12 @@ class Estimator:
     ) -> tuple[Tensor, Tensor, Sample]:
         """(loss, bound, sample) for images x [batch, pixels], of which the encoder sees ``seen`` (by default x).
 
+        Raises ValueError for images that the model does not take (``Model.check_images``).
+
         ``loss.backward()`` leaves −∇ of the mean bound in the model's gradients, by this estimator; ``bound``
         [batch] is the bound itself, detached; ``sample`` the k draws it came from.
         """
+        x = model.check_images(x)
         return self.at(model, x, self.noise(model, len(x), generator), seen)
 
     def noise(self, model: Model, batch: int, generator: torch.Generator) -> Noise:
@@ -171,7 +174,7 @@ class Estimator:
     def at(
         self, model: Model, x: Tensor, given: Noise, seen: Tensor | None = None, kl_share: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor, Sample]:
-        """As a call, with given randomness.
+        """As a call, with given randomness and images that have been checked.
 
         The gradient is that of the bound with ``kl_share`` of its own weight of the KL (a KL warm-up); the bound that
         is returned has all of it.
@@ -189,7 +192,7 @@ class Estimator:
         if not self.resample:
             return Chosen(given.normal, None), None
         with torch.no_grad():
-            sample = model.sample(x, noise=given.normal, seen=seen)
+            sample = model.sample(x, noise=given.normal, seen=seen, checked=True)
         weights = self.weights(sample.log_weights(kl_weight), kl_weight)
         index = draw(weights.decoder, given.uniform)
         ratio = (weights.encoder / weights.decoder.clamp_min(SMALLEST_WEIGHT)).gather(0, index)
@@ -210,7 +213,7 @@ class Estimator:
         if not GRADIENTS[self.gradient].through_density:
             log_qh = model.log_q(seen, h, fixed=True, first=first)
         below = tuple(layer.view_as(layer) for layer in h)  # h as log p(x, h) sees it
-        sample = Sample(*model.log_joint(x, below), log_qh, h)
+        sample = Sample(*model.log_joint(x, below, checked=True), log_qh, h)
         weights = chosen.weights or self.weights(sample.log_weights(kl_weight), kl_weight)
         if weights.encoder is not weights.decoder:
             # log p's gradient arrives at h weighted by c, for the sake of θ; on its way to φ it becomes d

@@ -84,10 +84,9 @@ class Encoded:
 
 @torch.no_grad()
 def encode(model: Model, x: Tensor) -> Encoded:
-    """q(h₁|x) of images x [n, pixels] of zeros and ones; raises ValueError for no image."""
-    if not len(x):
-        raise ValueError("there is no image to encode")
-    mean, log_std = model.first(x.to(model.device))
+    """q(h₁|x) of images x [n, pixels] of zeros and ones; raises ValueError for images that the model does not take
+    (``Model.check_images``)."""
+    mean, log_std = model.first(model.check_images(x))
     return Encoded(*(part.cpu().double().numpy() for part in (mean, log_std.exp())))
 
 

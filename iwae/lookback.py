@@ -9,6 +9,7 @@ from torch import Tensor
 from iwae import checkpoints, untrusted
 from iwae.checkpoints import CheckpointError
 from iwae.evaluation import Activity, active_units
+from iwae.health import check_finite
 from iwae.model import Model, ModelConfig
 from iwae.runs import Run
 
@@ -75,14 +76,13 @@ def moments(run: Run) -> tuple[list[Moment], list[str]]:
 def look(model: Model, x: Tensor, shown: Tensor) -> Look:
     """``model`` on images x [images, pixels] and on those to show [shown, pixels], zeros and ones.
 
-    Raises ValueError where what comes out is not finite.
+    Raises ValueError for other images, NonFiniteError where what comes out is not finite.
     """
-    means = model.first(x.to(model.device))[0].cpu()
-    pictures = model.decode(model.first(shown.to(model.device))[0]).cpu()
-    activity = active_units(model, x.to(model.device))
-    if not all(values.isfinite().all() for values in (means, pictures, *(layer.covariance for layer in activity))):
-        raise ValueError("this model's weights are so large that what it makes of the images is not finite")
-    return Look(means, activity, pictures)
+    means = model.first(model.check_images(x))[0].cpu()
+    pictures = model.decode(model.first(model.check_images(shown))[0]).cpu()
+    check_finite(means.sum(1), "the mean of q(h|x)")
+    check_finite(pictures.sum(1), "the reconstruction")
+    return Look(means, active_units(model, x), pictures)
 
 
 def frame(seen: Look) -> Frame:

@@ -9,15 +9,16 @@ The decoder mirrors the encoder. Axis order is draws, batch, features. Log-densi
 import math
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iwae import bernoulli, products
+from iwae import bernoulli, inputs, products
 from iwae.bounds import weigh_kl
-from iwae.tanh import Tanh
+from iwae.layers import are_standard, as_function, tanh_layers, unchanged
 
 LOG_2PI = math.log(2 * math.pi)
 MAX_LAYERS = 100  # of units, hidden and stochastic; a hostile file could name a million
@@ -121,6 +122,8 @@ class StochasticLayer(nn.Module):
 
     def fixed(self, below: Tensor) -> Gaussian:
         """As ``forward``, with weights that no gradient reaches."""
+        if not are_standard(self.hidden, self.mean, self.log_std):
+            return as_function(self, below)
         features = below
         for layer in self.hidden:
             features = _fixed(layer, features) if isinstance(layer, nn.Linear) else layer(features)
@@ -159,12 +162,43 @@ class Model(nn.Module):
                 self.pixel_logits.bias.copy_(pixel_mean.clamp(0.001, 0.999).logit())
 
     @property
+    def _weight(self) -> Tensor:
+        """One of its weights, whose device and dtype are those of all."""
+        return next(self.parameters())
+
+    @property
     def device(self) -> torch.device:
-        return self.pixel_logits.weight.device
+        return self._weight.device
+
+    def check_images(self, x: Any, count: int | None = None) -> Tensor:
+        """Images as this model takes them: [n, pixels] of zeros and ones, with its device and dtype.
+
+        For what x may be, and the ValueError for anything else, see ``inputs.binary_images``. Every public function
+        that is given images calls it, once; loops inside them say ``checked=True``.
+        """
+        return inputs.binary_images(x, self.config.pixels, self._weight, count)
+
+    def nonstandard(self) -> str | None:
+        """The name of a module that is not what the constructor makes of ``config``, and how it differs; None where
+        all are. Such a model computes, but cannot be kept in a checkpoint."""
+        with torch.device("meta"):
+            made = Model(self.config, seed=None)
+        if not unchanged(self, Model):
+            return f"the model is a {type(self).__name__}, or has hooks or a forward of its own"
+        own, wanted = (dict(model.named_modules()) for model in (self, made))
+        for name in [*wanted, *(name for name in own if name not in wanted)]:
+            if name not in own or name not in wanted:
+                return f"module {name!r} is {'missing or shared' if name in wanted else 'one more'}"
+            if not unchanged(own[name], type(wanted[name])):
+                return f"module {name!r} is a {type(own[name]).__name__}, or has hooks or a forward of its own"
+        found, expected = ({(name, w.shape) for name, w in model.state_dict().items()} for model in (self, made))
+        for name, shape in sorted(found ^ expected):
+            return f"tensor {name!r} has the shape {list(shape)}, or should have"
+        return None
 
     def noise(self, k: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Standard normal draws for every stochastic layer: [k, batch, latent[l]] each."""
-        like = self.pixel_logits.weight
+        like = self._weight
         return tuple(
             torch.randn(k, batch, size, generator=generator, device=like.device, dtype=like.dtype)
             for size in self.config.latent
@@ -180,18 +214,24 @@ class Model(nn.Module):
         keep: tuple[Keep, ...] | None = None,
         seen: Tensor | None = None,
         first: Gaussian | None = None,
+        checked: bool = False,
     ) -> Sample:
-        """Draw k times from q(h|x) for images x [batch, pixels], by ``generator`` or from given ``noise``.
+        """Draw k times from q(h|x) for images x [batch, pixels] of zeros and ones, by ``generator`` or from given
+        ``noise``.
 
         ``seen`` [batch, pixels] is what the encoder sees in the place of x: any q is a proposal for p(h|x). ``first``
         is ``self.first`` of it, for a caller who draws several times.
         ``keep`` drops units: they are held at a constant and counted neither in log p nor in log q, so that
         log_w stays an exact importance weight of the smaller model.
+
+        Raises ValueError for other images (``check_images``); ``checked`` says that x has come from there.
         """
+        if not checked:
+            x = self.check_images(x)
         if noise is None:
             noise = self.noise(k, len(x), generator)
         h, log_qh = self.propose(x if seen is None else seen, noise, keep, first)
-        log_px, log_ph = self.log_joint(x, h, keep)
+        log_px, log_ph = self.log_joint(x, h, keep, checked=True)
         return Sample(log_px, log_ph, log_qh, h)
 
     def first(self, x: Tensor) -> Gaussian:
@@ -224,7 +264,8 @@ class Model(nn.Module):
         mean, log_std = first or self.first(x)
         log_qh = log_normal(h[0], mean.detach(), log_std.detach()) if fixed else log_normal(h[0], mean, log_std)
         for encoder, below, above in zip(self.encoder[1:], h, h[1:], strict=False):
-            log_qh = log_qh + log_normal(above, *(encoder.fixed if fixed else encoder)(below))
+            found = encoder(below) if not fixed else getattr(encoder, "fixed", partial(as_function, encoder))(below)
+            log_qh = log_qh + log_normal(above, *found)
         return log_qh
 
     def log_joint(
@@ -233,26 +274,36 @@ class Model(nn.Module):
         h: tuple[Tensor, ...],
         keep: tuple[Keep, ...] | None = None,
         visible: Tensor | None = None,
+        checked: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """log p(x|h₁) and log p(h), each [k, batch]; of ``visible`` pixels [pixels] of bool alone, if given."""
+        """log p(x|h₁) and log p(h), each [k, batch]; of ``visible`` pixels [pixels] of bool alone, if given. x and
+        ``checked`` as for ``sample``."""
+        if not checked:
+            x = self.check_images(x)
         masks = [layer.mask for layer in keep] if keep else [None] * len(h)
         log_ph = log_standard(h[-1], mask=masks[-1])
         for decoder, below, above, mask in zip(self.decoder, h, h[1:], masks, strict=False):
             log_ph = log_ph + log_normal(below, *decoder(above), mask)
-        return self.log_likelihood(x, h[0], visible), log_ph
+        return self.log_likelihood(x, h[0], visible, checked=True), log_ph
 
-    def log_likelihood(self, x: Tensor, h1: Tensor, visible: Tensor | None = None) -> Tensor:
+    def log_likelihood(self, x: Tensor, h1: Tensor, visible: Tensor | None = None, *, checked: bool = False) -> Tensor:
         """log p(x|h₁) [k, batch] of images x [batch, pixels] of zeros and ones, or of their ``visible`` pixels.
 
         The others need no more than to be left out: given h₁ the pixels are independent, so they integrate to 1.
+        x and ``checked`` as for ``sample``.
         """
-        if visible is not None:
-            weight, bias = self.pixel_logits.weight[visible], self.pixel_logits.bias[visible]
-            return bernoulli.log_likelihood(x[:, visible], F.linear(self.pixel_hidden(h1), weight, bias))
-        if self.device.type != "cpu":
+        if not checked:
+            x = self.check_images(x)
+        own = type(self).logits is not Model.logits or "logits" in vars(self)
+        standard = not own and are_standard(self.pixel_hidden, self.pixel_logits)
+        if visible is None and standard and h1.device.type == "cpu":
+            return bernoulli.fused_log_likelihood(x, h1, [*list(self.pixel_hidden)[0::2], self.pixel_logits])
+        if visible is None:
             return bernoulli.log_likelihood(x, self.logits(h1))
-        hidden = [layer for layer in self.pixel_hidden if isinstance(layer, nn.Linear)]
-        return bernoulli.fused_log_likelihood(x, h1, [*hidden, self.pixel_logits])
+        if not standard:
+            return bernoulli.log_likelihood(x[:, visible], self.logits(h1)[..., visible])
+        weight, bias = self.pixel_logits.weight[visible], self.pixel_logits.bias[visible]
+        return bernoulli.log_likelihood(x[:, visible], F.linear(self.pixel_hidden(h1), weight, bias))
 
     def logits(self, h1: Tensor) -> Tensor:
         """Bernoulli logits of the pixels, [..., pixels]."""
@@ -285,15 +336,6 @@ def _fixed(linear: nn.Linear, below: Tensor) -> Tensor:
 def wide(tensor: Tensor) -> Tensor:
     """In float64, for long sums; as it is on MPS, which has no float64."""
     return tensor if tensor.device.type == "mps" else tensor.double()
-
-
-def tanh_layers(inputs: int, sizes: tuple[int, ...]) -> nn.Sequential:
-    """Linear → tanh for each size."""
-    layers = []
-    for outputs in sizes:
-        layers += [products.Linear(inputs, outputs), Tanh()]
-        inputs = outputs
-    return nn.Sequential(*layers)
 
 
 def log_normal(value: Tensor, mean: Tensor, log_std: Tensor, mask: Tensor | None = None) -> Tensor:

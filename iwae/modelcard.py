@@ -11,6 +11,7 @@ from iwae import commands
 from iwae.bounds import OBJECTIVES
 from iwae.checkpoints import Card
 from iwae.config import TrainConfig
+from iwae.evaluation import NOT_COUNTED, plus_minus
 from iwae.sleep import Refit
 from iwae.sources import SOURCES
 
@@ -89,7 +90,7 @@ def _results(metrics: dict[str, Any]) -> Iterator[dict[str, Any]]:
         title = title.replace("\\", "")
         yield {"type": name, "name": f"{title}{unit}", "value": round(metrics[name], 4), "args": how}
     for name, title, _ in UNITS:
-        for layer, units in enumerate(metrics.get(name, []), 1):
+        for layer, units in enumerate(metrics.get(name) or (), 1):
             yield {"type": f"{name}_{layer}", "name": f"{title}, stochastic layer {layer}", "value": units}
 
 
@@ -113,6 +114,8 @@ def _summary(card: Card, config: TrainConfig) -> str:
 def _training(card: Card, config: TrainConfig, commands: list[str]) -> str:
     done = card.progress
     rows = [("data", f"{SOURCES[config.dataset].title}, {SOURCES[config.dataset].sizes[0]:,} training images")]
+    if digest := done.get("data", {}).get("sha256"):
+        rows.append(("SHA-256 of its images", f"`{digest}`"))
     rows.append(("seed", f"{config.seed}"))
     if done.get("passes") is not None:
         rows.append(("passes over the data", f"{done['passes']:g} ({done['steps']:,} steps of {config.batch_size})"))
@@ -138,11 +141,11 @@ def _measures(metrics: dict[str, Any], latent: tuple[int, ...]) -> str:
     rows = []
     for name, title, definition in MEASURES:
         if metrics.get(name) is not None:
-            error = "" if metrics[f"{name}_se"] is None else f" ± {metrics[f'{name}_se']:.2f}"
-            rows.append((title, f"{metrics[name]:.2f}{error}", definition.format(S=f"{metrics['samples']:,}")))
+            value = plus_minus(metrics[name], metrics[f"{name}_se"])
+            rows.append((title, value, definition.format(S=f"{metrics['samples']:,}")))
     for name, title, definition in UNITS:
-        layers = [f"{active} of {units}" for active, units in zip(metrics[name], latent, strict=True)]
-        rows.append((title, " + ".join(layers), definition.format(threshold=metrics["threshold"])))
+        layers = [f"{active} of {units}" for active, units in zip(metrics[name] or (), latent, strict=False)]
+        rows.append((title, " + ".join(layers) or NOT_COUNTED, definition.format(threshold=metrics["threshold"])))
     table = "\n".join(f"| {title} | {value} | {definition} |" for title, value, definition in rows)
     return (
         f"On {metrics['images']:,} test images with S = {metrics['samples']:,} draws h ~ q(h|x) each (seed "

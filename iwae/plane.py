@@ -111,7 +111,7 @@ def _log_joint(model: Model, x: Tensor, h: Tensor) -> Tensor:
     """log p(x, h) at points h [..., 2], as [...] in float64."""
     x, parts = x.to(model.device).unsqueeze(0), []
     for part in h.view(-1, 1, 2).to(model.device).split(POINTS):
-        parts.append(sum(model.log_joint(x, (part,)))[:, 0].cpu().double())
+        parts.append(sum(model.log_joint(x, (part,), checked=True))[:, 0].cpu().double())
     return torch.cat(parts).view(h.shape[:-1])
 
 

@@ -15,6 +15,7 @@ from iwae.model import Model
 CURVE_ORDERS = 20  # random orders of the draws that an L_k curve is averaged over, at most
 BLOCK = 500  # draws that the noise is made for at once: what each draw gets depends on it
 AT_ONCE = 5000  # draws that go through the network together
+SMALLEST_SUM = 1e-290  # of weights relative to the largest, that a double still holds with all its digits
 
 
 @dataclass(frozen=True)
@@ -95,35 +96,37 @@ class Posterior:
         ks = np.asarray(ks)
         if ks.min() < 1 or ks.max() > self.samples:
             raise ValueError(f"k must lie between 1 and the {self.samples} samples, not {ks.min()}…{ks.max()}")
-        shift = self.log_w.max().item()
-        w = np.exp(self.log_w.double().numpy() - shift)
-        random = np.random.default_rng(seed)
-        orders = np.empty((len(w), CURVE_ORDERS))  # side by side: all are summed at once
+        log_w, random = self.log_w.double().numpy(), np.random.default_rng(seed)
+        orders = np.empty((len(log_w), CURVE_ORDERS))  # side by side: all are summed at once
         for column in orders.T:
-            column[:] = random.permutation(w)
-        mean = np.empty(len(ks))
+            column[:] = random.permutation(log_w)
+        orders, largest, mean = torch.from_numpy(orders), log_w.max(), np.empty(len(ks))
+        weights = (orders - largest).exp_()  # once for all k
         for place, k in enumerate(ks):
-            part = orders[: len(w) // k * k, :k]  # groups of k draws differ little between more than k orders
-            sums = part.reshape(-1, k, part.shape[1]).sum(1)
-            mean[place] = np.log(np.maximum(sums, np.finfo(float).tiny)).mean()  # e^−700 is 0 in a double
-        return shift + mean - np.log(ks)
+            # groups of k draws differ little between more than k orders
+            log_groups, groups = (each[: len(log_w) // k * k, :k].unflatten(0, (-1, k)) for each in (orders, weights))
+            sums = groups.sum(1)
+            bounds = sums.log() + largest
+            lost = sums < SMALLEST_SUM
+            if lost.any():
+                bounds[lost] = log_groups.movedim(1, 2)[lost].logsumexp(1)
+            mean[place] = bounds.mean()
+        return mean - np.log(ks)
 
 
 @torch.no_grad()
 def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) -> Posterior:
     """Draw ``samples`` times from q(h|x) of one image x [pixels] of zeros and ones. Repeatable from ``seed``;
-    fewer samples are the first of more. Raises ValueError for another shape or fewer than 1 sample,
-    NonFiniteError where a log-weight is not finite."""
-    if x.shape != (model.config.pixels,):
-        raise ValueError(f"one image has {model.config.pixels} pixels, not the shape {tuple(x.shape)}")
+    fewer samples are the first of more. Raises ValueError for an image that the model does not take
+    (``Model.check_images``) or fewer than 1 sample, NonFiniteError where a log-weight is not finite."""
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
-    x = x.to(model.device).unsqueeze(0)
+    x = model.check_images(x, count=1)
     mean, log_std = first = model.first(x)
     generator = torch.Generator(model.device).manual_seed(seed)
     blocks = [model.noise(BLOCK, 1, generator) for _ in range(0, samples, BLOCK)]
     noise = [torch.cat(layer)[:samples].split(AT_ONCE) for layer in zip(*blocks, strict=True)]
-    parts = [model.sample(x, noise=eps, first=first) for eps in zip(*noise, strict=True)]
+    parts = [model.sample(x, noise=eps, first=first, checked=True) for eps in zip(*noise, strict=True)]
     h = tuple(torch.cat(layer)[:, 0].cpu() for layer in zip(*(part.h for part in parts), strict=True))
     log_px, log_w = (torch.cat([getattr(part, name) for part in parts])[:, 0].cpu() for name in ("log_px", "log_w"))
     if not log_w.isfinite().all():

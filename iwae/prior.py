@@ -47,12 +47,10 @@ def manifold(model: Model, side: int = 20) -> Tensor:
 @torch.no_grad()
 def interpolate(model: Model, x: Tensor, steps: int = 10) -> Tensor:
     """The straight way in h₁ between the means of q(h₁|x) of two images x [2, pixels], decoded at ``steps`` equal
-    distances with both ends: [steps, pixels]. Raises ValueError for another shape or fewer than 2 steps."""
-    if x.shape != (2, model.config.pixels):
-        raise ValueError(f"two images of {model.config.pixels} pixels, not the shape {tuple(x.shape)}")
+    distances with both ends: [steps, pixels]. Raises ValueError for other images or fewer than 2 steps."""
     if steps < 2:
         raise ValueError(f"a way has at least its two ends, not {steps}")
-    start, end = model.first(x.to(model.device))[0]
+    start, end = model.first(model.check_images(x, count=2))[0]
     share = torch.linspace(0, 1, steps, device=model.device)[:, None]
     return model.decode(start.lerp(end, share)).cpu()
 
@@ -60,7 +58,7 @@ def interpolate(model: Model, x: Tensor, steps: int = 10) -> Tensor:
 @torch.no_grad()
 def reconstructions(model: Model, x: Tensor) -> Tensor:
     """Images x [n, pixels] decoded from the means of q(h₁|x)."""
-    return model.decode(model.first(x.to(model.device))[0]).cpu()
+    return model.decode(model.first(model.check_images(x))[0]).cpu()
 
 
 class Neighbours(NamedTuple):

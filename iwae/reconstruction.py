@@ -38,10 +38,11 @@ def reconstructions(
 ) -> Reconstructed:
     """The pictures and losses of images x [n, pixels] of zeros and ones, from ``samples`` draws of q(h|x) each.
 
-    Raises ValueError for no image or fewer than 1 sample.
+    Raises ValueError for images that the model does not take (``Model.check_images``) or fewer than 1 sample.
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
+    x = model.check_images(x)
     draws = Draws(model, x, samples)
     found = Steps(progress, len(x)).take(blocks(x, seed), lambda block, generator: _block(draws, block, generator))
     pictures, losses = zip(*found, strict=True)
@@ -74,7 +75,7 @@ def _block(draws: Draws, x: Tensor, generator: torch.Generator) -> tuple[dict, d
         weighted = weighted * scale.unsqueeze(1) + torch.einsum("kb,kbp->bp", weight, decoded)
         average += decoded.sum(0)
         h1 = model.descend(sample.h[-1], descent) if model.decoder else sample.h[0]
-        loss -= (model.log_likelihood(x, h1) if model.decoder else sample.log_px).sum(0)
+        loss -= (model.log_likelihood(x, h1, checked=True) if model.decoder else sample.log_px).sum(0)
         if first is None:
             first = model.decode(h1[0])
     pictures = {

@@ -274,7 +274,8 @@ def _over_seeds(group: list[Row]) -> Row:
         if None not in values + errors:
             metrics |= {name: mean(values), f"{name}_sd": stdev(values), f"{name}_se": mean(errors)}
     for name in ("active_units", "pca_active_units"):
-        metrics[name] = [list(layer) for layer in zip(*(row.metrics[name] for row in group), strict=True)]
+        counts = [row.metrics[name] for row in group]
+        metrics[name] = None if None in counts else [list(layer) for layer in zip(*counts, strict=True)]
     metrics |= {name: first.metrics[name] for name in ("samples", "images")}
     seeds = tuple(row.seeds[0] for row in group)
     return replace(

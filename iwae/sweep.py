@@ -25,6 +25,7 @@ from tqdm import tqdm
 from iwae import checkpoints, files, runs, worker
 from iwae.cells import Cell
 from iwae.config import TrainConfig
+from iwae.evaluation import plus_minus
 from iwae.runs import Run, RunError
 from iwae.sources import SOURCES
 
@@ -174,7 +175,7 @@ class Sweep:
             found["valid_bound"] = card.progress.get("valid_bound")
         if done:
             found |= {name: card.metrics[name] for name in ("nll", "nll_se", "samples", "images")}
-            found["active_units"] = "+".join(map(str, card.metrics["active_units"]))
+            found["active_units"] = "+".join(map(str, card.metrics["active_units"] or ()))
         state = "finished" if done else "failed" if reason else "half-finished"
         return Row(**found | {"state": state, "reason": "" if done else reason})
 
@@ -253,7 +254,7 @@ def markdown(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        nll = "" if row.nll is None else f"{row.nll:.2f} ± {row.nll_se:.2f}"
+        nll = "" if row.nll is None else plus_minus(row.nll, row.nll_se)
         numbers = [_number(row.passes, ".1f"), _number(row.bound, ".2f"), _number(row.valid_bound, ".2f"), nll]
         numbers += [row.active_units or "", _number(row.seconds, ".0f")]
         state = f"{row.state}: {row.reason}" if row.reason else row.state
@@ -274,7 +275,8 @@ def _csv(rows: Sequence[Row]) -> str:
 
 def _outcome(row: Row) -> str:
     if row.state == "finished":
-        return f"{row.cell}: finished, test NLL {row.nll:.2f} ± {row.nll_se:.2f} nats, {row.seconds:.0f} s of training"
+        nll = plus_minus(row.nll, row.nll_se)
+        return f"{row.cell}: finished, test NLL {nll} nats, {row.seconds:.0f} s of training"
     return f"{row.cell}: {row.state}{': ' if row.reason else ''}{row.reason}"
 
 

@@ -43,7 +43,7 @@ def _nll(row: Row) -> str:
 
 
 def _active(row: Row) -> str:
-    if not row.metrics:
+    if not row.metrics.get("active_units"):
         return NONE
     return f"{units(row.metrics['active_units'])} ({units(row.metrics['pca_active_units'])})"
 

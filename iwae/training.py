@@ -41,7 +41,7 @@ class Record:
     passes: float  # over the training data, so far
     bound: float  # mean over the training images since the last record
     valid_bound: float | None  # on the validation images, at the end of a pass
-    active_units: list[int] | None  # of each stochastic layer, on the same images
+    active_units: list[int] | None  # of each stochastic layer, on the same images, where these are several
     images_per_second: float
     seconds: float  # of training so far, over all resumed parts
     learning_rate: float
@@ -57,15 +57,18 @@ class Training:
         device: str | torch.device = "cpu",
         start: Path | None = None,
     ):
-        """``data`` defaults to ``datasets.load(config.dataset)``; ``start``, where the file of that name lies now, to
-        ``config.start``.
+        """``data`` defaults to ``datasets.load(config.dataset)``, and has its name; ``start``, where the file of that
+        name lies now, to ``config.start``.
 
-        Raises what loading it or ``config.start`` raises, ValueError for products that this kind of device has not, and
-        NotEnoughMemoryError where a step would need more memory than is free.
+        Raises what loading it or ``config.start`` raises, ValueError for data of another name, images of another size
+        than the model's, or products that this kind of device has not, and NotEnoughMemoryError where a step would
+        need more memory than is free.
         """
         products.check(config.products, device)
         self.config = config
         self.data = data = data or datasets.load(config.dataset)
+        if data.name != config.dataset:
+            raise ValueError(f"the data set is {data.name!r}, but the configuration says {config.dataset!r}")
         step_memory.check(config, device, len(data.train))
         self.device = torch.device(device)
         self.model = self._initial_model(start).to(self.device)
@@ -127,13 +130,16 @@ class Training:
 
     def _initial_model(self, start: Path | None) -> Model:
         wanted = ModelConfig.parse(self.config.model)
+        if (pixels := self.data.train.images.shape[1]) != wanted.pixels:
+            raise ValueError(f"the images of {self.data.name} have {pixels} pixels; the model needs {wanted.pixels}")
         self.history = []
         if not self.config.start:
             return Model(wanted, pixel_mean=self.data.pixel_mean, seed=self.config.seed)
         model, card = checkpoints.load(start or self.config.start)
         if card.model != wanted:
             raise ValueError(f"{self.config.start} holds a model of sizes {card.model}, not {wanted}")
-        own = {name: card.progress.get(name) for name in ("passes", "seconds", "refits") if name in card.progress}
+        told = ("passes", "seconds", "refits", "data")
+        own = {name: card.progress[name] for name in told if name in card.progress}
         self.history = [*card.progress.get("history", []), {"training": card.training} | own]
         return model
 
@@ -179,6 +185,7 @@ class Training:
             "seconds": self.seconds,
             "finished": self.finished,
             "valid_bound": self.valid_bound if self.best is None else self.best_bound,
+            "data": self.data.identity,
             "device": self.device.type,
             "products": products.used(self.config.products),
             "threads": self.threads,
@@ -197,15 +204,18 @@ class Training:
             tensors |= {f"{name}.{key}": value for key, value in self.optimiser.state.get(weights, {}).items()}
         tensors["generator"] = self.ahead.state()
         tensors["bound_sum"] = self.bound_sum
-        values = {name: getattr(self, name) for name in _PLAIN}
+        values = {name: getattr(self, name) for name in _PLAIN} | {"data": self.data.identity["sha256"]}
         if self.best_bound == -math.inf:
             values["best_bound"] = None  # JSON knows no infinity
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, values
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Go on from what ``state`` gave. Raises ValueError for what an earlier version of the program gave."""
+        """Go on from what ``state`` gave. Raises ValueError for what an earlier version of the program gave, and where
+        the data are no longer the same."""
         if _part(tensors, "adam"):  # moments weight by weight
             raise ValueError("this run was saved by an earlier version, which can go on with it; here, start it anew")
+        if values.get("data", self.data.identity["sha256"]) != self.data.identity["sha256"]:
+            raise ValueError(f"this run was begun on other images than those of {self.data.name} on this machine")
         self.model.load_state_dict(_part(tensors, "model"))
         self.average, self.best = (
             tensors[name].to(self.device) if name in tensors else None for name in ("average", "best")
@@ -367,11 +377,13 @@ class Training:
         self.bound_images, self.since = 0, self.seconds
         return record
 
-    def _validate(self) -> tuple[float, list[int]]:
+    def _validate(self) -> tuple[float, list[int] | None]:
         model = self.latest_model()
         started = time.perf_counter()
         bound = evaluation.mean_bound(model, self.valid, self.estimator.bound, self.config.k).mean().item()
-        active = [int(layer.active.sum()) for layer in evaluation.active_units(model, self.valid)]
+        active = None
+        if len(self.valid) > 1:  # of a single image there is no variance
+            active = [int(layer.active.sum()) for layer in evaluation.active_units(model, self.valid)]
         self.seconds += time.perf_counter() - started
         self.valid_bound = bound
         if bound > self.best_bound:

@@ -22,7 +22,7 @@ def unit_kl(model: Model, x: Tensor, *, draws: int = KL_DRAWS, seed: int = 0) ->
     Summed over units and layers it is D_KL(q(h|x) ‖ p(h)) of each image. With one layer it is exact; with more, the
     top layer's is exact given the layer below, the others are means over ``draws``, and may be negative by noise.
     """
-    parts = []
+    x, parts = model.check_images(x), []
     for block in x.split(IMAGES):
         generator = torch.Generator(x.device).manual_seed(seed * 1_000_003 + len(parts))
         count = 1 if len(model.encoder) == 1 else draws

@@ -30,6 +30,9 @@ class LinearGaussian(nn.Module):
     def first(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x @ self.gain.T + self.shift, self.log_std.expand(len(x), -1)
 
+    def check_images(self, x: Tensor, count: int | None = None) -> Tensor:
+        return x  # of real numbers
+
     def noise(self, k: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         return (torch.randn(k, batch, self.latent, generator=generator, dtype=torch.float64),)
 
@@ -42,11 +45,11 @@ class LinearGaussian(nn.Module):
         mean, log_std = first or self.first(x)
         return log_normal(h[0], mean.detach(), log_std.detach()) if fixed else log_normal(h[0], mean, log_std)
 
-    def log_joint(self, x, h, keep=None):
+    def log_joint(self, x, h, keep=None, visible=None, checked=False):
         log_px = log_normal(x, h[0] @ self.weight.T, torch.full_like(x, self.noise_std).log())
         return log_px, log_standard(h[0])
 
-    def sample(self, x, k=1, *, generator=None, noise=None, keep=None, seen=None, first=None):
+    def sample(self, x, k=1, *, generator=None, noise=None, keep=None, seen=None, first=None, checked=False):
         noise = noise or self.noise(k, len(x), generator)
         h, log_qh = self.propose(x if seen is None else seen, noise, keep, first)
         return Sample(*self.log_joint(x, h), log_qh, h)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from iwae import checkpoints, datasets, evaluation, runs
+from iwae import catalog, checkpoints, datasets, evaluation, runs
 from iwae.__main__ import main
 from iwae.cli.card import card_text
 
@@ -89,8 +89,8 @@ def refused(capsys, status: int, *words: str) -> str:
         ("evaluate MODEL --samples 0", "--samples must be at least 1, not 0"),
         ("evaluate MODEL --samples 99999999999999999999", "--samples must not be above 1,000,000, not 99,999,999,999,"),
         ("evaluate MODEL --samples many", "'many'"),
-        ("evaluate MODEL --images 1", "--images must lie between 2 and 300, all of digits, not 1"),
-        ("evaluate MODEL --images 301", "--images must lie between 2 and 300, all of digits, not 301"),
+        ("evaluate MODEL --images 0", "--images must lie between 1 and 300, all of digits, not 0"),
+        ("evaluate MODEL --images 301", "--images must lie between 1 and 300, all of digits, not 301"),
         ("evaluate MODEL --seed -1", "--seed must lie between 0 and 4294967295, not -1"),
         ("evaluate MODEL --dataset nonsense", "there are digits, mnist, mnist-fixed"),
         ("evaluate MODEL --dataset mnist --save", "model's own data set, digits, not on mnist"),
@@ -216,6 +216,44 @@ def test_evaluate_prints_what_evaluation_measures(trained, capsys):
     assert f"{summary['nll']:.3f} ± {summary['nll_se']:.3f} nats" in out
     assert "300 test images of digits, 60 draws each, seed 7; mean ± s.e. over images" in out
     assert f"{summary['active_units'][0]} of 4" in out
+
+
+def test_one_image_goes_all_the_way_without_a_standard_error(tmp_path, capsys, monkeypatch):
+    """Trained with one validation image, measured on one test image: on the screen, in the card, in the tables."""
+    model = tmp_path / "checkpoints" / "one.safetensors"
+    assert main(["train", "--model", "16:4", "--k", "1", "--objective", "vae", "--passes", "2", "--valid-images", "1",
+                 "--out", str(model)]) == 0  # fmt: skip
+    assert main(["evaluate", str(model), "--samples", "20", "--images", "1", "--save"]) == 0
+    out = capsys.readouterr().out
+    summary = checkpoints.read_card(model).metrics
+    assert f"{summary['nll']:.3f} nats\n" in out and "±" not in out.split("NLL, −L_20")[1]
+    assert "1 test image of digits, 20 draws each, seed 0; of one image there is no standard error" in out
+    assert out.count("not counted: a variance over images needs at least 2") == 2
+    assert "without the inactive units" not in out
+    text = card_text(model)
+    assert f"| NLL | {summary['nll']:.2f} |" in text and "| active units | not counted: a variance over" in text
+    entry = catalog.Entry("one", model, checkpoints.read_card(model))
+    assert entry.nll == f"NLL {summary['nll']:.2f} nats"
+    monkeypatch.setattr(catalog, "SHIPPED", model.parent)
+    capsys.readouterr()
+    table = ["table", "--models", "one", "--markdown", str(tmp_path / "table.md")]
+    assert main([*table, "--csv", str(tmp_path / "table.csv"), "--json", str(tmp_path / "table.json")]) == 0
+    assert f"{summary['nll']:.2f}  " in capsys.readouterr().out
+    (row,) = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert row["nll"] == summary["nll"] and row["nll_se"] is None and row["active_units"] == ""
+    assert main(["table", "--models", "one", "--verify", "5"]) == 0
+    assert "measured on one image" in capsys.readouterr().out
+    refused(capsys, 2, "evaluate", str(model), "--images", "0")
+
+
+def test_evaluate_says_that_it_has_other_images_than_the_model_was_trained_on(trained, tmp_path, capsys):
+    model, card = checkpoints.load(trained[0])
+    progress = card.progress | {"data": card.progress["data"] | {"sha256": "0" * 64}}
+    path = tmp_path / "other.safetensors"
+    checkpoints.save(path, model, dataclasses.replace(card, progress=progress))
+    for one, told in ((trained[0], ""), (path, "note: the images of digits here are not those that this model")):
+        assert main(["evaluate", str(one), "--samples", "2", "--images", "2"]) == 0
+        assert capsys.readouterr().err[: len(told) or None] == told
 
 
 def test_evaluate_takes_a_random_part_of_the_images(trained, capsys):

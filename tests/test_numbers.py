@@ -50,9 +50,17 @@ def test_one_draw_and_50_000_draws():
     assert abs(many.log_p - few.log_p) < 5 * math.hypot(many.log_p_se, few.log_p_se)
 
 
-def test_one_image_has_no_active_units_and_says_so():
-    with pytest.raises(ValueError, match="at least 2 images"):
-        evaluation.evaluate(shipped(PAIR[0]), torch.zeros(1, 784), samples=10)
+def test_one_image_has_an_nll_but_no_standard_error_and_no_active_units():
+    model, x = shipped(PAIR[0]), datasets.load("digits").binary("test")[:2]
+    one, two = (evaluation.evaluate(model, x[:n], samples=50) for n in (1, 2))
+    log_w = model.sample(x[0], 50, generator=torch.Generator().manual_seed(0)).log_w
+    torch.testing.assert_close(one.nll.float(), math.log(50) - log_w.logsumexp(0))
+    one = one.summary()
+    unknown = {name for name, value in one.items() if value is None}
+    several = {"active_units", "pca_active_units", "pruned_nll"}
+    assert one["images"] == 1 and unknown == several | {name for name in two.summary() if name.endswith("_se")}
+    with pytest.raises(ValueError, match="active units need at least 2 images and 2 draws, not 1 and 100"):
+        evaluation.active_units(model, x[0])
 
 
 def test_a_model_with_one_active_unit():

@@ -77,10 +77,17 @@ def test_curve_ends_are_exact_and_it_rises():
     assert abs(curve[1] - pairs.mean().item()) < 5 * error
 
 
-def test_curve_survives_weights_that_underflow():
-    drawn = of_weights([-50.0, -5000.0, -90_000.0])
-    assert np.isfinite(drawn.curve(np.array([1, 2, 3]))).all()
-    assert drawn.curve(np.array([3]))[0] == pytest.approx(-50 - math.log(3))
+@pytest.mark.parametrize("step", [0.1, 30.0, 1000.0], ids=lambda step: f"log-weights span {120 * step:g} nats")
+def test_curve_is_the_mean_of_the_groups_own_logsumexp(step):
+    """However far apart the weights are: e^−708 is 0 in a double, but log-weights of such a group are not."""
+    drawn = of_weights([-50 - step * i for i in range(121)])
+    ks, random = np.array([1, 2, 3, 7, 60, 121]), np.random.default_rng(4)
+    orders = [torch.from_numpy(random.permutation(drawn.log_w.double().numpy())) for _ in range(20)]
+    for k, found in zip(ks, drawn.curve(ks, seed=4), strict=True):
+        groups = [order[: 121 // k * k].view(-1, k)[:, :].logsumexp(1) for order in orders[:k]]
+        assert found == pytest.approx(torch.stack(groups).mean().item() - math.log(k), rel=1e-12)
+    assert drawn.curve(ks)[0] == pytest.approx(drawn.elbo, rel=1e-12)
+    assert drawn.curve(ks)[-1] == pytest.approx(drawn.log_p, rel=1e-12)
 
 
 def test_resampling_follows_the_weights():
@@ -101,7 +108,9 @@ def test_reconstructions(model, x):
     torch.testing.assert_close(pictures.weighted, (drawn.weights[:, None] * decoded).sum(0).float())
 
 
-@pytest.mark.parametrize(("shape", "samples", "says"), [((23,), 5, "24 pixels, not the shape"), ((24,), 0, "not 0")])
+@pytest.mark.parametrize(
+    ("shape", "samples", "says"), [((23,), 5, "have 24 pixels, so x must be"), ((24,), 0, "not 0")]
+)
 def test_refusals(model, shape, samples, says):
     with pytest.raises(ValueError, match=says):
         posterior(model, torch.zeros(shape), samples=samples)

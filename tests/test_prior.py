@@ -93,7 +93,7 @@ def test_one_pixel_wholly_different_is_a_distance_of_one():
         (lambda: prior.manifold(Model(TWO), 1), "at least 2 rows, not 1"),
         (
             lambda: prior.interpolate(Model(ONE), torch.zeros(3, 24)),
-            r"two images of 24 pixels, not the shape \(3, 24\)",
+            r"must hold 2 images, not 3: its shape is \[3, 24\]",
         ),
         (lambda: prior.interpolate(Model(ONE), torch.zeros(2, 24), 1), "two ends, not 1"),
         (lambda: prior.nearest(torch.zeros(1, 4), torch.zeros(3, 4), 4), "between 1 and 3, not 4"),

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.usefixtures("threads_as_before")
 def as_on_a_gpu(monkeypatch):
     """The usual tanh, the plain likelihood, and all images in one piece."""
     monkeypatch.setattr(tanh.Tanh, "forward", lambda self, z: z.tanh())
-    monkeypatch.setattr(Model, "log_likelihood", lambda self, x, h1, _: bernoulli.log_likelihood(x, self.logits(h1)))
+    monkeypatch.setattr(
+        Model, "log_likelihood", lambda self, x, h1, *_, checked: bernoulli.log_likelihood(x, self.logits(h1))
+    )
     monkeypatch.setattr(steps, "shares", lambda x, *of: [slice(0, len(x))])
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from iwae import checkpoints, datasets, programs
+from iwae import checkpoints, datasets, evaluation, programs
 from iwae.ahead import Ahead
 from iwae.config import PAPER_PASSES, SCHEDULES, TrainConfig
 from iwae.training import NonFiniteError, Training
@@ -49,6 +49,43 @@ def test_paper_schedule():
 def test_cosine_schedule():
     cosine = SCHEDULES["cosine"].function
     assert cosine(0) == 1 and cosine(1) == pytest.approx(0.01) and cosine(0.5) == pytest.approx(0.505)
+
+
+def test_a_run_on_data_of_another_name_is_refused(data):
+    other = dataclasses.replace(data, name="mnist")
+    with pytest.raises(ValueError, match="the data set is 'mnist', but the configuration says 'digits'"):
+        Training(TrainConfig(**SMALL), other)
+    small = datasets.Split(data.train.images[:, :100], None)
+    with pytest.raises(ValueError, match="the images of digits have 100 pixels; the model needs 784"):
+        Training(TrainConfig(**SMALL), dataclasses.replace(data, train=small))
+
+
+def test_the_card_says_what_was_trained_on(data):
+    """Name, shapes, and a hash of the images that tells one changed pixel; a run goes on with the same images only."""
+    changed = data.train.images.clone()
+    changed[7, 300] ^= 1
+    other = dataclasses.replace(data, train=datasets.Split(changed, data.train.labels))
+    first, second = Training(TrainConfig(**SMALL), data), Training(TrainConfig(**SMALL), other)
+    told, again = (training.card().progress["data"] for training in (first, second))
+    assert told | {"sha256": ""} == again | {"sha256": ""}
+    assert told["sha256"] != again["sha256"] and len(told["sha256"]) == 64
+    assert told | {"sha256": ""} == {
+        **{"name": "digits", "sha256": "", "stochastic": True},
+        **{"train": [1297, 784], "valid": [200, 784], "test": [300, 784]},
+    }
+    assert datasets.load("digits").identity == told
+    with pytest.raises(ValueError, match="was begun on other images than those of digits"):
+        second.restore(*first.state())
+
+
+def test_one_validation_image_is_enough(data):
+    training = Training(TrainConfig(**SMALL | {"valid_images": 1}), data)
+    *_, last = training.run()
+    assert last.active_units is None
+    x = training.valid
+    assert x.shape == (1, 784)
+    bound = evaluation.mean_bound(training.latest_model(), x, training.estimator.bound, 4)
+    assert last.valid_bound == pytest.approx(bound.item())
 
 
 def test_it_learns_and_is_repeatable(data):

@@ -125,3 +125,22 @@ def test_a_traversal_is_the_decoder_along_one_unit(model):
         moved = h.clone()
         moved[1] = 2.0
         torch.testing.assert_close(pictures[2], model.decode(model.descend(moved.unsqueeze(0)))[0])
+
+
+def test_a_smaller_model_can_have_the_larger_bound():
+    """A unit that nothing depends on, but whose q is not its prior: p(x) is the same without it, and each draw's log w
+    loses log q(h_u|x) − log p(h_u|h₂), whose mean is their KL. At k = 1 the bound rises by that; with many draws, by
+    nothing. Two layers, h_u ~ N(0, e) under q and N(0, 1) under p; z = 4 (false alarms: 2 × 6e-5), seeds 0."""
+    model = Model(CONFIGS["two layers"], seed=4)
+    with torch.no_grad():
+        for gaussian, log_std in ((model.encoder[0], 0.5), (model.decoder[0], 0.0)):
+            for layer in (gaussian.mean, gaussian.log_std):
+                layer.weight[2] = layer.bias[2] = 0
+            gaussian.log_std.bias[2] = log_std
+        model.pixel_hidden[0].weight[:, 2] = model.encoder[1].hidden[0].weight[:, 2] = 0
+    x = torch.randint(0, 2, (300, 16), generator=torch.Generator().manual_seed(0)).float()
+    layers = active_units(model, x)
+    few, many = (units.without(model, x, layers, units.all_but(layers, 0, 2), samples=k) for k in (1, 500))
+    kl = torch.distributions.kl_divergence(*(torch.distributions.Normal(0.0, math.exp(s)) for s in (0.5, 0.0))).item()
+    assert abs(few.mean + kl) < 4 * few.se < kl
+    assert abs(many.mean) < 4 * many.se + 0.005 and many.se < 0.01

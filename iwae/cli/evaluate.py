@@ -10,6 +10,7 @@ import torch
 from tyro.conf import Positional
 
 from iwae import checkpoints, cli, comparison, datasets, evaluation, files
+from iwae.evaluation import NOT_COUNTED, plus_minus
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,11 @@ class Evaluate:
         cli.check_dataset(name)
         if self.save and name != own:
             raise cli.UsageError(f"--save keeps results on the model's own data set, {own}, not on {name}")
-        x = self._images(name)
+        data = datasets.load(name, progress=sys.stderr.isatty())
+        trained = card.progress.get("data", {}).get("sha256")
+        if name == own and trained not in (None, data.identity["sha256"]):
+            print(f"note: the images of {name} here are not those that this model was trained on", file=sys.stderr)
+        x = self._images(data)
         if card.model.pixels != x.shape[1]:
             raise cli.UsageError(f"{self.checkpoint} is for images of {card.model.pixels} pixels, not {x.shape[1]}")
         x = x.to(model.device)
@@ -64,12 +69,12 @@ class Evaluate:
             files.deliver(self.checkpoint, lambda path: checkpoints.save(path, model, measured))
         return 0
 
-    def _images(self, name: str) -> torch.Tensor:
-        x = datasets.load(name, progress=sys.stderr.isatty()).binary("test")
+    def _images(self, data: datasets.Dataset) -> torch.Tensor:
+        x = data.binary("test")
         if self.images is None:
             return x
-        if not 2 <= self.images <= len(x):
-            raise cli.UsageError(f"--images must lie between 2 and {len(x)}, all of {name}, not {self.images}")
+        if not 1 <= self.images <= len(x):
+            raise cli.UsageError(f"--images must lie between 1 and {len(x)}, all of {data.name}, not {self.images}")
         return comparison.choose(x, self.images, self.seed)
 
 
@@ -90,13 +95,16 @@ def table(summary: dict[str, Any], dataset: str, latent: tuple[int, ...]) -> str
         ("kl_posterior", "KL(q(h|x) ‖ p(h|x))"),
         ("pruned_nll", "NLL without the inactive units"),
     ):
-        rows.append((title, f"{summary[name]:10.3f} ± {summary[name + '_se']:.3f} nats"))
-    rows.append(("effective sample size", f"{summary['ess']:10.1f} ± {summary['ess_se']:.1f} of {k:,} draws"))
+        if summary[name] is not None:
+            rows.append((title, f"{plus_minus(summary[name], summary[name + '_se'], 3, 10)} nats"))
+    rows.append(("effective sample size", f"{plus_minus(summary['ess'], summary['ess_se'], 1, 10)} of {k:,} draws"))
     for name, title in (("active_units", "active units"), ("pca_active_units", "active directions (PCA)")):
-        layers = [f"{active} of {units}" for active, units in zip(summary[name], latent, strict=True)]
-        rows.append((title, " " * 10 + ", ".join(layers)))
-    head = f"{summary['images']:,} test images of {dataset}, {k:,} draws each, seed {summary['seed']}"
-    return "\n".join([f"{head}; mean ± s.e. over images", *(f"{title:34}{value}" for title, value in rows)])
+        layers = [f"{active} of {units}" for active, units in zip(summary[name] or (), latent, strict=False)]
+        rows.append((title, " " * 10 + ", ".join(layers or [NOT_COUNTED])))
+    images = f"{summary['images']:,} test images" if summary["images"] > 1 else "1 test image"
+    head = f"{images} of {dataset}, {k:,} draws each, seed {summary['seed']}"
+    head += "; mean ± s.e. over images" if summary["images"] > 1 else "; of one image there is no standard error"
+    return "\n".join([head, *(f"{title:34}{value}" for title, value in rows)])
 
 
 def parse(words: list[str]) -> Evaluate:

@@ -57,7 +57,7 @@ class Refit:
         change, error = comparison.paired_difference(after, before)
         print(
             f"NLL of {len(x):,} validation images, {SAMPLES:,} draws each: {before.mean():.2f} → {after.mean():.2f} "
-            f"nats per image, {signed(change)} ± {error:.2f} (paired)"
+            f"nats per image, {signed(change)}{'' if error is None else f' ± {error:.2f} (paired)'}"
         )
         return 0
 

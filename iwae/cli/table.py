@@ -123,6 +123,9 @@ class Table:
             if not row.metrics:
                 print(f"{row.name}: not evaluated yet")
                 continue
+            if row.metrics["images"] < 2:
+                print(f"{row.name}: measured on one image, so without a standard error to compare with")
+                continue
             model, _ = checkpoints.load(row.path, device)
             x = _test_images(row.cell.dataset).to(model.device)
             with cli.image_bar() as progress:

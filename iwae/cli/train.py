@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from iwae import checkpoints, cli, datasets, files, parallel, products, runs, step_memory, worker
 from iwae.config import TrainConfig
+from iwae.evaluation import plus_minus
 from iwae.training import Record, Training
 
 STOPPED = 130  # exit status, as for any program that Ctrl-C ends
@@ -108,7 +109,7 @@ def describe_nll(metrics: dict[str, Any]) -> str:
     if not metrics:
         return "not evaluated yet"
     return (
-        f"test NLL {metrics['nll']:.2f} ± {metrics['nll_se']:.2f} nats per image "
+        f"test NLL {plus_minus(metrics['nll'], metrics['nll_se'])} nats per image "
         f"({metrics['images']:,} images, {metrics['samples']:,} draws each)"
     )
 

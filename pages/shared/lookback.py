@@ -5,6 +5,7 @@ import streamlit as st
 from iwae import datasets, lookback
 from iwae.evaluation import THRESHOLD
 from iwae.figures_training import activity_bars, latent_map
+from iwae.health import NonFiniteError
 from iwae.lookback import Moment
 from iwae.runs import Run, RunError
 from pages.shared import cached, pictures, show
@@ -46,7 +47,7 @@ def _scrub(found: list[Moment], dataset: str, kind: str) -> None:
     shown = tuple(shown)
     try:
         now, last = (cached.look(one.path, dataset, shown) for one in (moment, found[-1]))
-    except (ValueError, OSError) as error:  # a file is damaged, or has just gone
+    except (ValueError, NonFiniteError, OSError) as error:  # a file is damaged, or has just gone
         st.error(plain(error))
         return
     frame = lookback.frame(last)

@@ -1,5 +1,6 @@
 """All runs together: a table and curves that follow them, and what can be done with one."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ FIRST = TrainConfig("digits", objective="iwae", k=20, passes=30, batch_size=50)
 MEASURES = (  # key, title, axis, of a record, all records or only those with a validation, format
     ("bound", "Bound on training images", "nats per image", lambda r: r.bound, False, ".2f"),
     ("validation", "Bound on validation images", "nats per image", lambda r: r.valid_bound, True, ".2f"),
-    ("units", "Active units of all layers", "units", lambda r: sum(r.active_units or ()), True, ".0f"),
+    ("units", "Active units of all layers", "units", lambda r: sum(r.active_units or (math.nan,)), True, ".0f"),
     ("speed", "Speed", "images per second", lambda r: r.images_per_second, False, ",.0f"),
 )
 UNITS: dict[str, Callable[[Record], float]] = {

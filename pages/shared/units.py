@@ -192,7 +192,7 @@ def pruned(view: View, model: Measured, threshold: float, images: int) -> None:
     full = "" if nll is None or cut is None else f" In full: NLL {nll:.2f}, pruned at threshold 0.01 {cut:.2f} nats."
     told = (
         f"**{model.name}**, only its {left} active units: L_{LOSS_DRAWS} = {without:.2f} nats instead of {whole:.2f}, "
-        f"a loss of **{lost:.2f} ± {se or 0:.2f} nats** over {count:,} test images.{full}"
+        f"a loss of **{evaluation.plus_minus(lost, se)} nats** over {count:,} test images.{full}"
     )
     st.write(told.replace("-", "−"))
 
