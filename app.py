@@ -5,6 +5,7 @@ import streamlit as st
 from iwae.report import Draws
 from pages.shared import cached, pictures
 from pages.shared.choose import held_image
+from pages.shared.evidence import Evidence
 from pages.shared.report import report_button
 from pages.shared.sidebar import sidebar
 
@@ -20,14 +21,16 @@ st.write(
 
 images = cached.test_images(view.dataset)
 x = images[held_image(len(images))]
+evidence = Evidence(view, x, 1000, 0)
 for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
     with column:
         pictures.heading(name, entry)
-        drawn, seen = cached.posterior(entry, view.device, x, samples=1000, seed=0)
+        drawn, seen = evidence.drawn[name], evidence.pictured[name]
         pictures.reconstructions(x.numpy(), seen)
-        st.markdown("**Samples from its posterior**, heaviest first, with their share of the importance weight")
-        pictures.samples_grid(cached.model(entry, view.device), drawn, count=10, heaviest=False)
-        pictures.numbers(drawn)
+        st.markdown(f"**The heaviest of {drawn.samples:,} samples from q(h|x)**, with their share of the weight")
+        pictures.samples_grid(cached.model(entry, view.device), drawn, count=10, heaviest=True)
+        evidence.headline(name)
+evidence.numbers()
 
 st.divider()
 st.page_link("pages/1_Posterior.py", label="Try a digit of your own: upload, draw or pick one", icon=":material/draw:")

@@ -67,6 +67,12 @@ class Annealed:
         """Normalised weights of the end states, [chains, images]: with them they are draws from p(h|x)."""
         return self.log_w.softmax(0)
 
+    def draws(self, count: int, seed: int = 0) -> tuple[Tensor, ...]:
+        """End states chosen by weight, [count, images, latent[l]] for each layer: draws from p(h|x)."""
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.multinomial(self.weights.T, count, replacement=True, generator=generator).T  # count, images
+        return tuple(layer.gather(0, rows.unsqueeze(-1).expand(-1, -1, layer.shape[-1])) for layer in self.h)
+
     @property
     def ess(self) -> Tensor:
         """Effective number of chains, (Σw)²/Σw², [images]."""

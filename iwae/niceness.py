@@ -1,6 +1,7 @@
 """Work in the background leaves the processor to whoever looks at a page."""
 
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,3 +14,10 @@ def give_way(steps: int) -> None:
         os.nice(steps)
         with suppress(OSError):  # Linux may weigh whole sessions
             Path("/proc/self/autogroup").write_text(str(steps))
+
+
+def lower_thread_priority(steps: int) -> None:
+    """Make the calling thread alone so much nicer, where threads have a priority of their own (Linux)."""
+    if hasattr(os, "setpriority"):
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), steps)

@@ -11,8 +11,10 @@ import numpy as np
 
 PRIOR_WEIGHT, PRIOR_SHAPE = 10, 0.5  # loo's weak prior on k: ten observations at 1/2
 FEWEST = 5  # weights of a tail that can be fitted
+FEWEST_SAMPLES = FEWEST * (FEWEST - 1) + 1  # whose tail is that long
+TRUSTED = 0.5  # k̂ up to which the weights have a variance, so that their own spread tells their mean's error
 READINGS = (  # upper end of k̂, in a word, what it means
-    (0.5, "good", "the weights have a finite variance, so their mean can be trusted"),
+    (TRUSTED, "good", "the weights have a finite variance, so their mean can be trusted"),
     (0.7, "ok", "the variance may be infinite, but the mean still settles at a practical pace"),
     (1.0, "bad", "the mean settles too slowly: a few lucky draws decide, and the standard error is too small"),
     (math.inf, "very bad", "the weights may not even have a mean: no number of draws of this q will do"),
@@ -57,7 +59,7 @@ def k_hat(log_w: np.ndarray) -> float:
     ordered = np.sort(np.asarray(log_w, dtype=float))
     count = tail_length(len(ordered))
     if count < FEWEST:
-        raise ValueError(f"k̂ needs at least {FEWEST * (FEWEST - 1) + 1} samples, not {len(ordered)}")
+        raise ValueError(f"k̂ needs at least {FEWEST_SAMPLES} samples, not {len(ordered)}")
     ordered -= ordered[-1]
     tail, below = ordered[-count:], ordered[-count - 1]
     if tail[-1] - tail[0] < 100 * np.finfo(float).eps:

@@ -54,11 +54,14 @@ class Posterior:
         return self.log_w.double().logsumexp(0).item() - math.log(self.samples)
 
     @property
-    def log_p_se(self) -> float:
+    def log_p_se(self) -> float | None:
         """Standard error of ``log_p`` from the spread of the weights: sd(w)/(mean(w)·√samples), the delta method.
 
-        Too small when q misses a part of the posterior, as any estimate from these draws must be.
+        None where k̂ is above 0.5, or cannot be known: the weights may have no variance there, the spread of those that
+        were drawn says nothing of the others, and ``log_p`` is a lower bound with no error. ``iwae.ais`` has one.
         """
+        if self.samples < pareto.FEWEST_SAMPLES or self.k_hat > pareto.TRUSTED:
+            return None
         return math.sqrt(max(1 / self.ess - 1 / self.samples, 0.0))
 
     @property

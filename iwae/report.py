@@ -24,7 +24,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from iwae import checkpoints, commands
+from iwae import checkpoints, commands, pareto
 from iwae.catalog import Entry
 from iwae.figures import Line, bound_curves, png, tile
 from iwae.posterior import Posterior, posterior, reconstruct
@@ -122,7 +122,8 @@ def _coordinates(drawn: Posterior) -> str:
 def _summary(drawn: Posterior) -> dict[str, Any]:
     return {
         "log_p_nats": drawn.log_p,
-        "log_p_se_nats": drawn.log_p_se,
+        "log_p_se_nats": drawn.log_p_se,  # null: a lower bound, whose weights may have no variance
+        "pareto_k": drawn.k_hat if drawn.samples >= pareto.FEWEST_SAMPLES else None,
         "elbo_nats": drawn.elbo,
         "effective_samples": drawn.ess,
         "draws_that_carry_90_percent": drawn.carrying(0.9),

@@ -6,6 +6,7 @@ from iwae.figures import Line, bound_curves
 from iwae.report import Draws
 from pages.shared import cached, pictures, show
 from pages.shared.choose import choose_digit
+from pages.shared.evidence import Evidence
 from pages.shared.occluded import occluded
 from pages.shared.report import report_button
 from pages.shared.sidebar import sidebar
@@ -36,21 +37,20 @@ with st.expander("Sampling", icon=":material/tune:"):
 
 lines, numbers = [], []
 units = choose_units(view.pair)
+evidence = Evidence(view, digit.x, samples, seed)
 for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
     with column:
         pictures.heading(name, entry)
-        drawn, seen = cached.posterior(entry, view.device, digit.x, samples, seed)
-        pictures.numbers(drawn)
+        drawn, seen = evidence.drawn[name], evidence.pictured[name]
+        evidence.headline(name)
         st.markdown(
             "**Reconstructions**",
-            help="From the mean of q; the plain average of all decoded draws; and their "
-            "average by importance weight, which estimates the mean picture of the true posterior.",
+            help="From the mean of q; the plain average of all decoded draws; and their average by weight.",
         )
         pictures.reconstructions(digit.x.numpy(), seen)
         st.markdown(
             f"**Samples from q(h|x)**: {which}, ordered by weight",
-            help="Each is a draw from q decoded to "
-            "pixel probabilities. Below it: its importance weight as a share of that of all draws.",
+            help="Decoded to pixel probabilities; below each its share of the importance weight of all draws.",
         )
         pictures.samples_grid(cached.model(entry, view.device), drawn, count, heaviest=which == "the heaviest")
         dashed = name == "B" and view.a.kind == view.b.kind
@@ -58,8 +58,10 @@ for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=T
         lines.append(Line(f"{name} · {entry.short}", entry.kind, ks, bounds, dashed))
         numbers += [{"model": name, "k": k, "L_k": bound} for k, bound in zip(ks, bounds, strict=True)]
         by_weight(cached.model(entry, view.device), drawn)
+        evidence.ends(name, cached.model(entry, view.device))
         true_posterior(name, entry, cached.model(entry, view.device), drawn, units[name])
 
+evidence.numbers()
 occluded(view, digit.x, samples, seed)
 
 st.subheader("How the bound grows with the number of samples", anchor=False)

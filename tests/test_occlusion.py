@@ -54,7 +54,7 @@ def test_all_hidden_leaves_the_prior(model, x):
         _, log_p = model.log_joint(x[None], tuple(layer[:, None] for layer in drawn.h))
     expected = log_p[:, 0].double() - mixture(model, x, NOTHING, drawn)
     torch.testing.assert_close(drawn.log_w.double(), expected, rtol=0, atol=1e-4)
-    assert abs(drawn.log_p) < 4 * drawn.log_p_se
+    assert abs(drawn.log_p) < 4 / np.sqrt(drawn.ess)
 
 
 def test_the_likelihood_counts_the_visible_pixels_alone(model, x):
@@ -81,7 +81,9 @@ def test_both_values_of_a_hidden_pixel_add_up(model, x):
     part = occluded(model, x, seen, samples=20_000)
     whole = [posterior(model, x.where(seen, torch.tensor(value)), samples=20_000) for value in (0.0, 1.0)]
     p = [np.exp(drawn.log_p) for drawn in whole]
-    error = np.hypot(part.log_p_se, np.hypot(*(a * d.log_p_se for a, d in zip(p, whole, strict=True))) / sum(p))
+    error = np.hypot(
+        1 / np.sqrt(part.ess), np.hypot(*(a / np.sqrt(d.ess) for a, d in zip(p, whole, strict=True))) / sum(p)
+    )
     assert abs(part.log_p - np.log(sum(p))) < 4 * error
 
 

@@ -30,13 +30,23 @@ def of_weights(log_w) -> Posterior:
 
 def test_weights_by_hand():
     drawn = of_weights([math.log(1), math.log(2), math.log(5)])
+    assert drawn.log_p_se is None  # three weights have no tail to look at
     torch.testing.assert_close(drawn.weights, torch.tensor([1, 2, 5]).double() / 8, rtol=1e-6, atol=0)
     assert drawn.ess == pytest.approx(64 / 30)
     assert drawn.log_p == pytest.approx(math.log(8 / 3))
     assert drawn.elbo == pytest.approx(math.log(10) / 3)
-    spread = np.std([1, 2, 5]) / np.mean([1, 2, 5]) / math.sqrt(3)
-    assert drawn.log_p_se == pytest.approx(spread, rel=1e-5)
+    spread = np.std([1, 2, 5]) / np.mean([1, 2, 5]) / math.sqrt(300)
+    assert of_weights([math.log(w) for w in (1, 2, 5)] * 100).log_p_se == pytest.approx(spread, rel=1e-5)
     assert [drawn.carrying(share) for share in (0.5, 0.7, 0.9)] == [1, 2, 3]
+
+
+def test_no_error_where_the_weights_may_have_no_variance():
+    """Weights u^−0.4 have a variance, u^−0.9 have none; the delta method would give 0.05 where log p̂ errs by more."""
+    u = torch.rand(5000, generator=torch.Generator().manual_seed(0))
+    light, heavy = of_weights(-0.4 * u.log()), of_weights(-0.9 * u.log())
+    assert light.k_hat < 0.5 < heavy.k_hat
+    assert abs(light.log_p - math.log(1 / 0.6)) < 4 * light.log_p_se
+    assert heavy.log_p_se is None and heavy.log_p < math.log(1 / 0.1)
 
 
 def test_equal_weights_are_worth_all_draws():
@@ -49,7 +59,7 @@ def test_log_p_agrees_with_the_evaluation(model, x):
     """Two independent estimates of log p(x) from 20,000 draws each, within 4 s.e. of their difference."""
     drawn = posterior(model, x, samples=20_000, seed=1)
     metrics = evaluate(model, x[None].repeat(2, 1), samples=20_000, prune=False)
-    error = math.hypot(drawn.log_p_se, math.sqrt(1 / metrics.ess[0].item() - 1 / 20_000))
+    error = math.hypot(1 / math.sqrt(drawn.ess), math.sqrt(1 / metrics.ess[0].item() - 1 / 20_000))
     assert abs(drawn.log_p + metrics.nll[0].item()) < 4 * error
 
 

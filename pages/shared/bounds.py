@@ -14,17 +14,13 @@ from iwae.model import Model
 from iwae.plane import Plane, plane, radius
 from iwae.posterior import Posterior
 from pages.shared import cached, pictures
+from pages.shared.evidence import in_one_line, nats
 from pages.shared.pictures import percent
 from pages.shared.show import figure, in_numbers
 from pages.shared.sidebar import View
 
 SHOWN = 10  # draws of a step that are decoded
 RESAMPLED = 2000  # draws from q chosen by weight, in the plane
-
-
-def nats(value: float, error: float | None = None) -> str:
-    """``−87.32 ± 0.05``, in one line."""
-    return f"{value:.2f}".replace("-", "−") + (f"\u00a0±\u00a0{error:.2f}" if error is not None else "")
 
 
 def weights_figure(view: View, drawn: Sequence[Posterior]) -> None:
@@ -41,7 +37,7 @@ def weights_figure(view: View, drawn: Sequence[Posterior]) -> None:
     )
     said = "Filled: where the log-weights of the draws lie. Line: where their importance weight lies. " + " ".join(
         f"{name}: mean {nats(part.elbo)} (the ELBO), standard deviation {part.log_w.std().item():.2f}, "
-        f"log p̂(x) {nats(part.log_p, part.log_p_se)} nats (dotted)."
+        f"log p̂(x), dotted: {in_one_line(part)}."
         for name, part in zip("AB", drawn, strict=True)
     )
     numbers = {"log w, nats": found[0].centres}
@@ -98,7 +94,7 @@ def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound],
         f"| {name.replace('_', chr(92) + '_')} | {nats(a.value, a.error)} | {nats(b.value, b.error)} |"
         for name, a, b in zip(names, *found, strict=True)
     ]
-    ends = " | ".join(nats(part.log_p, part.log_p_se) for part in drawn)
+    ends = " | ".join(in_one_line(part) for part in drawn)
     rows.append(f"| log p̂(x), all {drawn[0].samples:,} draws | {ends} |")
     groups, seed = found[0][0].groups, drawn[0].seed
     said = (
@@ -219,13 +215,14 @@ def _plane(slot: str, kind: str, found: Plane, window: tuple[np.ndarray, float])
     )  # fmt: skip
     said = (
         f"Shades: the smallest regions that hold 50%, 90% and 99%; grey: where 90% of the exact posterior lies. "
-        f"log p(x) = {nats(found.log_p)} on the grid (coarseness: {found.error:.1g}), log p̂(x) = "
-        f"{nats(drawn.log_p, drawn.log_p_se)} from {drawn.samples:,} draws. D_KL(q‖p(h|x)) = {found.kl:.2f} nats. "
+        f"log p(x) = {nats(found.log_p)} on the grid (coarseness: {found.error:.1g}), log p̂(x) "
+        f"by {drawn.samples:,} draws: {in_one_line(drawn)}. D_KL(q‖p(h|x)) = {found.kl:.2f} nats. "
         f"q's 99% region holds {percent(found.inside())} of the exact posterior. {RESAMPLED:,} draws by weight are "
         f"{len(chosen):,} different ones."
     )
-    if found.log_p - drawn.log_p > 4 * drawn.log_p_se + found.error:
-        said += " log p̂(x) is too low by far more than its error says: q's draws miss where the posterior is."
+    lacking, error = found.log_p - drawn.log_p, drawn.log_p_se
+    if lacking > found.error + (1.0 if error is None else 4 * error):
+        said += f" log p̂(x) is {lacking:.1f} nats too low: q's draws miss where the posterior is."
     second, first = np.meshgrid(found.second.numpy(), found.first.numpy(), indexing="ij")
     numbers = {
         "first unit": first.ravel(),

@@ -43,7 +43,7 @@ def heading(name: str, entry: Entry) -> None:
 
 
 def samples_grid(model: Model, drawn: Posterior, count: int, heaviest: bool) -> None:
-    """Decoded draws from q ordered by weight, the weight under each."""
+    """Decoded draws from q ordered by weight, the weight under each, and what they weigh together."""
     weights = drawn.weights
     order = weights.argsort(descending=True)
     if not heaviest:
@@ -53,6 +53,7 @@ def samples_grid(model: Model, drawn: Posterior, count: int, heaviest: bool) -> 
         pictures = model.decode(drawn.h[0][chosen].to(model.device)).cpu()
     captions = [percent(weight) for weight in weights[chosen].tolist()]
     strip(pictures, captions, [f"decoded draw with {caption} of the weight" for caption in captions])
+    st.caption(f"Together they carry {percent(weights[chosen].sum().item())} of the weight of {drawn.samples:,} draws.")
 
 
 def percent(weight: float) -> str:
@@ -63,19 +64,9 @@ def percent(weight: float) -> str:
     return f"{weight:.{digits}%}"
 
 
-def numbers(drawn: Posterior) -> None:
-    """log p̂(x) and the effective sample size, in figures and in words."""
-    left, right = st.columns(2)
-    left.metric(
-        "log p̂(x), nats",
-        f"{drawn.log_p:.2f}".replace("-", "−"),
-        f"± {drawn.log_p_se:.2f} standard error",
-        delta_color="off",
-        delta_arrow="off",
-        help="Logarithm of the mean importance weight, L_k at the largest k, and its standard error from the spread of "
-        "the weights. It is too sure of itself where q misses a part of the posterior.",
-    )
-    right.metric(
+def effective(drawn: Posterior) -> None:
+    """The effective sample size."""
+    st.metric(
         "effective samples",
         f"{drawn.ess:,.1f}",
         f"of {drawn.samples:,} draws",
@@ -83,6 +74,10 @@ def numbers(drawn: Posterior) -> None:
         delta_arrow="off",
         help="(Σw)²/Σw²: how many equally weighted draws from the true posterior these draws are worth.",
     )
+
+
+def carrying(drawn: Posterior) -> None:
+    """How few draws carry the weight, and what that says of q."""
     count = drawn.carrying(0.9)
     draws = "draw carries" if count == 1 else "draws carry"
     st.write(f"**{count:,} of {drawn.samples:,}** {draws} 90% of the weight: {_reading(drawn)}")

@@ -7,6 +7,8 @@ import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
+from pages.shared.evidence import jobs
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -20,6 +22,7 @@ def own_folders(tmp_path, monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield tmp_path
+    jobs().end_all()
     torch.set_num_threads(before)
 
 

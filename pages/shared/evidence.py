@@ -1,0 +1,165 @@
+"""log p(x) of one digit: at once from the draws of q, and seconds later by annealing, with an error that holds."""
+
+from collections.abc import Hashable
+
+import streamlit as st
+from torch import Tensor
+
+from iwae import ais, cores
+from iwae.ais import Annealed
+from iwae.model import Model
+from iwae.posterior import Posterior
+from pages.shared import cached, pictures, show
+from pages.shared.beat import beat
+from pages.shared.jobs import Job, Jobs, Progress, Work
+from pages.shared.sidebar import View
+
+POLL = 0.5  # seconds
+MISSED = 3.0  # nats by which draws of q exceed the chains, with a probability of at most e^−3 where these miss nothing
+MORE = 4  # times as many chains then
+SHOWN = 10  # ends of chains as pictures
+
+
+@st.cache_resource(show_spinner=False)
+def jobs() -> Jobs:
+    """The queue of this server. A core is left to the pages, and two jobs at once already share Python's lock."""
+    return Jobs(min(2, max(1, cores.count() - 1)))
+
+
+def nats(value: float, error: float | None = None) -> str:
+    """``−87.32 ± 0.05``, in one line."""
+    return f"{value:.2f}".replace("-", "−") + (f"\u00a0±\u00a0{error:.2f}" if error is not None else "")
+
+
+def from_draws(drawn: Posterior) -> tuple[str, str]:
+    """log p̂(x) of draws from q, and what it rests on: an error where k̂ says that it holds, else a bound in words."""
+    if drawn.log_p_se is not None:
+        return nats(drawn.log_p), f"± {drawn.log_p_se:.2f} standard error"
+    return f"≥\u00a0{nats(drawn.log_p)}", f"at least; {_decide(drawn)}"
+
+
+def in_one_line(drawn: Posterior) -> str:
+    """``−87.32 ± 0.05``, or ``at least −87.32 (5 draws decide)``."""
+    if drawn.log_p_se is not None:
+        return nats(drawn.log_p, drawn.log_p_se)
+    return f"at least\u00a0{nats(drawn.log_p)} ({_decide(drawn)})"
+
+
+def _decide(drawn: Posterior) -> str:
+    count = drawn.carrying(0.9)
+    return "1 draw decides" if count == 1 else f"{count:,} draws decide"
+
+
+def missed(found: Annealed, drawn: Posterior) -> bool:
+    """Whether the chains, a lower bound like the draws of q, lie so far below these that they must miss a mode."""
+    return drawn.log_p > found.log_p.item() + MISSED
+
+
+def from_chains(found: Annealed, drawn: Posterior) -> tuple[str, str]:
+    """log p̂(x) by annealing, and its interval; of two lower bounds the larger one, if they are nats apart."""
+    if missed(found, drawn):
+        return f"≥\u00a0{nats(drawn.log_p)}", f"at least; annealing missed a mode ({nats(found.log_p.item())})"
+    if not found.shown:
+        return f"≥\u00a0{nats(found.log_p.item())}", f"at least; the chains scatter by {found.scatter.item():.1f} nats"
+    low, high = (end.item() for end in found.interval(0.95))
+    return nats(found.log_p.item()), f"95%: {nats(low)} to {nats(high)}"
+
+
+class Evidence:
+    """Both models' chains for one image x [784], computed behind the page while somebody looks at it."""
+
+    def __init__(self, view: View, x: Tensor, samples: int, seed: int):
+        """``samples`` draws from q in the meantime."""
+        image = x.byte().numpy().tobytes()
+        found = {name: cached.posterior(entry, view.device, x, samples, seed) for name, entry in view.pair}
+        self.drawn = {name: drawn for name, (drawn, _) in found.items()}
+        self.pictured = {name: pictured for name, (_, pictured) in found.items()}
+        self.keys: dict[str, Hashable] = {}
+        self.works = {}
+        for name, entry in view.pair:
+            key = self.keys[name] = *cached.identity(entry), view.device, image
+            self.works[key] = _work(cached.model(entry, view.device), x, self.drawn[name])
+        self.visitor = st.session_state.setdefault("visitor", object())
+        self.finished = all(job.finished for job in self.poll().values())
+
+    def poll(self) -> dict[str, Job]:
+        """The jobs of A and B; without it for a while, they end."""
+        found = dict(zip(self.works, jobs().want(self.visitor, self.works), strict=True))
+        return {name: found[key] for name, key in self.keys.items()}
+
+    def headline(self, name: str) -> None:
+        """The numbers of one model in figures and words; the page runs again when both models' chains are there."""
+        left, right = st.columns(2)
+        with right:
+            pictures.effective(self.drawn[name])
+        pictures.carrying(self.drawn[name])
+        with left:
+            self._watch(name)
+
+    def _watch(self, name: str) -> None:
+        beat(
+            lambda: self._metric(self.poll()[name], self.drawn[name]),
+            lambda: name == "A" and all(job.finished for job in self.poll().values()),
+            None if self.finished else POLL,
+        )
+
+    def _metric(self, job: Job, drawn: Posterior) -> None:
+        value, rests_on = from_draws(drawn) if job.result is None else from_chains(job.result, drawn)
+        st.metric(
+            "log p̂(x), nats", value, rests_on, delta_color="off", delta_arrow="off",
+            help="How probable the model finds this digit. First the logarithm of the mean importance weight of draws "
+            "from q: an estimate with a standard error where Pareto k̂ is at most 0.5, and else no more than a lower "
+            "bound. Then by annealed importance sampling: chains that walk from q to the true posterior, "
+            "whose weights scatter so little that their interval holds.",
+        )  # fmt: skip
+        if job.error is not None:
+            st.warning(show.plain(f"Annealing failed: {job.error}"))
+        elif job.result is None:
+            stands = f"waits for {job.ahead} other{'s' if job.ahead > 1 else ''}" if job.ahead else "annealing …"
+            st.progress(job.share, f"A more certain estimate: {stands}")
+        else:
+            st.caption(f"{drawn.samples:,} draws of q alone: {in_one_line(drawn)}.")
+
+    def ends(self, name: str, model: Model) -> None:
+        """Decoded states in which the chains ended, drawn by weight."""
+        found: Annealed | None = self.poll()[name].result
+        if found is None:
+            return
+        st.markdown(
+            "**Where the annealed chains ended**",
+            help="Draws from the true posterior, as far as the chains reached it: each began with a draw from q and "
+            f"took {found.temperatures:,} Hamiltonian steps. Drawn by weight.",
+        )
+        decoded = model.decode(found.draws(SHOWN)[0][:, 0].to(model.device)).detach().cpu().numpy()
+        pictures.strip(decoded, None, ["draw from the true posterior"] * len(decoded))
+
+    def numbers(self) -> None:
+        """All of it as a table, once it is there."""
+        rows = []
+        for name, job in self.poll().items():
+            if job.result is not None:
+                found, drawn = job.result, self.drawn[name]
+                low, high = (end.item() for end in found.interval(0.95))
+                rows.append({
+                    "model": name, "log p̂, annealed": found.log_p.item(),
+                    "95% from": low if found.shown else None, "95% to": high if found.shown else None,
+                    "chains": found.chains, "effective chains": found.ess.item(), "temperatures": found.temperatures,
+                    "scatter of log w": found.scatter.item(), "accepted": found.acceptance.item(), "seed": found.seed,
+                    "log p̂, draws of q": drawn.log_p, "± s.e.": drawn.log_p_se, "draws": drawn.samples,
+                    "k̂": drawn.k_hat,
+                })  # fmt: skip
+        if rows:
+            show.in_numbers(rows, "evidence", "log p̂(x) in numbers (nats)")
+
+
+def _work(model: Model, x: Tensor, drawn: Posterior) -> Work:
+    x = x.unsqueeze(0).to(model.device)
+
+    def work(progress: Progress) -> Annealed:
+        found = ais.anneal(model, x, progress=progress)
+        if missed(found, drawn):
+            more = ais.anneal(model, x, chains=MORE * ais.CHAINS, seed=1, progress=progress)
+            found = max(found, more, key=lambda one: one.log_p.item())
+        return found
+
+    return work

@@ -1,0 +1,110 @@
+"""Work behind the pages that takes seconds: one queue for all visitors, and nothing goes on that nobody waits for."""
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from iwae.niceness import lower_thread_priority
+
+PATIENCE = 10.0  # seconds without a poll after which a visitor has left
+KEPT = 64  # results
+Progress = Callable[[int, int], None]
+Work = Callable[[Progress], Any]  # calls its progress often; what that raises ends the work
+
+
+class Unwanted(Exception):
+    """Nobody waits for this job any more."""
+
+
+class Job:
+    """One piece of work: how far it is, and what came out."""
+
+    def __init__(self) -> None:
+        self.share = 0.0  # done, from 0 to 1
+        self.ahead = 0  # jobs that come before it
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.result is not None or self.error is not None
+
+
+class Jobs:
+    """Runs ``at_once`` jobs, the others wait in order. A job that no visitor wants is ended, or never begun."""
+
+    def __init__(self, at_once: int):
+        self._pool = ThreadPoolExecutor(at_once, "jobs", _alone)
+        self._lock = threading.Lock()
+        self._jobs: dict[Hashable, Job] = {}  # in the order in which they were wanted
+        self._futures: dict[Hashable, Future] = {}  # of those that are not finished
+        self._wanted: dict[Hashable, tuple[set[Hashable], float]] = {}  # by visitor: keys, and when it last asked
+
+    def want(self, visitor: Hashable, works: Mapping[Hashable, Work]) -> list[Job]:
+        """What this visitor waits for from now on, and nothing else; to be asked again at every poll."""
+        with self._lock:
+            self._wanted[visitor] = set(works), time.monotonic()
+            self._drop()
+            for key, work in works.items():
+                if key not in self._jobs:
+                    self._jobs[key] = Job()
+                    self._futures[key] = self._pool.submit(self._run, key, self._jobs[key], work)
+            waiting = [key for key, future in self._futures.items() if not future.running()]
+            for place, key in enumerate(waiting):
+                self._jobs[key].ahead = place + 1
+            return [self._jobs[key] for key in works]
+
+    @property
+    def busy(self) -> bool:
+        with self._lock:
+            return bool(self._futures)
+
+    def end_all(self) -> None:
+        """As if every visitor had left."""
+        with self._lock:
+            self._wanted.clear()
+            self._drop()
+
+    def _drop(self) -> None:
+        """Forget visitors that have left, jobs that are not begun and not wanted, and the oldest results."""
+        oldest = time.monotonic() - PATIENCE
+        self._wanted = {visitor: given for visitor, given in self._wanted.items() if given[1] >= oldest}
+        for key, future in list(self._futures.items()):
+            if not self._is_wanted(key) and future.cancel():
+                del self._futures[key], self._jobs[key]
+        done = [key for key in self._jobs if key not in self._futures and not self._is_wanted(key)]
+        for key in done[: max(0, len(self._jobs) - KEPT)]:
+            del self._jobs[key]
+
+    def _is_wanted(self, key: Hashable) -> bool:
+        oldest = time.monotonic() - PATIENCE
+        return any(key in keys and asked >= oldest for keys, asked in self._wanted.values())
+
+    def _run(self, key: Hashable, job: Job, work: Work) -> None:
+        def progress(done: int, total: int) -> None:
+            with self._lock:
+                wanted = self._is_wanted(key)
+            if not wanted:
+                raise Unwanted
+            job.share, job.ahead = done / total, 0
+
+        try:
+            job.result = work(progress)
+        except Unwanted:
+            with self._lock:
+                del self._jobs[key]
+        except Exception as error:  # whatever it is, the page says it, and the thread lives
+            job.error = error
+        finally:
+            with self._lock:
+                self._futures.pop(key, None)
+
+
+def _alone() -> None:
+    """A thread of the pool computes alone, and gives way to the threads that draw pages."""
+    torch.set_num_threads(1)
+    lower_thread_priority(5)
