@@ -1,4 +1,4 @@
-"""Train a small model from the sidebar: a form, and a panel that follows the runs."""
+"""Train a small model from the sidebar: a form (``training_form``), and a panel that follows the runs."""
 
 import time
 import uuid
@@ -9,29 +9,29 @@ from pathlib import Path
 import plotly.graph_objects as go
 import streamlit as st
 
-from iwae import datasets, overview, runs, tensorboard, turns, untrusted
-from iwae.bounds import OBJECTIVES
-from iwae.config import TrainConfig
+from iwae import overview, runs, turns, untrusted
 from iwae.figures import Line, training_curve
 from iwae.overview import Standing
 from iwae.runs import Run, RunError
 from iwae.turns import Status
 from pages.shared.beat import beat
 from pages.shared.show import plain
+from pages.shared.training_form import form
 
 LOOK_SECONDS = 1.0  # between two looks at the runs, while one is alive
 PAGES_A_SECOND = 6  # that look: with more open pages each looks less often
 FORGOTTEN = 30.0  # seconds after which a page that has not looked is gone
 SHOWN = 3  # runs in the panel, the newest
 SIDEBAR = 230  # pixels of a chart: one that follows a collapsed sidebar down to no width fails in the browser
-DEFAULTS = {"p": 2.0, "alpha": 0.5, "beta": 0.25, "k1": 5, "k2": 4}
-LABELS = {"p": "Exponent p", "alpha": "α", "beta": "β, the share of VAE", "k1": "k₁, in a group", "k2": "k₂ groups"}
 
 
 def training_panel(alive: list[Run]) -> None:
     """The form and the runs, for the sidebar; ``alive`` are the runs that were so when the page began to be drawn."""
     with st.expander("Train a small model", icon=":material/model_training:"):
-        _form()
+        if started := form():
+            look_again()
+            st.session_state["run"] = started.name  # the one that the page of training shows
+            st.rerun()
     # Once one has ended, the pickers above should offer it.
     beat(_progress, lambda: not all(run.status().alive for run in alive), _seconds() if alive else None)
 
@@ -39,52 +39,6 @@ def training_panel(alive: list[Run]) -> None:
 def alive_runs() -> list[Run]:
     """All runs that are alive."""
     return _recent(runs.runs_dir()).alive
-
-
-def _form() -> None:
-    here = [name for name in datasets.NAMES if datasets.available(name)]
-    dataset = st.selectbox("Training data", here, key="train.dataset")
-    names = list(OBJECTIVES)
-    objective = st.selectbox(
-        "Objective", names, names.index("iwae"), format_func=lambda name: OBJECTIVES[name].title, key="train.objective"
-    )
-    parameters = {
-        name: st.number_input(LABELS[name], value=DEFAULTS[name], key=f"train.{name}")
-        for name in OBJECTIVES[objective].parameters
-    }
-    if objective == "miwae":
-        k = parameters["k1"] * parameters["k2"]
-        st.caption(f"k = k₁·k₂ = {k} samples per image")
-    else:
-        usual = 1 if objective == "vae" else 20
-        k = st.number_input("Samples per image k", 1, 5000, usual, key=f"train.k.{objective}")
-    model = st.selectbox("Layers", ["1layer", "2layer", "2d"], format_func=_LAYERS.get, key="train.model")
-    length = st.segmented_control("Length in", ["passes", "minutes"], default="passes", required=True, key="train.unit")
-    if length == "passes":
-        budget = {"passes": st.number_input("Passes over the data", 1, 10_000, 30, key="train.passes")}
-    else:
-        minutes = st.number_input("Minutes", 0.1, 600.0, 1.0, key="train.minutes")
-        budget = {"minutes": minutes, "passes": 10_000, "schedule": "constant"}
-    rate = st.number_input("Learning rate", 1e-6, 1.0, 2e-3, format="%.4f", key="train.rate")
-    seed = st.number_input("Seed", 0, 10**6, 0, key="train.seed")
-    log = runs.runs_dir() / "tensorboard"  # no run: it holds no config.json
-    logs = tensorboard.available() and st.checkbox(
-        "Log for TensorBoard", key="train.tensorboard", help=f"To see it: `tensorboard --logdir {log}`"
-    )
-    if st.button("Start training", icon=":material/play_arrow:", width="stretch"):
-        settings = {"learning_rate": rate, "batch_size": 50, "seed": seed} | parameters | budget
-        try:
-            config = TrainConfig(dataset, model, objective, k, **settings)
-            run = runs.start(config, log=log if logs else None)
-        except (ValueError, OSError) as error:
-            st.error(plain(error))
-        else:
-            look_again()
-            st.session_state["run"] = run.name  # the one that the page of training shows
-            st.rerun()
-
-
-_LAYERS = {"1layer": "1 layer (50 units)", "2layer": "2 layers (100 + 50 units)", "2d": "1 layer, 2 units: a plane"}
 
 
 _looked: dict[str, float] = {}  # when each open page looked last, by its session

@@ -126,7 +126,7 @@ def test_train_stop_resume_and_choose(visit):
     page = visit(APP)
     sidebar = page.get_by_test_id("stSidebar")
     sidebar.get_by_text("Train a small model").click()
-    passes = sidebar.get_by_label("Passes over the data")
+    passes = sidebar.get_by_label("Epochs", exact=True)
     passes.fill("60")
     passes.press("Enter")
     settled(page)

@@ -1,0 +1,80 @@
+"""The sidebar's form that starts a training run. It runs what was typed or nothing."""
+
+from typing import Any
+
+import streamlit as st
+
+from iwae import datasets, runs, tensorboard
+from iwae.bounds import OBJECTIVES
+from iwae.config import MAX_K, MAX_PASSES, MAX_SEED, TrainConfig
+from iwae.gradients import GRADIENTS
+from iwae.runs import Run
+from pages.shared.numbers import number
+from pages.shared.show import plain
+
+LAYERS = {"1layer": "1 layer (50 units)", "2layer": "2 layers (100 + 50 units)", "2d": "1 layer, 2 units: a plane"}
+AUTOMATIC = "automatic"  # the gradient that suits the objective
+EPOCHS_AT_MOST = 10_000  # of a run that ends after some minutes
+
+
+def form() -> Run | None:
+    """The form; the run that it has just started, if any."""
+    here = [name for name in datasets.NAMES if datasets.available(name)]
+    dataset = st.selectbox("Training data", here, key="train.dataset")
+    objective = st.selectbox(
+        "Objective",
+        list(OBJECTIVES),
+        list(OBJECTIVES).index("iwae"),
+        format_func=lambda name: OBJECTIVES[name].title,
+        key="train.objective",
+    )
+    settings: dict[str, Any] = {
+        name: number(p.label, p.low, p.high, p.default, whole=p.whole, key=f"train.{objective}.{name}")
+        for name, p in OBJECTIVES[objective].parameters.items()
+    }
+    if objective == "miwae":
+        k = settings["k1"] * settings["k2"] if settings["k1"] and settings["k2"] else None
+        st.caption(f"k = k₁·k₂ = {k:,} samples per image" if k else "k = k₁·k₂ samples per image")
+    else:
+        usual = 1 if objective in ("vae", "l-alpha") else 20
+        k = number("Samples per image k", 1, MAX_K, usual, whole=True, key=f"train.k.{objective}")
+    model = st.selectbox("Layers", list(LAYERS), format_func=LAYERS.get, key="train.model")
+    length = st.segmented_control("Length in", ["epochs", "minutes"], default="epochs", required=True, key="train.unit")
+    if length == "epochs":
+        settings["passes"] = number("Epochs", 1, MAX_PASSES, 30, whole=True, key="train.passes")
+    else:
+        settings["minutes"] = number("Minutes", 0.1, 10_000, 1, key="train.minutes")
+        settings |= {"passes": EPOCHS_AT_MOST, "schedule": "constant"}
+    settings["kl_warmup"] = number(
+        "KL warm-up, epochs", 0, settings["passes"] or MAX_PASSES, 0, whole=True, key="train.kl_warmup",
+        help="The weight of the KL term rises linearly from 0 over so many epochs, so that the encoder is not pulled "
+        "towards the prior before it has learnt anything.",
+    )  # fmt: skip
+    settings["learning_rate"] = number("Learning rate", 1e-6, 1, 2e-3, key="train.rate")
+    gradient = st.selectbox(
+        "Gradient",
+        [AUTOMATIC, *(name for name, row in GRADIENTS.items() if not row.parameters)],
+        format_func=lambda name: GRADIENTS[name].title if name in GRADIENTS else name,
+        key="train.gradient",
+        help="How the encoder's gradient is estimated. The exact and the doubly reparameterized one are unbiased. "
+        "Sticking the landing is biased for k > 1, except for VAE and L\\_alpha: it is not the gradient of the bound.",
+    )
+    settings["seed"] = number("Seed", 0, MAX_SEED, 0, whole=True, key="train.seed")
+    log = runs.runs_dir() / "tensorboard"  # no run: it holds no config.json
+    logs = tensorboard.available() and st.checkbox(
+        "Log for TensorBoard", key="train.tensorboard", help=f"To see it: `tensorboard --logdir {log}`"
+    )
+    if not st.button("Start training", icon=":material/play_arrow:", width="stretch"):
+        return None
+    numbers = {"k": k, **settings}
+    if None in numbers.values():
+        st.error("Nothing was started: a field above holds no number that can be used, and says why.")
+        return None
+    if gradient != AUTOMATIC:
+        numbers["gradient"] = gradient
+    try:
+        config = TrainConfig(dataset, model, objective, batch_size=50, **numbers)
+        return runs.start(config, log=log if logs else None)
+    except (ValueError, OSError) as error:
+        st.error(plain(error))
+        return None
