@@ -16,6 +16,7 @@ from iwae.checkpoints import CheckpointError
 from iwae.health import NonFiniteError
 from iwae.lookback import Look
 from iwae.model import Model
+from iwae.occlusion import Occluded
 from iwae.posterior import Posterior, Reconstructions
 from pages.shared.bounded import bounded
 from pages.shared.show import plain
@@ -46,14 +47,18 @@ def identity(entry: Entry) -> tuple[str, int]:
     return str(entry.path), entry.path.stat().st_mtime_ns
 
 
-def posterior(
-    entry: Entry, device: str, x: Tensor, samples: int, seed: int, visible: Tensor | None = None
-) -> tuple[Posterior, Reconstructions]:
-    """Draws from q(h|x) of one binary image x [784] under the entry's model, and its reconstructions; with ``visible``
-    [784] of bool, those pixels alone count."""
-    seen = None if visible is None else visible.numpy().tobytes()
+def posterior(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[Posterior, Reconstructions]:
+    """Draws from q(h|x) of one binary image x [784] under the entry's model, and its reconstructions."""
     with told(entry):
-        return _posterior(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed, seen)
+        return _posterior(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed)
+
+
+def occluded(
+    entry: Entry, device: str, x: Tensor, visible: Tensor, samples: int, seed: int
+) -> tuple[Occluded, Reconstructions]:
+    """The posterior given the ``visible`` pixels [784] of bool of a binary image x [784], and its reconstructions."""
+    with told(entry):
+        return _occluded(*identity(entry), device, x.byte().numpy().tobytes(), visible.numpy().tobytes(), samples, seed)
 
 
 def curve(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,17 +98,28 @@ def model_at(path: str, written: int, device: str) -> Model:
 
 @bounded(megabytes=200)  # 1 MB for 5,000 draws of 50 units; 30 MB for the 50,000 that can be asked of two layers
 @st.cache_resource(max_entries=32, show_spinner="Sampling the posterior …")
-def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int, seen: bytes | None):
-    x = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).float()
-    visible = torch.ones_like(x).bool() if seen is None else torch.frombuffer(bytearray(seen), dtype=torch.bool)
-    drawn = occlusion.occluded(model_at(path, written, device), x, visible, samples=samples, seed=seed)
-    return drawn, iwae.posterior.reconstruct(model_at(path, written, device), drawn)
+def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int):
+    model = model_at(path, written, device)
+    drawn = iwae.posterior.posterior(model, _image(pixels), samples=samples, seed=seed)
+    return drawn, iwae.posterior.reconstruct(model, drawn)
+
+
+@bounded(megabytes=100)
+@st.cache_resource(max_entries=32, show_spinner="Finding all that the visible pixels allow …")
+def _occluded(path: str, written: int, device: str, pixels: bytes, visible: bytes, samples: int, seed: int):
+    model, seen = model_at(path, written, device), torch.frombuffer(bytearray(visible), dtype=torch.bool)
+    found = occlusion.occluded(model, _image(pixels), seen, samples=samples, seed=seed)
+    return found, iwae.posterior.reconstruct(model, found.drawn)
+
+
+def _image(pixels: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(pixels), dtype=torch.uint8).float()
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _curve(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int):
     ks = np.unique(np.geomspace(1, samples, 60).round().astype(int))
-    drawn, _ = _posterior(path, written, device, pixels, samples, seed, None)  # as posterior() asks: the same entry
+    drawn, _ = _posterior(path, written, device, pixels, samples, seed)  # as posterior() asks: the same entry
     return ks, drawn.curve(ks)
 
 

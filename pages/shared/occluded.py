@@ -1,11 +1,16 @@
 """Hide a part of the digit, and see the posterior widen."""
 
+from typing import Any
+
+import numpy as np
 import streamlit as st
 from torch import Tensor
 
-from iwae import pareto
-from iwae.occlusion import FILLINGS, PARTS, SIDE, Box, veiled, visible
+from iwae.occlusion import PARTS, SIDE, Box, veiled, visible
+from iwae.posterior import Reconstructions
+from iwae.tempering import PARTICLES, START
 from pages.shared import cached, pictures
+from pages.shared.show import plain
 from pages.shared.sidebar import View
 
 NOTHING = "nothing"
@@ -24,48 +29,69 @@ def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
     if part == NOTHING:
         return
     seen = visible(PARTS[part] or _box())
-    numbers = []
+    numbers, doubts = [], []
     for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
         with column:
             pictures.heading(name, entry)
-            for title, mask in (("The whole digit", None), (f"Without {part}", seen)):
-                drawn, pictured = cached.posterior(entry, view.device, x, samples, seed, mask)
-                st.caption(title)
-                shown = {
-                    "given": x.numpy() if mask is None else veiled(x, seen),
-                    "mean of the posterior": pictured.weighted,
-                    "its spread": 2 * pictured.spread,  # a probability deviates by at most 1/2: white is that
-                }
-                pictures.strip(list(shown.values()), list(shown), [f"{title}: {what}" for what in shown])
-                hidden, rest = (pictured.spread[which].square().mean().sqrt().item() for which in (~seen, seen))
-                numbers.append(
-                    {
-                        "model": f"{name} · {entry.short}",
-                        "given": "all pixels" if mask is None else f"{int(seen.sum())} of {len(seen)} pixels",
-                        "log p̂ of the pixels, nats": drawn.log_p,
-                        "s.e.": drawn.log_p_se,
-                        "spread where hidden": hidden,
-                        "spread elsewhere": rest,
-                        "effective draws": drawn.ess,
-                        "k̂": drawn.k_hat,
-                        "k̂ in words": pareto.reading(drawn.k_hat)[0],
-                    }
-                )
+            whole, of_whole = cached.posterior(entry, view.device, x, samples, seed)
+            found, of_rest = cached.occluded(entry, view.device, x, seen, samples, seed)
+            _pictures("The whole digit", x.numpy(), of_whole)
+            _pictures(f"Without {part}", veiled(x, seen), of_rest)
+            model = f"{name} · {entry.short}"
+            numbers.append(
+                _row(model, "all pixels", "draws from q(h|x)", whole.log_p, whole.log_p_se, whole.ess, of_whole, seen)
+            )
+            given = f"{int(seen.sum())} of {len(seen)} pixels"
+            numbers.append(_row(model, given, found.way, found.log_p, found.log_p_se, found.effective, of_rest, seen))
+            if found.doubt:
+                doubts.append(f"**{name}**, without {part}: {plain(found.doubt)}")
     st.dataframe(numbers, hide_index=True, key="occlusion", column_config=_columns())
+    for doubt in doubts:
+        st.warning(doubt)
     st.caption(
         "Spread: root mean square over pixels of the standard deviation of the decoded draws under their weights. It "
-        "comes out too small where few effective draws are left."
+        "comes out too small where few effective draws are left. An exact grid has no standard error."
     )
     with st.expander("The formula"):
         st.latex(
-            r"w_i = \frac{p(x_{\text{visible}} \mid h_i)\, p(h_i)}{\frac{1}{J}\sum_{j=1}^{J} q(h_i \mid x^{(j)})},"
-            r"\qquad x^{(j)}_{\text{visible}} = x_{\text{visible}}"
+            r"p(h \mid x_{\text{visible}}) \propto p(h)\, p(x_{\text{visible}} \mid h),\qquad"
+            r"p_\beta(h) \propto p(h)\, p(x_{\text{visible}} \mid h)^\beta,\quad \beta: 0 \to 1"
         )
         st.write(
-            f"Given h the pixels are independent, so the hidden ones integrate to 1 and drop out. Any q is a proposal: "
-            f"here the even mixture of the encoder's for J = {FILLINGS} fillings of the hidden pixels, one of them all "
-            "dark, the others drawn from the model in turn with h. The weights make up for the rest, as far as k̂ says."
+            "Given h the pixels are independent, so the hidden ones integrate to 1 and drop out. The encoder does not "
+            f"help, as it takes hidden pixels for dark ones. So {START:,} draws of the prior are tempered: β rises in "
+            f"steps, and at each the {PARTICLES} draws that go on are resampled and moved by Hamiltonian dynamics. "
+            "A mixture of Gaussians fitted to them, with a tenth of the draws from the prior, is the proposal of an "
+            "importance sampler; where its weighted draws are worth less than the tempered ones, those are shown. "
+            "With two latent units a grid gives the exact posterior."
         )
+
+
+def _pictures(title: str, given: np.ndarray, pictured: Reconstructions) -> None:
+    st.caption(title)
+    shown = {
+        "given": given,
+        "mean of the posterior": pictured.weighted,
+        "its spread": 2 * pictured.spread,  # a probability deviates by at most 1/2: white is that
+    }
+    pictures.strip(list(shown.values()), list(shown), [f"{title}: {what}" for what in shown])
+
+
+def _row(
+    model: str, given: str, way: str, log_p: float, se: float | None, effective: float | None,
+    pictured: Reconstructions, seen: Tensor,
+) -> dict[str, Any]:  # fmt: skip
+    hidden, rest = (pictured.spread[which].square().mean().sqrt().item() for which in (~seen, seen))
+    return {
+        "model": model,
+        "given": given,
+        "log p̂ of the pixels, nats": log_p,
+        "s.e.": se,
+        "spread where hidden": hidden,
+        "spread elsewhere": rest,
+        "effective draws": effective,
+        "computed by": way,
+    }
 
 
 def _box() -> Box:
@@ -77,6 +103,6 @@ def _box() -> Box:
 
 def _columns() -> dict:
     number = st.column_config.NumberColumn
-    forms = {"log p̂ of the pixels, nats": "%.2f", "s.e.": "%.2f", "k̂": "%.2f", "effective draws": "%.1f"}
+    forms = {"log p̂ of the pixels, nats": "%.2f", "s.e.": "%.2f", "effective draws": "%.1f"}
     forms |= {"spread where hidden": "%.3f", "spread elsewhere": "%.3f"}
     return {name: number(format=form) for name, form in forms.items()}

@@ -136,14 +136,16 @@ def test_a_hidden_part_is_left_to_the_posterior(app, pair, part):
     x = datasets.load("digits").binary("test")[7]
     for place, entry in enumerate(pair):
         model = load(entry.path)[0]
-        for row, mask in ((2 * place, None), (2 * place + 1, seen)):
-            drawn = engine.posterior(model, x, samples=300)
-            if mask is not None:
-                drawn = occlusion.occluded(model, x, mask, samples=300)
-            spread = engine.reconstruct(model, drawn).spread[~seen].square().mean().sqrt().item()
+        drawn, found = engine.posterior(model, x, samples=300), occlusion.occluded(model, x, seen, samples=300)
+        rows = (drawn, drawn.log_p, drawn.ess), (found.drawn, found.log_p, found.effective)
+        for row, (weighted, log_p, effective) in enumerate(rows, 2 * place):
+            spread = engine.reconstruct(model, weighted).spread[~seen].square().mean().sqrt().item()
             assert table["spread where hidden"][row] == pytest.approx(spread, rel=1e-4)
-            assert table["log p̂ of the pixels, nats"][row] == pytest.approx(drawn.log_p, rel=1e-6)
-            assert table["k̂"][row] == pytest.approx(drawn.k_hat, rel=1e-6)
+            assert table["log p̂ of the pixels, nats"][row] == pytest.approx(log_p, rel=1e-6)
+            assert table["effective draws"][row] == pytest.approx(effective, rel=1e-6)
+        assert table["s.e."][2 * place + 1] == pytest.approx(found.log_p_se, rel=1e-6)
+        assert table["computed by"][2 * place + 1] == found.way
+        assert (found.doubt is None) or any(plain(found.doubt) in warning.value for warning in test.warning)
     assert list(table["given"])[:2] == ["all pixels", f"{int(seen.sum())} of 784 pixels"]
 
 
