@@ -18,6 +18,7 @@ from iwae.checkpoints import load
 from iwae.config import TrainConfig
 from pages.shared.evidence import jobs
 from pages.shared.pictures import percent
+from pages.shared.show import plain
 
 
 def words(test) -> str:
