@@ -30,7 +30,9 @@ def one_by_one(self) -> None:
 
 @pytest.mark.parametrize("long", [10**9, 0], ids=["", "compiled"])
 @pytest.mark.parametrize("burst", [20, 5])  # no pass has 20 steps; with 5 there are two bursts, two steps, and the rest
-@pytest.mark.parametrize("options", [{}, {"resample": 0}, {"gradient": "exact"}, {"model": "20:6/10:4"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"resample": 0}, {"gradient": "exact"}, {"model": "20:6/10:4"}, {"kl_warmup": 2}]
+)
 def test_the_graph_trains_as_the_single_steps_do(options, burst, long, data, monkeypatch):
     monkeypatch.setattr(graphs, "BURST", burst)
     monkeypatch.setattr(programs, "LONG", long)
@@ -48,7 +50,7 @@ def test_the_graph_trains_as_the_single_steps_do(options, burst, long, data, mon
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)  # float32 sums in another order, over 39 steps
 
 
-@pytest.mark.parametrize("options", [{}, {"resample": 0}, {"model": "20:6/10:4", "resample": 0}])
+@pytest.mark.parametrize("options", [{}, {"resample": 0}, {"model": "20:6/10:4", "resample": 0}, {"kl_warmup": 2}])
 def test_what_is_compiled_is_the_plain_gradient(options, data):
     check_compiled(Training(TrainConfig(**SMALL | {"warm_k": 0} | options), data, "cuda"))
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,13 @@ def test_train_says_so_before_anything_is_done(monkeypatch, capsys):
     assert main(["train", "--dataset", "mnist", "--k", "1000000"]) == 2
     assert capsys.readouterr().err.startswith("error: k = 1,000,000 draws for each of 100 images need about 102 GB")
     assert runs.list_runs() == []
+
+
+def test_a_sweep_names_the_cell_that_does_not_fit(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(step_memory, "available", lambda device: (8 * 10**9, 16 * 10**9))
+    (tmp_path / "grid.toml").write_text("[grid]\nk = [5, 1000000]\n")
+    assert main(["sweep", str(tmp_path / "grid.toml"), "--out", str(tmp_path / "out"), "--dry-run"]) == 2
+    assert re.search(r"cell digits-iwae-k1000000-\S+: k = 1,000,000 draws for each", capsys.readouterr().err)
 
 
 def groups(tmp_path: Path, monkeypatch, membership: str, **files: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from iwae import cells, cli, cluster, cores, datasets, paths, products, sweep
+from iwae import cells, cli, cluster, cores, datasets, paths, products, step_memory, sweep
 from iwae.cli.train import STOPPED
 from iwae.pool import Pool
 
@@ -85,6 +85,8 @@ class Sweep:
         for cell in found:
             try:
                 products.check(cell.config.products, device)
+                if self.ray is None:  # the machines of a cluster have other memory
+                    step_memory.check(cell.config, device, ever=True)
             except ValueError as error:
                 raise cli.UsageError(f"{self.grid}, cell {cell.name}: {error}") from None
         return found
