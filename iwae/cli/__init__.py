@@ -75,9 +75,15 @@ def check_folder(option: str, path: Path | None) -> None:
     """The same for a folder, which may be there, with files in it, or not."""
     if path is None:
         return
-    if path.is_dir() or not os.path.lexists(path):
-        return check_output(option, path / "file")
-    raise UsageError(f"{option} must name a folder, not the file {path}")
+    if not path.is_dir():
+        if os.path.lexists(path):
+            raise UsageError(f"{option} must name a folder, not the file {path}")
+        return check_output(option, path)
+    inside = path / "file"
+    try:
+        files.check_target(inside)
+    except OSError as error:
+        raise UsageError(f"{option}: {str(error).replace(str(inside), str(path))}") from None
 
 
 def find_device(name: str) -> str:

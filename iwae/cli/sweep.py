@@ -45,6 +45,7 @@ class Sweep:
         work = sweep.Sweep(folder, found, sweep.Measurement(self.samples, self.images))
         if self.dry_run:
             return _list(work)
+        cli.check_folder("--out", folder)
         with self._engine(folder, {cell.config.dataset for cell in found}, device) as engine:
             rows = work.run(engine, device, lambda line: print(line, file=sys.stderr, flush=True))
         print(sweep.markdown(rows), end="")
@@ -66,7 +67,6 @@ class Sweep:
             raise cli.UsageError(f"--images must be at least 2, not {self.images}")
         if not 0 <= self.gpus_per_cell < float("inf"):
             raise cli.UsageError(f"--gpus-per-cell must not be below 0, not {self.gpus_per_cell}")
-        cli.check_folder("--out", self.out)
         if self.ray is None:
             if (self.cpus_per_cell, self.gpus_per_cell) != (1, 0.0):
                 raise cli.UsageError("--cpus-per-cell and --gpus-per-cell go with --ray; --jobs and --device without")
