@@ -19,6 +19,8 @@ st.write(
     "the same digit: see what each one thinks it could be."
 )
 
+if view.seen:
+    st.caption(view.seen)
 images = cached.test_images(view.dataset)
 x = images[held_image(len(images))]
 evidence = Evidence(view, x, 1000, 0)

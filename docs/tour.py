@@ -3,7 +3,7 @@
     python -m docs.tour          # all of them
     python -m docs.tour bounds   # only these
 
-They show MNIST where it is at hand, and otherwise the small digits that are built in.
+They show MNIST where it is at hand, and otherwise the 5,000 of its digits that are built in.
 """
 
 import io

