@@ -34,9 +34,9 @@ def evidence(part) -> str:
     return f"at least\u00a0{part.log_p:.2f} ({decide})".replace("-", "−")
 
 
-def drawn(*keys, image=0, samples=600, seed=0):
+def drawn(*keys, image=0, samples=600, seed=0, data="mnist-5k"):
     found, _ = catalog.entries()
-    x = datasets.load("mnist-5k").binary("test")[image]
+    x = datasets.load(data).binary("test")[image]
     return [engine.posterior(load(found[key].path)[0], x, samples=samples, seed=seed) for key in keys]
 
 
@@ -114,10 +114,11 @@ def test_other_k_leave_no_choice_behind_that_does_not_fit(app):
 
 
 def test_the_exact_posterior_in_the_plane(app):
-    test = app(PAGE, **FLAT, image=11, samples=2000)
+    test = app(PAGE, **FLAT, data="digits", image=11, samples=2000)
     assert len(test.get("plotly_chart")) == 4
     found, _ = catalog.entries()
-    for place, (key, part) in enumerate(zip(FLAT.values(), drawn(*FLAT.values(), image=11, samples=2000), strict=True)):
+    parts = drawn(*FLAT.values(), image=11, samples=2000, data="digits")
+    for place, (key, part) in enumerate(zip(FLAT.values(), parts, strict=True)):
         exact = planes.plane(load(found[key].path)[0], part)
         said = f"log p(x) = {exact.log_p:.2f} on the grid".replace("-", "−")
         assert said in words(test) and f"= {exact.kl:.2f} nats" in words(test)
