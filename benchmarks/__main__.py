@@ -21,7 +21,9 @@ def main(words: Sequence[str] | None = None) -> int:
             Settings, prog="python -m benchmarks", description=cleandoc(Settings.__doc__), args=words, config=STYLE
         )
         settings.check()
-    except ValueError as error:
+        if settings.file:
+            files.check_target(settings.file)
+    except (ValueError, files.TargetError) as error:
         return _complain(str(error), WRONG_ARGUMENTS)
     try:
         run(settings)
@@ -41,7 +43,7 @@ def run(settings: Settings) -> None:
     stamp = report.stamp(settings)
     print(report.merge("", measured, stamp, judge=not settings.quick))
     if settings.file:
-        old = settings.file.read_text() if settings.file.exists() else ""
+        old = settings.file.read_text(encoding="utf-8") if settings.file.exists() else ""
         files.write(settings.file, report.merge(old, measured, stamp, judge=not settings.quick))
         print(f"written: {settings.file}", file=sys.stderr)
 

@@ -1,12 +1,13 @@
 """What a run of the benchmarks measures, and how: the options of the command line."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import torch
 import tyro
+
+from iwae import cores
 
 SECTIONS = ("training", "busy", "evaluation", "memory", "growth")  # in the order of the report; each is a module
 ASKED_FOR = ("quality", "app")  # modules too, measured when named
@@ -27,7 +28,7 @@ class Settings:
     """
 
     sections: Annotated[tuple[str, ...], tyro.conf.Positional] = SECTIONS  # which to measure; also: quality, app
-    threads: int = min(2, os.cpu_count() or 1)  # of torch
+    threads: int = min(2, cores.count())  # of torch
     rounds: int | None = None  # at least 5, which is the default; with --quick any number, by default 1
     k: tuple[int, ...] = ()  # of training, draws; 1, 5 and 50 without it
     least_seconds: float = 1.5  # of work for each contender in each round
@@ -42,9 +43,11 @@ class Settings:
         known = SECTIONS + ASKED_FOR
         if unknown := [name for name in self.sections if name not in known]:
             raise ValueError(f"unknown section {unknown[0]!r}; there are {', '.join(known)}")
-        cores = os.cpu_count() or 1
-        if not 1 <= self.threads <= cores:
-            raise ValueError(f"--threads must lie between 1 and the {cores} cores of this machine, not {self.threads}")
+        available = cores.count()
+        if not 1 <= self.threads <= available:
+            raise ValueError(
+                f"--threads must lie between 1 and the {available} cores of this machine, not {self.threads}"
+            )
         if self.turns < (least := self.pick(LEAST_ROUNDS, 1)):
             raise ValueError(f"--rounds must be at least {least}, not {self.turns}")
         if not self.least_seconds > 0:

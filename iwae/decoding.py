@@ -152,7 +152,7 @@ def _limit_memory() -> None:
     try:
         import resource
 
-        pages = int(Path("/proc/self/statm").read_text().split()[5])  # data and stack
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[5])  # data and stack
     except (ImportError, OSError):  # no Linux: the limit on time holds alone
         return
     most = pages * resource.getpagesize() + MEGABYTES * 2**20

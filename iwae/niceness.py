@@ -13,7 +13,7 @@ def give_way(steps: int) -> None:
     if hasattr(os, "nice"):
         os.nice(steps)
         with suppress(OSError):  # Linux may weigh whole sessions
-            Path("/proc/self/autogroup").write_text(str(steps))
+            Path("/proc/self/autogroup").write_text(str(steps), encoding="ascii")
 
 
 def lower_thread_priority(steps: int) -> None:

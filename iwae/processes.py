@@ -53,7 +53,11 @@ def memory_kills() -> int | None:
     """How many processes the kernel has killed for want of memory, of this process's control group or else of the
     whole machine; None where the system does not say."""
     with suppress(OSError, ValueError, StopIteration):
-        group = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+        group = next(
+            line
+            for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+            if line.startswith("0::")
+        )
         return _count(Path("/sys/fs/cgroup") / group.removeprefix("0::/") / "memory.events", "oom_kill")
     with suppress(OSError, ValueError, StopIteration):
         return _count(Path("/proc/vmstat"), "oom_kill")
@@ -76,7 +80,7 @@ def describe_end(code: int, out_of_memory: bool = False) -> str:
 
 
 def _count(file: Path, name: str) -> int:
-    fields = dict(line.split() for line in file.read_text().splitlines())
+    fields = dict(line.split() for line in file.read_text(encoding="utf-8").splitlines())
     return int(next(value for key, value in fields.items() if key == name))
 
 

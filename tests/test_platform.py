@@ -3,6 +3,7 @@
 Containers are tried for real where this user may make namespaces; elsewhere those tests are skipped.
 """
 
+import ast
 import errno
 import functools
 import math
@@ -16,8 +17,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
-from iwae import cells, cores, files, paths, runs, turns
+from iwae import cells, cli, cores, files, paths, runs, turns
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "iwae"]
@@ -86,6 +88,14 @@ def test_no_module_asks_for_a_process_by_a_signal():
     for path in (*(ROOT / "iwae").rglob("*.py"), *(ROOT / "pages").rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"os\.kill\([^)]*, 0\)|^import fcntl|^from fcntl", text, re.MULTILINE), path
+
+
+def test_every_text_file_is_read_and_written_in_an_encoding_that_is_named():
+    """The locale's differs from one machine to the next."""
+    for path in (*(ROOT / "iwae").rglob("*.py"), *(ROOT / "pages").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("read_text", "write_text"):
+                assert any(word.arg == "encoding" for word in node.keywords), f"{path}:{node.lineno}"
 
 
 # Output in any encoding, to anybody
@@ -400,6 +410,17 @@ def test_what_control_groups_grant(written, membership, granted, tmp_path, monke
     assert 1 <= cores.count() <= max(1, math.ceil(min(granted, os.cpu_count())))
     monkeypatch.setenv("IWAE_MAX_RUNS", "3")
     assert turns.limit() == 3
+
+
+def test_torch_takes_no_more_threads_than_cores_are_granted(monkeypatch, threads_as_before):
+    for asked, granted, threads in ((None, 1, 1), (None, 8, 2), ("2", 1, 2)):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        if asked:
+            monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        monkeypatch.setattr(cores, "count", lambda granted=granted: granted)
+        torch.set_num_threads(2)
+        cli.limit_threads()
+        assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("start", ["", "\ufeff"])

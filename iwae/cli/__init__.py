@@ -15,7 +15,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from iwae import datasets, files
+from iwae import cores, datasets, files
 from iwae.config import MAX_K, MAX_SEED
 from iwae.evaluation import Progress
 
@@ -60,6 +60,13 @@ def check_dataset(name: str) -> None:
     """UsageError for a data set that does not exist."""
     if name not in datasets.NAMES:
         raise UsageError(f"unknown data set {name!r}; there are {', '.join(datasets.NAMES)}")
+
+
+def limit_threads() -> None:
+    """No more threads of torch than cores are granted: it knows of the affinity mask, but not of control groups, which
+    hold up a process that computes on more."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), cores.count()))
 
 
 def check_output(option: str, path: Path | None) -> None:
