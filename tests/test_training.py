@@ -169,6 +169,21 @@ def test_kl_warmup_rises_linearly(data):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * b.abs().max().item() + 1e-9)
 
 
+def test_the_plan_that_a_graph_reads_is_that_of_single_steps(data):
+    """On a GPU a step takes its numbers from a plan; here the same steps without a graph."""
+    config = TrainConfig(**SMALL | {"kl_warmup": 2, "ema": 0.9})
+    single, planned = Training(config, data), Training(config, data)
+    planned.replays, planned.place = True, torch.zeros(1, dtype=torch.long)
+    planned.plan, planned.rows = torch.zeros(planned.steps_per_pass, 3), torch.arange(100)
+    for _ in range(7):
+        single._train_step()
+    planned._begin_pass(0, 0)
+    planned._planned(planned.estimator, 7)
+    assert planned.plan[:, 2].tolist() == pytest.approx([step / 26 for step in range(13)])
+    torch.testing.assert_close(planned.flat, single.flat, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(planned.average, single.average, rtol=1e-4, atol=1e-5)
+
+
 def test_validation_is_of_the_whole_weight_and_patience_begins_after_the_warm_up(data):
     config = TrainConfig(**SMALL | {"objective": "vae", "k": 1, "passes": 6, "kl_warmup": 4, "patience": 1})
     training = Training(config, data)
