@@ -124,7 +124,7 @@ def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound],
         "Rényi's bound with α < 0": bounds["renyi"].parameters["alpha"] < 0,
     }
     names = ", ".join(["the median", *(name for name, exceeds in others.items() if exceeds)]).replace("_", r"\_")
-    right.caption(f"In expectation all are lower bounds on log p(x), except {names}: that may exceed it.")
+    right.caption(f"In expectation all are lower bounds on log p(x), except these, which may exceed it: {names}.")
 
 
 def one_step(slot: str, model: Model, drawn: Posterior, bound: Bound, k: int, number: int) -> None:
