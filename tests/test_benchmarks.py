@@ -226,7 +226,7 @@ def test_wrong_words_are_one_line(words, message, capsys):
 
 def test_time_to_quality_is_read_from_finished_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path))
-    config = TrainConfig(model="16:4", k=5, passes=3, valid_images=50)
+    config = TrainConfig("digits", model="16:4", k=5, passes=3, valid_images=50)
     run = runs.create(config)
     worker.work(run)
     asked = settings.Settings(sections=("quality",), runs=(run.name,))

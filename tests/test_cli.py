@@ -221,7 +221,8 @@ def test_evaluate_prints_what_evaluation_measures(trained, capsys):
 def test_one_image_goes_all_the_way_without_a_standard_error(tmp_path, capsys, monkeypatch):
     """Trained with one validation image, measured on one test image: on the screen, in the card, in the tables."""
     model = tmp_path / "checkpoints" / "one.safetensors"
-    assert main(["train", "--model", "16:4", "--k", "1", "--objective", "vae", "--passes", "2", "--valid-images", "1",
+    words = ["--dataset", "digits", "--model", "16:4", "--k", "1", "--objective", "vae", "--passes", "2"]
+    assert main(["train", *words, "--valid-images", "1",
                  "--out", str(model)]) == 0  # fmt: skip
     assert main(["evaluate", str(model), "--samples", "20", "--images", "1", "--save"]) == 0
     out = capsys.readouterr().out

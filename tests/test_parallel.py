@@ -16,7 +16,7 @@ from iwae.pool import PROCESSES
 from iwae.training import NonFiniteError, Training
 
 PROJECT = Path(__file__).parent.parent
-CONFIG = TrainConfig(model="16:4", k=5, passes=2, log_every=5)  # batches of 100 images, and one of 97
+CONFIG = TrainConfig("digits", model="16:4", k=5, passes=2, log_every=5)  # batches of 100 images, and one of 97
 CASES = {
     "iwae": CONFIG,
     "resampled": dataclasses.replace(CONFIG, gradient="dreg", resample=2),
@@ -123,7 +123,20 @@ def test_all_end_when_numbers_blow_up(tmp_path):
 
 def test_torchrun_writes_one_run_and_prints_once(tmp_path):
     environment = os.environ | {"IWAE_RUNS_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    words = ["--nproc-per-node", "2", "--standalone", "-m", "iwae", "train", "--model", "16:4", "--k", "5"]
+    words = [
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        "-m",
+        "iwae",
+        "train",
+        "--dataset",
+        "digits",
+        "--model",
+        "16:4",
+        "--k",
+        "5",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *words, "--passes", "2", "--log-every", "5"],
         cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300,

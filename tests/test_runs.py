@@ -21,7 +21,7 @@ from iwae.training import NonFiniteError
 from tests.process import use
 
 # 78 steps; the average and the best weights are part of the state, so both are switched on
-CONFIG = TrainConfig(model="16:4", k=5, passes=6, log_every=5, ema=0.9, patience=50)
+CONFIG = TrainConfig("digits", model="16:4", k=5, passes=6, log_every=5, ema=0.9, patience=50)
 CLOCK = ("seconds", "images_per_second")  # what differs from one run to the next
 
 

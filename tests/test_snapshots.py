@@ -13,7 +13,7 @@ from iwae.snapshots import Album, plan
 from iwae.training import Training
 
 SMALL = Model(ModelConfig(hidden=((16,),), latent=(4,)))
-CONFIG = TrainConfig(model="16:4", k=5, passes=6, ema=0.9, valid_images=50)  # 13 steps a pass
+CONFIG = TrainConfig("digits", model="16:4", k=5, passes=6, ema=0.9, valid_images=50)  # 13 steps a pass
 
 pytestmark = pytest.mark.usefixtures("own_runs")
 

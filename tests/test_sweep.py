@@ -27,6 +27,7 @@ PROJECT = Path(__file__).parent.parent
 MEASUREMENT = Measurement(samples=60, images=40)
 GRID = """
 [defaults]
+dataset = "digits"
 model = "16:4"
 passes = 4
 k = 5
@@ -111,7 +112,7 @@ def test_names_never_change():
     """Sweeps find their finished cells by them."""
     settings = dict(dataset="mnist-fixed", model="200,200:100/100,100:50", objective="ciwae", beta=0.25, k=8, seed=2)
     assert cells.Cell(TrainConfig(**settings)).name == "mnist-fixed-ciwae-k8-2layer-s2-6b3a93fd"
-    odd = cells.Cell(TrainConfig(model="30,20:5/8:3"))
+    odd = cells.Cell(TrainConfig("digits", model="30,20:5/8:3"))
     assert odd.name == "digits-iwae-k50-30_20_5_8_3-s0-792538b7"
 
 
@@ -243,7 +244,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(done, tmp_path, capsys):
 
 def test_what_cells_still_cost(done):
     """By the time a pass has taken in a cell that costs as much."""
-    like, other = dataclasses.replace(done.cells[0].config, passes=400), TrainConfig(k=3)
+    like, other = dataclasses.replace(done.cells[0].config, passes=400), TrainConfig("digits", k=3)
     more = dataclasses.replace(done, cells=[*done.cells, *map(cells.Cell, (like, other))])
     left = more.seconds_left()
     first = more.row(more.cells[0])

@@ -11,7 +11,7 @@ from iwae.config import TrainConfig
 
 loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader", reason="requirements-extra.txt")
 
-CONFIG = TrainConfig(model="16:4/8:2", k=3, passes=4, log_every=5)
+CONFIG = TrainConfig("digits", model="16:4/8:2", k=3, passes=4, log_every=5)
 
 
 pytestmark = pytest.mark.usefixtures("own_runs")

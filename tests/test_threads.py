@@ -105,7 +105,9 @@ def test_evaluation_is_the_same_on_any_number_of_threads():
 @pytest.mark.parametrize("resample", [0, 1])
 def test_a_step_on_two_threads_is_that_of_one(gradient, resample):
     """The same draws, so the same gradient up to rounding, for a layer that dreg looks through as well."""
-    config = TrainConfig(model="30:6/10:4", k=20, gradient=gradient, resample=resample, warm_k=0, input_dropout=0.1)
+    config = TrainConfig(
+        "digits", model="30:6/10:4", k=20, gradient=gradient, resample=resample, warm_k=0, input_dropout=0.1
+    )
     found = []
     for count in (1, 2):
         torch.set_num_threads(count)

@@ -61,7 +61,7 @@ def test_the_curve_and_the_numbers_share_one_draw(app, monkeypatch):
 def test_pages_that_follow_a_run_share_one_look_at_it(app, monkeypatch):
     looks, read = [], overview.read
     monkeypatch.setattr(overview, "read", lambda run: looks.append(run) or read(run))
-    run = runs.create(TrainConfig(model="16:4", k=2, passes=1))
+    run = runs.create(TrainConfig("digits", model="16:4", k=2, passes=1))
     run.say("stopped")
     for _ in range(3):
         assert not app().exception
@@ -69,7 +69,7 @@ def test_pages_that_follow_a_run_share_one_look_at_it(app, monkeypatch):
 
 
 def test_a_run_that_trains_keeps_one_copy_of_its_records():
-    run = runs.create(TrainConfig(model="16:4", k=2, passes=1))
+    run = runs.create(TrainConfig("digits", model="16:4", k=2, passes=1))
     line = '{"step": 5, "passes": 0.4, "bound": -1.0, "valid_bound": null, "active_units": null, '
     line += '"images_per_second": 1.0, "seconds": 1.0, "learning_rate": 0.001}\n'
     before = len(overview._held)

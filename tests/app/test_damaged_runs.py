@@ -13,7 +13,7 @@ from iwae.runs import Run, RunError
 from tests import damage
 from tests.app.test_pages import words
 
-CONFIG = TrainConfig(model="16:4", objective="vae", k=1, passes=2, valid_images=50)
+CONFIG = TrainConfig("digits", model="16:4", objective="vae", k=1, passes=2, valid_images=50)
 SECONDS = 60  # after which a reader hangs
 
 

@@ -161,7 +161,7 @@ def test_a_hidden_part_is_left_to_the_posterior(app, pair, part):
 def test_models_of_other_sizes_are_shown_too(app, pair):
     """A 2-D latent beside fifty units, and a run of two layers whose first has one unit."""
     plane = next(key for key in catalog.entries()[0] if "2d" in key)
-    run = runs.create(TrainConfig(model="12:1/8:3", k=2, passes=1, valid_images=50))
+    run = runs.create(TrainConfig("digits", model="12:1/8:3", k=2, passes=1, valid_images=50))
     assert worker.work(run).phase == "finished"
     test = app("pages/1_Posterior.py", a=plane, b=f"run:{run.name}", samples=300, hidden="top half")
     assert {figure(test)["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")} == {"unit 1", "unit 2"}

@@ -59,10 +59,10 @@ def test_what_is_typed_is_what_is_run(app, monkeypatch):
     start(test)
     (run,) = runs.list_runs()
     config = TrainConfig(
-        "digits", objective="l-alpha", k=1, alpha=4.0, passes=10, kl_warmup=3, learning_rate=1e-3, gradient="stl",
+        "mnist-5k", objective="l-alpha", k=1, alpha=4.0, passes=10, kl_warmup=3, learning_rate=1e-3, gradient="stl",
         seed=7, batch_size=50,
     )  # fmt: skip
-    assert run.config == config and not test.error
+    assert run.config == config and not test.error and config.dataset == TrainConfig().dataset
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from iwae.config import TrainConfig
 from tests.app.test_pages import finished, words
 
 PAGE = "pages/7_Training.py"
-VAE = TrainConfig(model="16:4", objective="vae", k=1, passes=3, valid_images=50)
-IWAE = TrainConfig(model="12:6/8:2", objective="iwae", k=5, passes=5, valid_images=50, seed=1)
+VAE = TrainConfig("digits", model="16:4", objective="vae", k=1, passes=3, valid_images=50)
+IWAE = TrainConfig("digits", model="12:6/8:2", objective="iwae", k=5, passes=5, valid_images=50, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_the_scrubber_drives_map_units_and_pictures(app, pair, place):
     slider = test.select_slider(key="moment")
     found, _ = lookback.moments(run)
     assert slider.options == [f"{moment.passes:g}" for moment in found] and len(found) == run.config.passes + 1
-    images = datasets.load("mnist-5k").binary("test")
+    images = datasets.load("digits").binary("test")
     frame = lookback.frame(lookback.look(checkpoints.load(run.checkpoint)[0], images[:500], images[:1]))
     for passes in ("0", "2"):
         test.select_slider(key="moment").set_value(passes).run()
