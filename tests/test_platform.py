@@ -24,7 +24,7 @@ from iwae import cells, cli, cores, files, paths, runs, turns
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "iwae"]
 MODEL = ROOT / "checkpoints/mnist-2d-vae-k1.safetensors"
-SMALL = ["--model", "8:2", "--objective", "vae", "--k", "1", "--log-every", "1"]
+SMALL = ["--dataset", "digits", "--model", "8:2", "--objective", "vae", "--k", "1", "--log-every", "1"]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 
