@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from iwae import checkpoints, files, paths, runs
+from iwae import checkpoints, costs, files, paths, runs
 from iwae.checkpoints import Card, CheckpointError
 from iwae.config import TrainConfig
 from iwae.evaluation import plus_minus
@@ -18,6 +18,7 @@ from iwae.paths import models_dir
 SHIPPED = paths.PROJECT / "checkpoints"
 MAX_BYTES = 10 * 2**20  # of a model that is added; below server.maxUploadSize. The largest that ships has 3 MB
 MAX_TOTAL = 500 * 2**20  # of all of them
+FEWEST_DRAWS = 1000  # of one digit, that every model must be able to make: those of the first page
 OWN = {"run:": " · own run", "model:": " · added"}  # how keys of models that do not ship begin, and what labels say
 DEFAULT_PAIR = ("mnist-1layer-vae-k1", "mnist-1layer-iwae-k50")  # same architecture, data, seed and passes
 
@@ -94,7 +95,8 @@ def add(content: bytes, name: str) -> str:
     """Keep a checkpoint that somebody brings, and return its key. Its bytes are looked through before they are kept.
 
     Of ``name`` only letters, digits, ``.``, ``_`` and ``-`` remain, and never a folder; a name that is taken gets a
-    number. Raises CheckpointError for what is no usable model, and for more than ``MAX_BYTES`` or ``MAX_TOTAL``.
+    number. Raises CheckpointError for what is no usable model, for one that is too large for every page, and for more
+    than ``MAX_BYTES`` or ``MAX_TOTAL``.
     """
     stem = clean_name(name)
     if len(content) > MAX_BYTES:
@@ -105,7 +107,11 @@ def add(content: bytes, name: str) -> str:
         path = Path(folder) / f"{stem}{checkpoints.SUFFIX}"
         path.write_bytes(content)
         checkpoints.load(path)
-        _entry(f"model:{stem}", path, path.stat().st_mtime_ns)
+        config = _entry(f"model:{stem}", path, path.stat().st_mtime_ns).card.model
+    try:
+        costs.check(config, costs.posterior(config, FEWEST_DRAWS), f"{FEWEST_DRAWS:,} draws from its posterior")
+    except costs.CostError as error:
+        raise CheckpointError(f"{shown(name)}: {error}") from None
     kept = list(models_dir().glob(f"*{checkpoints.SUFFIX}"))
     for path in kept:
         if path.stat().st_size == len(content) and path.read_bytes() == content:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -124,12 +125,12 @@ def pca(points: np.ndarray) -> View:
     positive; of a single unit the second direction is 0. Raises ValueError for fewer than 2 points."""
     if len(points) < 2:
         raise ValueError(f"principal components need at least 2 points, not {len(points)}")
-    variances, vectors = np.linalg.eigh(np.atleast_2d(np.cov(points.T)))
-    axes = np.zeros((2, points.shape[1]))
-    largest = vectors[:, :-3:-1].T
+    covariance, size = np.atleast_2d(np.cov(points.T)), points.shape[1]
+    variances, vectors = scipy.linalg.eigh(covariance, subset_by_index=[max(size - 2, 0), size - 1])
+    axes, whole = np.zeros((2, size)), np.trace(covariance)
+    largest = vectors[:, ::-1].T
     axes[: len(largest)] = largest * np.sign(largest[range(len(largest)), np.abs(largest).argmax(1)])[:, None]
-    whole = variances.sum()
-    return View(points.mean(0), axes, float(variances[-2:].sum() / whole) if whole > 0 else None)
+    return View(points.mean(0), axes, float(variances.sum() / whole) if whole > 0 else None)
 
 
 def units(points: np.ndarray, first: int, second: int) -> View:
@@ -198,7 +199,9 @@ def _nearest(points, among, k, leave_out) -> tuple[np.ndarray, np.ndarray]:
             distance[own, own + start] = math.inf
         parts.append(distance.topk(k, largest=False))
     index = torch.cat([part.indices for part in parts]).numpy()
-    exact = np.linalg.norm(points[:, None] - among[index], axis=2)  # the search itself may round
+    exact = np.empty(index.shape)  # the search itself may round
+    for row, point in enumerate(points):
+        exact[row] = np.linalg.norm(point - among[index[row]], axis=1)
     return index, exact
 
 
@@ -296,7 +299,7 @@ def spread(encoded: Encoded, kl: np.ndarray) -> tuple[Measure, ...]:
     variance, centred = np.square(encoded.std), encoded.mean - encoded.mean.mean(0)
     covariance = encoded.covariance
     inverse = np.linalg.inv(covariance)
-    pull = variance @ inverse.diagonal() + np.einsum("nu,uv,nv->n", centred, inverse, centred) - encoded.size
+    pull = variance @ inverse.diagonal() + (centred @ inverse * centred).sum(1) - encoded.size
     log_det = np.linalg.slogdet(covariance)[1]
     around, active = np.square(centred).sum(1), encoded.active
     lines = [("mean posterior standard deviation", "σ(x) of q(h₁|x), over all units", encoded.std.mean(1), False)]

@@ -116,7 +116,7 @@ def _draws(drawn: Posterior) -> list[tuple[Any, ...]]:
 
 def _coordinates(drawn: Posterior) -> str:
     names = [f"h{layer}_{unit}" for layer, h in enumerate(drawn.h, 1) for unit in range(h.shape[1])]
-    return _csv(["draw", *names], ((i, *row) for i, row in enumerate(torch.cat(drawn.h, 1).tolist())))
+    return _csv(["draw", *names], ((i, *row.tolist()) for i, row in enumerate(torch.cat(drawn.h, 1))))
 
 
 def _summary(drawn: Posterior) -> dict[str, Any]:

@@ -7,18 +7,18 @@ from iwae import prior
 from pages.shared import cached, pictures
 from pages.shared.choose import choose_digit, keep_below
 from pages.shared.report import report_button
-from pages.shared.samples import REFERENCE, neighbours, plane_grid
+from pages.shared.samples import MOST, REFERENCE, both, neighbours, plane_grid
 from pages.shared.sidebar import sidebar
 
 view = sidebar("Samples")
-models = [(name, entry, cached.model(entry, view.device)) for name, entry in view.pair]
+models = both(view)
 st.title("Samples", anchor=False)
 st.write("What each model makes up by itself, and how its latent space joins one digit to another.")
 
 st.header("From the prior", anchor=False)
 st.write("Draw a latent code at random, decode it, and see whether it is a digit.")
 left, right, _ = st.columns([1, 1, 2])
-count = left.slider("Images", 10, 200, 50, 10, key="count", bind="query-params")
+count = left.slider("Images", 10, MOST, 50, 10, key="count", bind="query-params")
 seed = right.number_input("Seed", 0, 10**6, 0, key="seed", bind="query-params", help="The same for both models.")
 drawn = []
 for column, (name, entry, model) in zip(st.columns(2, gap="large"), models, strict=True):

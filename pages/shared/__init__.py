@@ -10,7 +10,8 @@ when much is new.
 
 glibc would spread the threads that run pages over eight heaps for each core, none of which can use what is free in
 another, and put ever larger arrays among the small things there, where they leave holes. Two heaps serve all, and an
-array of 4 MB or more has pages of its own, which go back when it does. When all have gone, the caches are dropped.
+array of 4 MB or more has pages of its own, which go back when it does. When all have gone, the caches are dropped and
+the sessions forgotten.
 
 Streamlit compares the origin of a WebSocket that is not the page's own with the addresses of this machine, and asks a
 host on the network for the external one, with the whole server waiting, again for each connection where no answer
@@ -29,6 +30,7 @@ from importlib import import_module
 import streamlit as st
 from streamlit import net_util
 from streamlit.runtime import Runtime, RuntimeState
+from streamlit.runtime.session_manager import SessionManager
 
 net_util._external_ip = net_util._internal_ip = "127.0.0.1"
 gc.disable()
@@ -40,6 +42,7 @@ finally:
 gc.freeze()
 TIDY_SECONDS = 20.0
 ALONE = 2  # times in a row that nobody is found there, and then all is dropped
+FORGOTTEN = 10  # times until which it is dropped again: work may end late, and Streamlit keeps a session for 120 s
 HEAPS, LARGE = 2, 4 * 2**20
 M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3  # of glibc's malloc.h
 
@@ -55,14 +58,24 @@ def tidy(modules: int) -> int:
     """Collect garbage, give memory back, and freeze what has been imported since there were so many modules; returns
     how many there are now.
 
+    Streamlit keeps the sessions of those who left for two minutes, and longer until somebody comes; not so here.
+
     Whatever else is alive when imports are frozen is frozen with them: that goes as ever when nothing refers to it, but
     a cycle of it stays until ``all_gone``.
     """
+    if Runtime.exists():
+        forget_sessions(getattr(Runtime.instance(), "_session_mgr", None))
     gc.collect()
     if len(sys.modules) != modules:
         gc.freeze()
     _glibc("malloc_trim", 0)
     return len(sys.modules)
+
+
+def forget_sessions(manager: SessionManager | None) -> None:
+    """Let go of the sessions whose time to come back is over: Streamlit's store does so only when it is used."""
+    with suppress(AttributeError), manager._storage_lock:  # another version may store them in another way
+        manager._session_storage._cache.expire()
 
 
 def all_gone() -> int:
@@ -82,7 +95,7 @@ def _again_and_again() -> None:
             continue
         nobody = Runtime.instance().state == RuntimeState.NO_SESSIONS_CONNECTED
         alone = alone + 1 if nobody else 0
-        modules = all_gone() if alone == ALONE else tidy(modules)
+        modules = all_gone() if ALONE <= alone <= FORGOTTEN else tidy(modules)
 
 
 _glibc("mallopt", M_ARENA_MAX, HEAPS)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 import iwae.posterior
-from iwae import checkpoints, datasets, digits, lookback, occlusion
+from iwae import checkpoints, costs, datasets, digits, lookback, occlusion
 from iwae.catalog import Entry
 from iwae.checkpoints import CheckpointError
+from iwae.costs import Cost, CostError
 from iwae.health import NonFiniteError
 from iwae.lookback import Look
 from iwae.model import Model
@@ -42,6 +43,15 @@ def told(entry: Entry) -> Iterator[None]:
         st.stop()
 
 
+def afford(entry: Entry, cost: Cost, what: str) -> None:
+    """Ends the page with a sentence where the entry's model is too large for ``what`` this page makes of it."""
+    try:
+        costs.check(entry.card.model, cost, f"{what} on the page {st.session_state.get('title', 'here')}")
+    except CostError as error:
+        st.error(plain(f"{entry.short}: {error}. Choose another model in the sidebar, or less of it on this page."))
+        st.stop()
+
+
 def identity(entry: Entry) -> tuple[str, int]:
     """What tells a file from all others, for keys of caches: its path and the time it was written."""
     return str(entry.path), entry.path.stat().st_mtime_ns
@@ -49,6 +59,7 @@ def identity(entry: Entry) -> tuple[str, int]:
 
 def posterior(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[Posterior, Reconstructions]:
     """Draws from q(h|x) of one binary image x [784] under the entry's model, and its reconstructions."""
+    afford(entry, costs.posterior(entry.card.model, samples), f"{samples:,} draws from its posterior")
     with told(entry):
         return _posterior(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed)
 
@@ -57,6 +68,7 @@ def occluded(
     entry: Entry, device: str, x: Tensor, visible: Tensor, samples: int, seed: int
 ) -> tuple[Occluded, Reconstructions]:
     """The posterior given the ``visible`` pixels [784] of bool of a binary image x [784], and its reconstructions."""
+    afford(entry, costs.occlusion(entry.card.model, samples), "the posterior of an occluded digit")
     with told(entry):
         return _occluded(*identity(entry), device, x.byte().numpy().tobytes(), visible.numpy().tobytes(), samples, seed)
 
@@ -69,6 +81,8 @@ def curve(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tupl
 
 def look(path: Path, dataset: str, shown: tuple[int, ...]) -> Look:
     """What the model in a file makes of the first test images, and its pictures of the ``shown`` ones."""
+    config = checkpoints.read_card(path).model
+    costs.check(config, costs.units(config, lookback.IMAGES), f"a look back on {lookback.IMAGES} images")
     return _look(str(path), path.stat().st_mtime_ns, dataset, shown)
 
 

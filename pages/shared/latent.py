@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from iwae import evaluation, latent, maps
+from iwae import costs, evaluation, latent, maps
 from iwae.catalog import Entry
 from iwae.evaluation import Metrics
 from iwae.latent import Encoded, Estimate, View
@@ -127,6 +127,8 @@ def measured(entry: Entry, device: str, images: Images) -> Metrics:
     """NLL, ESS and D_KL of each image, with progress on the page while they are worked out."""
     kept = _kept(entry, device, images.dataset, len(images.numbers))
     if "metrics" not in kept:
+        count = len(images.numbers)
+        cached.afford(entry, costs.draws(entry.card.model, count, SAMPLES), f"the NLL of {count:,} images")
         bar = st.progress(0.0, "Sampling each image's posterior …")
         x = cached.test_images(images.dataset)[images.numbers].to(device)
 
@@ -148,6 +150,9 @@ def divergence(side_entry: Entry, device: str, own: Encoded, images: Images) -> 
 
 def sides(view: Chosen, images: Images, kind: str) -> tuple[Side, Side] | None:
     """Both models' maps in one frame; None, with its progress on the page, while UMAP is at work."""
+    total, shown = len(cached.test_images(images.dataset)), len(images.numbers)
+    for _, entry in view.pair:
+        cached.afford(entry, costs.latent_space(entry.card.model, total, shown), f"a map of {shown:,} images")
     spaces = [encoded(entry, view.device, images) for _, entry in view.pair]
     if kind == "Two units":
         looks = [_pick_units(name, space) for (name, _), space in zip(view.pair, spaces, strict=True)]

@@ -8,7 +8,7 @@ import streamlit as st
 import torch
 from torch import Tensor
 
-from iwae import evaluation, reconstruction
+from iwae import costs, evaluation, reconstruction
 from iwae.figures import scatter_of_losses
 from iwae.reconstruction import PICTURES, Reconstructed
 from pages.shared import cached, pictures, show
@@ -40,6 +40,9 @@ class Pair:
 
 def both(view: View, images: int) -> Pair:
     """Both models on the first ``images`` test images."""
+    for _, entry in view.pair:
+        cost = costs.draws(entry.card.model, images, SAMPLES, pictures=1)
+        cached.afford(entry, cost, f"reconstructions of {images:,} images")
     return Pair(*(_measure(*cached.identity(entry), view.device, view.dataset, images) for _, entry in view.pair))
 
 

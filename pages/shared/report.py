@@ -4,7 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from iwae import report
+from iwae import costs, report
 from pages.shared import show
 from pages.shared.sidebar import View
 
@@ -17,6 +17,12 @@ def report_button(view: View, draws: report.Draws | None = None, **more: Any) ->
     """
     page = {"page": st.context.url, "address": st.query_params.to_dict(), "dataset": view.dataset} | more
     shown = dict(show.here())
+    try:
+        for _, entry in view.pair if draws else ():
+            costs.check(entry.card.model, costs.report(entry.card.model, draws.samples), "a report of these draws")
+    except costs.CostError as error:
+        st.caption(f"There is no report to download: {error}.")
+        return
     image = "draws, coordinates, importance weights and bounds of this image, " if draws else ""
     st.download_button(
         "Download a report of this view",

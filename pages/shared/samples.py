@@ -3,13 +3,22 @@
 import streamlit as st
 from torch import Tensor
 
-from iwae import catalog, datasets, prior
+from iwae import catalog, costs, datasets, prior
 from iwae.catalog import Entry
 from iwae.model import Model, ModelConfig
 from pages.shared import cached, pictures
+from pages.shared.sidebar import View
 
+MOST = 200  # images from the prior
 NEAR = 9  # training images shown beside a sample
 REFERENCE = 100  # test images whose reconstructions say how far from the training images a new picture lies
+
+
+def both(view: View) -> list[tuple[str, Entry, Model]]:
+    """Both models with the names they go by, unless one is too large for this page."""
+    for _, entry in view.pair:
+        cached.afford(entry, costs.generation(entry.card.model, MOST), f"{MOST} samples")
+    return [(name, entry, cached.model(entry, view.device)) for name, entry in view.pair]
 
 
 def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:

@@ -54,6 +54,7 @@ class View:
 def sidebar(title: str) -> View:
     """Set the page up and draw the sidebar; ends the page with advice when there is no model at all."""
     show.clear()
+    st.session_state["title"] = title
     st.set_page_config(f"{title} · IWAE explorer", ICON, layout="wide")
     address.check(next(file for file, label, _ in PAGES if label == title))
     try:

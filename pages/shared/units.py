@@ -8,7 +8,7 @@ import streamlit as st
 import torch
 from torch import Tensor
 
-from iwae import evaluation, units
+from iwae import costs, evaluation, units
 from iwae.catalog import Entry
 from iwae.evaluation import Activity
 from iwae.figures_units import Units, counts_against_images, sorted_units
@@ -47,6 +47,7 @@ def measure(view: View, images: int) -> list[Measured]:
     same = view.a.kind == view.b.kind
     out = []
     for name, entry in view.pair:
+        cached.afford(entry, costs.units(entry.card.model, images), f"the units on {images:,} images")
         of = *cached.identity(entry), view.device, view.dataset, images
         out.append(Measured(name, entry, *_measure(*of), dashed=same and name == "B", of=of))
     return out
@@ -144,12 +145,13 @@ def switch_off(view: View, model: Measured, layer: int, threshold: float, x: Ten
     if layer >= len(layers):
         st.info(f"This model has no layer {layer + 1}.")
         return
-    order = model.kl[layer].mean(0).argsort(descending=True).tolist()
+    kl = model.kl[layer].mean(0)
+    order = kl.argsort(descending=True).tolist()
     variance = layers[layer].variance
     unit = st.selectbox(
         "Switch this unit off",
         order,
-        format_func=lambda u: f"unit {u} · {model.kl[layer].mean(0)[u]:.2f} nats · variance {variance[u]:.2g}",
+        format_func=lambda u: f"unit {u} · {kl[u]:.2f} nats · variance {variance[u]:.2g}",
         key=f"unit.{model.name.lower()}",
         persist_state="session",
         help="Greatest KL first. It is held at its prior mean, and left out of log p and log q.",

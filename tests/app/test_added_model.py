@@ -1,12 +1,18 @@
 """A model that is added from a file, and hostile names, in the app."""
 
 import re
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from iwae import catalog, checkpoints
+from iwae.checkpoints import Card
+from iwae.model import Model, ModelConfig
 from pages.shared.show import plain
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +52,34 @@ def test_weights_that_no_number_can_follow_get_a_sentence(app):
     test = app(b="model:wild")
     assert not test.exception
     assert any("not finite" in error.value for error in test.error)
+
+
+def keep(name: str, config: ModelConfig) -> None:
+    """A model of these sizes among those that were added."""
+    card = Card(config, checkpoints.read_card(catalog.SHIPPED / f"{catalog.DEFAULT_PAIR[0]}.safetensors").training)
+    checkpoints.save(catalog.models_dir() / f"{name}.safetensors", Model(config), card)
+
+
+def test_a_model_too_large_for_a_page_is_refused_there_by_name(app):
+    keep("many", ModelConfig(hidden=((20,),), latent=(1500,)))
+    assert not app(b="model:many", image=1).error  # the first page can
+    test = app("pages/2_Latent_space.py", b="model:many", images=200)
+    assert not test.exception and len(test.error) == 1
+    said = test.error[0].value
+    assert "1,500 latent and 20 hidden units" in said and "map of 200 images on the page Latent space" in said
+    assert "seconds is the limit" in said or "MB is the limit" in said
+
+
+@pytest.mark.parametrize(
+    "page", ["app.py", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("pages/[1-6]*")))]
+)
+def test_no_page_begins_what_would_ruin_the_app(app, page):
+    keep("ruin", ModelConfig(hidden=((1,),), latent=(100_000,)))  # such as a run of one's own: it came by no form
+    start = time.monotonic()
+    test = app(page, b="model:ruin")
+    refused = any("100,000 latent and 1 hidden units" in error.value for error in test.error)
+    assert not test.exception and (refused or "Samples" in page)  # whose 200 images need no more than 240 MB
+    assert time.monotonic() - start < 60  # it would take hours
 
 
 def test_plain_text_holds_no_markup():

@@ -9,6 +9,9 @@ import weakref
 
 import numpy as np
 import streamlit as st
+from streamlit.runtime.memory_session_storage import MemorySessionStorage
+from streamlit.runtime.session_manager import SessionInfo
+from streamlit.runtime.websocket_session_manager import WebsocketSessionManager
 
 from iwae import overview, runs
 from iwae import posterior as engine
@@ -116,6 +119,25 @@ def test_a_frozen_cycle_goes_when_all_have_gone():
     assert known() is not None
     shared.all_gone()
     assert known() is None and gc.get_freeze_count()
+
+
+def test_sessions_of_those_who_left_go_without_a_new_visitor():
+    """Streamlit's own manager and store, whose time to come back is 0.1 s here and 120 s there."""
+
+    class Session:
+        id = "left"
+
+    manager = WebsocketSessionManager(MemorySessionStorage(ttl_seconds=0.1), None, None, None)
+    manager._session_storage.save(SessionInfo(client=None, session=(held := Session())))
+    known = weakref.ref(held)
+    del held
+    shared.forget_sessions(manager)
+    assert known() is not None  # may still come back
+    time.sleep(0.2)
+    assert known() is not None  # nobody looked: the store keeps it
+    shared.forget_sessions(manager)
+    gc.collect()
+    assert known() is None
 
 
 def test_garbage_is_collected_by_one_thread_and_not_by_pages(app, monkeypatch):
