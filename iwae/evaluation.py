@@ -203,7 +203,7 @@ def unit_means(
     )
     for number, layer in enumerate(means, 1):
         for half in layer:
-            check_finite(half.sum(1), f"E_q[h|x] in layer {number}")
+            check_finite(half, f"E_q[h|x] in layer {number}")
     return means
 
 

@@ -9,13 +9,13 @@ class NonFiniteError(RuntimeError):
 
 
 def check_finite(values: Tensor, what: str) -> None:
-    """Raises NonFiniteError that names the first of ``values`` [images] that is not a finite number."""
-    finite = values.isfinite()
-    if not finite.all():
-        place = int((~finite).nonzero()[0, 0])
+    """Raises NonFiniteError that names the first of ``values`` [images, …] that is not a finite number."""
+    wrong = ~values.isfinite()
+    if wrong.any():
+        place = tuple(wrong.nonzero()[0].tolist())
         raise NonFiniteError(
-            f"{what} of image {place} is {values[place].item()}, not a finite number: the weights of this model are so "
-            "large that float32 cannot hold what follows from them"
+            f"{what} of image {place[0]} is {values[place].item()}, not a finite number: the weights of this model are "
+            "so large that float32 cannot hold what follows from them"
         )
 
 

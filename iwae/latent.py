@@ -13,6 +13,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from iwae.health import check_finite
 from iwae.model import Model
 
 BLOCK = 500  # rows of a distance matrix at once
@@ -86,17 +87,23 @@ class Encoded:
 @torch.no_grad()
 def encode(model: Model, x: Tensor) -> Encoded:
     """q(h₁|x) of images x [n, pixels] of zeros and ones; raises ValueError for images that the model does not take
-    (``Model.check_images``)."""
-    mean, log_std = model.first(model.check_images(x))
-    return Encoded(*(part.cpu().double().numpy() for part in (mean, log_std.exp())))
+    (``Model.check_images``), NonFiniteError where a mean, or the logarithm of a standard deviation, is not finite."""
+    mean, log_std = (part.cpu().double() for part in model.first(model.check_images(x)))
+    std = log_std.exp()
+    check_finite(mean, "the mean of q(h₁|x)")
+    check_finite(std.log(), "the log standard deviation of q(h₁|x)")  # also where it is so small that it is 0
+    return Encoded(mean.numpy(), std.numpy())
 
 
 @torch.no_grad()
 def prior(model: Model, count: int, seed: int) -> np.ndarray:
-    """``count`` draws of h₁ from the model's prior, down through its layers, [count, latent], float64."""
+    """``count`` draws of h₁ from the model's prior, down through its layers, [count, latent], float64. Raises
+    NonFiniteError where one is not finite."""
     generator = torch.Generator(model.device).manual_seed(seed)
     top = torch.randn(count, model.config.latent[-1], generator=generator, device=model.device)
-    return model.descend(top, generator).cpu().double().numpy()
+    draws = model.descend(top, generator).cpu().double()
+    check_finite(draws, "h₁ from the prior")
+    return draws.numpy()
 
 
 @dataclass(frozen=True)

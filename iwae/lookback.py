@@ -80,8 +80,8 @@ def look(model: Model, x: Tensor, shown: Tensor) -> Look:
     """
     means = model.first(model.check_images(x))[0].cpu()
     pictures = model.decode(model.first(model.check_images(shown))[0]).cpu()
-    check_finite(means.sum(1), "the mean of q(h|x)")
-    check_finite(pictures.sum(1), "the reconstruction")
+    check_finite(means, "the mean of q(h₁|x)")
+    check_finite(pictures, "the reconstruction")
     return Look(means, active_units(model, x), pictures)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iwae import pareto
 from iwae.bounds import weigh_kl
-from iwae.health import NonFiniteError
+from iwae.health import NonFiniteError, check_finite
 from iwae.model import Model
 
 CURVE_ORDERS = 20  # random orders of the draws that an L_k curve is averaged over, at most
@@ -121,7 +121,8 @@ class Posterior:
 def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) -> Posterior:
     """Draw ``samples`` times from q(h|x) of one image x [pixels] of zeros and ones. Repeatable from ``seed``;
     fewer samples are the first of more. Raises ValueError for an image that the model does not take
-    (``Model.check_images``) or fewer than 1 sample, NonFiniteError where a log-weight is not finite."""
+    (``Model.check_images``) or fewer than 1 sample, NonFiniteError where a log-weight or the logarithm of a standard
+    deviation is not finite."""
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
     x = model.check_images(x, count=1)
@@ -137,7 +138,9 @@ def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) ->
             f"the log-weights of {int((~log_w.isfinite()).sum()):,} of {samples:,} draws are not finite numbers: the "
             "weights of this model are so large that float32 cannot hold what follows from them"
         )
-    return Posterior(x[0].cpu(), mean[0].cpu(), log_std[0].exp().cpu(), h, log_px, log_w, seed)
+    std = log_std.exp()
+    check_finite(std.log(), "the log standard deviation of q(h₁|x)")  # also where it is so small that it is 0
+    return Posterior(x[0].cpu(), mean[0].cpu(), std[0].cpu(), h, log_px, log_w, seed)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from iwae.health import check_finite
 from iwae.model import Model
 
 ROWS = 5000  # training images compared at once: 16 MB as float32
@@ -23,11 +24,11 @@ def draw(model: Model, count: int, generator: torch.Generator) -> tuple[Tensor, 
 @torch.no_grad()
 def samples(model: Model, count: int, seed: int = 0) -> Tensor:
     """``count`` images from the prior, [count, pixels], by ``draw``. Repeatable from ``seed``. Raises ValueError for a
-    count below 1."""
+    count below 1; as every function here, NonFiniteError where a pixel is not finite."""
     if count < 1:
         raise ValueError(f"the number of samples must be at least 1, not {count}")
     generator = torch.Generator(model.device).manual_seed(seed)
-    return model.decode(draw(model, count, generator)[0]).cpu()
+    return _decoded(model, draw(model, count, generator)[0])
 
 
 @torch.no_grad()
@@ -41,7 +42,7 @@ def manifold(model: Model, side: int = 20) -> Tensor:
         raise ValueError(f"a grid has at least 2 rows, not {side}")
     ticks = torch.special.ndtri((torch.arange(side, device=model.device) + 0.5) / side)
     second, first = torch.meshgrid(ticks.flip(0), ticks, indexing="ij")  # the first unit runs right, the second up
-    return model.decode(model.descend(torch.stack([first, second], -1).view(-1, 2))).cpu()
+    return _decoded(model, model.descend(torch.stack([first, second], -1).view(-1, 2)))
 
 
 @torch.no_grad()
@@ -52,13 +53,19 @@ def interpolate(model: Model, x: Tensor, steps: int = 10) -> Tensor:
         raise ValueError(f"a way has at least its two ends, not {steps}")
     start, end = model.first(model.check_images(x, count=2))[0]
     share = torch.linspace(0, 1, steps, device=model.device)[:, None]
-    return model.decode(start.lerp(end, share)).cpu()
+    return _decoded(model, start.lerp(end, share))
 
 
 @torch.no_grad()
 def reconstructions(model: Model, x: Tensor) -> Tensor:
     """Images x [n, pixels] decoded from the means of q(h₁|x)."""
-    return model.decode(model.first(model.check_images(x))[0]).cpu()
+    return _decoded(model, model.first(model.check_images(x))[0])
+
+
+def _decoded(model: Model, h1: Tensor) -> Tensor:
+    pictures = model.decode(h1).cpu()
+    check_finite(pictures, "a pixel")
+    return pictures
 
 
 class Neighbours(NamedTuple):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from iwae.draws import Draws, blocks
 from iwae.evaluation import Progress, Steps
+from iwae.health import check_finite
 from iwae.model import Model
 
 PICTURES = ("draw", "mean", "average", "weighted")
@@ -38,20 +39,20 @@ def reconstructions(
 ) -> Reconstructed:
     """The pictures and losses of images x [n, pixels] of zeros and ones, from ``samples`` draws of q(h|x) each.
 
-    Raises ValueError for images that the model does not take (``Model.check_images``) or fewer than 1 sample.
+    Raises ValueError for images that the model does not take (``Model.check_images``) or fewer than 1 sample,
+    NonFiniteError where a loss is not finite.
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
     x = model.check_images(x)
     draws = Draws(model, x, samples)
     found = Steps(progress, len(x)).take(blocks(x, seed), lambda block, generator: _block(draws, block, generator))
-    pictures, losses = zip(*found, strict=True)
-    return Reconstructed(
-        {name: torch.cat([part[name] for part in pictures]) for name in PICTURES},
-        {name: torch.cat([part[name] for part in losses]) for name in PICTURES},
-        samples,
-        seed,
+    pictures, losses = (
+        {name: torch.cat([part[name] for part in half]) for name in PICTURES} for half in zip(*found, strict=True)
     )
+    for name, values in losses.items():
+        check_finite(values, f"the loss of the reconstruction ({name})")
+    return Reconstructed(pictures, losses, samples, seed)
 
 
 def cross_entropy(x: Tensor, picture: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from iwae.draws import IMAGES
 from iwae.evaluation import Activity, keep_units, log_evidence
+from iwae.health import check_finite
 from iwae.model import Model, log_normal, wide
 
 KL_DRAWS = 10  # of the layers whose KL has no closed form
@@ -21,6 +22,9 @@ def unit_kl(model: Model, x: Tensor, *, draws: int = KL_DRAWS, seed: int = 0) ->
 
     Summed over units and layers it is D_KL(q(h|x) ‖ p(h)) of each image. With one layer it is exact; with more, the
     top layer's is exact given the layer below, the others are means over ``draws``, and may be negative by noise.
+
+    Raises ValueError for images that the model does not take (``Model.check_images``), NonFiniteError where a KL is
+    not finite.
     """
     x, parts = model.check_images(x), []
     for block in x.split(IMAGES):
@@ -29,15 +33,18 @@ def unit_kl(model: Model, x: Tensor, *, draws: int = KL_DRAWS, seed: int = 0) ->
         h, _ = model.propose(block, model.noise(count, len(block), generator))
         layers = []
         for i, (encoder, below) in enumerate(zip(model.encoder, (block, *h), strict=False)):
-            mean, log_std = encoder(below)
+            mean, log_std = (wide(part) for part in encoder(below))
             if i == len(h) - 1:
                 kl = 0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std
             else:
-                prior = model.decoder[i](h[i + 1])
-                kl = _log_densities(h[i], mean, log_std) - _log_densities(h[i], *prior)
-            layers.append(wide(kl).mean(0) if kl.ndim == 3 else wide(kl))  # draws, batch, latent
+                value, prior = wide(h[i]), (wide(part) for part in model.decoder[i](h[i + 1]))
+                kl = _log_densities(value, mean, log_std) - _log_densities(value, *prior)
+            layers.append(kl.mean(0) if kl.ndim == 3 else kl)  # draws, batch, latent
         parts.append(layers)
-    return tuple(torch.cat(layer).cpu() for layer in zip(*parts, strict=True))
+    found = tuple(torch.cat(layer).cpu() for layer in zip(*parts, strict=True))
+    for number, kl in enumerate(found, 1):
+        check_finite(kl, f"the KL of a unit in layer {number}")
+    return found
 
 
 def _log_densities(value: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

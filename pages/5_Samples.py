@@ -22,7 +22,7 @@ count = left.slider("Images", 10, MOST, 50, 10, key="count", bind="query-params"
 seed = right.number_input("Seed", 0, 10**6, 0, key="seed", bind="query-params", help="The same for both models.")
 drawn = []
 for column, (name, entry, model) in zip(st.columns(2, gap="large"), models, strict=True):
-    with column:
+    with column, cached.told(entry):
         pictures.heading(name, entry)
         drawn.append(prior.samples(model, count, seed))
         alt = f"{count} images drawn from the prior of model {name}, ten in a row"
@@ -53,7 +53,7 @@ st.header("The plane of a latent space of two units", anchor=False)
 st.write("Each picture is what the model decodes at that place of its plane; every cell holds the same prior mass.")
 side = st.slider("Pictures in each direction", 5, 30, 20, key="side", bind="query-params")
 for column, (name, entry, model) in zip(st.columns(2, gap="large"), models, strict=True):
-    with column:
+    with column, cached.told(entry):
         plane_grid(name, entry, model, side)
 with st.expander("The grid"):
     st.latex(r"h = \Phi^{-1}\!\Big(\frac{i - 1/2}{n}\Big),\quad i = 1, \dots, n\ \text{ in each unit}")
@@ -62,8 +62,7 @@ with st.expander("The grid"):
 
 st.header("From one digit to another", anchor=False)
 st.write("The straight line in h₁ between the means of q(h₁|x) of two digits, decoded step by step.")
-first = choose_digit(view.dataset)
-if first is not None:
+if (first := choose_digit(view.dataset)) is not None:
     images = cached.test_images(view.dataset)
     keep_below("to", len(images) - 1, 1)
     left, right, _ = st.columns([1, 1, 2])
@@ -73,8 +72,9 @@ if first is not None:
     pictures.strip(ends.numpy(), ["from", "to"], ["the digit at the start", "the digit at the end"])
     for name, entry, model in models:
         pictures.heading(name, entry)
-        way, shares = prior.interpolate(model, ends, steps), torch.linspace(0, 1, steps).tolist()
-        captions = [f"{share:.0%}" for share in shares]
+        with cached.told(entry):
+            way = prior.interpolate(model, ends, steps)
+        captions = [f"{share:.0%}" for share in torch.linspace(0, 1, steps).tolist()]
         pictures.strip(way.numpy(), captions, [f"{caption} of the way" for caption in captions])
 
 report_button(view)

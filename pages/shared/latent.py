@@ -102,7 +102,8 @@ def pick_spread(images: Images) -> int | str | None:
 
 def encoded(entry: Entry, device: str, images: Images) -> Encoded:
     """q(h₁|x) of the images."""
-    whole = _encoded(entry, device, images.dataset)
+    with cached.told(entry):
+        whole = _encoded(entry, device, images.dataset)
     return Encoded(whole.mean[images.numbers], whole.std[images.numbers])
 
 
@@ -136,7 +137,8 @@ def measured(entry: Entry, device: str, images: Images) -> Metrics:
             bar.progress(done / total, f"Sampling each image's posterior: {done:,} of {total:,}")
 
         model = cached.model(entry, device)
-        kept["metrics"] = evaluation.evaluate(model, x, samples=SAMPLES, prune=False, progress=progress)
+        with cached.told(entry):
+            kept["metrics"] = evaluation.evaluate(model, x, samples=SAMPLES, prune=False, progress=progress)
         bar.empty()
     return kept["metrics"]
 

@@ -48,7 +48,8 @@ def show_aggregated(both: Sequence[Side], images: Images) -> None:
 
 @st.cache_resource(max_entries=6, show_spinner=False, hash_funcs=FILE)
 def _prior(entry: Entry, device: str, count: int = PRIOR) -> np.ndarray:
-    return latent.prior(cached.model(entry, device), count, seed=0)
+    with cached.told(entry):
+        return latent.prior(cached.model(entry, device), count, seed=0)
 
 
 def show_spread(both: Sequence[Side], images: Images) -> None:

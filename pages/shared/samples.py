@@ -34,7 +34,8 @@ def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:
     try:
         data = _data(dataset)
         near = _near(dataset, picture.numpy().tobytes(), _picture=picture)
-        usual = _usual(dataset, *cached.identity(entry), device)
+        with cached.told(entry):
+            usual = _usual(dataset, *cached.identity(entry), device)
     except datasets.DataError as error:
         st.error(str(error))
         return

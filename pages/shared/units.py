@@ -49,7 +49,8 @@ def measure(view: View, images: int) -> list[Measured]:
     for name, entry in view.pair:
         cached.afford(entry, costs.units(entry.card.model, images), f"the units on {images:,} images")
         of = *cached.identity(entry), view.device, view.dataset, images
-        out.append(Measured(name, entry, *_measure(*of), dashed=same and name == "B", of=of))
+        with cached.told(entry):
+            out.append(Measured(name, entry, *_measure(*of), dashed=same and name == "B", of=of))
     return out
 
 
@@ -158,7 +159,8 @@ def switch_off(view: View, model: Measured, layer: int, threshold: float, x: Ten
     )
     engine = cached.model(model.entry, view.device)
     kept = units.all_but(layers, layer, unit)
-    _, _, lost, se, count = _loss(*cached.identity(model.entry), view.device, view.dataset, _key(kept), images)
+    with cached.told(model.entry):
+        _, _, lost, se, count = _loss(*cached.identity(model.entry), view.device, view.dataset, _key(kept), images)
     st.metric(
         f"L_{LOSS_DRAWS} lost without it, nats per image",
         f"{lost:.2f}".replace("-", "−"),
@@ -186,9 +188,10 @@ def switch_off(view: View, model: Measured, layer: int, threshold: float, x: Ten
 def pruned(view: View, model: Measured, threshold: float, images: int) -> None:
     """The bound of the model without its inactive units, at this threshold."""
     kept = [layer.active for layer in model.layers(threshold)]
-    whole, without, lost, se, count = _loss(
-        *cached.identity(model.entry), view.device, view.dataset, _key(kept), images
-    )
+    with cached.told(model.entry):
+        whole, without, lost, se, count = _loss(
+            *cached.identity(model.entry), view.device, view.dataset, _key(kept), images
+        )
     left = sum(int(layer.sum()) for layer in kept)
     nll, cut = (model.entry.card.metrics.get(name) for name in ("nll", "pruned_nll"))
     full = "" if nll is None or cut is None else f" In full: NLL {nll:.2f}, pruned at threshold 0.01 {cut:.2f} nats."

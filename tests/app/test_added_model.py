@@ -42,16 +42,51 @@ def test_a_refused_file_gets_a_sentence_without_markup(app, models):
     assert "not a safetensors file" in test.error[0].value and "![" not in test.error[0].value
 
 
-def test_weights_that_no_number_can_follow_get_a_sentence(app):
+def wild(name: str, value: float) -> None:
+    """Adds a model whose layer of this name has all its weights and biases at one value."""
     model, card = checkpoints.load(catalog.SHIPPED / f"{catalog.DEFAULT_PAIR[0]}.safetensors")
     with torch.no_grad():
-        model.pixel_logits.weight.fill_(3e38)
-        model.pixel_logits.bias.fill_(3e38)
-    path = catalog.models_dir() / "wild.safetensors"
-    checkpoints.save(path, model, card)
-    test = app(b="model:wild")
+        layer = model.get_submodule(name)
+        layer.weight.fill_(value if name != LOG_STD else 0)
+        layer.bias.fill_(value)
+    checkpoints.save(catalog.models_dir() / "wild.safetensors", model, card)
+
+
+LOG_STD = "encoder.0.log_std"
+LOGITS, MEAN = ("pixel_logits", 3e38), ("encoder.0.mean", 3e38)
+WIDE, NARROW = (LOG_STD, 1000.0), (LOG_STD, -1000.0)
+
+
+@pytest.mark.parametrize(
+    ("page", "layer", "says"),
+    [
+        ("app.py", LOGITS, "the log-weights of 1,000 of 1,000 draws are not finite"),
+        ("app.py", NARROW, "log standard deviation of q(h₁|x) of image 0 is -inf"),
+        ("pages/2_Latent_space.py", MEAN, "the mean of q(h₁|x) of image "),
+        ("pages/2_Latent_space.py", WIDE, "log standard deviation of q(h₁|x) of image "),
+        ("pages/2_Latent_space.py", NARROW, "log standard deviation of q(h₁|x) of image 0 is -inf"),
+        ("pages/3_Active_units.py", LOGITS, "log p̂(x) of image "),
+        ("pages/3_Active_units.py", MEAN, r"E\_q\[h|x\] in layer 1 of image "),
+        ("pages/3_Active_units.py", WIDE, "the KL of a unit in layer 1 of image "),
+        ("pages/4_Reconstructions.py", LOGITS, "the loss of the reconstruction (draw) of image "),
+        ("pages/5_Samples.py", LOGITS, "a pixel of image "),
+    ],
+)
+def test_weights_that_no_number_can_follow_get_a_sentence(app, page, layer, says):
+    wild(*layer)
+    test = app(page, b="model:wild")
     assert not test.exception
-    assert any("not finite" in error.value for error in test.error)
+    (error,) = [error.value for error in test.error]
+    assert error.startswith("VAE k = 1 cannot be used: ") and says in error
+
+
+def test_a_posterior_too_narrow_for_a_number_still_has_its_kl(app):
+    """log σ = −1000 in 50 units: KL = (μ² − 1)/2 + 1000 each, which needs no σ."""
+    wild(*NARROW)
+    test = app("pages/3_Active_units.py", b="model:wild")
+    assert not test.exception and not test.error
+    label = test.selectbox(key="unit.b").options[0]
+    assert float(label.split(" · ")[1].split()[0]) == pytest.approx(1000, abs=20)
 
 
 def keep(name: str, config: ModelConfig) -> None:
