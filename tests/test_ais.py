@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from iwae import ais, bernoulli
+from iwae import ais, bernoulli, catalog, checkpoints, datasets
 from iwae.model import Model, ModelConfig
 from iwae.plane import plane
 from iwae.posterior import posterior
@@ -51,6 +51,18 @@ def test_the_ends_are_draws_from_the_posterior(exact):
     weights, error = found.weights.unsqueeze(-1), 4 / found.ess.sqrt().unsqueeze(-1)
     assert ((weights * z).sum(0).abs() < error).all()
     assert (((weights * z.square()).sum(0) - 1).abs() < math.sqrt(2) * error).all()
+
+
+def test_draws_follow_the_weights():
+    """Weights 1:3 over two ends, in each of two images: 4,000 draws within 4 standard errors."""
+    log_w = torch.tensor([[1.0, 3.0], [3.0, 1.0]], dtype=torch.float64).log()
+    ends = torch.tensor([[[0.0], [10.0]], [[1.0], [11.0]]])  # chains, images, units
+    found = ais.Annealed(log_w, (ends,), torch.ones(2), "encoder", 2, 0)
+    (drawn,) = found.draws(4000)
+    assert drawn.shape == (4000, 2, 1)
+    shares = drawn[:, :, 0].mean(0) - torch.tensor([0.0, 10.0])
+    assert (shares - torch.tensor([0.75, 0.25])).abs().max() < 4 * math.sqrt(0.75 * 0.25 / 4000)
+    assert found.log_p.tolist() == pytest.approx([math.log(2)] * 2) and found.ess.tolist() == pytest.approx([1.6] * 2)
 
 
 def test_log_p_of_a_plane():
@@ -139,3 +151,24 @@ def test_the_gradient_of_h_alone_is_that_of_the_whole():
 def test_refusals(given, says):
     with pytest.raises(ValueError, match=says):
         ais.anneal(Model(FLAT, seed=4), torch.zeros(1, 24), **given)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not datasets.available("mnist-fixed"), reason="mnist-fixed is not on this machine")
+@pytest.mark.parametrize("name", ["1layer-vae-k1", "1layer-iwae-k50", "2layer-iwae-k50"])
+def test_intervals_of_shipped_models_hold_at_their_rate(name):
+    """Of 40 test images against ten times the temperatures, whose own error counts: at least 34 of 38 expected at 95%
+    (fewer: 2%), at least 26 of 32 at 80% (1%); an interval for at least 36; and the bounds from both ends of the path
+    meet for images that the model made up."""
+    model, _ = checkpoints.load(catalog.SHIPPED / f"mnist-fixed-{name}.safetensors")
+    x = datasets.load("mnist-fixed", download=False, only_test=True).binary("test")[::250]
+    found = ais.anneal(model, x, seed=1)
+    longer = ais.anneal(model, x, chains=12, temperatures=10_000, seed=2)
+    assert found.shown.sum() >= 36
+    for rate, fewest in ((0.95, 34), (0.8, 26)):
+        half = found.interval(rate)[1] - found.log_p
+        allowed = half * torch.hypot(found.error, longer.error) / found.error
+        assert ((found.log_p - longer.log_p).abs() <= allowed).sum() >= fewest
+    x, h = ais.simulated(model, 40, seed=3)
+    gap = ais.upper_bound(model, x, h, chains=16, seed=5) - ais.anneal(model, x, chains=16, seed=4).log_p
+    assert -0.15 < gap.mean() < 0.15

@@ -65,6 +65,14 @@ def from_chains(found: Annealed, drawn: Posterior) -> tuple[str, str]:
     return nats(found.log_p.item()), f"95%: {nats(low)} to {nats(high)}"
 
 
+def of_q_alone(found: Annealed, drawn: Posterior) -> str:
+    """What the draws of q say, beside the chains; both bounds are random, and few draws may exceed log p(x) by luck."""
+    said = f"{drawn.samples:,} draws of q alone: {in_one_line(drawn)}."
+    if found.interval(0.95)[1].item() < drawn.log_p and not missed(found, drawn):
+        said += " Few draws decide there, and may lie too high by luck."
+    return said
+
+
 class Evidence:
     """Both models' chains for one image x [784], computed behind the page while somebody looks at it."""
 
@@ -118,7 +126,7 @@ class Evidence:
             stands = f"waits for {job.ahead} other{'s' if job.ahead > 1 else ''}" if job.ahead else "annealing …"
             st.progress(job.share, f"A more certain estimate: {stands}")
         else:
-            st.caption(f"{drawn.samples:,} draws of q alone: {in_one_line(drawn)}.")
+            st.caption(of_q_alone(job.result, drawn))
 
     def ends(self, name: str, model: Model) -> None:
         """Decoded states in which the chains ended, drawn by weight."""
