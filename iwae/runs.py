@@ -51,7 +51,7 @@ from iwae.paths import runs_dir
 from iwae.snapshots import Album
 from iwae.training import Record
 from iwae.turns import Folder, RunError
-from iwae.untrusted import UntrustedError
+from iwae.untrusted import ForbiddenError, UntrustedError
 
 CONFIG_BYTES, METRICS_BYTES = 2**16, 2**26  # that a file may have; 3,280 passes over MNIST log 23 MB
 
@@ -302,20 +302,18 @@ def find_runs() -> tuple[list[Run], dict[str, str]]:
         try:
             if version := untrusted.version(path):
                 found.append((_created(path, version), run.name, run))
-        except UntrustedError as error:
+        except ForbiddenError as error:
             refused[run.name] = f"run {run.name} is passed over: it cannot be read ({error})"
     return [run for *_, run in sorted(found, reverse=True)], refused
 
 
 def _created(path: Path, version: untrusted.Version) -> float:
-    """When the run of this config.json was made; raises UntrustedError where this user may not read it."""
+    """When the run of this config.json was made; raises ForbiddenError where this user may not read it."""
     try:
         created = _read_settings(path, version)[0].created
-    except FileNotFoundError:  # it has just gone
-        created = None
-    except UntrustedError:  # damaged, which is told when the run is looked at
-        if not path.is_symlink() and not os.access(path, os.R_OK):
-            raise
+    except ForbiddenError:
+        raise
+    except (FileNotFoundError, UntrustedError):  # just gone, or damaged, which is told when the run is looked at
         created = None
     return version[1] / 1e9 if created is None else created
 

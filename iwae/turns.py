@@ -154,7 +154,10 @@ class Folder:
         except (FileNotFoundError, UntrustedError):
             before = {}
         word = before | {"phase": phase, "message": message[:LONGEST_MESSAGE]} | processes.identity() | more
-        files.write(self.folder / "status.json", json.dumps(word))
+        try:
+            files.write(self.folder / "status.json", json.dumps(word))
+        except FileNotFoundError:
+            raise RunError(f"run {self.name} has been deleted") from None
 
     def explain_end(self, reason: str) -> None:
         """Say why its process ended, if that did not say anything itself."""

@@ -25,14 +25,18 @@ class UntrustedError(ValueError):
     """A file that cannot be used; the message says why, but not which file it is."""
 
 
+class ForbiddenError(UntrustedError):
+    """A file that this user may not read."""
+
+
 def version(path: Path) -> Version | None:
-    """The version of a file, None if there is none. Raises UntrustedError where this user may not look."""
+    """The version of a file, None if there is none. Raises ForbiddenError where this user may not look."""
     try:
         about = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise UntrustedError(_reason(error)) from None
+        raise _refusal(error) from None
     return about.st_ino, about.st_mtime_ns, about.st_size
 
 
@@ -56,7 +60,7 @@ def read(path: Path, limit: int) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
     except OSError as error:
-        raise UntrustedError(_reason(error)) from None
+        raise _refusal(error) from None
     try:
         about = os.fstat(handle)
         if not stat.S_ISREG(about.st_mode):
@@ -66,7 +70,7 @@ def read(path: Path, limit: int) -> bytes:
         with os.fdopen(handle, "rb", closefd=False) as file:
             return file.read(limit)
     except OSError as error:
-        raise UntrustedError(_reason(error)) from None
+        raise _refusal(error) from None
     finally:
         os.close(handle)
 
@@ -97,5 +101,6 @@ def _check_numbers(values: Any) -> None:
         raise ValueError(f"it holds {shown(values, 30)}; no number may be beyond {LARGEST:.0e}")
 
 
-def _reason(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()
+def _refusal(error: OSError) -> UntrustedError:
+    kind = ForbiddenError if isinstance(error, PermissionError) else UntrustedError
+    return kind((error.strerror or type(error).__name__).lower())

@@ -92,15 +92,16 @@ def _train_and_test(
                 metrics.flush()
                 log(record)
                 on_record(record, training)
+                stop()  # raises where the folder is gone: what is written now would make it anew
                 if record.valid_bound is not None:
                     _look_back(run, training, planned)
                 if time.monotonic() - saved > save_seconds:
-                    _save(run, training, metrics)
+                    _save(run, training, metrics, stop)
                     saved = time.monotonic()
         except NonFiniteError:
-            _save(run, training, metrics)  # the weights before the bad step
+            _save(run, training, metrics, stop)  # the weights before the bad step
             raise
-        _save(run, training, metrics)
+        _save(run, training, metrics, stop)
     if not training.finished:
         return "stopped"
     run.say("evaluating")
@@ -119,8 +120,9 @@ def _log(run: Run) -> AbstractContextManager[Callable[[Record], None]]:
     return tensorboard.log(run.tensorboard, run.config, run.records(), started)
 
 
-def _save(run: Run, training: Training, metrics: TextIO) -> None:
+def _save(run: Run, training: Training, metrics: TextIO, stop: Callable[[], bool]) -> None:
     """The state last: what it says has been done is then on the disk."""
+    stop()  # as above
     os.fsync(metrics.fileno())
     checkpoints.save(run.checkpoint, training.kept_model(), training.card())
     tensors, values = training.state()

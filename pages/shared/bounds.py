@@ -16,7 +16,7 @@ from iwae.posterior import Posterior
 from pages.shared import cached, pictures
 from pages.shared.evidence import in_one_line, nats
 from pages.shared.pictures import percent
-from pages.shared.show import figure, in_numbers
+from pages.shared.show import figure, in_numbers, plain
 from pages.shared.sidebar import View
 
 SHOWN = 10  # draws of a step that are decoded
@@ -167,7 +167,7 @@ def exact_posteriors(view: View, drawn: Sequence[Posterior]) -> None:
             planes[slot] = _exact(*cached.identity(entry), view.device, image, part.samples, part.seed, _drawn=part)
         except ValueError as error:
             st.info(
-                f"Model {slot}: {error}. Choose a model `2d` in the sidebar, or train one there: "
+                f"Model {slot}: {plain(error)}. Choose a model `2d` in the sidebar, or train one there: "
                 "Layers → “1 layer, 2 units: a plane”."
             )
     if not planes:

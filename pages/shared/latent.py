@@ -220,10 +220,10 @@ def _watch(one: maps.Map) -> None:
     """How far the map is."""
     status = one.status()
     if status.phase in ("running", "finished"):
-        st.progress(status.share, f"UMAP of both models, in the background: {status.message}")
+        st.progress(status.share, f"UMAP of both models, in the background: {plain(status.message)}")
         st.caption("You can go on with the other maps meanwhile; what is computed is kept.")
         return
-    st.error(f"UMAP did not finish: {status.message}")
+    st.error(f"UMAP did not finish: {plain(plain(status.message))}")
     if st.button("Try again", key="umap.again"):
         one.forget()
         st.rerun()

@@ -21,7 +21,7 @@ def report_button(view: View, draws: report.Draws | None = None, **more: Any) ->
         for _, entry in view.pair if draws else ():
             costs.check(entry.card.model, costs.report(entry.card.model, draws.samples), "a report of these draws")
     except costs.CostError as error:
-        st.caption(f"There is no report to download: {error}.")
+        st.caption(f"There is no report to download: {show.plain(error)}.")
         return
     image = "draws, coordinates, importance weights and bounds of this image, " if draws else ""
     st.download_button(

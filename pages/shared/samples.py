@@ -7,6 +7,7 @@ from iwae import catalog, costs, datasets, prior
 from iwae.catalog import Entry
 from iwae.model import Model, ModelConfig
 from pages.shared import cached, pictures
+from pages.shared.show import plain
 from pages.shared.sidebar import View
 
 MOST = 200  # images from the prior
@@ -37,7 +38,7 @@ def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:
         with cached.told(entry):
             usual = _usual(dataset, *cached.identity(entry), device)
     except datasets.DataError as error:
-        st.error(str(error))
+        st.error(plain(error))
         return
     index, distances = near.index[0].tolist(), near.distance[0].tolist()
     images = [picture.numpy(), *(data.train.images[index].float() / 255).numpy()]

@@ -89,7 +89,8 @@ def _recent(folder: Path) -> _Recent:
     """Of a folder's runs those at work, then those that wait, the next one first, and then the newest."""
     status = {run: run.status() for run in runs.list_runs()}
     alive = [run for run, one in status.items() if one.alive]
-    waiting = [run.name for run in turns.queue(folder)] if any(status[run].phase == "waiting" for run in alive) else []
+    queued = any(status[run].phase in ("starting", "waiting") for run in alive)
+    waiting = [run.name for run in turns.queue(folder)] if queued else []
 
     def order(run: Run) -> tuple[bool, int]:
         return not status[run].alive, 1 + waiting.index(run.name) if run.name in waiting else 0

@@ -160,6 +160,35 @@ def test_a_click_is_not_lost_to_a_run_that_ends(app, pair):
     assert not test.exception and "Delete it" in [item.label for item in test.button]
 
 
+def test_a_stop_is_answered_at_once(app, pair):
+    """By the button itself, while the process is still at its step."""
+    run = runs.create(dataclasses.replace(VAE, seed=2))
+    with run.claim():
+        run.say("running")
+        test = app(PAGE, run=run.name)
+        keys = [f"Stop.{run.name}{place}" for place in ("", ".page")]
+        assert [test.button(key=key).label for key in keys] == ["Stop"] * 2
+        test.button(key=keys[0]).click().run()
+        assert not test.exception and run.asked_to_stop and run.status().phase == "stopping"
+        assert [(test.button(key=key).label, test.button(key=key).disabled) for key in keys] == [
+            ("Stopping …", True)
+        ] * 2
+        assert table(test, "test NLL")["state"][0] == "stopping"
+
+
+def test_the_sidebar_shows_first_what_is_at_work(app, pair):
+    """Then what waits, in its order, whatever else is newer."""
+    made = [runs.create(dataclasses.replace(VAE, seed=seed)) for seed in (3, 4, 5, 6)]
+    with made[0].claim():
+        made[0].say("running")
+        for since, run in ((2.0, made[1]), (1.0, made[2])):
+            run.say("starting", since=since)  # by this process, which lives
+        made[3].say("stopped")
+        test = app(PAGE, run=made[3].name)
+        keys = [item.key.split(".")[1] for item in test.sidebar.button if item.label in ("Stop", "Resume")]
+        assert keys == [run.name for run in (made[0], made[2], made[1])]
+
+
 def test_a_damaged_run_is_explained_beside_the_others(app, pair):
     (pair[1].folder / "metrics.jsonl").write_text("{\n")
     test = app(PAGE, run=pair[1].name)

@@ -1,0 +1,42 @@
+"""What stands in the address, which anybody may have typed, never raises: what cannot be is left out, and said."""
+
+import pytest
+
+from iwae import runs
+from iwae.config import TrainConfig
+
+NO_NUMBERS = ("inf", "-inf", "nan", "1e999", "9" * 400, "")
+
+
+@pytest.mark.parametrize(
+    ("page", "keys"),
+    [
+        ("pages/1_Posterior.py", ("samples", "seed", "shown", "which", "digit", "image", "hidden")),
+        ("pages/5_Samples.py", ("count", "seed", "sample", "side", "to", "steps")),
+        ("pages/6_Bounds.py", ("samples", "k", "step", "objective", "p", "alpha")),
+        ("pages/7_Training.py", ("against", "moment")),
+    ],
+)
+def test_what_no_widget_can_hold_is_left_out_and_said_once(app, page, keys):
+    runs.create(TrainConfig(model="16:4", k=2, passes=1)).say("stopped")
+    values = {key: NO_NUMBERS[place % len(NO_NUMBERS)] for place, key in enumerate(keys)}
+    test = app(page, **values)
+    said = " ".join(warning.value for warning in test.warning).replace("\\", "")
+    assert all(f"asks for {key} = " in said for key in keys)
+    assert not set(keys) & set(test.query_params)
+    test.run()
+    assert not test.exception and not [one for one in test.warning if "asks for" in one.value]
+
+
+@pytest.mark.parametrize("value", ["", "inf", "1e999", "x" * 10_000])
+def test_every_value_of_the_choices_of_training(app, value):
+    runs.create(TrainConfig(model="16:4", k=2, passes=1)).say("stopped")
+    test = app("pages/7_Training.py", against=value, run=value, runs=value, data=value, a=value, b=value)
+    assert test.segmented_control(key="against").value == "passes"
+    assert test.selectbox(key="run").value == runs.list_runs()[0].name
+
+
+def test_what_may_be_is_left_as_it_is(app):
+    test = app("pages/1_Posterior.py", samples="600", seed="1e3", image="7")
+    values = [test.number_input(key=key).value for key in ("samples", "seed", "image")]
+    assert values == [600, 1000, 7] and not [one for one in test.warning if "asks for" in one.value]
