@@ -46,7 +46,7 @@ def gradients(training: Training) -> dict[str, torch.Tensor]:
     training.model.double()
     x = datasets.binarize(training.images[:97], training.generator).double()
     noise = training.estimator.noise(training.model, len(x), training.generator)
-    gradient, values = training._gradient(x, x, noise, training.estimator)
+    gradient, values = training._gradient(x, x, noise, torch.ones(()), training.estimator)
     return {"gradient": gradient, "values": values}
 
 
