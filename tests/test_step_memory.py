@@ -68,7 +68,10 @@ def test_the_estimate_is_near_the_measured_peak(options):
         ({"k": 10**6}, r"k = 1,000,000 draws for each of 100 images need about 102 GB"),
         ({"k": 50_000, "resample": 0}, "k = 50,000 draws for each of 100 images need"),
         ({"k": 50_000, "gradient": "piwae", "k1": 500, "k2": 100}, r"k1·k2 = 500·100 = 50,000 draws"),
-        ({"k": 15_000, "batch_size": 10**9}, "k = 15,000 draws for each of 1,297 images need"),  # all that there are
+        (
+            {"dataset": "digits", "k": 15_000, "batch_size": 10**9},
+            "k = 15,000 draws for each of 1,297 images need",
+        ),  # all that there are
         ({"model": "100000,100000:50"}, "model 100000,100000:50 has so many weights .*: choose a smaller model"),
         ({"model": "20000,20000:50/20000:20000"}, "so many weights"),
     ],
@@ -109,7 +112,7 @@ def test_train_says_so_before_anything_is_done(monkeypatch, capsys):
 
 def test_a_sweep_names_the_cell_that_does_not_fit(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(step_memory, "available", lambda device: (8 * 10**9, 16 * 10**9))
-    (tmp_path / "grid.toml").write_text("[grid]\nk = [5, 1000000]\n")
+    (tmp_path / "grid.toml").write_text('[grid]\ndataset = "digits"\nk = [5, 1000000]\n')
     assert main(["sweep", str(tmp_path / "grid.toml"), "--out", str(tmp_path / "out"), "--dry-run"]) == 2
     assert re.search(r"cell digits-iwae-k1000000-\S+: k = 1,000,000 draws for each", capsys.readouterr().err)
 

@@ -231,7 +231,8 @@ def test_one_step_is_adam_on_the_estimator(data):
 )
 def test_every_objective_trains_by_default(data, objective):
     """With k = 50, of which the default sends some draws backward; the bound that is told is that of all of them."""
-    training = Training(TrainConfig(model="16:4", k=50, warm_k=0, passes=1, log_every=1, **objective), data)
+    config = TrainConfig("digits", model="16:4", k=50, warm_k=0, passes=1, log_every=1, **objective)
+    training = Training(config, data)
     (record,) = training.run(stop=lambda: training.step >= 1)
     other = Training(training.config, data)
     other._begin_pass(0, 0)
