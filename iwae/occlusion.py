@@ -41,7 +41,7 @@ PRIOR_SHARE = 0.1  # of the draws come from the prior
 FOR_EACH_UNIT = 10  # draws of the population for each coordinate of a Gaussian that is fitted to them
 COMPONENTS = 8  # at most
 WIDER = 1.2  # times the fitted covariance is that of the proposal, so that its tails cover
-HEAVY = 1.0  # k̂ of weights that may not even have a mean
+HEAVY = 0.7  # k̂ of weights whose standard error is too small
 FEW = 10.0  # independent draws below which a few decide
 APART = 4.0  # standard errors of the difference beyond which two estimates disagree
 

@@ -50,7 +50,8 @@ def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
         st.warning(doubt)
     st.caption(
         "Spread: root mean square over pixels of the standard deviation of the decoded draws under their weights. It "
-        "comes out too small where few effective draws are left. An exact grid has no standard error."
+        "comes out too small where few effective draws are left. An exact grid has no standard error, and draws from "
+        "q(h|x) have none where k̂ is above 0.5: there log p̂ is a lower bound."
     )
     with st.expander("The formula"):
         st.latex(
