@@ -48,7 +48,7 @@ def outcome(run: Run) -> tuple[list[dict], dict, dict, dict, dict]:
     records = [{k: v for k, v in dataclasses.asdict(r).items() if k not in CLOCK} for r in run.records()]
     model, card = checkpoints.load(run.checkpoint)
     state, values = checkpoints.load_tensors(run.folder / "state.safetensors", "state")
-    state |= {name: torch.tensor(value) for name, value in values.items() if name not in ("seconds", "since")}
+    state |= {name: torch.tensor(value) for name, value in values.items() if name not in ("seconds", "since", "data")}
     snapshots = {
         f"{step}.{name}": weight
         for step, path in run.album.paths().items()
