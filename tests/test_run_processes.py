@@ -19,7 +19,7 @@ from iwae.config import TrainConfig
 from iwae.runs import Run, RunError
 from iwae.turns import Folder
 
-CONFIG = TrainConfig(model="16:4", objective="vae", k=1, passes=2, valid_images=50)  # 26 steps
+CONFIG = TrainConfig(model="16:4", objective="vae", k=1, passes=2, valid_images=50)
 
 pytestmark = pytest.mark.usefixtures("own_runs")
 
@@ -168,7 +168,7 @@ def test_a_run_whose_folder_is_moved_away_ends_and_goes_on_there(tmp_path):
         worker.work(run, move, save_seconds=0)
     assert len(seen) == 2 and not run.folder.parent.exists()
     moved = Run(aside / run.name)
-    assert moved.status() == turns.Status("died", turns.SILENT, 13 * 30)
+    assert (moved.status().phase, moved.status().message) == ("died", turns.SILENT)
     assert checkpoints.read_card(moved.checkpoint).progress["steps"] == seen[0]
     moved.prepare()
     worker.work(moved, lambda record, training: record.step > seen[1] and moved.stop())

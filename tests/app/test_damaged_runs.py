@@ -14,7 +14,7 @@ from tests import damage
 from tests.app.test_pages import words
 
 CONFIG = TrainConfig("digits", model="16:4", objective="vae", k=1, passes=2, valid_images=50)
-SECONDS = 60  # after which a reader hangs
+SECONDS = 600  # after which a reader hangs, on a machine that many share
 
 
 @pytest.fixture(scope="module")
