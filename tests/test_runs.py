@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from iwae import checkpoints, datasets, runs, turns, worker
+from iwae import checkpoints, cores, datasets, runs, turns, worker
 from iwae.__main__ import main
 from iwae.config import TrainConfig
 from iwae.pool import PROCESSES
@@ -413,8 +413,8 @@ def test_a_run_that_has_waited_ends_as_any_other(one_place, uninterrupted):
 
 def test_the_limit_leaves_a_core_for_the_app_and_can_be_set(monkeypatch):
     monkeypatch.delenv("IWAE_MAX_RUNS", raising=False)
-    for cores, places in ((None, 1), (1, 1), (2, 1), (8, 7)):
-        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+    for count, places in ((1, 1), (2, 1), (8, 7)):
+        monkeypatch.setattr(cores, "count", lambda count=count: count)
         assert turns.limit() == places
     monkeypatch.setenv("IWAE_MAX_RUNS", "3")
     assert turns.limit() == 3

@@ -19,7 +19,7 @@ def shipped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project") / "checkpoints"
     x = datasets.load("digits").binary("test")
     for name, settings in {"vae": {"objective": "vae", "k": 1}, "iwae": {"k": 5}}.items():
-        training = Training(TrainConfig(model="16:4", passes=2, **settings))
+        training = Training(TrainConfig(dataset="digits", model="16:4", passes=2, **settings))
         list(training.run())
         metrics = evaluation.evaluate(training.kept_model(), x, samples=20).summary()
         card = dataclasses.replace(training.card(), metrics=metrics)
@@ -115,7 +115,7 @@ def test_readme_needs_its_marks(shipped, capsys):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("--dataset nonsense", "there are digits, mnist"),
+        ("--dataset nonsense", "there are mnist-5k, digits, mnist"),
         ("--models nothing", "there is no model 'nothing'; there are iwae, vae"),
         ("--compare vae nothing", "there is no model 'nothing'; there are iwae, vae"),
         ("--compare vae", "--compare"),
