@@ -73,7 +73,7 @@ MOMENT = """([look, before]) => {
     const app = document.querySelector('[data-testid="stApp"]')?.dataset;
     const values = all('[data-testid="stMetricValue"]').map((value) => value.innerText);
     const pictures = all('[data-testid="stImage"] img');
-    const model = (numbers, which) => numbers.slice(2 * which, 2 * which + 2).join();
+    const model = (numbers, which) => numbers[2 * which + 1];  // the effective samples: log p changes by itself
     return app?.testConnectionState === "CONNECTED" && app.testScriptState === "notRunning"
         && !document.querySelector('[data-testid="stStatusWidget"], [data-testid="stSkeleton"], [data-stale="true"]')
         && all("h1").some((heading) => heading.innerText.trim() === look.heading)
