@@ -40,8 +40,8 @@ SLOW = 8  # moves that are named
 FIRST_SECONDS = 60.0  # that all users spend there before anything is measured
 TIDY_SECONDS = 65  # after which a server that all have left has dropped what it held for them
 FORGET_SECONDS = 125  # Streamlit keeps what a closed tab leaves for two minutes, should it come back
-# What starts or ends a run, and what decides the numbers that are checked
-AVOID = re.compile("^(Start training|Train an? |Stop|Resume|Delete|Download|Show |Model A|Model B|Data set|Ink)")
+# What starts or ends a run, takes an upload away, or decides the numbers that are checked
+AVOID = re.compile("^(Start training|Train an? |Stop|Resume|Delete|Remove|Download|Show |Model A|Model B|Data set|Ink)")
 MOVES = {"number_input": 3, "slider": 3, "selectbox": 2, "button_group": 2, "checkbox": 1, "button": 2}
 
 
@@ -238,6 +238,13 @@ async def load(
     return report
 
 
+def _left(server: Server) -> list[str]:
+    """Processes that should have ended: all but the server and the one that waits to decode the next upload."""
+    commands = [_command(pid) for pid in server.processes() if pid != server.process.pid]
+    decoding = [command for command in commands if "iwae.decoding" in command]
+    return [command for command in commands if command not in decoding[:1]]
+
+
 def _command(pid: int) -> str:
     return f"{pid} {Path(f'/proc/{pid}/cmdline').read_text().replace(chr(0), ' ')}"
 
@@ -270,9 +277,9 @@ def measure(count: int, seconds: float, think: float, trainings: int, forget: bo
                 deadline = time.monotonic() + 60
                 while any(run.status().alive for run in going) and time.monotonic() < deadline:
                     time.sleep(0.2)
-                while len(server.processes()) > 1 and time.monotonic() < deadline:
+                while _left(server) and time.monotonic() < deadline:
                     time.sleep(0.2)
-                report.left = [_command(pid) for pid in server.processes() if pid != server.process.pid]
+                report.left = _left(server)
                 return report
             finally:
                 server.stop()
