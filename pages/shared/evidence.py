@@ -123,8 +123,8 @@ class Evidence:
         if job.error is not None:
             st.warning(show.plain(f"Annealing failed: {job.error}"))
         elif job.result is None:
-            stands = f"waits for {job.ahead} other{'s' if job.ahead > 1 else ''}" if job.ahead else "annealing …"
-            st.progress(job.share, f"A more certain estimate: {stands}")
+            others = f"Annealing waits for {job.ahead} other{'s' if job.ahead > 1 else ''}"
+            st.progress(job.share, others if job.ahead else "Annealing, for an error that holds")
         else:
             st.caption(of_q_alone(job.result, drawn))
 
