@@ -452,7 +452,7 @@ def test_specks_other_marks_and_a_stroke_that_is_apart():
 def test_hairlines_become_pen_strokes_and_faint_ink_is_told():
     for pen in (2, 3, 5):
         digit = prepare(drawing(400, 600, pen))
-        assert 1.6 <= digits._stroke(digit.stages[3].image) <= 2.4  # MNIST's 5th percentile and its median
+        assert 1.6 <= digits.stroke_width(digit.stages[3].image) <= 2.4  # MNIST's 5th percentile and its median
         assert digit.image.max() == 1
         assert "widened" in digit.stages[3].caption
     faint = prepare(drawing(ink=205, paper=225))
@@ -497,7 +497,7 @@ def test_what_mnist_images_satisfy(mnist):
     assert np.abs(centres - 14).max() < 0.51
     sides = np.array([box_side(image) for image in images])
     assert sides.max() == 20 and (sides == 20).mean() > 0.999
-    strokes = [digits._stroke(digits._crop(image)) for image in images]
+    strokes = [digits.stroke_width(digits.crop(image)) for image in images]
     assert min(strokes) > digits.THIN_STROKE
     assert max(strokes) < digits.BLOCK
 

@@ -12,12 +12,12 @@ ROOT = Path(__file__).parents[1]
 # Each may import those before it, as docs/design.md says.
 ORDER = """
     files streams processes untrusted paths cores launcher memory threads ahead products tanh layers inputs niceness
-    optional turns bounds pareto bernoulli model matlab formats figures figures_latent figures_bounds figures_training
-    decoding uploads digits downloads packed sources datasets gradients graphs programs health steps checkpoints costs
-    draws evaluation latent maps units reconstruction figures_units posterior estimates ais prior plane tempering
-    occlusion config step_memory sleep training tensorboard parallel snapshots runs worker overview lookback cells sweep
-    pool cluster catalog published commands report results grid comparison tables documents export modelcard cli
-    __main__ background
+    optional turns bounds pareto bernoulli model matlab formats figures figures_latent figures_bounds
+    figures_training decoding uploads sheet ink digits downloads packed sources datasets gradients graphs programs
+    health steps checkpoints costs draws evaluation latent maps units reconstruction figures_units posterior
+    estimates ais prior plane tempering occlusion config step_memory sleep training tensorboard parallel snapshots
+    runs worker overview lookback cells sweep pool cluster catalog published commands report results grid comparison
+    tables documents export modelcard cli __main__ background
 """.split()  # noqa: SIM905
 
 
