@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from iwae.report import Draws
+from iwae.export.report import Draws
 from pages.shared import cached, pictures
 from pages.shared.choose import held_image
 from pages.shared.evidence import Evidence

@@ -8,8 +8,8 @@ import tyro
 
 from benchmarks import apart, report
 from benchmarks.settings import Settings
-from iwae import files
 from iwae.cli import STYLE
+from iwae.system import files
 
 WRONG_ARGUMENTS, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses
 

@@ -27,9 +27,11 @@ from torch import Tensor
 from benchmarks.report import Section, at_most
 from benchmarks.report import table as markdown
 from benchmarks.settings import Settings
-from iwae import catalog, checkpoints, datasets, runs
-from iwae.config import TrainConfig
+from iwae import catalog, checkpoints
+from iwae.data import datasets
 from iwae.model import Model
+from iwae.runs import store
+from iwae.training.config import TrainConfig
 from tests.browser.driver import CHROMIUM_FLAGS, ROOT, Server, find_chromium, settled
 
 BESIDE_TRAINING = 2.0  # how much slower than idle anything may be beside a training run
@@ -154,7 +156,7 @@ def _server(train: bool) -> Iterator[Callable[[], Server]]:
         try:
             if train:
                 with patch.dict(os.environ, {"IWAE_RUNS_DIR": str(home / "runs")}):
-                    run = runs.start(RUN)
+                    run = store.start(RUN)
                 while not run.records():  # until it is under way
                     if not run.status().alive:
                         raise RuntimeError(f"the training run ended: {run.status().message}")

@@ -11,13 +11,13 @@ from benchmarks.apart import Elsewhere
 from benchmarks.report import Section, at_least, at_most, table
 from benchmarks.settings import Settings
 from benchmarks.timing import Contender, number, race
-from iwae import draws, evaluation
 from iwae.bounds import Bound
-from iwae.datasets import Dataset
+from iwae.data.datasets import Dataset
+from iwae.evaluation import metrics, sampling
 from iwae.model import Model
 
 ALL, ALONE = "ours, `evaluate` (all measures)", "ours, NLL alone"
-BLOCK = draws.IMAGES
+BLOCK = sampling.IMAGES
 
 
 def measure(settings: Settings) -> Section:
@@ -28,7 +28,7 @@ def measure(settings: Settings) -> Section:
     x = workload.test_images(data, images).to(settings.device)
     contenders = [
         *ceiling.contenders(settings.device),
-        Contender(ALL, _repeat(lambda: evaluation.evaluate(model, x, samples=samples, prune=False)), images * samples),
+        Contender(ALL, _repeat(lambda: metrics.evaluate(model, x, samples=samples, prune=False)), images * samples),
         Contender(ALONE, _repeat(lambda: nll(model, x, samples)), images * samples),
     ]
     peers = {}
@@ -82,7 +82,7 @@ ceiling, is {number(floor)} draws/s.
 
 def nll(model: Model, x: Tensor, samples: int) -> Tensor:
     """−L_samples of each image, and nothing else: [n], nats."""
-    return -evaluation.mean_bound(model, x, Bound("iwae"), samples)
+    return -metrics.mean_bound(model, x, Bound("iwae"), samples)
 
 
 def difference(model: Model, peer: nn.Module, x: Tensor, samples: int) -> Tensor:
@@ -103,7 +103,7 @@ def full_test(settings: Settings, model: Model, data: Dataset, samples: int) -> 
 
     x = workload.test_images(data, settings.test_images).to(settings.device)
     before, started = best(), time.perf_counter()
-    evaluation.evaluate(model, x, samples=samples, prune=False)  # ends with its numbers on the CPU
+    metrics.evaluate(model, x, samples=samples, prune=False)  # ends with its numbers on the CPU
     seconds = time.perf_counter() - started
     operations, rate = flops.nll(workload.MODEL, samples) * len(x), len(x) * samples / seconds
     limit = operations / ((before + best()) / 2)
@@ -116,7 +116,7 @@ def full_test(settings: Settings, model: Model, data: Dataset, samples: int) -> 
 
 
 def _agreement(model: Model, peer: nn.Module, x: Tensor, samples: int) -> str:
-    gap, se = evaluation.mean_se(difference(model, peer, x, samples))
+    gap, se = metrics.mean_se(difference(model, peer, x, samples))
     return (
         f"The same number: over {len(x)} images our NLL minus pythae's is {gap:+.4f} ± {se:.4f} nats "
         f"({abs(gap) / se:.1f} standard errors of the\npaired difference)."

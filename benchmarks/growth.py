@@ -11,7 +11,7 @@ from benchmarks.probe import Peak, peak
 from benchmarks.report import Section, table
 from benchmarks.settings import Settings
 from benchmarks.timing import Contender, race, spread
-from iwae import draws, evaluation
+from iwae.evaluation import metrics, sampling
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def measure(settings: Settings) -> Section:
 
         def work(n: int) -> None:
             for _ in range(n):
-                evaluation.evaluate(model, x, samples=samples, prune=False)
+                metrics.evaluate(model, x, samples=samples, prune=False)
 
         return work
 
@@ -93,7 +93,7 @@ def measure(settings: Settings) -> Section:
         medians = [1000 / rates[series.title, n].median for n in series.points]
         slopes = [exponent(series.points, values) for values in (medians, [found.own for found in peaks])]
         rows.append(("", "**exponent**", *(f"**{slope:.2f}** ± {se:.2f}" for slope, se in slopes)))
-    block = f"{draws.IMAGES} images × {draws.DRAWS} draws"
+    block = f"{sampling.IMAGES} images × {sampling.DRAWS} draws"
     body = f"""Exponents b of c·nᵇ by least squares on the logarithms, ± standard error. `evaluate` samples in blocks of
 {block}, so its memory should be flat in draws and images. Memory is the peak of a fresh process above its
 baseline after imports, data and weights; all on scikit-learn's digits, 28×28.

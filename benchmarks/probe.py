@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import evaluation, pythae_peer, training, workload
-from iwae.evaluation import evaluate
+from iwae.evaluation.metrics import evaluate
 
 ROOT = Path(__file__).parents[1]
 MIB = 2**20

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from benchmarks.report import Section, Target, table
 from benchmarks.settings import Settings
-from iwae import checkpoints, runs
+from iwae import checkpoints
 from iwae.checkpoints import Card
-from iwae.training import Record
+from iwae.runs import store
+from iwae.training.loop import Record
 
 GOAL = 87.13  # test NLL of the poster's IWAE, k = 50, one layer, mnist-fixed, in nats
 PAPER_PASSES = 3280
@@ -24,7 +25,7 @@ def measure(settings: Settings) -> Section:
     """The curves of the runs named by ``--runs``, and what the first of them reached."""
     if not settings.runs:
         raise ValueError("quality needs --runs NAME …: runs of `python -m iwae train` on this machine")
-    chosen = [runs.get(name) for name in settings.runs]
+    chosen = [store.get(name) for name in settings.runs]
     curves = {_title(run): _validated(run) for run in chosen}
     header = ["minutes", *(f"{title}: passes, validation bound" for title in curves)]
     rows = []
@@ -50,12 +51,12 @@ def _total(card: Card, what: str) -> float:
     return sum(part[what] for part in card.parts)
 
 
-def _title(run: runs.Run) -> str:
+def _title(run: store.Run) -> str:
     passes = " + ".join(f"{part['passes']:,.0f}" for part in checkpoints.read_card(run.checkpoint).parts)
     return f"{run.config.schedule}, {passes} passes"
 
 
-def _validated(run: runs.Run) -> list[Record]:
+def _validated(run: store.Run) -> list[Record]:
     """Its records with a validation bound, counted from the first model's beginning."""
     *before, _ = checkpoints.read_card(run.checkpoint).parts
     passes, seconds = (sum(part[what] for part in before) for what in ("passes", "seconds"))
@@ -73,7 +74,7 @@ def _point(record) -> str:
     return f"{record.passes:.0f}, {record.valid_bound:.2f}"
 
 
-def _end(run: runs.Run) -> str:
+def _end(run: store.Run) -> str:
     card = checkpoints.read_card(run.checkpoint)
     metrics = card.metrics
     took = f"{_total(card, 'passes'):.0f} passes in {_total(card, 'seconds') / 60:.0f} minutes"
@@ -83,7 +84,7 @@ def _end(run: runs.Run) -> str:
     return f"{took}, {nll} ({metrics['images']:,} test images, {metrics['samples']:,} draws)"
 
 
-def _target(run: runs.Run) -> Target:
+def _target(run: store.Run) -> Target:
     card = checkpoints.read_card(run.checkpoint)
     passes, nll = _total(card, "passes"), card.metrics.get("nll")
     what = f"NLL ≤ {GOAL} within 1/5 of the paper's {PAPER_PASSES:,} passes"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 import torch
 import tyro
 
-from iwae import cores
+from iwae.system import cores
 
 SECTIONS = ("training", "busy", "evaluation", "memory", "growth")  # in the order of the report; each is a module
 ASKED_FOR = ("quality", "app")  # modules too, measured when named

@@ -7,11 +7,11 @@ from benchmarks.apart import Elsewhere
 from benchmarks.report import Section, at_least, table
 from benchmarks.settings import Settings
 from benchmarks.timing import Contender, Rate, number, race
-from iwae import graphs
-from iwae.config import TrainConfig
-from iwae.datasets import Dataset
-from iwae.products import PRODUCTS
-from iwae.training import Training
+from iwae.data.datasets import Dataset
+from iwae.kernels import cuda_graphs
+from iwae.kernels.precision import PRODUCTS
+from iwae.training.config import TrainConfig
+from iwae.training.loop import Training
 
 EXACT, RESAMPLED = "ours, exact gradient", "ours, DReG, 1 draw of k backward"
 BFLOAT16, TF32 = ", bfloat16 products", ", TF32 products"
@@ -65,7 +65,7 @@ def theirs(name: str, k: int, batch: int, kind: str, device: str) -> Callable[[i
 
 def unit(device: str) -> int:
     """Steps that our trainer makes at once."""
-    return graphs.BURST if device == "cuda" else 1
+    return cuda_graphs.BURST if device == "cuda" else 1
 
 
 def measure(settings: Settings) -> Section:

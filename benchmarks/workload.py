@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from iwae import catalog, checkpoints, datasets
+from iwae import catalog, checkpoints
+from iwae.data import datasets
 from iwae.model import Model, ModelConfig
 
 MODEL = ModelConfig()  # 784 → 200 → 200 → 50 and back, tanh

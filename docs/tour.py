@@ -17,7 +17,7 @@ from typing import NamedTuple
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from iwae import files
+from iwae.system import files
 from tests.browser.driver import CHROMIUM_FLAGS, ROOT, Server, find_chromium, settled, still
 
 FOLDER = Path(__file__).parent / "tour"

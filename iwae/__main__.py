@@ -40,7 +40,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from iwae import streams
+from iwae.system import streams
 
 COMMANDS = ("train", "sweep", "refit", "evaluate", "table", "export", "card", "data", "runs")
 WRONG_ARGUMENTS, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from iwae import checkpoints, costs, files, paths, runs
+from iwae import checkpoints
+from iwae.analysis import costs
 from iwae.checkpoints import Card, CheckpointError
-from iwae.config import TrainConfig
-from iwae.evaluation import plus_minus
-from iwae.files import shown
-from iwae.formats import PIXELS
-from iwae.paths import models_dir
+from iwae.data.formats import PIXELS
+from iwae.evaluation.metrics import plus_minus
+from iwae.runs import store
+from iwae.system import files, paths
+from iwae.system.files import shown
+from iwae.system.paths import models_dir
+from iwae.training.config import TrainConfig
 
 SHIPPED = paths.PROJECT / "checkpoints"
 MAX_BYTES = 10 * 2**20  # of a model that is added; below server.maxUploadSize. The largest that ships has 3 MB
@@ -74,7 +77,7 @@ class Entry:
 
 def entries() -> tuple[dict[str, Entry], dict[str, str]]:
     """(models by key, own runs newest first; reasons by file for those that cannot be used)."""
-    own_runs, refused = runs.find_runs()
+    own_runs, refused = store.find_runs()
     found = {}
     shipped = [(path.stem, path, SHIPPED) for path in sorted(SHIPPED.glob(f"*{checkpoints.SUFFIX}"))]
     own = [(f"run:{run.name}", run.checkpoint, run.folder) for run in own_runs if os.path.lexists(run.checkpoint)]

@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from iwae import files
-from iwae.files import shown
 from iwae.model import Model, ModelConfig
+from iwae.system import files
+from iwae.system.files import shown
 
 FORMAT_VERSION = 2  # as written here; version 1, which called Rényi's bound l-alpha, is read as well
 READABLE = ("1", "2")

@@ -33,7 +33,7 @@ def binary_images(x: Any, pixels: int, like: Tensor, count: int | None = None) -
         raise ValueError(
             f"an image consists of zeros and ones, but {wrong.sum():,} of the {images.numel():,} pixels are neither: "
             f"pixel {pixel} of image {image} is {images[image, pixel].item():g}. Grey levels have to be binarized "
-            "first, by a threshold or by iwae.datasets.binarize (uint8, 0 to 255)"
+            "first, by a threshold or by iwae.data.datasets.binarize (uint8, 0 to 255)"
         )
     return images.to(like.device, like.dtype).contiguous()
 

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iwae import bernoulli, inputs, products
+from iwae import inputs
 from iwae.bounds import weigh_kl
-from iwae.layers import are_standard, as_function, tanh_layers, unchanged
+from iwae.kernels import bernoulli, precision
+from iwae.kernels.layers import are_standard, as_function, tanh_layers, unchanged
 
 LOG_2PI = math.log(2 * math.pi)
 MAX_LAYERS = 100  # of units, hidden and stochastic; a hostile file could name a million
@@ -113,8 +114,8 @@ class StochasticLayer(nn.Module):
     def __init__(self, inputs: int, hidden: tuple[int, ...], outputs: int):
         super().__init__()
         self.hidden = tanh_layers(inputs, hidden)
-        self.mean = products.Linear(hidden[-1], outputs)
-        self.log_std = products.Linear(hidden[-1], outputs)
+        self.mean = precision.Linear(hidden[-1], outputs)
+        self.log_std = precision.Linear(hidden[-1], outputs)
 
     def forward(self, below: Tensor) -> Gaussian:
         features = self.hidden(below)
@@ -148,7 +149,7 @@ class Model(nn.Module):
             StochasticLayer(top, hidden[::-1], bottom) for bottom, hidden, top in layers[1:]
         )  # decoder[i] is p(h[i] | h[i+1])
         self.pixel_hidden = tanh_layers(config.latent[0], config.hidden[0][::-1])
-        self.pixel_logits = products.Linear(config.hidden[0][0], config.pixels)
+        self.pixel_logits = precision.Linear(config.hidden[0][0], config.pixels)
         if seed is not None:
             self._initialise(pixel_mean, torch.Generator().manual_seed(seed))
 
@@ -330,7 +331,7 @@ class Model(nn.Module):
 
 
 def _fixed(linear: nn.Linear, below: Tensor) -> Tensor:
-    return products.linear(below, linear.weight.detach(), linear.bias.detach())
+    return precision.linear(below, linear.weight.detach(), linear.bias.detach())
 
 
 def wide(tensor: Tensor) -> Tensor:

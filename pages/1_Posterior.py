@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from iwae.figures import Line, bound_curves
-from iwae.report import Draws
+from iwae.export.report import Draws
+from iwae.figures.base import Line, bound_curves
 from pages.shared import cached, pictures, show
 from pages.shared.choose import choose_digit
 from pages.shared.evidence import Evidence

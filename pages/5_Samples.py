@@ -3,7 +3,7 @@
 import streamlit as st
 import torch
 
-from iwae import prior
+from iwae.analysis import generation
 from pages.shared import cached, pictures
 from pages.shared.choose import choose_digit, keep_below
 from pages.shared.report import report_button
@@ -24,7 +24,7 @@ drawn = []
 for column, (name, entry, model) in zip(st.columns(2, gap="large"), models, strict=True):
     with column, cached.told(entry):
         pictures.heading(name, entry)
-        drawn.append(prior.samples(model, count, seed))
+        drawn.append(generation.samples(model, count, seed))
         alt = f"{count} images drawn from the prior of model {name}, ten in a row"
         pictures.sheet(drawn[-1], 10, f"samples.prior.{name}", alt)
 with st.expander("The formula"):
@@ -73,7 +73,7 @@ if (first := choose_digit(view.dataset)) is not None:
     for name, entry, model in models:
         pictures.heading(name, entry)
         with cached.told(entry):
-            way = prior.interpolate(model, ends, steps)
+            way = generation.interpolate(model, ends, steps)
         captions = [f"{share:.0%}" for share in torch.linspace(0, 1, steps).tolist()]
         pictures.strip(way.numpy(), captions, [f"{caption} of the way" for caption in captions])
 

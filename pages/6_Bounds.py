@@ -5,7 +5,7 @@ import inspect
 import streamlit as st
 
 from iwae.bounds import OBJECTIVES
-from iwae.report import Draws
+from iwae.export.report import Draws
 from pages.shared import cached, pictures
 from pages.shared.bounds import all_bounds, exact_posteriors, one_step, pick_bounds, weights_figure
 from pages.shared.choose import choose_digit, keep_below

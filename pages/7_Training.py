@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from iwae import runs
+from iwae.runs import store
 from pages.shared.lookback import scrubber
 from pages.shared.overview import choose_runs, commands_of, compare, export, live, manage, start_here
 from pages.shared.report import report_button
@@ -26,7 +26,7 @@ with st.expander("What the curves are"):
         "where the two part, the model begins to learn its images by heart."
     )
 
-found, refused = runs.find_runs()
+found, refused = store.find_runs()
 for reason in refused.values():
     st.caption(plain(reason))
 if not found:

@@ -2,8 +2,10 @@
 
 import streamlit as st
 
-from iwae import catalog, comparison, grid, results, tables
-from iwae.figures import points_against_k
+from iwae import catalog
+from iwae.figures.base import points_against_k
+from iwae.results import comparison, grid, tables
+from iwae.results import rows as results
 from pages.shared import show
 from pages.shared.report import report_button
 from pages.shared.sidebar import sidebar

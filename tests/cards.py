@@ -5,8 +5,8 @@ from pathlib import Path
 
 from iwae.catalog import Entry
 from iwae.checkpoints import Card
-from iwae.config import TrainConfig
 from iwae.model import ModelConfig
+from iwae.training.config import TrainConfig
 
 NAMES = ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior", "ess", "pruned_nll")
 

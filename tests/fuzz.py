@@ -21,7 +21,7 @@ LONGEST = 2**16  # bytes of a file: mutations of longer ones are slow and reach 
 
 def pictures() -> tuple[list[bytes], Callable[[bytes], None]]:
     """(files to begin with, what is tried with each)."""
-    from iwae import decoding, digits
+    from iwae.images import decoding, digits
     from tests.test_uploads import corpus
 
     def read(data: bytes) -> None:  # in this process, where the fuzzer can see it

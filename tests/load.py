@@ -27,8 +27,12 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from iwae import catalog, checkpoints, datasets, digits, posterior, runs
-from iwae.config import TrainConfig
+from iwae import catalog, checkpoints
+from iwae.data import datasets
+from iwae.images import digits
+from iwae.inference import posterior
+from iwae.runs import store
+from iwae.training.config import TrainConfig
 from tests.browser.driver import ROOT, Server
 from tests.pictures import picture
 from tests.process import Use, use
@@ -241,7 +245,7 @@ async def load(
 def _left(server: Server) -> list[str]:
     """Processes that should have ended: all but the server and the one that waits to decode the next upload."""
     commands = [_command(pid) for pid in server.processes() if pid != server.process.pid]
-    decoding = [command for command in commands if "iwae.decoding" in command]
+    decoding = [command for command in commands if "iwae.images.decoding" in command]
     return [command for command in commands if command not in decoding[:1]]
 
 
@@ -264,7 +268,7 @@ def measure(count: int, seconds: float, think: float, trainings: int, forget: bo
         with patch.dict(os.environ, {"IWAE_RUNS_DIR": str(home / "runs"), "IWAE_MAX_RUNS": str(max(1, trainings))}):
             server = Server(ROOT / "app.py", home)
             try:
-                going = [runs.start(RUN) for _ in range(trainings)]
+                going = [store.start(RUN) for _ in range(trainings)]
                 while not all(run.records() for run in going):
                     time.sleep(0.2)
                 with ThreadPoolExecutor(1) as apart:  # in a browser test this thread has a loop already

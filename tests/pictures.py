@@ -4,7 +4,7 @@ import io
 
 from PIL import Image, ImageOps
 
-from iwae import datasets
+from iwae.data import datasets
 
 
 def picture(number: int) -> bytes:

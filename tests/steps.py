@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, cat
 
-from iwae.training import Training
+from iwae.training.loop import Training
 
 
 def gradients(training: Training) -> tuple[Tensor, ...]:

@@ -5,10 +5,13 @@ import math
 import pytest
 import torch
 
-from iwae import ais, bernoulli, catalog, checkpoints, datasets
+from iwae import catalog, checkpoints
+from iwae.data import datasets
+from iwae.inference import ais
+from iwae.inference.exact_posterior import plane
+from iwae.inference.posterior import posterior
+from iwae.kernels import bernoulli
 from iwae.model import Model, ModelConfig
-from iwae.plane import plane
-from iwae.posterior import posterior
 from tests.linear_gaussian import LinearGaussian
 
 TWO_LAYERS = ModelConfig(hidden=((12,), (8,)), latent=(5, 3), pixels=24)

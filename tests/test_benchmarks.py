@@ -26,9 +26,11 @@ from benchmarks import (
     workload,
 )
 from benchmarks.report import Section, at_least, at_most
-from iwae import checkpoints, datasets, runs, worker
-from iwae.config import TrainConfig
+from iwae import checkpoints
+from iwae.data import datasets
 from iwae.model import Model, ModelConfig
+from iwae.runs import store, worker
+from iwae.training.config import TrainConfig
 
 needs_pythae = pytest.mark.skipif(not pythae_peer.INSTALLED, reason="needs pythae: benchmarks/requirements.txt")
 
@@ -227,7 +229,7 @@ def test_wrong_words_are_one_line(words, message, capsys):
 def test_time_to_quality_is_read_from_finished_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path))
     config = TrainConfig("digits", model="16:4", k=5, passes=3, valid_images=50)
-    run = runs.create(config)
+    run = store.create(config)
     worker.work(run)
     asked = settings.Settings(sections=("quality",), runs=(run.name,))
     section = apart.measure("quality", asked)  # in a process of its own
@@ -237,7 +239,7 @@ def test_time_to_quality_is_read_from_finished_runs(tmp_path, monkeypatch):
     assert f"| end | 3, {last.valid_bound:.2f} at 0 min |" in section.body
     assert f"NLL {metrics['nll']:.2f} ± {metrics['nll_se']:.2f} (300 test images, 1,000 draws)" in section.body
     assert not section.targets[0].met and "after 3 passes" in section.targets[0].measured
-    further = runs.create(dataclasses.replace(config, passes=2, start=str(run.checkpoint)))
+    further = store.create(dataclasses.replace(config, passes=2, start=str(run.checkpoint)))
     worker.work(further)
     section = quality.measure(settings.Settings(sections=("quality",), runs=(further.name,)))
     last = further.records()[-1]

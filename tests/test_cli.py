@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from iwae import catalog, checkpoints, datasets, evaluation, runs
+from iwae import catalog, checkpoints
 from iwae.__main__ import main
 from iwae.cli.card import card_text
+from iwae.data import datasets
+from iwae.evaluation import metrics
+from iwae.runs import store
 
 PROJECT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "iwae"]
@@ -36,7 +39,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IWAE_RUNS_DIR", str(folder / "runs"))
         assert main(["train", *SMALL, "--seed", "3", "--out", str(model)]) == 0
-        return model, runs.list_runs()[0]
+        return model, store.list_runs()[0]
 
 
 def refused(capsys, status: int, *words: str) -> str:
@@ -115,7 +118,7 @@ def refused(capsys, status: int, *words: str) -> str:
 def test_wrong_arguments_are_one_line_and_exit_status_2(words, told, trained, capsys):
     words = [str(trained[0]) if word == "MODEL" else word for word in words.split()]
     assert told in refused(capsys, 2, *words)
-    assert runs.list_runs() == []
+    assert store.list_runs() == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="cuda is there")
@@ -133,9 +136,9 @@ def test_other_failures_are_one_line_and_exit_status_1(trained, tmp_path, capsys
     assert main(["train", *SMALL, "--learning-rate", "1e6"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ") and "no longer finite at step" in error
-    assert runs.list_runs()[0].status().phase == "failed"
+    assert store.list_runs()[0].status().phase == "failed"
     monkeypatch.setenv("IWAE_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr("iwae.downloads.DataFile.fetch", _unreachable)
+    monkeypatch.setattr("iwae.data.downloads.DataFile.fetch", _unreachable)
     assert "unreachable; put the file there by hand" in refused(capsys, 1, "train", "--dataset", "mnist")
 
 
@@ -205,7 +208,7 @@ def test_evaluate_prints_what_evaluation_measures(trained, capsys):
     found = json.loads(out)
     model, _ = checkpoints.load(trained[0])
     x = datasets.load("digits").binary("test")
-    summary = evaluation.evaluate(model, x, samples=60, seed=7).summary()
+    summary = metrics.evaluate(model, x, samples=60, seed=7).summary()
     assert found == {"checkpoint": path, "dataset": "digits"} | summary
     promised = "nll nll_se elbo reconstruction kl_prior kl_posterior ess active_units pca_active_units pruned_nll"
     assert set(promised.split()) | {"images", "samples", "seed"} <= set(found)
@@ -267,8 +270,8 @@ def test_evaluate_takes_a_random_part_of_the_images(trained, capsys):
     model, _ = checkpoints.load(trained[0])
     x = datasets.load("digits").binary("test")
     chosen = x[torch.randperm(300, generator=torch.Generator().manual_seed(1))[:40]]
-    assert results["1"]["nll"] == evaluation.evaluate(model, chosen, samples=20, seed=1).summary()["nll"]
-    leading = evaluation.evaluate(model, x[:40], samples=20, seed=1).summary()["nll"]
+    assert results["1"]["nll"] == metrics.evaluate(model, chosen, samples=20, seed=1).summary()["nll"]
+    leading = metrics.evaluate(model, x[:40], samples=20, seed=1).summary()["nll"]
     assert len({results["1"]["nll"], results["2"]["nll"], leading}) == 3
 
 
@@ -319,9 +322,9 @@ def test_data_commands(capsys, tmp_path, monkeypatch):
 def test_runs_commands(trained, capsys):
     assert main(["runs", "list"]) == 0
     assert "no runs in" in capsys.readouterr().out
-    run = runs.create(trained[1].config)
+    run = store.create(trained[1].config)
     run.say("stopped")
-    broken = runs.create(trained[1].config)
+    broken = store.create(trained[1].config)
     broken.say("stopped")
     (broken.folder / "config.json").write_text("[]")
     (broken.folder / "metrics.jsonl").write_text("{}\n")
@@ -343,7 +346,7 @@ def test_runs_commands(trained, capsys):
     assert "is not running" in refused(capsys, 1, "runs", "stop", run.name)
     assert main(["runs", "delete", run.name]) == 0 and not run.folder.exists()
     assert "its config.json cannot be read" in refused(capsys, 1, "runs", "show", broken.name)
-    assert main(["runs", "delete", broken.name]) == 0 and runs.list_runs() == []
+    assert main(["runs", "delete", broken.name]) == 0 and store.list_runs() == []
 
 
 def test_ctrl_c_saves_and_the_run_goes_on():
@@ -354,7 +357,7 @@ def test_ctrl_c_saves_and_the_run_goes_on():
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130
-    run = runs.list_runs()[0]
+    run = store.list_runs()[0]
     assert run.status().phase == "stopped" and "Traceback" not in err
     assert f"go on with: python -m iwae train --resume {run.name}\n" in err
     assert main(["train", "--resume", run.name]) == 0
@@ -363,7 +366,7 @@ def test_ctrl_c_saves_and_the_run_goes_on():
 
 def test_resume_in_the_background_and_a_second_worker(trained, capsys):
     """The second says so, at once, and leaves the first alone."""
-    run = runs.create(dataclasses.replace(trained[1].config, passes=10_000))
+    run = store.create(dataclasses.replace(trained[1].config, passes=10_000))
     run.say("stopped")
     assert main(["runs", "resume", run.name]) == 0
     while not run.records():

@@ -5,9 +5,9 @@ import shlex
 
 import pytest
 
-from iwae import commands
 from iwae.cli import evaluate, train
-from iwae.config import SCHEDULES, TrainConfig
+from iwae.training import commands
+from iwae.training.config import SCHEDULES, TrainConfig
 
 CONFIGS = [
     TrainConfig(),

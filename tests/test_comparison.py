@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from iwae import comparison
-from iwae.comparison import Check, choose, compare, paired_difference, seed_differences, verify
-from iwae.evaluation import evaluate
+from iwae.evaluation.metrics import evaluate
 from iwae.model import Model, ModelConfig
-from iwae.results import collect
+from iwae.results import comparison
+from iwae.results.comparison import Check, choose, compare, paired_difference, seed_differences, verify
+from iwae.results.rows import collect
 from tests.cards import catalogue, entry, measured
 
 SMALL = ModelConfig(hidden=((12,),), latent=(4,), pixels=24)

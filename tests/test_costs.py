@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from iwae import catalog, checkpoints, costs
+from iwae import catalog, checkpoints
+from iwae.analysis import costs
 from iwae.checkpoints import Card, CheckpointError
-from iwae.config import TrainConfig
 from iwae.model import Model, ModelConfig
+from iwae.training.config import TrainConfig
 
 WIDE = ModelConfig(hidden=((1,),), latent=(100_000,))  # 2 MB in a file
 DEEP = ModelConfig(hidden=((20, 30), (10,)), latent=(7, 5))
@@ -84,7 +85,7 @@ def test_memory_is_estimated_rather_too_high_than_too_low(units):
     code = f"""
 import re, torch
 from iwae.model import Model, ModelConfig
-from iwae.posterior import posterior, reconstruct
+from iwae.inference.posterior import posterior, reconstruct
 torch.set_num_threads(1)
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 model = Model(ModelConfig(latent=({units},)))

@@ -19,8 +19,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iwae import checkpoints, files, packed, runs, turns, worker
-from iwae.runs import Run, RunError
+from iwae import checkpoints
+from iwae.data import cache
+from iwae.runs import queue, store, worker
+from iwae.runs.store import Run, RunError
+from iwae.system import files
 from tests.test_runs import CONFIG, PROCESSES, assert_same, in_process, undisturbed_run, work_in_process
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +46,7 @@ def assert_whole(run: Run) -> None:
     assert set(checkpoints.find(run.folder)[0]) <= {"checkpoint.safetensors", "state.safetensors"}
     steps = [record.step for record in run.records()]
     assert steps == sorted(set(steps))
-    assert [listed.name for listed in runs.list_runs()] == [run.name]
+    assert [listed.name for listed in store.list_runs()] == [run.name]
     assert run._word().phase
 
 
@@ -52,7 +55,7 @@ def test_killed_at_random_instants_a_run_ends_as_if_nothing_had_happened(undistu
     """A state is saved at every record. Half of the instants are anywhere in a life, half within 30 ms of a save."""
     rng, done, ended = random.Random(2016), 0, 0
     while done < kills:
-        run = runs.create(CONFIG)
+        run = store.create(CONFIG)
         while done < kills:
             process = in_process(run)
             if rng.random() < 0.5:
@@ -107,7 +110,7 @@ def test_every_single_call_may_fail(undisturbed, monkeypatch, step):
     fatal, codes = 1, (errno.EIO, errno.ENOSPC, errno.EROFS)
     while True:
         with monkeypatch.context() as patch:
-            run = runs.create(CONFIG)
+            run = store.create(CONFIG)
             faulty = Faulty(patch, fatal, codes[fatal % 3])
             try:
                 worker.work(run, save_seconds=0.2)
@@ -139,7 +142,7 @@ def test_a_file_is_flushed_before_it_gets_its_name_and_its_folder_after(tmp_path
 
 
 def test_a_full_disk_of_a_run_is_told_though_its_last_words_find_no_room(monkeypatch):
-    run = runs.create(CONFIG)
+    run = store.create(CONFIG)
 
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -155,7 +158,7 @@ def test_a_full_disk_of_a_run_is_told_though_its_last_words_find_no_room(monkeyp
 
 
 def test_what_killed_processes_left_is_removed(tmp_path):
-    run = runs.create(CONFIG)
+    run = store.create(CONFIG)
     for name in (".state.safetensors.abc.tmp", ".tmpHYnJfb"):  # the latter is how safetensors names its own
         (run.folder / name).write_bytes(b"half")
     assert_whole(run)
@@ -170,7 +173,7 @@ def test_what_killed_processes_left_is_removed(tmp_path):
 
 
 def test_of_two_processes_that_resume_a_run_one_wins_and_the_other_says_so(undisturbed):
-    run = runs.create(CONFIG)
+    run = store.create(CONFIG)
     with PROCESSES.Manager() as manager:
         said = manager.list()
         pair = [PROCESSES.Process(target=resume, args=(run.folder, said)) for _ in range(2)]
@@ -184,7 +187,7 @@ def test_of_two_processes_that_resume_a_run_one_wins_and_the_other_says_so(undis
 
 
 def resume(folder: Path, said) -> None:
-    turns.LOCK_PATIENCE = 0.05
+    queue.LOCK_PATIENCE = 0.05
     try:
         work_in_process(folder, 0.0)
     except RunError as error:
@@ -265,23 +268,23 @@ def test_caches_and_downloads_on_a_full_or_read_only_disk():
 
 def test_a_half_written_cache_is_never_used(tmp_path, monkeypatch):
     """At every 50th byte of it, and with one byte changed; and a failure at any call leaves no file."""
-    monkeypatch.setattr(packed, "folder", lambda: tmp_path)
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path)
     good, built = {"values": np.arange(50)}, []
 
     def build():
         built.append(1)
         return good
 
-    packed.recall("cache", "stamp", build)
+    cache.recall("cache", "stamp", build)
     whole = (tmp_path / "cache.npz").read_bytes()
     for end in range(0, len(whole), 50):
         (tmp_path / "cache.npz").write_bytes(whole[:end])
         before = len(built)
-        assert np.array_equal(packed.recall("cache", "stamp", build)["values"], good["values"])
+        assert np.array_equal(cache.recall("cache", "stamp", build)["values"], good["values"])
         assert len(built) == before + 1
     (tmp_path / "cache.npz").unlink()
     for fatal in (1, 2, 3):
         with monkeypatch.context() as patch:
             Faulty(patch, fatal, errno.ENOSPC)
-            assert packed.recall("cache", "stamp", build)["values"] is good["values"]
+            assert cache.recall("cache", "stamp", build)["values"] is good["values"]
         assert list(tmp_path.iterdir()) == []

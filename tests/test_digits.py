@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from iwae import digits
-from iwae.digits import PictureError, from_canvas, prepare
-from iwae.uploads import MAX_BYTES, read_picture
+from iwae.images import digits
+from iwae.images.digits import PictureError, from_canvas, prepare
+from iwae.images.uploads import MAX_BYTES, read_picture
 
 MNIST = Path(os.environ.get("IWAE_DATA_DIR", "")) / "mnist"
 needs_mnist = pytest.mark.skipif(not MNIST.joinpath("train-images-idx3-ubyte.gz").is_file(), reason="no MNIST")

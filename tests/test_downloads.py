@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from iwae import datasets, downloads, formats, packed
-from iwae.datasets import DataError
-from iwae.downloads import DataFile
-from iwae.sources import SOURCES
+from iwae.data import cache, datasets, downloads, formats
+from iwae.data.datasets import DataError
+from iwae.data.downloads import DataFile
+from iwae.data.sources import SOURCES
 
 
 def idx_bytes(values: np.ndarray) -> bytes:
@@ -265,7 +265,7 @@ def test_data_dir_is_the_environments_or_the_users_cache(monkeypatch):
     monkeypatch.setenv("IWAE_DATA_DIR", "~/pictures")
     assert datasets.data_dir() == Path.home() / "pictures"
     monkeypatch.delenv("IWAE_DATA_DIR")
-    assert datasets.data_dir() == packed.folder().parent
+    assert datasets.data_dir() == cache.folder().parent
 
 
 def test_git_blob_id(tmp_path):

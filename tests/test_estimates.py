@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from iwae.bounds import Bound, iwae
-from iwae.estimates import estimate, step
 from iwae.gradients import Estimator
-from iwae.posterior import Posterior
+from iwae.inference.estimates import estimate, step
+from iwae.inference.posterior import Posterior
 
 ALL = [
     Bound("vae"),

@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from iwae import draws
-from iwae.bernoulli import log_likelihood
 from iwae.bounds import Bound
-from iwae.evaluation import RunningBound, active_units, evaluate, mean_bound
+from iwae.evaluation import sampling
+from iwae.evaluation.metrics import RunningBound, active_units, evaluate, mean_bound
+from iwae.kernels.bernoulli import log_likelihood
+from iwae.kernels.tracing import Listed
 from iwae.model import Model, ModelConfig
-from iwae.programs import Listed
 
 ONE = ModelConfig(hidden=((12,),), latent=(5,), pixels=32)
 TWO = ModelConfig(hidden=((12,), (8,)), latent=(5, 3), pixels=24)
@@ -162,8 +162,8 @@ def test_memory_does_not_grow_with_samples(monkeypatch):
         Model, "sample", lambda self, x, *a, **k: seen.append(k["noise"][0].shape) or original(self, x, *a, **k)
     )
     evaluate(lively(TWO), images(10), samples=1000, prune=False)
-    assert {tuple(shape) for shape in seen} == {(draws.DRAWS, 10, 5)}
-    assert len(seen) == 1000 // draws.DRAWS
+    assert {tuple(shape) for shape in seen} == {(sampling.DRAWS, 10, 5)}
+    assert len(seen) == 1000 // sampling.DRAWS
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_many_draws_come_from_a_list_and_are_the_same(config, monkeypatch):
     expected = evaluate(model, x, **asked)
     assert not expected.activity[0].active.all()
     run = []
-    monkeypatch.setattr(draws, "LISTED_ROWS", 130 * 120)
+    monkeypatch.setattr(sampling, "LISTED_ROWS", 130 * 120)
     listed = Listed.__call__
     monkeypatch.setattr(Listed, "__call__", lambda self, *given: run.append(len(given[0])) or listed(self, *given))
     found = evaluate(model, x, **asked)
@@ -201,18 +201,18 @@ def test_many_draws_come_from_a_list_and_are_the_same(config, monkeypatch):
     for name in ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior", "ess", "pruned_nll"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.bounds[7], expected.bounds[7], rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(draws.programs, "CAN_LIST", False)
+    monkeypatch.setattr(sampling.programs, "CAN_LIST", False)
     run.clear()
     assert torch.equal(evaluate(model, x, **asked).nll, expected.nll) and not run
 
 
 def test_a_list_gives_way_where_its_likelihood_underflows(monkeypatch):
     model, x = Model(ModelConfig(((20,),), (5,), 784)), images(100, 784).float()
-    monkeypatch.setattr(draws, "LISTED_ROWS", 5000)
+    monkeypatch.setattr(sampling, "LISTED_ROWS", 5000)
     with torch.no_grad():
         model.pixel_logits.bias.fill_(-40.0)
-        many = draws.Draws(model, x, 50)
-        sample = next(many.of(*draws.blocks(x, 0)[0]))
+        many = sampling.Draws(model, x, 50)
+        sample = next(many.of(*sampling.blocks(x, 0)[0]))
         expected = log_likelihood(x, model.logits(sample.h[0]))
     assert many.listed and sample.log_px.isfinite().all()
     torch.testing.assert_close(sample.log_px, expected, rtol=1e-5, atol=0)

@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from iwae import catalog, checkpoints, export, optional
+from iwae import catalog, checkpoints
 from iwae.__main__ import main
 from iwae.cli.card import card_text
-from iwae.config import TrainConfig
+from iwae.export import programs
 from iwae.model import Model, ModelConfig
+from iwae.system import optional
+from iwae.training.config import TrainConfig
 
 BATCHES = (1, 2, 7)  # traced with 2
 SHIPPED = catalog.SHIPPED / f"{catalog.DEFAULT_PAIR[1]}{checkpoints.SUFFIX}"
@@ -34,17 +36,17 @@ def two_layers(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module", params=["shipped", "two_layers"])
 def exported(request, two_layers) -> tuple[Path, dict[str, bytes]]:
     path = {"shipped": SHIPPED, "two_layers": two_layers}[request.param]
-    return path, export.package(path, FORMATS)
+    return path, programs.package(path, FORMATS)
 
 
 def run(content: dict[str, bytes], name: str, form: str, x: torch.Tensor) -> dict[str, torch.Tensor]:
     """The outputs of an exported file by their names, computed by its own library."""
-    data = content[name + export.FORMATS[form]]
+    data = content[name + programs.FORMATS[form]]
     if form == "torch":
-        extra = {export.CARD: ""}
+        extra = {programs.CARD: ""}
         program = torch.export.load(io.BytesIO(data), extra_files=extra)
         with torch.no_grad():
-            return dict(zip(json.loads(extra[export.CARD])["outputs"], program.module()(x), strict=True))
+            return dict(zip(json.loads(extra[programs.CARD])["outputs"], program.module()(x), strict=True))
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -90,9 +92,9 @@ def test_the_card_travels_inside_and_nothing_of_this_machine(exported):
             onnx.checker.check_model(model, full_check=True)
             inside, everything = json.loads(model.metadata_props[0].value), data
         else:
-            extra = {export.CARD: ""}
+            extra = {programs.CARD: ""}
             torch.export.load(io.BytesIO(data), extra_files=extra)
-            inside = json.loads(extra[export.CARD])
+            inside = json.loads(extra[programs.CARD])
             assert inside.pop("inputs") == ["x" if name.startswith("encoder") else "h"] and inside.pop("outputs")
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 everything = b"".join(archive.read(part) for part in archive.namelist())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iwae.figures import (
+from iwae.figures.base import (
     COLOURS,
     GREY,
     Cloud,
@@ -21,8 +21,8 @@ from iwae.figures import (
     tile,
     training_curve,
 )
-from iwae.figures_training import CLASSES, DASHES, Curve, activity_bars, latent_map, run_curves
-from iwae.figures_units import Units, sorted_units
+from iwae.figures.training import CLASSES, DASHES, Curve, activity_bars, latent_map, run_curves
+from iwae.figures.units import Units, sorted_units
 
 
 def test_small_pictures_are_enlarged_by_whole_pixels():

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from iwae.bernoulli import log_likelihood
 from iwae.bounds import Bound
 from iwae.gradients import Estimator, draw
+from iwae.kernels.bernoulli import log_likelihood
 from iwae.model import Model, ModelConfig, log_standard
 from tests.linear_gaussian import LinearGaussian, expectation
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from iwae.health import Health
+from iwae.kernels.finite import Health
 
 GOOD = torch.tensor([1.0, -2.0])
 

@@ -17,10 +17,12 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from iwae import catalog, checkpoints, files, runs
+from iwae import catalog, checkpoints
 from iwae.checkpoints import Card, CheckpointError
-from iwae.config import TrainConfig
 from iwae.model import Model, ModelConfig
+from iwae.runs import store
+from iwae.system import files
+from iwae.training.config import TrainConfig
 
 CONFIG = ModelConfig(((8,),), (3,))
 TRAINING = asdict(TrainConfig(model="8:3", passes=1))
@@ -185,11 +187,11 @@ def test_a_header_of_100_mb_costs_neither_memory_nor_time(tmp_path):
 def test_links_out_of_the_folders_are_not_followed(tmp_path):
     """A shipped file, a run's checkpoint, a run's settings and a run's folder that are links to elsewhere."""
     outside = tmp_path / "outside"
-    real = runs.create(TrainConfig(**TRAINING), folder=outside / "run")
+    real = store.create(TrainConfig(**TRAINING), folder=outside / "run")
     (real.folder / "checkpoint.safetensors").write_bytes(sound())
-    run = runs.create(TrainConfig(**TRAINING))
+    run = store.create(TrainConfig(**TRAINING))
     run.checkpoint.symlink_to(real.checkpoint)
-    (runs.runs_dir() / "linked").symlink_to(real.folder)
+    (store.runs_dir() / "linked").symlink_to(real.folder)
     for folder in ("shipped", "models"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "link.safetensors").symlink_to(real.checkpoint)
@@ -199,8 +201,8 @@ def test_links_out_of_the_folders_are_not_followed(tmp_path):
         refused["link.safetensors"] == "link.safetensors: a link to a place outside its folder, which is not followed"
     )
     assert refused[run.name].startswith("checkpoint.safetensors: a link")
-    assert [listed.name for listed in runs.list_runs()] == [run.name]
-    with pytest.raises(runs.RunError, match=r"checkpoint\.safetensors is a link, which is not followed"):
+    assert [listed.name for listed in store.list_runs()] == [run.name]
+    with pytest.raises(store.RunError, match=r"checkpoint\.safetensors is a link, which is not followed"):
         _ = run.config
     assert checkpoints.find(tmp_path / "shipped") == ({}, {"link.safetensors": refused["link.safetensors"]})
     run.checkpoint.unlink()

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from iwae import bernoulli, evaluation, latent, lookback, prior, reconstruction, units
+from iwae.analysis import generation, latent, reconstruction, timeline, units
 from iwae.bounds import Bound
+from iwae.evaluation import metrics
 from iwae.gradients import Estimator
+from iwae.inference.posterior import posterior
 from iwae.inputs import binary_images
+from iwae.kernels import bernoulli
 from iwae.model import Model, ModelConfig
-from iwae.posterior import posterior
 
 SIDE = 4
 CONFIG = ModelConfig(hidden=((8,), (6,)), latent=(4, 2), pixels=SIDE * SIDE)
@@ -30,16 +32,16 @@ def seeded() -> torch.Generator:
 
 # Every public function that is given several images, and one number for each of them.
 ENTRIES = {
-    "evaluate": lambda model, x: evaluation.evaluate(model, x, samples=5).nll,
-    "mean_bound": lambda model, x: evaluation.mean_bound(model, x, Bound("iwae"), 3),
-    "log_evidence": lambda model, x: evaluation.log_evidence(model, x, samples=5),
-    "active_units": lambda model, x: evaluation.active_units(model, x)[1].mean,
-    "unit_means": lambda model, x: evaluation.unit_means(model, x)[1][0],
+    "evaluate": lambda model, x: metrics.evaluate(model, x, samples=5).nll,
+    "mean_bound": lambda model, x: metrics.mean_bound(model, x, Bound("iwae"), 3),
+    "log_evidence": lambda model, x: metrics.log_evidence(model, x, samples=5),
+    "active_units": lambda model, x: metrics.active_units(model, x)[1].mean,
+    "unit_means": lambda model, x: metrics.unit_means(model, x)[1][0],
     "unit_kl": lambda model, x: units.unit_kl(model, x)[0],
     "encode": lambda model, x: torch.from_numpy(latent.encode(model, x).mean),
     "reconstruct": lambda model, x: reconstruction.reconstructions(model, x, samples=3).losses["draw"],
-    "reconstructions": prior.reconstructions,
-    "look": lambda model, x: lookback.look(model, x, x).pictures,
+    "reconstructions": generation.reconstructions,
+    "look": lambda model, x: timeline.look(model, x, x).pictures,
     "sample": lambda model, x: model.sample(x, 3, generator=seeded()).log_w,
     "log_likelihood": lambda model, x: model.log_likelihood(x, torch.ones(2, len(x), 4)),
     "log_joint": lambda model, x: model.log_joint(x, (torch.ones(2, len(x), 4), torch.ones(2, len(x), 2)))[0],
@@ -120,7 +122,7 @@ def test_every_entry_refuses_what_is_not_zeros_and_ones(model, entry, wrong):
 def test_refusals_say_what_was_found_and_what_is_allowed(model, wrong):
     make, says = WRONG[wrong]
     with pytest.raises(ValueError, match=says):
-        evaluation.evaluate(model, make(zeros_and_ones(5)), samples=2)
+        metrics.evaluate(model, make(zeros_and_ones(5)), samples=2)
     with pytest.raises(ValueError):
         posterior(model, make(zeros_and_ones(1).repeat(5, 1)), samples=2)
 
@@ -129,7 +131,7 @@ def test_a_number_of_images_that_is_wrong_is_named(model):
     with pytest.raises(ValueError, match=r"x must hold 1 image, not 5: its shape is \[5, 16\]"):
         posterior(model, zeros_and_ones(5))
     with pytest.raises(ValueError, match="x must hold 2 images, not 1"):
-        prior.interpolate(model, zeros_and_ones(1))
+        generation.interpolate(model, zeros_and_ones(1))
 
 
 def test_images_that_are_not_square_are_flat():

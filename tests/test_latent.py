@@ -8,8 +8,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 from sklearn.neighbors import NearestNeighbors
 
-from iwae import catalog, checkpoints, datasets, latent
-from iwae.latent import Encoded, Estimate
+from iwae import catalog, checkpoints
+from iwae.analysis import latent
+from iwae.analysis.latent import Encoded, Estimate
+from iwae.data import datasets
 from iwae.model import Model, ModelConfig
 
 rng = np.random.default_rng(5)

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from iwae import bernoulli, checkpoints, products
+from iwae import checkpoints
 from iwae.checkpoints import Card, CheckpointError
-from iwae.evaluation import evaluate
-from iwae.layers import as_function
+from iwae.evaluation.metrics import evaluate
+from iwae.kernels import bernoulli, precision
+from iwae.kernels.layers import as_function
+from iwae.kernels.tanh import Tanh
 from iwae.model import Model, ModelConfig
-from iwae.tanh import Tanh
 
 CONFIG = ModelConfig(hidden=((20, 16), (8,)), latent=(5, 3), pixels=16)
 
@@ -43,7 +44,7 @@ def ours_without_a_tanh(model):
 
 
 def residual(model):
-    class Residual(products.Linear):
+    class Residual(precision.Linear):
         def forward(self, below):
             return super().forward(below) + below.mean(-1, keepdim=True)
 
@@ -51,7 +52,7 @@ def residual(model):
 
 
 def no_bias(model):
-    model.pixel_logits = products.Linear(20, 16, bias=False)
+    model.pixel_logits = precision.Linear(20, 16, bias=False)
 
 
 def extra_norm(model):

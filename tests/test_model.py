@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal
 
-from iwae import bernoulli
-from iwae.evaluation import evaluate
+from iwae.evaluation.metrics import evaluate
+from iwae.kernels import bernoulli
 from iwae.model import PRESETS, Keep, Model, ModelConfig
 from tests.linear_gaussian import LinearGaussian
 

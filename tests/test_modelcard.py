@@ -5,12 +5,14 @@ import json
 
 import pytest
 
-from iwae import catalog, checkpoints, commands, modelcard
+from iwae import catalog, checkpoints
 from iwae.__main__ import main
 from iwae.checkpoints import Card
 from iwae.cli.card import card_text
-from iwae.config import TrainConfig
+from iwae.export import model_card
 from iwae.model import ModelConfig
+from iwae.training import commands
+from iwae.training.config import TrainConfig
 
 SHIPPED = sorted(catalog.SHIPPED.glob(f"*{checkpoints.SUFFIX}"))
 NAMED = {"nll", "elbo", "reconstruction", "kl_prior", "kl_posterior", "pruned_nll", "ess"}
@@ -41,7 +43,7 @@ def two_layers() -> Card:
 def test_the_hub_reads_what_the_checkpoint_says(which):
     hub = pytest.importorskip("huggingface_hub", reason="requirements-extra.txt")
     card = two_layers() if which is two_layers else checkpoints.read_card(which)
-    text = modelcard.text(card, "a-model", "a-model.safetensors")
+    text = model_card.text(card, "a-model", "a-model.safetensors")
     data = hub.ModelCard(text).data  # parses the YAML, and the results into EvalResult
     assert (data.license, data.library_name, data.pipeline_tag) == ("mit", "iwae", "unconditional-image-generation")
     assert ("importance-weighted-autoencoder" in data.tags) == (card.training["objective"] != "vae")
@@ -63,14 +65,14 @@ def test_the_hub_reads_what_the_checkpoint_says(which):
 
 def test_the_text_tells_how_it_was_trained_and_measured():
     card = two_layers()
-    text = modelcard.text(card, "a-model", "model.safetensors")
+    text = model_card.text(card, "a-model", "model.safetensors")
     first, second = (
         commands.train(TrainConfig.from_dict(part)) for part in (card.progress["history"][0]["training"], card.training)
     )
     assert f"```sh\n{first}\n{second}\n```" in text
     assert f"| NLL | {card.metrics['nll']:.2f} ± 0.12 |" in text and "| active units | 7 of 8 + 2 of 4 |" in text
     assert 'checkpoints.load(Path("model.safetensors"))' in text
-    bare = modelcard.text(dataclasses.replace(card, metrics={}), "a-model", "model.safetensors")
+    bare = model_card.text(dataclasses.replace(card, metrics={}), "a-model", "model.safetensors")
     assert "Not evaluated yet." in bare and "model-index" not in bare
 
 
@@ -96,7 +98,7 @@ def test_the_command_prints_or_writes(tmp_path, capsys):
 def test_products_are_told_where_they_were_not_what_was_asked_for():
     card = two_layers()
     card.training["products"] = "bfloat16"
-    assert "products |" not in modelcard.text(card, "m", "m.safetensors")  # not known
+    assert "products |" not in model_card.text(card, "m", "m.safetensors")  # not known
     card.progress["products"] = "float32"
     row = "| products | float32: its processor had no use for bfloat16 |"
-    assert row in modelcard.text(card, "m", "m.safetensors")
+    assert row in model_card.text(card, "m", "m.safetensors")

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from iwae import catalog, checkpoints, datasets, decoding, evaluation
-from iwae.health import NonFiniteError
+from iwae import catalog, checkpoints
+from iwae.data import datasets
+from iwae.evaluation import metrics as evaluation
+from iwae.images import decoding
+from iwae.inference.posterior import posterior, reconstruct
+from iwae.kernels.finite import NonFiniteError
 from iwae.model import Model
-from iwae.posterior import posterior, reconstruct
 
 ROOT = Path(__file__).parents[1]
 PAIR = catalog.DEFAULT_PAIR

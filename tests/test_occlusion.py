@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from iwae import catalog, checkpoints, datasets, occlusion
-from iwae.health import NonFiniteError
+from iwae import catalog, checkpoints
+from iwae.data import datasets
+from iwae.inference import occlusion
+from iwae.inference.exact_posterior import plane
+from iwae.inference.occlusion import PARTS, occluded, sampled, visible
+from iwae.inference.posterior import posterior, reconstruct
+from iwae.inference.tempering import Target, temper
+from iwae.kernels.finite import NonFiniteError
 from iwae.model import Model, ModelConfig
-from iwae.occlusion import PARTS, occluded, sampled, visible
-from iwae.plane import plane
-from iwae.posterior import posterior, reconstruct
-from iwae.tempering import Target, temper
 
 TWO = ModelConfig(hidden=((12,), (8,)), latent=(5, 3), pixels=24)
 FLAT = ModelConfig(hidden=((9,),), latent=(2,), pixels=24)

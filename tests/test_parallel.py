@@ -10,10 +10,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from iwae import checkpoints, datasets, parallel, runs
-from iwae.config import TrainConfig
-from iwae.pool import PROCESSES
-from iwae.training import NonFiniteError, Training
+from iwae import checkpoints
+from iwae.data import datasets
+from iwae.runs import store
+from iwae.sweeps.process_pool import PROCESSES
+from iwae.training import distributed
+from iwae.training.config import TrainConfig
+from iwae.training.loop import NonFiniteError, Training
 
 PROJECT = Path(__file__).parent.parent
 CONFIG = TrainConfig("digits", model="16:4", k=5, passes=2, log_every=5)  # batches of 100 images, and one of 97
@@ -52,7 +55,7 @@ def gradients(training: Training) -> dict[str, torch.Tensor]:
 
 def save_gradients(folder: Path) -> None:
     for name, config in CASES.items():
-        torch.save(gradients(parallel.SharedTraining(config)), folder / f"{name} {dist.get_rank()}")
+        torch.save(gradients(distributed.SharedTraining(config)), folder / f"{name} {dist.get_rank()}")
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -68,7 +71,7 @@ def test_the_gradients_are_those_of_one_process(size, tmp_path):
 
 
 def train(folder: Path) -> None:
-    training = parallel.SharedTraining(CONFIG)
+    training = distributed.SharedTraining(CONFIG)
     if dist.get_rank() == 0:
         records = [dataclasses.asdict(record) for record in training.run()]
         torch.save(records, folder / "records")
@@ -77,7 +80,7 @@ def train(folder: Path) -> None:
     torch.save(training.model.state_dict(), folder / f"weights {dist.get_rank()}")
 
 
-def parallel_follow(training: parallel.SharedTraining) -> None:
+def parallel_follow(training: distributed.SharedTraining) -> None:
     """``parallel.follow`` with the training at hand afterwards."""
     received = [None, None, None]
     dist.broadcast_object_list(received)
@@ -102,7 +105,7 @@ def test_training_together_is_training_alone_within_rounding(tmp_path):
 
 
 def fail(folder: Path) -> None:
-    training = parallel.SharedTraining(dataclasses.replace(CONFIG, learning_rate=1e6))
+    training = distributed.SharedTraining(dataclasses.replace(CONFIG, learning_rate=1e6))
     if dist.get_rank():
         dist.broadcast_object_list([None, None, None])
         training.follow()
@@ -111,7 +114,7 @@ def fail(folder: Path) -> None:
         list(training.run())
     (folder / "said").write_text(str(refusal.value))
     with pytest.raises(ValueError, match="batch size 1 leaves a batch of 1 images for 2 processes"):
-        parallel.SharedTraining(dataclasses.replace(CONFIG, batch_size=1))
+        distributed.SharedTraining(dataclasses.replace(CONFIG, batch_size=1))
 
 
 def test_all_end_when_numbers_blow_up(tmp_path):
@@ -143,7 +146,7 @@ def test_torchrun_writes_one_run_and_prints_once(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (folder,) = tmp_path.iterdir()
-    run = runs.Run(folder)
+    run = store.Run(folder)
     assert run.config == CONFIG and run.status().phase == "finished"
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["step"] * len(run.records()) + ["model:", "test"]

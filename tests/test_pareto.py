@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from iwae import pareto
+from iwae.inference import pareto
 
 
 @pytest.mark.parametrize("k", [-0.3, 0.0, 0.3, 0.7, 1.2])

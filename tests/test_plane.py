@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from iwae.inference.exact_posterior import plane, radius
+from iwae.inference.posterior import Posterior, posterior
 from iwae.model import LOG_2PI, Model, ModelConfig
-from iwae.plane import plane, radius
-from iwae.posterior import Posterior, posterior
 from tests.linear_gaussian import LinearGaussian
 
 FLAT = ModelConfig(hidden=((12,),), latent=(2,), pixels=24)

@@ -19,7 +19,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from iwae import cells, cli, cores, files, paths, runs, turns
+from iwae import cli
+from iwae.runs import queue, store
+from iwae.sweeps import grid
+from iwae.system import cores, files, paths
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "iwae"]
@@ -70,10 +73,10 @@ def test_every_module_is_imported_and_a_run_is_trained_without_fcntl_and_without
         + """
 for path in sorted(pathlib.Path("iwae").rglob("*.py")):
     name = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
-    if name not in ("iwae.__main__", "iwae.background"):
+    if name not in ("iwae.__main__", "iwae.runs.process"):
         importlib.import_module(name)
 from iwae import maps, runs, worker
-from iwae.config import TrainConfig
+from iwae.training.config import TrainConfig
 run = runs.create(TrainConfig("digits", "8:2", "vae", 1, passes=1))
 print(worker.work(run).phase, len(run.records()), runs.get(run.name).status().phase)
 print(maps.find(maps.Settings(), x=1).status().phase)
@@ -142,7 +145,7 @@ def test_a_run_goes_on_to_its_end_when_nobody_reads_what_it_prints(tmp_path):
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout.readline().startswith(b"step 1 of")
         process.stdout.close()
-    (run,) = runs.list_runs()
+    (run,) = store.list_runs()
     assert process.returncode == 0 and run.status().phase == "finished"
     assert run.records()[-1].step == 26 and model.read_bytes() == run.checkpoint.read_bytes()
 
@@ -159,7 +162,7 @@ def test_a_closed_terminal_saves_and_one_that_is_ignored_does_not_stop(ignored):
         process.stdout.readline()
         process.send_signal(signal.SIGHUP)
         _, complaint = process.communicate(timeout=300)
-    (run,) = runs.list_runs()
+    (run,) = store.list_runs()
     assert run.status().phase == ("finished" if ignored else "stopped") and run.checkpoint.exists()
     assert process.returncode == (0 if ignored else 130) and "Traceback" not in complaint
 
@@ -221,13 +224,18 @@ def test_every_writer_checks_its_target_before_the_work(words, suffix, tmp_path,
     def no_work(*args, **kwargs):
         raise AssertionError("it has begun to work")
 
-    for name in ("iwae.datasets.load", "iwae.runs.create", "iwae.export.package", "iwae.results.collect"):
+    for name in (
+        "iwae.data.datasets.load",
+        "iwae.runs.store.create",
+        "iwae.export.programs.package",
+        "iwae.results.rows.collect",
+    ):
         monkeypatch.setattr(name, no_work)
     replaced = {"TARGET": str(target), "MODEL": str(MODEL)}
     assert main([replaced.get(word, word) for word in words.split()]) == 2
     complaint = capsys.readouterr().err
     assert str(target) in complaint and ("is a link" in complaint or "a new or an empty folder" in complaint)
-    assert target.is_symlink() and runs.list_runs() == []
+    assert target.is_symlink() and store.list_runs() == []
 
 
 def test_a_result_whose_target_fails_in_the_end_is_kept_elsewhere(tmp_path, monkeypatch):
@@ -409,7 +417,7 @@ def test_what_control_groups_grant(written, membership, granted, tmp_path, monke
     assert cores.quota() == granted
     assert 1 <= cores.count() <= max(1, math.ceil(min(granted, os.cpu_count())))
     monkeypatch.setenv("IWAE_MAX_RUNS", "3")
-    assert turns.limit() == 3
+    assert queue.limit() == 3
 
 
 def test_torch_takes_no_more_threads_than_cores_are_granted(monkeypatch, threads_as_before):
@@ -427,4 +435,4 @@ def test_torch_takes_no_more_threads_than_cores_are_granted(monkeypatch, threads
 def test_a_sweep_file_may_begin_with_a_byte_order_mark(start, tmp_path):
     """As Windows' editors write it."""
     (tmp_path / "grid.toml").write_bytes(f"{start}[grid]\nseed = [1, 2]\n".encode())
-    assert [cell.config.seed for cell in cells.load(tmp_path / "grid.toml")] == [1, 2]
+    assert [cell.config.seed for cell in grid.load(tmp_path / "grid.toml")] == [1, 2]

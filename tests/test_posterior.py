@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from iwae.evaluation import evaluate
+from iwae.evaluation.metrics import evaluate
+from iwae.inference.posterior import Posterior, posterior, reconstruct
 from iwae.model import Model, ModelConfig
-from iwae.posterior import Posterior, posterior, reconstruct
 
 TWO = ModelConfig(hidden=((12,), (8,)), latent=(5, 3), pixels=24)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from iwae import prior
+from iwae.analysis import generation
 from iwae.model import Model, ModelConfig
 
 ONE = ModelConfig(hidden=((12,),), latent=(5,), pixels=24)
@@ -23,10 +23,10 @@ def decoded(model, h1):
 def test_samples_of_one_layer_are_decoded_normal_draws():
     model = Model(ONE, seed=1)
     top = torch.randn(6, 5, generator=torch.Generator().manual_seed(3))
-    drawn = prior.samples(model, 6, seed=3)
+    drawn = generation.samples(model, 6, seed=3)
     torch.testing.assert_close(drawn, decoded(model, top))
-    assert torch.equal(drawn, prior.samples(model, 6, seed=3)) and not torch.equal(
-        drawn, prior.samples(model, 6, seed=4)
+    assert torch.equal(drawn, generation.samples(model, 6, seed=3)) and not torch.equal(
+        drawn, generation.samples(model, 6, seed=4)
     )
 
 
@@ -35,13 +35,13 @@ def test_samples_go_through_every_layer():
     model = Model(TWO, seed=1)
     generator = torch.Generator().manual_seed(3)
     top = torch.randn(6, 2, generator=generator)
-    torch.testing.assert_close(prior.samples(model, 6, seed=3), decoded(model, model.descend(top, generator)))
-    assert not torch.allclose(prior.samples(model, 6, seed=3), decoded(model, model.descend(top)))
+    torch.testing.assert_close(generation.samples(model, 6, seed=3), decoded(model, model.descend(top, generator)))
+    assert not torch.allclose(generation.samples(model, 6, seed=3), decoded(model, model.descend(top)))
 
 
 def test_the_grid_lies_at_quantiles_with_the_second_unit_upwards():
     model = Model(TWO, seed=1)
-    grid = prior.manifold(model, side=3)
+    grid = generation.manifold(model, side=3)
     edge = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(5 / 6))
     corners = torch.stack([torch.stack([-edge, edge]), torch.stack([edge, -edge])])
     torch.testing.assert_close(grid[[0, 8]], decoded(model, model.descend(corners)))
@@ -51,20 +51,20 @@ def test_the_grid_lies_at_quantiles_with_the_second_unit_upwards():
 def test_the_way_ends_at_the_posterior_means(x):
     for config in (ONE, TWO):
         model = Model(config, seed=1)
-        way = prior.interpolate(model, x, steps=5)
+        way = generation.interpolate(model, x, steps=5)
         with torch.no_grad():
             mean, _ = model.encoder[0](x)
         torch.testing.assert_close(way[[0, -1]], decoded(model, mean))
         torch.testing.assert_close(way[2], decoded(model, mean.mean(0)))
-        torch.testing.assert_close(prior.reconstructions(model, x), decoded(model, mean))
+        torch.testing.assert_close(generation.reconstructions(model, x), decoded(model, mean))
 
 
 def test_neighbours_against_all_distances():
     """More images than are compared at once; ties do not occur in random grey levels."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (prior.ROWS + 700, 30), generator=generator, dtype=torch.uint8)
+    images = torch.randint(0, 256, (generation.ROWS + 700, 30), generator=generator, dtype=torch.uint8)
     pictures = torch.rand(4, 30, generator=generator)
-    found = prior.nearest(pictures, images, 6)
+    found = generation.nearest(pictures, images, 6)
     all_of_them = (pictures[:, None].double() - images.double() / 255).norm(dim=-1)
     distance, index = all_of_them.sort(1)
     assert torch.equal(found.index, index[:, :6])
@@ -73,7 +73,7 @@ def test_neighbours_against_all_distances():
 
 def test_a_training_image_is_its_own_neighbour():
     images = torch.randint(0, 256, (50, 784), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    found = prior.nearest(images[[7, 31]].float() / 255, images, 2)
+    found = generation.nearest(images[[7, 31]].float() / 255, images, 2)
     assert found.index[:, 0].tolist() == [7, 31]
     assert (found.distance[:, 0] == 0).all() and (found.distance[:, 1] > 1).all()
 
@@ -82,21 +82,21 @@ def test_one_pixel_wholly_different_is_a_distance_of_one():
     images = torch.zeros(1, 24, dtype=torch.uint8)
     picture = torch.zeros(1, 24)
     picture[0, 3] = 1
-    assert prior.nearest(picture, images).distance.item() == 1
+    assert generation.nearest(picture, images).distance.item() == 1
 
 
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: prior.samples(Model(ONE), 0), "at least 1, not 0"),
-        (lambda: prior.manifold(Model(ONE)), "2 units, not of 5"),
-        (lambda: prior.manifold(Model(TWO), 1), "at least 2 rows, not 1"),
+        (lambda: generation.samples(Model(ONE), 0), "at least 1, not 0"),
+        (lambda: generation.manifold(Model(ONE)), "2 units, not of 5"),
+        (lambda: generation.manifold(Model(TWO), 1), "at least 2 rows, not 1"),
         (
-            lambda: prior.interpolate(Model(ONE), torch.zeros(3, 24)),
+            lambda: generation.interpolate(Model(ONE), torch.zeros(3, 24)),
             r"must hold 2 images, not 3: its shape is \[3, 24\]",
         ),
-        (lambda: prior.interpolate(Model(ONE), torch.zeros(2, 24), 1), "two ends, not 1"),
-        (lambda: prior.nearest(torch.zeros(1, 4), torch.zeros(3, 4), 4), "between 1 and 3, not 4"),
+        (lambda: generation.interpolate(Model(ONE), torch.zeros(2, 24), 1), "two ends, not 1"),
+        (lambda: generation.nearest(torch.zeros(1, 4), torch.zeros(3, 4), 4), "between 1 and 3, not 4"),
     ],
 )
 def test_refusals(call, says):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from iwae import processes
+from iwae.system import processes
 
 
 @pytest.fixture

@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from iwae import bernoulli, products, results
 from iwae import gradients as estimators
 from iwae.catalog import Entry
-from iwae.config import TrainConfig
+from iwae.kernels import bernoulli
+from iwae.kernels import precision as products
 from iwae.model import Model, ModelConfig
-from iwae.training import Training
+from iwae.results import rows as results
+from iwae.training.config import TrainConfig
+from iwae.training.loop import Training
 from tests.steps import gradients
 
 

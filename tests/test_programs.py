@@ -6,10 +6,12 @@ from importlib import util
 import pytest
 import torch
 
-from iwae import bernoulli, datasets, products, programs, steps, tanh
-from iwae.config import TrainConfig
+from iwae.data import datasets
+from iwae.kernels import bernoulli, precision, tanh, tracing
 from iwae.model import Model
-from iwae.training import Training
+from iwae.training import steps
+from iwae.training.config import TrainConfig
+from iwae.training.loop import Training
 from tests.steps import check_compiled
 
 WHOLE = torch.ones(())  # the share that the KL has of its weight where nothing warms up
@@ -62,10 +64,10 @@ def test_what_is_listed_is_the_plain_gradient_of_the_weights_as_they_are(options
     x = run.data.draw(run.images[: run.config.batch_size], run.generator)
     seen, noise = run._hide(x), run.estimator.noise(run.model, len(x), run.generator)
     torch.set_num_threads(threads)
-    coarse = products.used(run.config.products) == "bfloat16"
+    coarse = precision.used(run.config.products) == "bfloat16"
     for change, share in ((1.0, 0.75), (1.1, 0.25), (torch.nan, 1.0)):
         run.flat.mul_(change)
-        with products.of(run.config.products):
+        with precision.of(run.config.products):
             gradient, values = call.gradient(x, seen, noise, torch.tensor(share))
             first, *others = (call.gradient(x, seen, noise, torch.tensor(share), lasting=True) for _ in range(4))
         if change == change:
@@ -106,7 +108,7 @@ def test_only_long_runs_are_listed_and_only_their_whole_batches(monkeypatch):
     torch.set_num_threads(2)
     small = {"objective": "vae", "k": 1}
     assert listed(passes=10, **small) == []
-    monkeypatch.setattr(programs, "LISTED_LONG", 10)
+    monkeypatch.setattr(tracing, "LISTED_LONG", 10)
     assert listed(passes=10, **small) == [(1, 50, 100)]
     assert listed(passes=10, k=50, warm_k=5) == [(5, 50, 100)]
     assert listed(passes=10, k=50, warm_k=0, resample=1) == [(50, 50, 100)]
@@ -117,7 +119,7 @@ def test_only_long_runs_are_listed_and_only_their_whole_batches(monkeypatch):
 
 
 def test_where_torch_has_no_lists_that_is_told(monkeypatch):
-    monkeypatch.setattr(programs, "CAN_LIST", False)
+    monkeypatch.setattr(tracing, "CAN_LIST", False)
     with pytest.warns(UserWarning, match=r"a half as long again: .* Python 3\.\d+ or later"):
         run = Training(TrainConfig(dataset="digits", model="20:6", objective="vae", k=1, passes=100))
     run._train_step()
@@ -125,14 +127,14 @@ def test_where_torch_has_no_lists_that_is_told(monkeypatch):
 
 
 def test_only_long_runs_are_compiled_and_what_is_missing_is_told(monkeypatch):
-    assert not programs.worth_compiling(programs.LONG - 1)
-    monkeypatch.setattr(programs, "find_spec", lambda name: None)
+    assert not tracing.worth_compiling(tracing.LONG - 1)
+    monkeypatch.setattr(tracing, "find_spec", lambda name: None)
     with pytest.warns(UserWarning, match="not compiled.* Triton"):
-        assert not programs.worth_compiling(programs.LONG)
-    monkeypatch.setattr(programs, "find_spec", lambda name: util.find_spec("torch"))
+        assert not tracing.worth_compiling(tracing.LONG)
+    monkeypatch.setattr(tracing, "find_spec", lambda name: util.find_spec("torch"))
     monkeypatch.setattr(shutil, "which", lambda program: None)
     monkeypatch.delenv("CC", raising=False)
     with pytest.warns(UserWarning, match="not compiled.* C compiler"):
-        assert not programs.worth_compiling(programs.LONG)
+        assert not tracing.worth_compiling(tracing.LONG)
     monkeypatch.setenv("CC", "cc")
-    assert programs.worth_compiling(programs.LONG)
+    assert tracing.worth_compiling(tracing.LONG)

@@ -4,10 +4,11 @@ from collections import Counter
 
 import pytest
 
-from iwae import datasets, published
 from iwae.bounds import OBJECTIVES
+from iwae.data import datasets
 from iwae.model import ModelConfig
-from iwae.published import SOURCES, Cell, Result, best, cells, load, lookup
+from iwae.results import published
+from iwae.results.published import SOURCES, Cell, Result, best, cells, load, lookup
 
 # (data set, architecture, objective, source): NLL for k = 1, 5, 50; – where the source has none
 GRID = {

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from iwae.evaluation import evaluate
+from iwae.analysis.reconstruction import LEAST, PICTURES, cross_entropy, reconstructions
+from iwae.evaluation.metrics import evaluate
+from iwae.inference.posterior import posterior, reconstruct
 from iwae.model import Model, ModelConfig
-from iwae.posterior import posterior, reconstruct
-from iwae.reconstruction import LEAST, PICTURES, cross_entropy, reconstructions
 
 ONE = ModelConfig(hidden=((8,),), latent=(5,), pixels=16)
 TWO = ModelConfig(hidden=((8,), (6,)), latent=(4, 3), pixels=16)

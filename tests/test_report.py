@@ -14,9 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from iwae import catalog, checkpoints, datasets, report
-from iwae.posterior import posterior
-from iwae.report import Draws, Shown
+from iwae import catalog, checkpoints
+from iwae.data import datasets
+from iwae.export import report
+from iwae.export.report import Draws, Shown
+from iwae.inference.posterior import posterior
 
 SAMPLES, SEED = 70, 3
 

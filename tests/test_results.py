@@ -5,11 +5,12 @@ import shlex
 
 import pytest
 
-from iwae import grid, published, results
 from iwae.cli import train
-from iwae.config import TrainConfig
-from iwae.published import Cell
-from iwae.results import against_k, collect
+from iwae.results import grid, published
+from iwae.results import rows as results
+from iwae.results.published import Cell
+from iwae.results.rows import against_k, collect
+from iwae.training.config import TrainConfig
 from tests.cards import catalogue, entry, measured
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from iwae import checkpoints, runs, turns, worker
-from iwae.config import TrainConfig
-from iwae.runs import Run, RunError
-from iwae.turns import Folder
+from iwae import checkpoints
+from iwae.runs import queue, store, worker
+from iwae.runs.queue import Folder
+from iwae.runs.store import Run, RunError
+from iwae.training.config import TrainConfig
 
 CONFIG = TrainConfig(model="16:4", objective="vae", k=1, passes=2, valid_images=50)
 
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("own_runs")
 HOLD = """
 import sys, time
 from pathlib import Path
-from iwae.turns import Folder
+from iwae.runs.queue import Folder
 run = Folder(Path(sys.argv[1]))
 with run.claim():
     run.say(sys.argv[2], since=1.0)
@@ -61,11 +62,11 @@ def word(run: Folder, **values) -> None:
 @pytest.mark.parametrize("started", [0.0, None, "text", -1, 1e30])
 def test_a_number_that_another_process_has_by_now_is_no_process(started):
     """This process has the number; the one that was about to start had it before."""
-    run = runs.create(CONFIG)
+    run = store.create(CONFIG)
     run.say("starting", since=time.time())
-    assert run.status().phase == "starting" and [one.name for one in turns.queue(runs.runs_dir())] == [run.name]
+    assert run.status().phase == "starting" and [one.name for one in queue.queue(store.runs_dir())] == [run.name]
     word(run, started=started)
-    assert run.status().phase == "died" and turns.queue(runs.runs_dir()) == []
+    assert run.status().phase == "died" and queue.queue(store.runs_dir()) == []
     run.delete()
     assert not run.folder.exists()
 
@@ -73,11 +74,11 @@ def test_a_number_that_another_process_has_by_now_is_no_process(started):
 def test_each_run_that_waits_looks_at_the_one_before_its_own(monkeypatch):
     """Sixty that each looked at all took a core."""
     looks, status = [], Folder.status
-    every = [runs.create(CONFIG) for _ in range(12)]
+    every = [store.create(CONFIG) for _ in range(12)]
     for number, run in enumerate(every):
         run.say("starting", since=1.0 + number)  # by this process, which lives
-    monkeypatch.setattr(turns, "LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(turns, "limit", lambda: 1)
+    monkeypatch.setattr(queue, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(queue, "limit", lambda: 1)
     last = every[-1]
     over = threading.Event()
 
@@ -92,7 +93,7 @@ def test_each_run_that_waits_looks_at_the_one_before_its_own(monkeypatch):
 
     def wait():
         with last.claim():
-            turns.wait(last)
+            queue.wait(last)
 
     waiting = threading.Thread(target=wait, name="waiting")
     waiting.start()
@@ -107,14 +108,14 @@ def test_each_run_that_waits_looks_at_the_one_before_its_own(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no SIGSTOP here")
 def test_a_suspended_process_is_said_to_be_and_leaves_the_queue():
-    running, waiting = runs.create(CONFIG), runs.create(CONFIG)
+    running, waiting = store.create(CONFIG), store.create(CONFIG)
     with held(running, "running") as process, held(waiting, "waiting") as other:
-        assert [run.name for run in turns.queue(runs.runs_dir())] == [waiting.name]
+        assert [run.name for run in queue.queue(store.runs_dir())] == [waiting.name]
         for one in (process, other):
             one.send_signal(signal.SIGSTOP)
         wait_until(lambda: running.status().phase == waiting.status().phase == "suspended")
         assert f"kill -CONT {process.pid}" in running.status().message and running.status().alive
-        assert turns.queue(runs.runs_dir()) == []
+        assert queue.queue(store.runs_dir()) == []
         with pytest.raises(RunError, match="stop it first"):
             running.delete()
         for one in (process, other):
@@ -122,18 +123,18 @@ def test_a_suspended_process_is_said_to_be_and_leaves_the_queue():
         wait_until(lambda: running.status().phase == "running")
         running.stop()
         assert running.status().phase == "stopping" and running.status().alive
-        assert [run.name for run in turns.queue(runs.runs_dir())] == [waiting.name]
+        assert [run.name for run in queue.queue(store.runs_dir())] == [waiting.name]
         waiting.stop()
-        assert turns.queue(runs.runs_dir()) == []
+        assert queue.queue(store.runs_dir()) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the end is explained by a parent, which is made by a fork")
 def test_the_end_of_a_killed_process_is_explained(monkeypatch):
     """Nobody but the run's own parent process is there to see it."""
-    run = runs.create(CONFIG)
-    with turns.FileLock(runs.runs_dir() / ".place-0"):  # so that it waits, and loads nothing
+    run = store.create(CONFIG)
+    with queue.FileLock(store.runs_dir() / ".place-0"):  # so that it waits, and loads nothing
         process = subprocess.Popen(
-            [sys.executable, "-m", "iwae.background", str(run.folder)], env=os.environ | {"IWAE_MAX_RUNS": "1"}
+            [sys.executable, "-m", "iwae.runs.process", str(run.folder)], env=os.environ | {"IWAE_MAX_RUNS": "1"}
         )
         wait_until(lambda: run.status().phase == "waiting")
         worker_pid = json.loads((run.folder / "status.json").read_text())["pid"]
@@ -146,17 +147,17 @@ def test_the_end_of_a_killed_process_is_explained(monkeypatch):
 
 
 def test_what_a_process_said_itself_is_not_replaced():
-    run = runs.create(CONFIG)
+    run = store.create(CONFIG)
     run.say("failed", "the disk is full")
     run.explain_end("ended with exit status 1")
     assert run.status().message == "the disk is full"
     run.say("running")  # by this process, which does not hold its lock
     run.explain_end("ended with exit status 1")
-    assert run.status() == turns.Status("died", "its process ended with exit status 1")
+    assert run.status() == queue.Status("died", "its process ended with exit status 1")
 
 
 def test_a_run_whose_folder_is_moved_away_ends_and_goes_on_there(tmp_path):
-    run = runs.create(dataclasses.replace(CONFIG, passes=30))
+    run = store.create(dataclasses.replace(CONFIG, passes=30))
     aside, seen = tmp_path / "aside", []
 
     def move(record, training):
@@ -168,7 +169,7 @@ def test_a_run_whose_folder_is_moved_away_ends_and_goes_on_there(tmp_path):
         worker.work(run, move, save_seconds=0)
     assert len(seen) == 2 and not run.folder.parent.exists()
     moved = Run(aside / run.name)
-    assert (moved.status().phase, moved.status().message) == ("died", turns.SILENT)
+    assert (moved.status().phase, moved.status().message) == ("died", queue.SILENT)
     assert checkpoints.read_card(moved.checkpoint).progress["steps"] == seen[0]
     moved.prepare()
     worker.work(moved, lambda record, training: record.step > seen[1] and moved.stop())
@@ -176,14 +177,14 @@ def test_a_run_whose_folder_is_moved_away_ends_and_goes_on_there(tmp_path):
 
 
 def test_a_run_that_waits_ends_when_its_folder_is_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(turns, "LOOK_SECONDS", 0.01)
-    run, errors = runs.create(CONFIG), []
-    with turns.FileLock(runs.runs_dir() / ".place-0"):
-        monkeypatch.setattr(turns, "limit", lambda: 1)
+    monkeypatch.setattr(queue, "LOOK_SECONDS", 0.01)
+    run, errors = store.create(CONFIG), []
+    with queue.FileLock(store.runs_dir() / ".place-0"):
+        monkeypatch.setattr(queue, "limit", lambda: 1)
 
         def wait():
             try:
-                turns.wait(run)
+                queue.wait(run)
             except RunError as error:
                 errors.append(str(error))
 
@@ -196,11 +197,11 @@ def test_a_run_that_waits_ends_when_its_folder_is_gone(tmp_path, monkeypatch):
 
 
 def test_the_checkpoint_that_a_run_began_from_is_needed_once(tmp_path):
-    first = runs.create(CONFIG)
+    first = store.create(CONFIG)
     worker.work(first)
     start = tmp_path / "start.safetensors"
     start.write_bytes(first.checkpoint.read_bytes())
-    run = runs.create(dataclasses.replace(CONFIG, start=str(start), seed=1))
+    run = store.create(dataclasses.replace(CONFIG, start=str(start), seed=1))
     start.unlink()
     worker.work(run, lambda record, training: record.step >= 13 and run.stop())
     assert run.status().phase == "stopped"
@@ -210,8 +211,8 @@ def test_the_checkpoint_that_a_run_began_from_is_needed_once(tmp_path):
     assert card.training["start"] == str(start)
     assert [part["training"]["seed"] for part in card.progress["history"]] == [0]
     with pytest.raises(ValueError, match="no such file"):
-        runs.create(dataclasses.replace(CONFIG, start=str(start)))
-    assert len(runs.list_runs()) == 2
+        store.create(dataclasses.replace(CONFIG, start=str(start)))
+    assert len(store.list_runs()) == 2
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone cannot be changed here")
@@ -221,12 +222,12 @@ def test_runs_are_sorted_by_when_they_were_made_not_by_the_clock_on_the_wall(mon
         for zone in ("JST-9", "UTC0", "PST8"):  # POSIX: what is added to come to UTC
             monkeypatch.setenv("TZ", zone)
             time.tzset()
-            made.append(runs.create(CONFIG).name)
+            made.append(store.create(CONFIG).name)
     finally:
         monkeypatch.delenv("TZ")
         time.tzset()
     assert made == sorted(made, reverse=True)  # by their names the first would be the newest
-    assert [run.name for run in runs.list_runs()] == made[::-1]
+    assert [run.name for run in store.list_runs()] == made[::-1]
 
 
 @contextmanager
@@ -246,7 +247,7 @@ def test_another_users_runs_are_shown_and_those_that_may_not_be_read_are_passed_
         place = Path(name)
         place.chmod(0o755)  # as umask 022 leaves it
         monkeypatch.setenv("IWAE_RUNS_DIR", str(place))
-        finished, running, secret, closed = (runs.create(CONFIG) for _ in range(4))
+        finished, running, secret, closed = (store.create(CONFIG) for _ in range(4))
         finished.say("finished")
         secret.folder.chmod(0o700)
         (closed.folder / "config.json").chmod(0o600)
@@ -255,12 +256,12 @@ def test_another_users_runs_are_shown_and_those_that_may_not_be_read_are_passed_
         with running.claim():
             running.say("running")
             with another_user():
-                found, refused = runs.find_runs()
+                found, refused = store.find_runs()
                 assert [run.name for run in found] == [running.name, finished.name]
                 assert [run.status().phase for run in found] == ["running", "finished"]
                 assert set(refused) == {secret.name, closed.name}
                 assert f"run {secret.name} is passed over: it cannot be read (permission denied)" in refused.values()
-                assert turns.queue(place) == [] and running.records() == []
+                assert queue.queue(place) == [] and running.records() == []
                 with pytest.raises(RunError, match="cannot be asked to stop"):
                     running.stop()
         with another_user():

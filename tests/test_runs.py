@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from iwae import checkpoints, cores, datasets, runs, turns, worker
+from iwae import checkpoints
 from iwae.__main__ import main
-from iwae.config import TrainConfig
-from iwae.pool import PROCESSES
-from iwae.runs import Run, RunError
-from iwae.training import NonFiniteError
+from iwae.data import datasets
+from iwae.runs import queue, store, worker
+from iwae.runs.store import Run, RunError
+from iwae.sweeps.process_pool import PROCESSES
+from iwae.system import cores
+from iwae.training.config import TrainConfig
+from iwae.training.loop import NonFiniteError
 from tests.process import use
 
 # 78 steps; the average and the best weights are part of the state, so both are switched on
@@ -37,14 +40,14 @@ def undisturbed_run(folder: Path) -> tuple[list[dict], dict, dict, dict, dict]:
     """What a run of CONFIG leaves when nothing happens to it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IWAE_RUNS_DIR", str(folder))
-        run = runs.create(CONFIG)
+        run = store.create(CONFIG)
     assert worker.work(run).phase == "finished"
     return outcome(run)
 
 
 def outcome(run: Run) -> tuple[list[dict], dict, dict, dict, dict]:
     """(records without the clock, weights, the whole state, metrics, snapshots) of a finished run."""
-    assert run.status() == turns.Status("finished", total_steps=78)
+    assert run.status() == queue.Status("finished", total_steps=78)
     records = [{k: v for k, v in dataclasses.asdict(r).items() if k not in CLOCK} for r in run.records()]
     model, card = checkpoints.load(run.checkpoint)
     state, values = checkpoints.load_tensors(run.folder / "state.safetensors", "state")
@@ -88,9 +91,9 @@ def in_process(run: Run, save_seconds: float = 0.0):
 
 
 def test_a_run_finishes_in_its_own_process(uninterrupted):
-    run = runs.start(CONFIG)
+    run = store.start(CONFIG)
     assert run.status().phase == "starting"
-    assert [found.name for found in runs.list_runs()] == [run.name]
+    assert [found.name for found in store.list_runs()] == [run.name]
     wait_until(lambda: not run.status().alive)
     assert_same(run, uninterrupted)
     assert run.progress() == (1.0, 0.0)
@@ -102,11 +105,11 @@ def test_a_run_finishes_in_its_own_process(uninterrupted):
     with pytest.raises(RunError, match="is finished"):
         run.resume()
     run.delete()
-    assert runs.list_runs() == [] and not run.folder.exists()
+    assert store.list_runs() == [] and not run.folder.exists()
 
 
 def test_l_alpha_in_an_older_run_is_renyis_bound():
-    run = runs.create(TrainConfig(model="16:4", objective="l-alpha", alpha=0.5))
+    run = store.create(TrainConfig(model="16:4", objective="l-alpha", alpha=0.5))
     assert Run(run.folder).config.objective == "l-alpha"
     settings = json.loads((run.folder / "config.json").read_text())
     del settings["version"]  # as it was before there were two meanings
@@ -116,7 +119,7 @@ def test_l_alpha_in_an_older_run_is_renyis_bound():
 
 def test_stop_and_resume_change_nothing(uninterrupted):
     """Stopped while it starts, then in the middle."""
-    run = runs.start(CONFIG)
+    run = store.start(CONFIG)
     run.stop()
     wait_until(lambda: not run.status().alive)
     assert run.status().phase == "stopped" and run.records() == []
@@ -140,12 +143,12 @@ def test_stop_and_resume_change_nothing(uninterrupted):
 
 @pytest.mark.parametrize(("records", "save_seconds"), [(0, 0.0), (1, 0.0), (8, 0.0), (13, 0.0), (8, 1000.0)])
 def test_a_killed_run_goes_on_from_its_last_save(uninterrupted, records, save_seconds):
-    run = runs.create(CONFIG)
+    run = store.create(CONFIG)
     process = in_process(run, save_seconds)
     wait_until(lambda: run.status().total_steps and len(run.records()) >= records)
     process.kill()
     process.join()
-    assert run.status() == turns.Status("died", "its process ended without a word", 78)
+    assert run.status() == queue.Status("died", "its process ended without a word", 78)
     if save_seconds == 1000.0:
         assert not run.checkpoint.exists()  # nothing was saved: it begins again
     elif records > 1:  # the save that follows a record may not have come about
@@ -156,7 +159,7 @@ def test_a_killed_run_goes_on_from_its_last_save(uninterrupted, records, save_se
 
 
 def test_a_run_killed_or_stopped_in_its_test_only_repeats_the_test(uninterrupted, monkeypatch):
-    run = runs.create(CONFIG)
+    run = store.create(CONFIG)
     process = in_process(run)
     wait_until(lambda: run.status().phase == "evaluating")
     process.kill()
@@ -179,7 +182,7 @@ def test_a_run_killed_or_stopped_in_its_test_only_repeats_the_test(uninterrupted
 
 
 def test_a_signal_saves_and_stops(uninterrupted):
-    run = runs.create(CONFIG)
+    run = store.create(CONFIG)
     process = in_process(run, save_seconds=1000)
     wait_until(lambda: len(run.records()) >= 2)
     os.kill(process.pid, signal.SIGTERM)
@@ -191,8 +194,8 @@ def test_a_signal_saves_and_stops(uninterrupted):
 
 
 def test_only_one_process_works_on_a_run(monkeypatch):
-    monkeypatch.setattr(turns, "LOCK_PATIENCE", 0.2)
-    run = runs.create(dataclasses.replace(CONFIG, passes=10_000))
+    monkeypatch.setattr(queue, "LOCK_PATIENCE", 0.2)
+    run = store.create(dataclasses.replace(CONFIG, passes=10_000))
     process = in_process(run)
     wait_until(lambda: run.records())
     with pytest.raises(RunError, match="already running in another process"):
@@ -210,7 +213,7 @@ def test_only_one_process_works_on_a_run(monkeypatch):
 
 def test_missing_data_fail_with_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("IWAE_DATA_DIR", str(tmp_path))
-    run = runs.start(dataclasses.replace(CONFIG, dataset="mnist"))
+    run = store.start(dataclasses.replace(CONFIG, dataset="mnist"))
     wait_until(lambda: not run.status().alive)
     assert run.status().phase == "failed"
     assert "missing" in run.status().message and "data download mnist" in run.status().message
@@ -219,7 +222,7 @@ def test_missing_data_fail_with_what_to_do(tmp_path, monkeypatch):
 
 
 def test_a_value_that_is_not_finite_fails_and_keeps_the_weights_before():
-    run = runs.create(dataclasses.replace(CONFIG, learning_rate=1e6))
+    run = store.create(dataclasses.replace(CONFIG, learning_rate=1e6))
     with pytest.raises(NonFiniteError):
         worker.work(run)
     status = run.status()
@@ -233,7 +236,7 @@ def test_a_value_that_is_not_finite_fails_and_keeps_the_weights_before():
 
 
 def test_an_unfinished_line_is_left_out_and_a_damaged_one_is_told():
-    run = runs.create(CONFIG)
+    run = store.create(CONFIG)
     line = json.dumps(
         dict(step=5, passes=0.4, bound=-1.0, valid_bound=None, active_units=None)
         | dict(images_per_second=1.0, seconds=1.0, learning_rate=1e-3)
@@ -247,27 +250,27 @@ def test_an_unfinished_line_is_left_out_and_a_damaged_one_is_told():
 
 
 def test_a_run_is_deleted_while_another_of_its_name_still_is():
-    run = runs.create(CONFIG)
+    run = store.create(CONFIG)
     run.say("stopped")
     other = run.folder.with_name(f".deleted-{run.name}")
     other.mkdir()
     (other / "model.safetensors").write_bytes(b"half way")
     run.delete()
-    assert not run.folder.exists() and runs.list_runs() == []
+    assert not run.folder.exists() and store.list_runs() == []
 
 
 def test_a_run_is_listed_whatever_happens_to_its_folder():
     """Listed and asked for their status while others come and go; damaged ones say so when asked for more."""
-    damaged, silent = runs.create(CONFIG), runs.create(CONFIG)
+    damaged, silent = store.create(CONFIG), store.create(CONFIG)
     (damaged.folder / "config.json").write_text("{")
     (silent.folder / "status.json").unlink()
-    shutil.copytree(silent.folder, runs.runs_dir() / "not-a-run", ignore=lambda *_: ["config.json"])
+    shutil.copytree(silent.folder, store.runs_dir() / "not-a-run", ignore=lambda *_: ["config.json"])
     over, errors = threading.Event(), []
 
     def come_and_go():
         try:
             while not over.is_set():
-                run = runs.create(CONFIG)
+                run = store.create(CONFIG)
                 run.say("stopped")
                 run.delete()
         except Exception as error:
@@ -276,7 +279,7 @@ def test_a_run_is_listed_whatever_happens_to_its_folder():
     def look():
         try:
             while not over.is_set():
-                for run in runs.list_runs():
+                for run in store.list_runs():
                     run.status()
                     run.records()
         except Exception as error:
@@ -290,16 +293,16 @@ def test_a_run_is_listed_whatever_happens_to_its_folder():
     for thread in threads:
         thread.join()
     assert errors == []
-    assert {run.name for run in runs.list_runs()} == {damaged.name, silent.name}
-    assert silent.status() == turns.Status("died", "its status.json cannot be read")
+    assert {run.name for run in store.list_runs()} == {damaged.name, silent.name}
+    assert silent.status() == queue.Status("died", "its status.json cannot be read")
     with pytest.raises(RunError, match=f"{damaged.name}: its config.json cannot be read"):
         _ = damaged.config
     with pytest.raises(RunError, match="there are: 2"):
-        runs.get("another")
+        store.get("another")
 
 
 def test_looking_at_a_dead_run_from_many_threads_never_takes_it_for_alive():
-    run = runs.create(CONFIG)
+    run = store.create(CONFIG)
     run.say("running")
     (run.folder / "lock").touch()
     phases = []
@@ -316,14 +319,14 @@ def test_looking_at_a_dead_run_from_many_threads_never_takes_it_for_alive():
 
 
 def test_runs_made_in_the_same_second_have_names_of_their_own():
-    made = [runs.create(CONFIG) for _ in range(3)]
+    made = [store.create(CONFIG) for _ in range(3)]
     assert len({run.name for run in made}) == 3
     assert all(run.config == CONFIG and run.device == "cpu" for run in made)
-    assert runs.get(made[1].name) == made[1]
+    assert store.get(made[1].name) == made[1]
 
 
 def test_what_a_deleted_run_says():
-    run = runs.create(CONFIG)
+    run = store.create(CONFIG)
     with pytest.raises(RunError, match="is running: stop it first"):  # this process is about to start it
         run.delete()
     shutil.rmtree(run.folder)
@@ -335,9 +338,9 @@ def test_what_a_deleted_run_says():
 
 def test_data_sets_of_runs_are_never_downloaded_behind_ones_back(tmp_path, monkeypatch):
     monkeypatch.setenv("IWAE_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr("iwae.downloads.DataFile.fetch", lambda *_: pytest.fail("it went to the network"))
+    monkeypatch.setattr("iwae.data.downloads.DataFile.fetch", lambda *_: pytest.fail("it went to the network"))
     with pytest.raises(datasets.DataError, match="mnist"):
-        worker.work(runs.create(dataclasses.replace(CONFIG, dataset="mnist")))
+        worker.work(store.create(dataclasses.replace(CONFIG, dataset="mnist")))
 
 
 LONG = dataclasses.replace(CONFIG, passes=10_000)  # ends when it is stopped
@@ -348,15 +351,15 @@ def one_place(monkeypatch):
     """One run trains at a time; what is left of them ends with the test."""
     monkeypatch.setenv("IWAE_MAX_RUNS", "1")
     yield
-    for run in reversed(runs.list_runs()):
+    for run in reversed(store.list_runs()):
         if run.status().alive:
             run.stop()
-    wait_until(lambda: not any(run.status().alive for run in runs.list_runs()))
+    wait_until(lambda: not any(run.status().alive for run in store.list_runs()))
 
 
 def started(*configs: TrainConfig) -> list[Run]:
     """Runs started one after the other, once all but the first wait."""
-    made = [runs.start(config) for config in configs]
+    made = [store.start(config) for config in configs]
     wait_until(lambda: made[0].records() and all(run.status().phase == "waiting" for run in made[1:]))
     return made
 
@@ -368,8 +371,8 @@ def pid(run: Run) -> int:
 
 def test_runs_wait_for_their_turn_in_order(one_place, capsys):
     first, second, third = started(LONG, LONG, LONG)
-    assert [turns.position(run) for run in (first, second, third)] == ["", "1st in the queue", "2nd in the queue"]
-    assert [run.name for run in turns.queue(runs.runs_dir())] == [second.name, third.name]
+    assert [queue.position(run) for run in (first, second, third)] == ["", "1st in the queue", "2nd in the queue"]
+    assert [run.name for run in queue.queue(store.runs_dir())] == [second.name, third.name]
     assert second.records() == [] and second.progress() == (0.0, None)
     assert use(pid(second)).resident < 60e6 < use(pid(first)).resident  # it has not loaded torch
     with pytest.raises(RunError, match="already running"):
@@ -381,7 +384,7 @@ def test_runs_wait_for_their_turn_in_order(one_place, capsys):
     first.stop()
     wait_until(lambda: second.records())
     assert first.status().phase == "stopped" and third.status().phase == "waiting"
-    assert turns.position(third) == "1st in the queue"
+    assert queue.position(third) == "1st in the queue"
     os.kill(pid(second), signal.SIGKILL)  # its place is free again
     wait_until(lambda: third.records())
     assert second.status().phase == "died"
@@ -391,13 +394,13 @@ def test_a_run_that_waits_can_be_stopped_or_killed_and_comes_again_last(one_plac
     first, second, third, fourth = started(LONG, LONG, LONG, LONG)
     second.stop()
     wait_until(lambda: not second.status().alive)
-    assert second.status() == turns.Status("stopped") and not second.checkpoint.exists()
+    assert second.status() == queue.Status("stopped") and not second.checkpoint.exists()
     os.kill(pid(third), signal.SIGKILL)
     wait_until(lambda: third.status().phase == "died")
-    assert turns.position(fourth) == "1st in the queue"
+    assert queue.position(fourth) == "1st in the queue"
     second.resume()
     wait_until(lambda: second.status().phase == "waiting")
-    assert turns.position(second) == "2nd in the queue"
+    assert queue.position(second) == "2nd in the queue"
     os.kill(pid(fourth), signal.SIGTERM)  # as a stop
     first.stop()
     wait_until(lambda: second.records())
@@ -415,11 +418,11 @@ def test_the_limit_leaves_a_core_for_the_app_and_can_be_set(monkeypatch):
     monkeypatch.delenv("IWAE_MAX_RUNS", raising=False)
     for count, places in ((1, 1), (2, 1), (8, 7)):
         monkeypatch.setattr(cores, "count", lambda count=count: count)
-        assert turns.limit() == places
+        assert queue.limit() == places
     monkeypatch.setenv("IWAE_MAX_RUNS", "3")
-    assert turns.limit() == 3
+    assert queue.limit() == 3
     for wrong in ("0", "-1", "two", "1.5"):
         monkeypatch.setenv("IWAE_MAX_RUNS", wrong)
         with pytest.raises(RunError, match=f"IWAE_MAX_RUNS is '{wrong}'; it must be a whole number of at least 1"):
-            runs.start(CONFIG)
-    assert runs.list_runs() == []
+            store.start(CONFIG)
+    assert store.list_runs() == []

@@ -6,14 +6,16 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from iwae import checkpoints, results, sleep
+from iwae import checkpoints
 from iwae.__main__ import main
 from iwae.checkpoints import Card
 from iwae.cli.card import card_text
-from iwae.config import TrainConfig
 from iwae.model import Model, ModelConfig
-from iwae.sleep import Refit
-from iwae.training import Training
+from iwae.results import rows as results
+from iwae.training import wake_sleep
+from iwae.training.config import TrainConfig
+from iwae.training.loop import Training
+from iwae.training.wake_sleep import Refit
 from tests.cards import catalogue, entry, measured
 
 TWO = ModelConfig(((20,), (10,)), (6, 3), pixels=12)
@@ -31,7 +33,7 @@ def test_dreams_are_drawn_layer_by_layer():
     model = Model(TWO, seed=1)
     with torch.no_grad():
         model.decoder[0].log_std.bias.fill_(-1.0)
-    x, (h1, h2) = sleep.dream(model, COUNT, seeded())
+    x, (h1, h2) = wake_sleep.dream(model, COUNT, seeded())
     assert x.shape == (COUNT, 12) and h1.shape == (COUNT, 6) and h2.shape == (COUNT, 3)
     assert set(x.unique().tolist()) == {0.0, 1.0}
     with torch.no_grad():
@@ -50,7 +52,7 @@ def test_the_encoder_comes_to_a_known_posterior():
     with torch.no_grad():
         model.pixel_logits.weight.zero_()
         model.encoder[0].mean.bias.fill_(1.0)
-    x, _ = sleep.dream(model, 200, seeded(5))
+    x, _ = wake_sleep.dream(model, 200, seeded(5))
     exact = torch.distributions.Bernoulli(logits=model.pixel_logits.bias).log_prob(x).sum(-1)
 
     def error(model: Model) -> float:

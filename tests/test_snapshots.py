@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from iwae import checkpoints, runs, snapshots, worker
-from iwae.config import TrainConfig
+from iwae import checkpoints
 from iwae.model import Model, ModelConfig
-from iwae.snapshots import Album, plan
-from iwae.training import Training
+from iwae.runs import snapshots, store, worker
+from iwae.runs.snapshots import Album, plan
+from iwae.training.config import TrainConfig
+from iwae.training.loop import Training
 
 SMALL = Model(ModelConfig(hidden=((16,),), latent=(4,)))
 CONFIG = TrainConfig("digits", model="16:4", k=5, passes=6, ema=0.9, valid_images=50)  # 13 steps a pass
@@ -49,7 +50,7 @@ def test_one_is_due_once_for_each_planned_pass(tmp_path):
 
 
 def test_a_run_keeps_its_model_at_validations_and_trains_as_without(tmp_path):
-    run, without = runs.create(CONFIG), runs.create(CONFIG, keep=0)
+    run, without = store.create(CONFIG), store.create(CONFIG, keep=0)
     assert worker.work(run).phase == worker.work(without).phase == "finished"
     assert run.snapshots == snapshots.COUNT and not without.album.paths()
     assert list(run.album.paths()) == [13 * passes for passes in range(7)]
@@ -66,15 +67,15 @@ def test_a_run_keeps_its_model_at_validations_and_trains_as_without(tmp_path):
 
 
 def test_an_older_run_takes_none():
-    run = runs.create(CONFIG)
+    run = store.create(CONFIG)
     settings = (run.folder / "config.json").read_text()
     (run.folder / "config.json").write_text(settings.replace(f'"snapshots": {snapshots.COUNT}', '"device": "cpu"'))
-    assert runs.get(run.name).snapshots == 0
+    assert store.get(run.name).snapshots == 0
 
 
 def test_the_best_model_and_the_latest_are_told_apart():
     """Under early stopping the checkpoint is the best so far, a snapshot the model as it was."""
-    run = runs.create(dataclasses.replace(CONFIG, patience=1, learning_rate=0.2, ema=0.0, passes=30))
+    run = store.create(dataclasses.replace(CONFIG, patience=1, learning_rate=0.2, ema=0.0, passes=30))
     worker.work(run)
     last = run.records()[-1]
     assert checkpoints.read_card(run.album.paths()[last.step]).progress["valid_bound"] == last.valid_bound

@@ -11,19 +11,22 @@ import psutil
 import pytest
 import torch
 
-from iwae import cores, datasets, runs, step_memory
 from iwae.__main__ import main
-from iwae.config import TrainConfig
-from iwae.step_memory import NotEnoughMemoryError
-from iwae.training import Training
+from iwae.data import datasets
+from iwae.runs import store
+from iwae.system import cores
+from iwae.training import memory
+from iwae.training.config import TrainConfig
+from iwae.training.loop import Training
+from iwae.training.memory import NotEnoughMemoryError
 
 pytestmark = pytest.mark.usefixtures("own_runs")
 
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from iwae.config import TrainConfig
-from iwae.training import Training
+from iwae.training.config import TrainConfig
+from iwae.training.loop import Training
 
 def bytes_of(name):  # /proc counts in kB
     return 1024 * int(Path("/proc/self/status").read_text().split(name)[1].split()[1])
@@ -54,7 +57,7 @@ def test_the_estimate_is_near_the_measured_peak(options):
     """Between 0.6 and 2.5 times what three steps need at their peak: what has been freed and is kept is in neither."""
     command = [sys.executable, "-c", PROGRAM, json.dumps(options)]
     measured = subprocess.run(command, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
-    ratio = sum(step_memory.needed(TrainConfig(**options))) / int(measured.stdout)
+    ratio = sum(memory.needed(TrainConfig(**options))) / int(measured.stdout)
     assert 0.6 < ratio < 2.5
 
 
@@ -78,40 +81,40 @@ def test_the_estimate_is_near_the_measured_peak(options):
 )
 def test_what_does_not_fit_is_refused_by_name(options, says, monkeypatch):
     config = TrainConfig(**options)
-    monkeypatch.setattr(step_memory, "available", lambda device: (8 * 10**9, 16 * 10**9))
+    monkeypatch.setattr(memory, "available", lambda device: (8 * 10**9, 16 * 10**9))
     with pytest.raises(NotEnoughMemoryError, match=says):
-        step_memory.check(config, ever=True)
+        memory.check(config, ever=True)
     with pytest.raises(NotEnoughMemoryError, match=r"has 8\.0 GB free of 16 GB"):
         Training(config)
     with pytest.raises(NotEnoughMemoryError):
-        runs.create(config)
-    assert runs.list_runs() == []
+        store.create(config)
+    assert store.list_runs() == []
 
 
 def test_what_must_wait_its_turn_is_compared_with_all_the_memory(monkeypatch):
     config = TrainConfig(k=1000, resample=0, warm_k=0)  # 0.9 GB
-    monkeypatch.setattr(step_memory, "available", lambda device: (2 * 10**8, 16 * 10**9))
-    step_memory.check(config, ever=True)
+    monkeypatch.setattr(memory, "available", lambda device: (2 * 10**8, 16 * 10**9))
+    memory.check(config, ever=True)
     with pytest.raises(NotEnoughMemoryError, match=r"has 0\.20 GB free of 16 GB"):
-        step_memory.check(config)
+        memory.check(config)
 
 
 def test_what_ships_and_the_defaults_fit_into_a_small_machine(monkeypatch):
-    monkeypatch.setattr(step_memory, "available", lambda device: (5 * 10**8, 10**9))
+    monkeypatch.setattr(memory, "available", lambda device: (5 * 10**8, 10**9))
     for options in ({}, {"model": "2layer"}, {"k": 1, "objective": "vae"}, {"k": 500, "model": "2layer"}):
-        step_memory.check(TrainConfig(**options), images=50_000)
+        memory.check(TrainConfig(**options), images=50_000)
 
 
 def test_train_says_so_before_anything_is_done(monkeypatch, capsys):
     monkeypatch.setattr(datasets, "download", lambda *_, **__: pytest.fail("a download"))
-    monkeypatch.setattr(step_memory, "available", lambda device: (8 * 10**9, 16 * 10**9))
+    monkeypatch.setattr(memory, "available", lambda device: (8 * 10**9, 16 * 10**9))
     assert main(["train", "--dataset", "mnist", "--k", "1000000"]) == 2
     assert capsys.readouterr().err.startswith("error: k = 1,000,000 draws for each of 100 images need about 102 GB")
-    assert runs.list_runs() == []
+    assert store.list_runs() == []
 
 
 def test_a_sweep_names_the_cell_that_does_not_fit(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(step_memory, "available", lambda device: (8 * 10**9, 16 * 10**9))
+    monkeypatch.setattr(memory, "available", lambda device: (8 * 10**9, 16 * 10**9))
     (tmp_path / "grid.toml").write_text('[grid]\ndataset = "digits"\nk = [5, 1000000]\n')
     assert main(["sweep", str(tmp_path / "grid.toml"), "--out", str(tmp_path / "out"), "--dry-run"]) == 2
     assert re.search(r"cell digits-iwae-k1000000-\S+: k = 1,000,000 draws for each", capsys.readouterr().err)
@@ -137,13 +140,13 @@ def test_control_groups_count(tmp_path, monkeypatch):
     """Of the group itself or one above it, whichever has the least; what the kernel keeps of files counts as free."""
     inner = {"a__b__memory_max": "max", "a__b__memory_current": "20", "a__b__memory_stat": STAT}
     groups(tmp_path, monkeypatch, "0::/a/b\n", **inner, **{f"a__{name}": text for name, text in SMALL.items()})
-    assert step_memory.available() == (1700, 3000)
+    assert memory.available() == (1700, 3000)
 
 
 def test_control_groups_of_version_1_count(tmp_path, monkeypatch):
     one = {"memory__memory_limit_in_bytes": "3000", "memory__memory_usage_in_bytes": "1500"}
     groups(tmp_path, monkeypatch, "4:memory:/docker/12\n3:cpu:/\n", **one, memory__memory_stat=STAT)
-    assert step_memory.available() == (1800, 3000)
+    assert memory.available() == (1800, 3000)
 
 
 @pytest.mark.parametrize(
@@ -151,11 +154,11 @@ def test_control_groups_of_version_1_count(tmp_path, monkeypatch):
 )
 def test_without_a_limit_it_is_the_machine_that_counts(tmp_path, monkeypatch, files):
     groups(tmp_path, monkeypatch, "0::/\n", **files)
-    free, total = step_memory.available()
+    free, total = memory.available()
     assert total == psutil.virtual_memory().total and 0 < free <= total
 
 
 def test_a_graphics_card_is_asked_itself(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 2 * 10**9))
     with pytest.raises(NotEnoughMemoryError, match=r"the device cuda has 2\.0 GB: choose"):
-        step_memory.check(TrainConfig(k=5000, resample=0), "cuda", ever=True)
+        memory.check(TrainConfig(k=5000, resample=0), "cuda", ever=True)

@@ -16,12 +16,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from iwae import cells, checkpoints, cluster, datasets, evaluation, runs, sweep, worker
+from iwae import checkpoints
 from iwae.__main__ import main
-from iwae.config import TrainConfig
-from iwae.pool import Pool
-from iwae.sweep import Job, Measurement, Sweep
-from iwae.training import Training
+from iwae.data import datasets
+from iwae.evaluation import metrics as evaluation
+from iwae.runs import store, worker
+from iwae.sweeps import grid as cells
+from iwae.sweeps import ray_pool, sweep
+from iwae.sweeps.process_pool import Pool
+from iwae.sweeps.sweep import Job, Measurement, Sweep
+from iwae.training.config import TrainConfig
+from iwae.training.loop import Training
 
 PROJECT = Path(__file__).parent.parent
 MEASUREMENT = Measurement(samples=60, images=40)
@@ -255,7 +260,7 @@ def test_what_cells_still_cost(done):
 def test_a_folder_with_another_run_and_a_second_sweep_are_refused(done, tmp_path):
     (cell, *_) = done.cells
     work = dataclasses.replace(done, folder=tmp_path, cells=[cell])
-    runs.create(dataclasses.replace(cell.config, k=6), folder=tmp_path / cell.name)
+    store.create(dataclasses.replace(cell.config, k=6), folder=tmp_path / cell.name)
     (row,) = work.run(Here())
     assert row.state == "failed" and row.reason.endswith("holds a run with other settings")
     with (
@@ -301,10 +306,10 @@ def test_what_travels_between_nodes_goes_on_bit_for_bit(done, tmp_path):
     """A run stopped in the middle, as bytes, put down elsewhere."""
     config = done.cells[1].config
     there, here = (Job(tmp_path / name, config, "cpu", MEASUREMENT) for name in ("there", "here"))
-    run = runs.create(config, folder=there.folder)
+    run = store.create(config, folder=there.folder)
     worker.work(run, lambda *_: (there.folder / "stop").touch())
     assert run.status().phase == "stopped" and run.records()[-1].step < 52
-    cluster.write_parts(here.folder, cluster.read_parts(there.folder))
+    ray_pool.write_parts(here.folder, ray_pool.read_parts(there.folder))
     assert not (here.folder / "stop").exists()
     assert here.work() == ""
     folders = here.folder, done.folder / done.cells[1].name
@@ -347,7 +352,7 @@ def test_a_ray_cluster_loses_a_node_and_nothing_else(ray_cluster, tmp_path):
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    with cluster.Cluster(made.address, far.folder, carry_seconds=0.2) as engine:
+    with ray_pool.Cluster(made.address, far.folder, carry_seconds=0.2) as engine:
         rows = far.run(engine)
         killer.join()
         assert [row.state for row in rows] == ["finished"] * 4 + ["failed"]

@@ -6,11 +6,13 @@ import json
 import pytest
 import torch
 
-from iwae import catalog, checkpoints, datasets, evaluation
+from iwae import catalog, checkpoints
 from iwae.__main__ import main
-from iwae.comparison import paired_difference
-from iwae.config import TrainConfig
-from iwae.training import Training
+from iwae.data import datasets
+from iwae.evaluation import metrics as evaluation
+from iwae.results.comparison import paired_difference
+from iwae.training.config import TrainConfig
+from iwae.training.loop import Training
 
 
 @pytest.fixture(scope="module")

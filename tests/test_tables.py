@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from iwae import catalog, checkpoints, documents, grid, tables
+from iwae import catalog, checkpoints
 from iwae.cli import refit, train
-from iwae.results import collect
-from iwae.sleep import Refit
+from iwae.results import grid, readme, tables
+from iwae.results.rows import collect
+from iwae.training.wake_sleep import Refit
 from tests.cards import catalogue, entry, measured
 
 
@@ -86,13 +87,13 @@ def shipped():
 def test_the_documents_hold_the_table_of_the_shipped_models(tmp_path, monkeypatch):
     """README.md and checkpoints/README.md are what ``python -m iwae table --readme`` gives."""
     monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path))
-    for path, text in documents.render(catalog.SHIPPED, shipped()).items():
+    for path, text in readme.render(catalog.SHIPPED, shipped()).items():
         assert path.read_text() == text, f"{path.name} is out of date: run `python -m iwae table --readme`"
 
 
 def test_the_commands_in_the_documents_train_the_shipped_models():
     for row in shipped():
-        shown = documents.wrapped(row.command)
+        shown = readme.wrapped(row.command)
         assert max(map(len, shown.splitlines())) <= 120
         assert shown in (catalog.SHIPPED / "README.md").read_text()
         first, *others = (shlex.split(line.replace("\\\n", "")) for line in shown.split(" &&\n"))
@@ -107,16 +108,16 @@ def test_only_the_block_is_rewritten(tmp_path, rows):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     for path in (tmp_path / "README.md", folder / "README.md"):
-        path.write_text(f"before\n{documents.BEGIN}\nold\n{documents.END}\nafter\n")
-    assert documents.rewrite(folder, rows) == [tmp_path / "README.md", folder / "README.md"]
+        path.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    assert readme.rewrite(folder, rows) == [tmp_path / "README.md", folder / "README.md"]
     text = (tmp_path / "README.md").read_text()
-    assert text.startswith(f"before\n{documents.BEGIN}\n\n| objective |") and text.endswith(f"{documents.END}\nafter\n")
+    assert text.startswith(f"before\n{readme.BEGIN}\n\n| objective |") and text.endswith(f"{readme.END}\nafter\n")
     assert "old" not in text and "88.20 ± 0.10" in text
     details = (folder / "README.md").read_text()
     assert "`iwae0.safetensors`" in details and "python -m iwae evaluate" in details
-    again = documents.render(folder, rows)
+    again = readme.render(folder, rows)
     assert again[tmp_path / "README.md"] == text
     (folder / "README.md").write_text("no marks")
     with pytest.raises(ValueError, match=r"README\.md must hold the two lines"):
-        documents.rewrite(folder, [])
+        readme.rewrite(folder, [])
     assert (tmp_path / "README.md").read_text() == text

@@ -6,8 +6,9 @@ from collections import defaultdict
 
 import pytest
 
-from iwae import optional, runs, worker
-from iwae.config import TrainConfig
+from iwae.runs import store, worker
+from iwae.system import optional
+from iwae.training.config import TrainConfig
 
 loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader", reason="requirements-extra.txt")
 
@@ -50,7 +51,7 @@ def expected(records) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_a_log_holds_every_record_once_though_the_run_was_stopped_and_had_lost_some(tmp_path):
-    run = runs.create(CONFIG, log=tmp_path / "logs")
+    run = store.create(CONFIG, log=tmp_path / "logs")
     assert run.tensorboard == tmp_path / "logs" / run.name
 
     def stop_in_the_third_pass(record, training):
@@ -75,7 +76,7 @@ def test_a_log_holds_every_record_once_though_the_run_was_stopped_and_had_lost_s
 
 
 def test_a_run_without_a_log_writes_none(tmp_path):
-    run = runs.create(dataclasses.replace(CONFIG, passes=1))
+    run = store.create(dataclasses.replace(CONFIG, passes=1))
     assert run.tensorboard is None and worker.work(run).phase == "finished"
     assert not list(tmp_path.rglob("events*"))
 
@@ -83,5 +84,5 @@ def test_a_run_without_a_log_writes_none(tmp_path):
 def test_without_the_package_no_run_is_made_and_the_message_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(optional, "find_spec", lambda name: None)
     with pytest.raises(optional.MissingError, match=r"needs tensorboard: pip install -r requirements-extra\.txt"):
-        runs.create(CONFIG, log=tmp_path / "logs")
-    assert runs.list_runs() == [] and not (tmp_path / "logs").exists()
+        store.create(CONFIG, log=tmp_path / "logs")
+    assert store.list_runs() == [] and not (tmp_path / "logs").exists()

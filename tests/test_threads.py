@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from iwae import evaluation, threads
-from iwae.config import TrainConfig
+from iwae.evaluation import metrics
+from iwae.kernels import threads
 from iwae.model import Model, ModelConfig
-from iwae.training import Training
+from iwae.training.config import TrainConfig
+from iwae.training.loop import Training
 from tests.steps import gradients
 
 PROJECT = Path(__file__).parent.parent
@@ -94,9 +95,9 @@ def test_an_error_comes_through_when_all_threads_are_at_rest(where, items):
 
 def test_evaluation_is_the_same_on_any_number_of_threads():
     model, x = Model(ModelConfig(((20,),), (5,), 784)), torch.randint(0, 2, (250, 784)).float()
-    two = evaluation.evaluate(model, x, samples=120).nll
+    two = metrics.evaluate(model, x, samples=120).nll
     torch.set_num_threads(1)
-    one = evaluation.evaluate(model, x, samples=120).nll
+    one = metrics.evaluate(model, x, samples=120).nll
     torch.set_num_threads(2)
     assert torch.equal(one, two)
 

@@ -7,10 +7,13 @@ import math
 import pytest
 import torch
 
-from iwae import checkpoints, datasets, evaluation, programs
-from iwae.ahead import Ahead
-from iwae.config import PAPER_PASSES, SCHEDULES, TrainConfig
-from iwae.training import NonFiniteError, Training
+from iwae import checkpoints
+from iwae.data import datasets
+from iwae.evaluation import metrics
+from iwae.kernels import tracing
+from iwae.training.config import PAPER_PASSES, SCHEDULES, TrainConfig
+from iwae.training.loop import NonFiniteError, Training
+from iwae.training.prefetch import Ahead
 from tests.steps import gradients
 
 SMALL = dict(dataset="digits", model="16:4", k=4, passes=3, batch_size=100, log_every=5, valid_images=50, seed=3)
@@ -84,7 +87,7 @@ def test_one_validation_image_is_enough(data):
     assert last.active_units is None
     x = training.valid
     assert x.shape == (1, 784)
-    bound = evaluation.mean_bound(training.latest_model(), x, training.estimator.bound, 4)
+    bound = metrics.mean_bound(training.latest_model(), x, training.estimator.bound, 4)
     assert last.valid_bound == pytest.approx(bound.item())
 
 
@@ -100,7 +103,7 @@ def test_it_learns_and_is_repeatable(data):
     assert other != records
 
 
-@pytest.mark.parametrize("long", [programs.LISTED_LONG, 1], ids=["", "listed"])
+@pytest.mark.parametrize("long", [tracing.LISTED_LONG, 1], ids=["", "listed"])
 @pytest.mark.parametrize(
     "more",
     [
@@ -113,7 +116,7 @@ def test_it_learns_and_is_repeatable(data):
 @pytest.mark.parametrize("interrupted_at", [1, 7, 13, 30])
 def test_resuming_is_bit_for_bit(data, tmp_path, more, interrupted_at, long, monkeypatch):
     """Stopped at any step, saved to a file, restored into a new object: the same records and the same weights."""
-    monkeypatch.setattr(programs, "LISTED_LONG", long)
+    monkeypatch.setattr(tracing, "LISTED_LONG", long)
     config = TrainConfig(**SMALL | more)
     whole, expected = train(config, data)
     first = Training(config, data)
@@ -129,10 +132,10 @@ def test_resuming_is_bit_for_bit(data, tmp_path, more, interrupted_at, long, mon
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("long", [programs.LISTED_LONG, 1], ids=["", "listed"])
+@pytest.mark.parametrize("long", [tracing.LISTED_LONG, 1], ids=["", "listed"])
 def test_a_resumed_run_keeps_its_own_number_of_threads(data, threads_as_before, long, monkeypatch):
     """Begun with two threads, resumed where torch has one, and the other way round: the same weights."""
-    monkeypatch.setattr(programs, "LISTED_LONG", long)
+    monkeypatch.setattr(tracing, "LISTED_LONG", long)
     config = TrainConfig(**SMALL | {"k": 10, "passes": 1})
     ends = {}
     for count in (1, 2):

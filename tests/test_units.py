@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from iwae import units
-from iwae.evaluation import active_units, activity_of, evaluate, log_evidence, unit_means
+from iwae.analysis import units
+from iwae.evaluation.metrics import active_units, activity_of, evaluate, log_evidence, unit_means
 from iwae.model import Model, ModelConfig
 
 CONFIGS = {

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from iwae import digits, uploads
+from iwae.images import digits, uploads
 
 ROOT = Path(__file__).parents[1]
 MEGABYTES, SECONDS = 200, 2.0  # for one file, above what the process has before; processor time
@@ -260,7 +260,7 @@ def test_a_decoder_that_ends_takes_nothing_with_it():
     """Killed between two pictures, as when the machine is short of memory: the next one has a new process."""
     seven = encoded(drawing(), "PNG")
     before = digits.prepare(seven).image
-    decoders = [child for child in psutil.Process().children() if "iwae.decoding" in child.cmdline()]
+    decoders = [child for child in psutil.Process().children() if "iwae.images.decoding" in child.cmdline()]
     assert decoders
     for child in decoders:
         child.kill()
@@ -272,7 +272,7 @@ def test_pictures_sent_at_once_wait_for_each_other():
     files = [encoded(drawing(side), "PNG") for side in range(100, 116)]
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(digits.prepare, files))
-    assert len([c for c in psutil.Process().children() if "iwae.decoding" in c.cmdline()]) <= uploads.PROCESSES
+    assert len([c for c in psutil.Process().children() if "iwae.images.decoding" in c.cmdline()]) <= uploads.PROCESSES
     assert all(np.array_equal(one.image, digits.prepare(data).image) for one, data in zip(together, files, strict=True))
 
 

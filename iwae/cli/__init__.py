@@ -15,9 +15,10 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from iwae import cores, datasets, files
-from iwae.config import MAX_K, MAX_SEED
-from iwae.evaluation import Progress
+from iwae.data import datasets
+from iwae.evaluation.metrics import Progress
+from iwae.system import cores, files
+from iwae.training.config import MAX_K, MAX_SEED
 
 STYLE = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
 

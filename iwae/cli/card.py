@@ -5,7 +5,9 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from iwae import checkpoints, cli, files, modelcard
+from iwae import checkpoints, cli
+from iwae.export import model_card
+from iwae.system import files
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Card:
 
 def card_text(path: Path, file: str | None = None) -> str:
     """The model card of a checkpoint, as it is to be called (``file``) where the card will lie."""
-    return modelcard.text(checkpoints.read_card(path), path.stem, file or path.name)
+    return model_card.text(checkpoints.read_card(path), path.stem, file or path.name)
 
 
 def parse(words: list[str]) -> Card:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from tyro.conf import Positional
 
-from iwae import cli, datasets
+from iwae import cli
+from iwae.data import datasets
 
 DESCRIPTION = """
 The data sets: which are on this machine, fetching them, checking them.

@@ -9,8 +9,12 @@ from typing import Any
 import torch
 from tyro.conf import Positional
 
-from iwae import checkpoints, cli, comparison, datasets, evaluation, files
-from iwae.evaluation import NOT_COUNTED, plus_minus
+from iwae import checkpoints, cli
+from iwae.data import datasets
+from iwae.evaluation import metrics
+from iwae.evaluation.metrics import NOT_COUNTED, plus_minus
+from iwae.results import comparison
+from iwae.system import files
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Evaluate:
         if self.half:
             model, card = checkpoints.halved(model, card)
         with cli.image_bar() as progress:
-            summary = evaluation.evaluate(model, x, samples=self.samples, seed=self.seed, progress=progress).summary()
+            summary = metrics.evaluate(model, x, samples=self.samples, seed=self.seed, progress=progress).summary()
         if self.json:
             print(json.dumps({"checkpoint": str(self.checkpoint), "dataset": name} | summary))
         else:

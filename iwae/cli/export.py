@@ -7,8 +7,10 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from iwae import checkpoints, cli, export, files
+from iwae import checkpoints, cli
 from iwae.cli.card import card_text
+from iwae.export import programs
+from iwae.system import files
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class Export:
             raise cli.UsageError(f"--out must name a new or an empty folder, not {self.out}")
         cli.check_folder("--out", self.out)
         if not self.format:
-            raise cli.UsageError(f"--format needs at least one of {', '.join(export.FORMATS)}")
+            raise cli.UsageError(f"--format needs at least one of {', '.join(programs.FORMATS)}")
         model = f"model{checkpoints.SUFFIX}"
-        content = export.package(self.checkpoint, self.format)
+        content = programs.package(self.checkpoint, self.format)
         content |= {model: self.checkpoint.read_bytes(), "README.md": card_text(self.checkpoint, model).encode()}
         for name, data in content.items():
             files.write(self.out / name, data)

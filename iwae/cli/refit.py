@@ -9,9 +9,13 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from iwae import checkpoints, cli, comparison, datasets, evaluation, files
-from iwae.results import signed
-from iwae.sleep import Refit as Settings
+from iwae import checkpoints, cli
+from iwae.data import datasets
+from iwae.evaluation import metrics
+from iwae.results import comparison
+from iwae.results.rows import signed
+from iwae.system import files
+from iwae.training.wake_sleep import Refit as Settings
 
 IMAGES, SAMPLES = 1000, 1000  # of the validation set, and draws for each: what the new encoder is judged by
 
@@ -53,7 +57,7 @@ class Refit:
         files.deliver(self.out, lambda path: checkpoints.save(path, refitted, card))
         made = f"{self.settings.images:,} images of the model's own in {seconds / 60:.1f} minutes"
         print(f"{self.out}: {made}", flush=True)
-        before, after = (evaluation.evaluate(each, x, samples=SAMPLES, prune=False).nll for each in (model, refitted))
+        before, after = (metrics.evaluate(each, x, samples=SAMPLES, prune=False).nll for each in (model, refitted))
         change, error = comparison.paired_difference(after, before)
         print(
             f"NLL of {len(x):,} validation images, {SAMPLES:,} draws each: {before.mean():.2f} → {after.mean():.2f} "

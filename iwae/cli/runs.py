@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from iwae import checkpoints, cli, files, runs, turns, untrusted, worker
+from iwae import checkpoints, cli
 from iwae.cli.train import describe_nll, print_record
+from iwae.runs import queue, store, worker
+from iwae.system import files, untrusted
 
 DESCRIPTION = """
 The training runs, those of the app and those of `python -m iwae train`.
@@ -27,10 +29,10 @@ class List:
     """All runs, newest first, and how they stand."""
 
     def run(self) -> int:
-        found, refused = runs.find_runs()
+        found, refused = store.find_runs()
         if not found:
-            print(f"no runs in {runs.runs_dir()}: `python -m iwae train` makes one")
-        waiting = [run.name for run in turns.queue(runs.runs_dir())]
+            print(f"no runs in {store.runs_dir()}: `python -m iwae train` makes one")
+        waiting = [run.name for run in queue.queue(store.runs_dir())]
         for run in found:
             print(f"{files.shown(run.name):45} {files.shown(_standing(run, waiting), 300)}")
         for reason in refused.values():
@@ -45,7 +47,7 @@ class Show:
     name: Positional[str]  # the run, as in `runs list`
 
     def run(self) -> int:
-        run = runs.get(self.name)
+        run = store.get(self.name)
         settings = dataclasses.asdict(run.config) | {"device": run.device, "tensorboard": run.tensorboard}
         print(f"{run.name}: {files.shown(_standing(run), 2000)}")
         print(f"folder: {run.folder}")
@@ -65,7 +67,7 @@ class Stop:
     name: Positional[str]  # the run, as in `runs list`
 
     def run(self) -> int:
-        runs.get(self.name).stop()
+        store.get(self.name).stop()
         print(f"run {self.name} will save and stop; it can go on by: python -m iwae runs resume {self.name}")
         return 0
 
@@ -77,7 +79,7 @@ class Resume:
     name: Positional[str]  # the run, as in `runs list`
 
     def run(self) -> int:
-        runs.get(self.name).resume()
+        store.get(self.name).resume()
         print(f"run {self.name} goes on; see it by: python -m iwae runs show {self.name}")
         return 0
 
@@ -89,7 +91,7 @@ class Delete:
     name: Positional[str]  # the run, as in `runs list`
 
     def run(self) -> int:
-        runs.get(self.name).delete()
+        store.get(self.name).delete()
         print(f"run {self.name} is deleted")
         return 0
 
@@ -101,21 +103,21 @@ class Work:
     name: Positional[str]  # the run, as in `runs list`
 
     def run(self) -> int:
-        print(worker.work(runs.get(self.name), print_record).phase)
+        print(worker.work(store.get(self.name), print_record).phase)
         return 0
 
 
-def _standing(run: runs.Run, waiting: list[str] | None = None) -> str:
+def _standing(run: store.Run, waiting: list[str] | None = None) -> str:
     """How it stands; ``waiting`` are the names of the runs in the queue, if they are at hand."""
     status = run.status()
     if status.message:
         return f"{status.phase}: {status.message}"
     if status.phase == "waiting":
-        return f"waiting, {turns.position(run, waiting)}"
+        return f"waiting, {queue.position(run, waiting)}"
     try:
         done, left = run.progress()
         records = run.records()
-    except runs.RunError as error:
+    except store.RunError as error:
         return f"{status.phase}; {error}"
     parts = [status.phase if status.phase == "finished" else f"{status.phase} at {done:.0%}"]
     if status.alive and left is not None:

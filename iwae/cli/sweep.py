@@ -8,9 +8,15 @@ from pathlib import Path
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from iwae import cells, cli, cluster, cores, datasets, paths, products, step_memory, sweep
+from iwae import cli
 from iwae.cli.train import STOPPED
-from iwae.pool import Pool
+from iwae.data import datasets
+from iwae.kernels import precision
+from iwae.sweeps import grid as cells
+from iwae.sweeps import ray_pool, sweep
+from iwae.sweeps.process_pool import Pool
+from iwae.system import cores, paths
+from iwae.training import memory
 
 
 @dataclass(frozen=True)
@@ -84,16 +90,16 @@ class Sweep:
             raise cli.UsageError(str(error)) from None
         for cell in found:
             try:
-                products.check(cell.config.products, device)
+                precision.check(cell.config.products, device)
                 if self.ray is None:  # the machines of a cluster have other memory
-                    step_memory.check(cell.config, device, ever=True)
+                    memory.check(cell.config, device, ever=True)
             except ValueError as error:
                 raise cli.UsageError(f"{self.grid}, cell {cell.name}: {error}") from None
         return found
 
     def _engine(self, folder: Path, names: set[str], device: str) -> AbstractContextManager[sweep.Engine]:
         if self.ray is not None:
-            return cluster.Cluster(self.ray, folder, cpus=self.cpus_per_cell, gpus=self.gpus_per_cell)
+            return ray_pool.Cluster(self.ray, folder, cpus=self.cpus_per_cell, gpus=self.gpus_per_cell)
         for name in sorted(names):
             if not datasets.available(name):
                 datasets.download(name, progress=sys.stderr.isatty())

@@ -8,8 +8,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from iwae import catalog, checkpoints, cli, comparison, datasets, documents, evaluation, files, grid, results, tables
-from iwae.results import Row, signed
+from iwae import catalog, checkpoints, cli
+from iwae.data import datasets
+from iwae.evaluation import metrics
+from iwae.results import comparison, grid, tables
+from iwae.results import readme as documents
+from iwae.results import rows as results
+from iwae.results.rows import Row, signed
+from iwae.system import files
 
 FAILED = 1  # exit status when a second measurement disagrees
 
@@ -158,7 +164,7 @@ class Table:
             model, _ = checkpoints.load(entry.path, device)
             with cli.image_bar() as progress:
                 options = {"samples": self.samples, "seed": self.seed, "prune": False, "progress": progress}
-                measured.append(evaluation.evaluate(model, x.to(model.device), **options))
+                measured.append(metrics.evaluate(model, x.to(model.device), **options))
         print(f"A: {entries[0].label}\nB: {entries[1].label}")
         print(f"the same {len(x):,} test images of {names[0]}, {self.samples:,} draws each, seed {self.seed}; nats")
         print(f"{'':16}{'A':>18}{'B':>18}{'A − B, paired':>20}{'unpaired':>12}")

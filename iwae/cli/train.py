@@ -10,10 +10,15 @@ from typing import Annotated, Any
 import tyro
 from tqdm import tqdm
 
-from iwae import checkpoints, cli, datasets, files, parallel, products, runs, step_memory, worker
-from iwae.config import TrainConfig
-from iwae.evaluation import plus_minus
-from iwae.training import Record, Training
+from iwae import checkpoints, cli
+from iwae.data import datasets
+from iwae.evaluation.metrics import plus_minus
+from iwae.kernels import precision
+from iwae.runs import store, worker
+from iwae.system import files
+from iwae.training import distributed, memory
+from iwae.training.config import TrainConfig
+from iwae.training.loop import Record, Training
 
 STOPPED = 130  # exit status, as for any program that Ctrl-C ends
 
@@ -51,34 +56,34 @@ class Train:
         cli.check_output("--out", self.out)
         cli.check_folder("--tensorboard", self.tensorboard)
         try:
-            products.check(self.config.products, device)
+            precision.check(self.config.products, device)
         except ValueError as error:
             raise cli.UsageError(f"--products: {error}") from None
         if not self.resume:
             try:
-                step_memory.check(self.config, device)  # before anything is downloaded
+                memory.check(self.config, device)  # before anything is downloaded
             except ValueError as error:
                 raise cli.UsageError(str(error)) from None
-        if not parallel.launched():
+        if not distributed.launched():
             return self._train(device, Training)
-        with parallel.group(device) as rank:
+        with distributed.group(device) as rank:
             if rank == 0:
-                return self._train(device, parallel.SharedTraining)
-            parallel.follow()
-        parallel.leave()
+                return self._train(device, distributed.SharedTraining)
+            distributed.follow()
+        distributed.leave()
 
     def _train(self, device: str, training_type: type[Training]) -> int:
         if self.resume:
             if self.config != TrainConfig() or self.device != "auto" or self.tensorboard:
                 raise cli.UsageError("--resume goes on under the run's own settings: only --out may go with it")
-            run = runs.get(self.resume)
+            run = store.get(self.resume)
             run.prepare()
         else:
             if not datasets.available(self.config.dataset):
                 datasets.download(self.config.dataset, progress=sys.stderr.isatty())
-            run = runs.create(self.config, device, self.tensorboard)
+            run = store.create(self.config, device, self.tensorboard)
         print(f"run {run.name}", file=sys.stderr)
-        if products.used(run.config.products) != run.config.products:
+        if precision.used(run.config.products) != run.config.products:
             print(f"products are in float32: this processor has no use for {run.config.products}", file=sys.stderr)
         if run.config.estimator().biased:
             bound = run.config.bound().title
@@ -125,7 +130,7 @@ def print_record(record: Record, training: Training) -> None:
 
 
 @contextmanager
-def _follow(run: runs.Run) -> Iterator[worker.OnRecord]:
+def _follow(run: store.Run) -> Iterator[worker.OnRecord]:
     """Shows records as they come: a bar on a terminal, lines elsewhere."""
     if not sys.stderr.isatty():
         yield print_record
@@ -133,7 +138,7 @@ def _follow(run: runs.Run) -> Iterator[worker.OnRecord]:
     with tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar}| {desc}") as bar:
 
         def show(record: Record, training: Training) -> None:
-            bar.n, left = runs.progress_at(run.config, record, training.total_steps)
+            bar.n, left = store.progress_at(run.config, record, training.total_steps)
             valid = "" if training.valid_bound is None else f", validation {training.valid_bound:.2f}"
             text = f"{tqdm.format_interval(left)} left, bound {record.bound:.2f}{valid} nats"
             text += f", {record.images_per_second:,.0f} images/s"

@@ -35,7 +35,7 @@ from streamlit.runtime.session_manager import SessionManager
 net_util._external_ip = net_util._internal_ip = "127.0.0.1"
 gc.disable()
 try:
-    for module in ("torch", "plotly.graph_objects", "iwae.catalog", "iwae.posterior"):
+    for module in ("torch", "plotly.graph_objects", "iwae.catalog", "iwae.inference.posterior"):
         import_module(module)
 finally:
     gc.enable()

@@ -7,12 +7,12 @@ import streamlit as st
 import torch
 
 from iwae.bounds import OBJECTIVES, Bound
-from iwae.estimates import estimate, histograms, step
-from iwae.figures import Line
-from iwae.figures_bounds import SHARES, Marks, Regions, bounds_with_errors, posterior_plane, weight_histograms
+from iwae.figures.base import Line
+from iwae.figures.bounds import SHARES, Marks, Regions, bounds_with_errors, posterior_plane, weight_histograms
+from iwae.inference.estimates import estimate, histograms, step
+from iwae.inference.exact_posterior import Plane, plane, radius
+from iwae.inference.posterior import Posterior
 from iwae.model import Model
-from iwae.plane import Plane, plane, radius
-from iwae.posterior import Posterior
 from pages.shared import cached, pictures
 from pages.shared.evidence import in_one_line, nats
 from pages.shared.pictures import percent

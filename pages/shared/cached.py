@@ -9,16 +9,20 @@ import streamlit as st
 import torch
 from torch import Tensor
 
-import iwae.posterior
-from iwae import checkpoints, costs, datasets, digits, lookback, occlusion
+import iwae.inference.posterior
+from iwae import checkpoints
+from iwae.analysis import costs, timeline
+from iwae.analysis.costs import Cost, CostError
+from iwae.analysis.timeline import Look
 from iwae.catalog import Entry
 from iwae.checkpoints import CheckpointError
-from iwae.costs import Cost, CostError
-from iwae.health import NonFiniteError
-from iwae.lookback import Look
+from iwae.data import datasets
+from iwae.images import digits
+from iwae.inference import occlusion
+from iwae.inference.occlusion import Occluded
+from iwae.inference.posterior import Posterior, Reconstructions
+from iwae.kernels.finite import NonFiniteError
 from iwae.model import Model
-from iwae.occlusion import Occluded
-from iwae.posterior import Posterior, Reconstructions
 from pages.shared.bounded import bounded
 from pages.shared.show import plain
 
@@ -82,7 +86,7 @@ def curve(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tupl
 def look(path: Path, dataset: str, shown: tuple[int, ...]) -> Look:
     """What the model in a file makes of the first test images, and its pictures of the ``shown`` ones."""
     config = checkpoints.read_card(path).model
-    costs.check(config, costs.units(config, lookback.IMAGES), f"a look back on {lookback.IMAGES} images")
+    costs.check(config, costs.units(config, timeline.IMAGES), f"a look back on {timeline.IMAGES} images")
     return _look(str(path), path.stat().st_mtime_ns, dataset, shown)
 
 
@@ -114,8 +118,8 @@ def model_at(path: str, written: int, device: str) -> Model:
 @st.cache_resource(max_entries=32, show_spinner="Sampling the posterior …")
 def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int):
     model = model_at(path, written, device)
-    drawn = iwae.posterior.posterior(model, _image(pixels), samples=samples, seed=seed)
-    return drawn, iwae.posterior.reconstruct(model, drawn)
+    drawn = iwae.inference.posterior.posterior(model, _image(pixels), samples=samples, seed=seed)
+    return drawn, iwae.inference.posterior.reconstruct(model, drawn)
 
 
 @bounded(megabytes=100)
@@ -123,7 +127,7 @@ def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int
 def _occluded(path: str, written: int, device: str, pixels: bytes, visible: bytes, samples: int, seed: int):
     model, seen = model_at(path, written, device), torch.frombuffer(bytearray(visible), dtype=torch.bool)
     found = occlusion.occluded(model, _image(pixels), seen, samples=samples, seed=seed)
-    return found, iwae.posterior.reconstruct(model, found.drawn)
+    return found, iwae.inference.posterior.reconstruct(model, found.drawn)
 
 
 def _image(pixels: bytes) -> Tensor:
@@ -141,4 +145,4 @@ def _curve(path: str, written: int, device: str, pixels: bytes, samples: int, se
 @st.cache_resource(max_entries=64, show_spinner="Looking at the snapshot …")
 def _look(path: str, written: int, dataset: str, shown: tuple[int, ...]) -> Look:
     images = test_images(dataset)
-    return lookback.look(model_at(path, written, "cpu"), images[: lookback.IMAGES], images[list(shown)])
+    return timeline.look(model_at(path, written, "cpu"), images[: timeline.IMAGES], images[list(shown)])

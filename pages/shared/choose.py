@@ -7,8 +7,9 @@ import streamlit as st
 import torch
 from torch import Tensor
 
-from iwae import datasets, digits
-from iwae.decoding import FORMATS, MAX_BYTES
+from iwae.data import datasets
+from iwae.images import digits
+from iwae.images.decoding import FORMATS, MAX_BYTES
 from pages.shared import cached
 from pages.shared.canvas import draw_digit
 from pages.shared.show import plain

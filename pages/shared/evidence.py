@@ -5,10 +5,11 @@ from collections.abc import Hashable
 import streamlit as st
 from torch import Tensor
 
-from iwae import ais, cores
-from iwae.ais import Annealed
+from iwae.inference import ais
+from iwae.inference.ais import Annealed
+from iwae.inference.posterior import Posterior
 from iwae.model import Model
-from iwae.posterior import Posterior
+from iwae.system import cores
 from pages.shared import cached, pictures, show
 from pages.shared.beat import beat
 from pages.shared.jobs import Job, Jobs, Progress, Work

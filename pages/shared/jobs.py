@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from iwae.niceness import lower_thread_priority
+from iwae.system.niceness import lower_thread_priority
 
 PATIENCE = 10.0  # seconds without a poll after which a visitor has left
 KEPT = 64  # results

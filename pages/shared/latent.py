@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from iwae import costs, evaluation, latent, maps
+from iwae.analysis import costs, latent, umap_maps
+from iwae.analysis.latent import Encoded, Estimate, View
 from iwae.catalog import Entry
-from iwae.evaluation import Metrics
-from iwae.latent import Encoded, Estimate, View
+from iwae.evaluation import metrics
+from iwae.evaluation.metrics import Metrics
 from pages.shared import cached
 from pages.shared.beat import beat
 from pages.shared.show import plain
@@ -21,7 +22,7 @@ MOST = 10_000  # images on a map
 USUAL = 2_000
 SAMPLES = 50  # draws behind each image's NLL and ESS
 FILE = {Entry: lambda entry: (str(entry.path), entry.path.stat().st_mtime_ns)}  # a new file is read anew
-SETTINGS = maps.Settings()
+SETTINGS = umap_maps.Settings()
 COLOURED = ("label", "predicted digit", "NLL", "ESS", "D_KL", "posterior spread", "nothing")
 COLOUR_HELP = (
     f"Predicted digit: the commonest label among the image's {latent.NEIGHBOURS} nearest others in the whole latent "
@@ -138,7 +139,7 @@ def measured(entry: Entry, device: str, images: Images) -> Metrics:
 
         model = cached.model(entry, device)
         with cached.told(entry):
-            kept["metrics"] = evaluation.evaluate(model, x, samples=SAMPLES, prune=False, progress=progress)
+            kept["metrics"] = metrics.evaluate(model, x, samples=SAMPLES, prune=False, progress=progress)
         bar.empty()
     return kept["metrics"]
 
@@ -198,9 +199,9 @@ def _pick_units(name: str, space: Encoded) -> View:
 def _umap(view: Chosen, images: Images, spaces: Sequence[Encoded], start: np.ndarray) -> list[np.ndarray] | None:
     """Both maps from the disk; or None, after a look of each second at the process that makes them."""
     data = {"dataset": images.dataset, "images": len(images.numbers)}
-    prints = [maps.fingerprint(entry.path) for _, entry in view.pair]
-    a = maps.find(SETTINGS, checkpoint=prints[0], begin=None, **data)
-    b = a if prints[0] == prints[1] else maps.find(SETTINGS, checkpoint=prints[1], begin=a.folder.name, **data)
+    prints = [umap_maps.fingerprint(entry.path) for _, entry in view.pair]
+    a = umap_maps.find(SETTINGS, checkpoint=prints[0], begin=None, **data)
+    b = a if prints[0] == prints[1] else umap_maps.find(SETTINGS, checkpoint=prints[1], begin=a.folder.name, **data)
     found = [one.coordinates() for one in (a, b)]
     if all(one is not None for one in found):
         return found
@@ -216,7 +217,7 @@ def _umap(view: Chosen, images: Images, spaces: Sequence[Encoded], start: np.nda
     return None
 
 
-def _watch(one: maps.Map) -> None:
+def _watch(one: umap_maps.Map) -> None:
     """How far the map is."""
     status = one.status()
     if status.phase in ("running", "finished"):

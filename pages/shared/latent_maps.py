@@ -6,9 +6,9 @@ from functools import partial
 import numpy as np
 import streamlit as st
 
-from iwae import latent
-from iwae.figures_latent import Classes, Cloud, Frame, Values, latent_map
-from iwae.latent import Encoded, Estimate
+from iwae.analysis import latent
+from iwae.analysis.latent import Encoded, Estimate
+from iwae.figures.latent import Classes, Cloud, Frame, Values, latent_map
 from pages.shared import cached, pictures, show
 from pages.shared.latent import SAMPLES, Images, Side, divergence, measured, neighbours, one_image, plus_minus
 

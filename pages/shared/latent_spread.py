@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import streamlit as st
 
-from iwae import latent
+from iwae.analysis import latent
+from iwae.analysis.latent import Estimate
 from iwae.catalog import Entry
-from iwae.figures_latent import Frame, aggregated
-from iwae.latent import Estimate
+from iwae.figures.latent import Frame, aggregated
 from pages.shared import cached, show
 from pages.shared.latent import FILE, Images, Side, divergence, plus_minus
 

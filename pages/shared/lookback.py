@@ -2,12 +2,13 @@
 
 import streamlit as st
 
-from iwae import datasets, lookback
-from iwae.evaluation import THRESHOLD
-from iwae.figures_training import activity_bars, latent_map
-from iwae.health import NonFiniteError
-from iwae.lookback import Moment
-from iwae.runs import Run, RunError
+from iwae.analysis import timeline
+from iwae.analysis.timeline import Moment
+from iwae.data import datasets
+from iwae.evaluation.metrics import THRESHOLD
+from iwae.figures.training import activity_bars, latent_map
+from iwae.kernels.finite import NonFiniteError
+from iwae.runs.store import Run, RunError
 from pages.shared import cached, pictures, show
 from pages.shared.show import plain
 
@@ -25,7 +26,7 @@ def scrubber(run: Run) -> None:
     if not datasets.available(dataset):
         st.info(f"Its images are not on this machine. `python -m iwae data download {dataset}` fetches them.")
         return
-    found, refused = lookback.moments(run)
+    found, refused = timeline.moments(run)
     for reason in refused:
         st.warning(plain(reason))
     if not found:
@@ -43,14 +44,14 @@ def _scrub(found: list[Moment], dataset: str, kind: str) -> None:
     moment = _choose(found)
     data, images = cached.dataset(dataset), cached.test_images(dataset)
     labels = data.test.labels
-    shown = _one_of_each(labels[: lookback.IMAGES].tolist()) if labels is not None else range(min(SHOWN, len(images)))
+    shown = _one_of_each(labels[: timeline.IMAGES].tolist()) if labels is not None else range(min(SHOWN, len(images)))
     shown = tuple(shown)
     try:
         now, last = (cached.look(one.path, dataset, shown) for one in (moment, found[-1]))
     except (ValueError, NonFiniteError, OSError) as error:  # a file is damaged, or has just gone
         st.error(plain(error))
         return
-    frame = lookback.frame(last)
+    frame = timeline.frame(last)
     placed = frame.place(now.means).numpy()
     count = len(placed)
 

@@ -6,9 +6,9 @@ import numpy as np
 import streamlit as st
 from torch import Tensor
 
-from iwae.occlusion import PARTS, SIDE, Box, veiled, visible
-from iwae.posterior import Reconstructions
-from iwae.tempering import PARTICLES, START
+from iwae.inference.occlusion import PARTS, SIDE, Box, veiled, visible
+from iwae.inference.posterior import Reconstructions
+from iwae.inference.tempering import PARTICLES, START
 from pages.shared import cached, pictures
 from pages.shared.show import plain
 from pages.shared.sidebar import View

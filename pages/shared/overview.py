@@ -6,13 +6,15 @@ from typing import Any
 
 import streamlit as st
 
-from iwae import commands, overview, runs, untrusted
-from iwae.config import TrainConfig
-from iwae.figures_training import Curve, run_curves
-from iwae.overview import Standing
-from iwae.runs import Run, RunError
-from iwae.sources import SOURCES
-from iwae.training import Record
+from iwae.data.sources import SOURCES
+from iwae.figures.training import Curve, run_curves
+from iwae.runs import store, summary
+from iwae.runs.store import Run, RunError
+from iwae.runs.summary import Standing
+from iwae.system import untrusted
+from iwae.training import commands
+from iwae.training.config import TrainConfig
+from iwae.training.loop import Record
 from pages.shared import show
 from pages.shared.beat import beat
 from pages.shared.show import plain
@@ -42,7 +44,7 @@ def start_here() -> None:
     images = SOURCES[FIRST.dataset].sizes[0]
     if st.button(f"Train an IWAE with k = 20 on the {images:,} digits of {FIRST.dataset}: about a minute"):
         try:
-            runs.start(FIRST)
+            store.start(FIRST)
         except (RunError, OSError) as error:
             st.error(plain(error))
         else:
@@ -76,15 +78,15 @@ def live(found: Sequence[Run], shown: Sequence[Run], against: str) -> None:
 
     first = standing(found)
     seconds = LOOK_SECONDS if first[1] else IDLE_SECONDS
-    beat(lambda: _live(shown, against), lambda: standing(runs.list_runs()) != first, seconds)
+    beat(lambda: _live(shown, against), lambda: standing(store.list_runs()) != first, seconds)
 
 
 def _live(shown: Sequence[Run], against: str) -> None:
     standings = _read(shown)
     if not standings:
         return
-    table = [{"": str(number)} | overview.row(one) for number, one in enumerate(standings, 1)]
-    st.dataframe(table, column_config=_columns(), hide_index=True, key="runs.table", placeholder=overview.MISSING)
+    table = [{"": str(number)} | summary.row(one) for number, one in enumerate(standings, 1)]
+    st.dataframe(table, column_config=_columns(), hide_index=True, key="runs.table", placeholder=summary.MISSING)
     for one in standings:
         if one.status.message:
             st.error(plain(f"{one.name} · {one.status.phase}: {one.status.message}"))
@@ -100,7 +102,7 @@ def _figure(
 ) -> None:
     curves, numbers, places = [], [], {"vae": 0, "iwae": 0}
     for number, one in enumerate(standings, 1):
-        records = overview.thinned(one.checked if checked else one.records)
+        records = summary.thinned(one.checked if checked else one.records)
         x, y = [UNITS[against](record) for record in records], [measure(record) for record in records]
         curves.append(Curve(f"{number} · {one.title}", one.kind, x, y, places[one.kind]))
         places[one.kind] += 1
@@ -117,7 +119,7 @@ def _figure(
 def compare(shown: Sequence[Run]) -> None:
     """A table of the settings that are not the same in all of these runs."""
     standings = _read(shown, quiet=True)
-    different = overview.differences(standings)
+    different = summary.differences(standings)
     if len(standings) < 2:
         st.caption("There is one run only: nothing to compare it with yet.")
     elif not different:
@@ -136,7 +138,7 @@ def commands_of(shown: Sequence[Run]) -> dict[str, str]:
 def manage(run: Run) -> None:
     """Where it stands; stop, resume, use, or delete it."""
     try:
-        one = overview.read(run)
+        one = summary.read(run)
     except RunError as error:
         st.error(plain(error))
     else:
@@ -182,12 +184,12 @@ def _delete(run: Run) -> None:
 def export(run: Run) -> None:
     """The run's files to download."""
     try:
-        one = overview.read(run)
+        one = summary.read(run)
     except RunError:  # said by manage()
         return
-    files = [("Settings", "config.json", lambda: overview.settings_json(run), "application/json")]
+    files = [("Settings", "config.json", lambda: summary.settings_json(run), "application/json")]
     if one.records:
-        files.append(("Curves", "metrics.csv", lambda: overview.metrics_csv(one.records), "text/csv"))
+        files.append(("Curves", "metrics.csv", lambda: summary.metrics_csv(one.records), "text/csv"))
     if untrusted.is_file(run.checkpoint):
         name = f"model{run.checkpoint.suffix}"
         files.insert(0, ("Model", name, run.checkpoint.read_bytes, "application/octet-stream"))
@@ -207,7 +209,7 @@ def _read(shown: Sequence[Run], quiet: bool = False) -> list[Standing]:
     found = []
     for run in shown:
         try:
-            found.append(overview.read(run))
+            found.append(summary.read(run))
         except RunError as error:
             if not quiet:
                 st.error(plain(error))

@@ -7,12 +7,12 @@ import numpy as np
 import streamlit as st
 import torch
 
-from iwae import figures
 from iwae.catalog import Entry
-from iwae.figures import address, tile
+from iwae.export.report import Shown
+from iwae.figures import base
+from iwae.figures.base import address, tile
+from iwae.inference.posterior import Posterior, Reconstructions
 from iwae.model import Model
-from iwae.posterior import Posterior, Reconstructions
-from iwae.report import Shown
 from pages.shared import show
 
 WIDTH = 84  # CSS pixels of a tile: three times the digit's own
@@ -28,11 +28,11 @@ def strip(
 
 def sheet(images: np.ndarray, columns: int, key: str, alt: str, gap: int = 2) -> None:
     """Many pictures as one, with its PNG file to download."""
-    pixels = figures.sheet(images, columns, gap)
-    st.image(figures.address(pixels, pixels.shape[1]), alt=alt, width="stretch")
+    pixels = base.sheet(images, columns, gap)
+    st.image(base.address(pixels, pixels.shape[1]), alt=alt, width="stretch")
     name = show.file_name(key)
-    st.download_button("Download as PNG", lambda: figures.png(pixels), f"{name}.png", "image/png", key=f"{key}.png")
-    show.here()[name] = Shown(alt, picture=lambda: figures.png(pixels))
+    st.download_button("Download as PNG", lambda: base.png(pixels), f"{name}.png", "image/png", key=f"{key}.png")
+    show.here()[name] = Shown(alt, picture=lambda: base.png(pixels))
 
 
 def heading(name: str, entry: Entry) -> None:

@@ -8,9 +8,10 @@ import streamlit as st
 import torch
 from torch import Tensor
 
-from iwae import costs, evaluation, reconstruction
-from iwae.figures import scatter_of_losses
-from iwae.reconstruction import PICTURES, Reconstructed
+from iwae.analysis import costs, reconstruction
+from iwae.analysis.reconstruction import PICTURES, Reconstructed
+from iwae.evaluation import metrics
+from iwae.figures.base import scatter_of_losses
 from pages.shared import cached, pictures, show
 from pages.shared.bounded import bounded
 from pages.shared.sidebar import View
@@ -61,7 +62,7 @@ def table(view: View, pair: Pair) -> None:
     rows = []
     for name in PICTURES:
         values = (pair.a.losses[name], pair.b.losses[name], pair.difference(name))
-        cells = [_with_error(*evaluation.mean_se(value), signed=place == 2) for place, value in enumerate(values)]
+        cells = [_with_error(*metrics.mean_se(value), signed=place == 2) for place, value in enumerate(values)]
         rows.append({"picture": NAMES[name], **dict(zip(("A", "B", "A − B, paired"), cells, strict=True))})
     st.dataframe(rows, hide_index=True, width="stretch")
     st.caption(

@@ -4,7 +4,8 @@ from typing import Any
 
 import streamlit as st
 
-from iwae import costs, report
+from iwae.analysis import costs
+from iwae.export import report
 from pages.shared import show
 from pages.shared.sidebar import View
 

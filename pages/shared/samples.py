@@ -3,8 +3,10 @@
 import streamlit as st
 from torch import Tensor
 
-from iwae import catalog, costs, datasets, prior
+from iwae import catalog
+from iwae.analysis import costs, generation
 from iwae.catalog import Entry
+from iwae.data import datasets
 from iwae.model import Model, ModelConfig
 from pages.shared import cached, pictures
 from pages.shared.show import plain
@@ -60,16 +62,16 @@ def _data(name: str) -> datasets.Dataset:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _near(dataset: str, pixels: bytes, _picture: Tensor) -> prior.Neighbours:
-    return prior.nearest(_picture[None], _data(dataset).train.images, NEAR)  # pixels only say which picture it is
+def _near(dataset: str, pixels: bytes, _picture: Tensor) -> generation.Neighbours:
+    return generation.nearest(_picture[None], _data(dataset).train.images, NEAR)  # pixels only say which picture it is
 
 
 @st.cache_resource(max_entries=16, show_spinner="Comparing with the training images …")
 def _usual(dataset: str, path: str, written: int, device: str) -> float:
     """The median distance from a reconstructed test image to its nearest training image."""
     data = _data(dataset)
-    pictures = prior.reconstructions(cached.model_at(path, written, device), data.binary("test")[:REFERENCE])
-    return prior.nearest(pictures, data.train.images).distance.median().item()
+    pictures = generation.reconstructions(cached.model_at(path, written, device), data.binary("test")[:REFERENCE])
+    return generation.nearest(pictures, data.train.images).distance.median().item()
 
 
 def plane_grid(name: str, entry: Entry, model: Model, side: int) -> None:
@@ -77,7 +79,7 @@ def plane_grid(name: str, entry: Entry, model: Model, side: int) -> None:
     pictures.heading(name, entry)
     if model.config.latent[-1] == 2:
         alt = f"{side} by {side} pictures decoded from the plane of model {name}"
-        pictures.sheet(prior.manifold(model, side), side, f"samples.plane.{name}", alt, gap=0)
+        pictures.sheet(generation.manifold(model, side), side, f"samples.plane.{name}", alt, gap=0)
         return
     st.info(
         f"The top layer of model {name} has {model.config.latent[-1]} units, and a plane needs 2. Choose a model `2d` "

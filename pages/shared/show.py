@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from iwae.report import Shown
+from iwae.export.report import Shown
 
 _HERE = "figures here"  # in the session
 ROWS = 1000  # of a table on the page; the file has all

@@ -6,8 +6,10 @@ from pathlib import Path
 import streamlit as st
 import torch
 
-from iwae import catalog, datasets, paths
+from iwae import catalog
 from iwae.catalog import Entry
+from iwae.data import datasets
+from iwae.system import paths
 from pages.shared import address, show
 from pages.shared.models import add_model
 from pages.shared.training import alive_runs, training_panel

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from iwae import tables
-from iwae.results import Row
+from iwae.results import tables
+from iwae.results.rows import Row
 from pages.shared.show import plain
 
 # Of tables.values(), in this order; the first stays in view.

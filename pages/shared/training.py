@@ -9,11 +9,12 @@ from pathlib import Path
 import plotly.graph_objects as go
 import streamlit as st
 
-from iwae import overview, runs, turns, untrusted
-from iwae.figures import Line, training_curve
-from iwae.overview import Standing
-from iwae.runs import Run, RunError
-from iwae.turns import Status
+from iwae.figures.base import Line, training_curve
+from iwae.runs import queue, store, summary
+from iwae.runs.queue import Status
+from iwae.runs.store import Run, RunError
+from iwae.runs.summary import Standing
+from iwae.system import untrusted
 from pages.shared.beat import beat
 from pages.shared.show import plain
 from pages.shared.training_form import form
@@ -38,7 +39,7 @@ def training_panel(alive: list[Run]) -> None:
 
 def alive_runs() -> list[Run]:
     """All runs that are alive."""
-    return _recent(runs.runs_dir()).alive
+    return _recent(store.runs_dir()).alive
 
 
 _looked: dict[str, float] = {}  # when each open page looked last, by its session
@@ -56,7 +57,7 @@ def _seconds() -> float:
 def _progress() -> None:
     """The newest runs, live; it reads their folders only, so it survives closed tabs and page changes."""
     _looked[st.session_state.setdefault("session", uuid.uuid4().hex)] = time.monotonic()
-    for look in _recent(runs.runs_dir()).looks:
+    for look in _recent(store.runs_dir()).looks:
         if look.standing is None:
             st.error(plain(look.damage))
         else:
@@ -87,10 +88,10 @@ class _Recent:
 @st.cache_resource(ttl=LOOK_SECONDS, max_entries=2, show_spinner=False)
 def _recent(folder: Path) -> _Recent:
     """Of a folder's runs those at work, then those that wait, the next one first, and then the newest."""
-    status = {run: run.status() for run in runs.list_runs()}
+    status = {run: run.status() for run in store.list_runs()}
     alive = [run for run, one in status.items() if one.alive]
     queued = any(status[run].phase in ("starting", "waiting") for run in alive)
-    waiting = [run.name for run in turns.queue(folder)] if queued else []
+    waiting = [run.name for run in queue.queue(folder)] if queued else []
 
     def order(run: Run) -> tuple[bool, int]:
         return not status[run].alive, 1 + waiting.index(run.name) if run.name in waiting else 0
@@ -106,13 +107,13 @@ def look_again() -> None:
 
 def _look(run: Run, status: Status, waiting: list[str]) -> _Look:
     try:
-        one = overview.read(run)
+        one = summary.read(run)
     except RunError as error:
         return _Look(run, status, None, str(error))
     left = _time_left(one, waiting) if one.status.alive else ""
     if len(one.records) < 2:
         return _Look(run, one.status, one, left=left)
-    all_of_it, checked = overview.thinned(one.records), overview.thinned(one.checked)
+    all_of_it, checked = summary.thinned(one.records), summary.thinned(one.checked)
     valid = Line("validation", one.kind, [r.passes for r in checked], [r.valid_bound for r in checked], dashed=True)
     curve = training_curve("training", one.kind, [r.passes for r in all_of_it], [r.bound for r in all_of_it], valid)
     return _Look(run, one.status, one, curve=curve, left=left)
@@ -134,7 +135,7 @@ def _show(look: _Look, standing: Standing) -> None:
 def _time_left(one: Standing, waiting: list[str]) -> str:
     """``40% · 12 s left``, or what it is at instead."""
     if one.status.phase == "waiting":
-        return f"waiting, {turns.position(one.run, waiting)}"
+        return f"waiting, {queue.position(one.run, waiting)}"
     if one.status.phase == "stopping":
         return "stopping: it ends the step it is at, and saves …"
     if one.status.phase == "suspended":

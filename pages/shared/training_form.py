@@ -4,11 +4,12 @@ from typing import Any
 
 import streamlit as st
 
-from iwae import datasets, runs, tensorboard
 from iwae.bounds import OBJECTIVES
-from iwae.config import MAX_K, MAX_PASSES, MAX_SEED, TrainConfig
+from iwae.data import datasets
 from iwae.gradients import GRADIENTS
-from iwae.runs import Run
+from iwae.runs import store, tensorboard
+from iwae.runs.store import Run
+from iwae.training.config import MAX_K, MAX_PASSES, MAX_SEED, TrainConfig
 from pages.shared.numbers import number
 from pages.shared.show import plain
 
@@ -60,7 +61,7 @@ def form() -> Run | None:
         "Sticking the landing is biased for k > 1, except for VAE and L\\_alpha: it is not the gradient of the bound.",
     )
     settings["seed"] = number("Seed", 0, MAX_SEED, 0, whole=True, key="train.seed")
-    log = runs.runs_dir() / "tensorboard"  # no run: it holds no config.json
+    log = store.runs_dir() / "tensorboard"  # no run: it holds no config.json
     logs = tensorboard.available() and st.checkbox(
         "Log for TensorBoard", key="train.tensorboard", help=f"To see it: `tensorboard --logdir {log}`"
     )
@@ -74,7 +75,7 @@ def form() -> Run | None:
         numbers["gradient"] = gradient
     try:
         config = TrainConfig(dataset, model, objective, batch_size=50, **numbers)
-        return runs.start(config, log=log if logs else None)
+        return store.start(config, log=log if logs else None)
     except (ValueError, OSError) as error:
         st.error(plain(error))
         return None

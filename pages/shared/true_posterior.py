@@ -3,11 +3,11 @@
 import streamlit as st
 import torch
 
-from iwae import pareto
 from iwae.catalog import Entry
-from iwae.figures import Cloud, posterior_cloud
+from iwae.figures.base import Cloud, posterior_cloud
+from iwae.inference import pareto
+from iwae.inference.posterior import Posterior
 from iwae.model import Model
-from iwae.posterior import Posterior
 from pages.shared import pictures, show
 
 RESAMPLED = 1000  # draws by weight

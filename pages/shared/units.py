@@ -1,4 +1,4 @@
-"""Cached calls into ``iwae.units``, and the parts of the page of active units."""
+"""Cached calls into ``iwae.analysis.units``, and the parts of the page of active units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ import streamlit as st
 import torch
 from torch import Tensor
 
-from iwae import costs, evaluation, units
+from iwae.analysis import costs, units
 from iwae.catalog import Entry
-from iwae.evaluation import Activity
-from iwae.figures_units import Units, counts_against_images, sorted_units
+from iwae.evaluation import metrics
+from iwae.evaluation.metrics import Activity
+from iwae.figures.units import Units, counts_against_images, sorted_units
 from pages.shared import cached, pictures, show
 from pages.shared.bounded import bounded
 from pages.shared.sidebar import View
@@ -34,7 +35,7 @@ class Measured:
 
     def layers(self, threshold: float) -> tuple[Activity, ...]:
         """The activity of every layer at a threshold."""
-        return tuple(evaluation.activity_of(*halves, threshold) for halves in self.halves)
+        return tuple(metrics.activity_of(*halves, threshold) for halves in self.halves)
 
     def units(self, layer: int, values: Tensor, what: str = "unit") -> Units:
         """A measure of one layer's units, for a figure."""
@@ -59,7 +60,7 @@ def measure(view: View, images: int) -> list[Measured]:
 def _measure(path: str, written: int, device: str, dataset: str, images: int):
     model = cached.model_at(path, written, device)
     x = cached.test_images(dataset)[:images].to(device)
-    return evaluation.unit_means(model, x), units.unit_kl(model, x)
+    return metrics.unit_means(model, x), units.unit_kl(model, x)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
@@ -74,7 +75,7 @@ def _loss(path: str, written: int, device: str, dataset: str, kept: tuple[tuple[
     model = cached.model_at(path, written, device)
     halves, _ = _measure(path, written, device, dataset, images)
     x = cached.test_images(dataset)[:LOSS_IMAGES].to(device)
-    layers = tuple(evaluation.activity_of(*part) for part in halves)
+    layers = tuple(metrics.activity_of(*part) for part in halves)
     loss = units.without(model, x, layers, [torch.tensor(layer) for layer in kept], samples=LOSS_DRAWS)
     return loss.whole.mean().item(), loss.without.mean().item(), loss.mean, loss.se, len(x)
 
@@ -197,7 +198,7 @@ def pruned(view: View, model: Measured, threshold: float, images: int) -> None:
     full = "" if nll is None or cut is None else f" In full: NLL {nll:.2f}, pruned at threshold 0.01 {cut:.2f} nats."
     told = (
         f"**{model.name}**, only its {left} active units: L_{LOSS_DRAWS} = {without:.2f} nats instead of {whole:.2f}, "
-        f"a loss of **{evaluation.plus_minus(lost, se)} nats** over {count:,} test images.{full}"
+        f"a loss of **{metrics.plus_minus(lost, se)} nats** over {count:,} test images.{full}"
     )
     st.write(told.replace("-", "−"))
 

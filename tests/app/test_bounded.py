@@ -13,9 +13,9 @@ from streamlit.runtime.memory_session_storage import MemorySessionStorage
 from streamlit.runtime.session_manager import SessionInfo
 from streamlit.runtime.websocket_session_manager import WebsocketSessionManager
 
-from iwae import overview, runs
-from iwae import posterior as engine
-from iwae.config import TrainConfig
+from iwae.inference import posterior as engine
+from iwae.runs import store, summary
+from iwae.training.config import TrainConfig
 from pages import shared
 from pages.shared import training
 from pages.shared.bounded import bounded, size
@@ -62,9 +62,9 @@ def test_the_curve_and_the_numbers_share_one_draw(app, monkeypatch):
 
 
 def test_pages_that_follow_a_run_share_one_look_at_it(app, monkeypatch):
-    looks, read = [], overview.read
-    monkeypatch.setattr(overview, "read", lambda run: looks.append(run) or read(run))
-    run = runs.create(TrainConfig("digits", model="16:4", k=2, passes=1))
+    looks, read = [], summary.read
+    monkeypatch.setattr(summary, "read", lambda run: looks.append(run) or read(run))
+    run = store.create(TrainConfig("digits", model="16:4", k=2, passes=1))
     run.say("stopped")
     for _ in range(3):
         assert not app().exception
@@ -72,15 +72,15 @@ def test_pages_that_follow_a_run_share_one_look_at_it(app, monkeypatch):
 
 
 def test_a_run_that_trains_keeps_one_copy_of_its_records():
-    run = runs.create(TrainConfig("digits", model="16:4", k=2, passes=1))
+    run = store.create(TrainConfig("digits", model="16:4", k=2, passes=1))
     line = '{"step": 5, "passes": 0.4, "bound": -1.0, "valid_bound": null, "active_units": null, '
     line += '"images_per_second": 1.0, "seconds": 1.0, "learning_rate": 0.001}\n'
-    before = len(overview._held)
+    before = len(summary._held)
     for count in (1, 2, 3):
         with (run.folder / "metrics.jsonl").open("a") as metrics:
             metrics.write(line)
-        assert len(overview.read(run).records) == count
-    assert len(overview._held) == before + 1
+        assert len(summary.read(run).records) == count
+    assert len(summary._held) == before + 1
 
 
 def test_what_a_page_imports_is_kept_from_the_garbage_collector(monkeypatch):

@@ -6,12 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from iwae import bounds, catalog, datasets, estimates
-from iwae import plane as planes
-from iwae import posterior as engine
+from iwae import bounds, catalog
 from iwae.bounds import Bound
 from iwae.checkpoints import load
-from iwae.config import TrainConfig
+from iwae.data import datasets
+from iwae.inference import estimates
+from iwae.inference import exact_posterior as planes
+from iwae.inference import posterior as engine
+from iwae.training.config import TrainConfig
 from tests.app import open_tables
 from tests.app.test_samples_page import FLAT, pictures, trained, words
 

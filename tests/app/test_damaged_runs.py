@@ -6,10 +6,12 @@ import signal
 
 import pytest
 
-from iwae import catalog, lookback, overview, runs, turns, worker
+from iwae import catalog
 from iwae.__main__ import main
-from iwae.config import TrainConfig
-from iwae.runs import Run, RunError
+from iwae.analysis import timeline
+from iwae.runs import queue, store, summary, worker
+from iwae.runs.store import Run, RunError
+from iwae.training.config import TrainConfig
 from tests import damage
 from tests.app.test_pages import words
 
@@ -22,7 +24,7 @@ def good(tmp_path_factory):
     folder = tmp_path_factory.mktemp("good")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IWAE_RUNS_DIR", str(folder))
-        run = runs.create(CONFIG)
+        run = store.create(CONFIG)
         assert worker.work(run).phase == "finished"
     return run.folder
 
@@ -43,9 +45,9 @@ def ask(run: Run) -> list[str]:
     """What the readers say that is wrong."""
     said = []
     for reader in (
-        lambda: overview.row(overview.read(run)),
+        lambda: summary.row(summary.read(run)),
         lambda: run.progress(),
-        lambda: lookback.moments(run)[1],
+        lambda: timeline.moments(run)[1],
         lambda: (run.tensorboard, run.snapshots, run.device, run.start),
     ):
         try:
@@ -61,9 +63,9 @@ def ask(run: Run) -> list[str]:
 
 
 def test_every_damage_to_every_file_is_a_sentence(good, capsys):
-    place = runs.runs_dir()
+    place = store.runs_dir()
     damaged = list(damage.copies(good, place))
-    assert len(runs.list_runs()) == len(damaged) and turns.queue(place) == []
+    assert len(store.list_runs()) == len(damaged) and queue.queue(place) == []
     for file, kind, folder in damaged:
         said = " ".join(ask(Run(folder)))
         named = file.split("/")[-1]
@@ -81,7 +83,7 @@ def test_every_damage_to_every_file_is_a_sentence(good, capsys):
 
 @pytest.mark.parametrize("file", ["config.json", "status.json", "metrics.jsonl"])
 def test_every_wrong_value_is_a_sentence_or_one_that_may_be(good, file):
-    run = Run(damage.copy(good, runs.runs_dir() / "one"))
+    run = Run(damage.copy(good, store.runs_dir() / "one"))
     content = (run.folder / file).read_text()
     first, *rest = content.splitlines(keepends=True) if file == "metrics.jsonl" else [content]
     told, count = 0, 0
@@ -98,23 +100,23 @@ def test_every_wrong_value_is_a_sentence_or_one_that_may_be(good, file):
 
 
 def test_other_names_and_links_are_no_snapshots(good):
-    run = Run(damage.copy(good, runs.runs_dir() / "one"))
+    run = Run(damage.copy(good, store.runs_dir() / "one"))
     whole = list(run.album.paths())
     one = run.album.paths()[whole[-1]]
     for name in ("00000013 (copy)", "13", "１３１３１３１３", "9" * 40, "00000014.tmp", "1e9"):
         os.link(one, run.album.folder / f"{name}.safetensors")
-    outside = runs.runs_dir().parent / "outside.safetensors"
+    outside = store.runs_dir().parent / "outside.safetensors"
     os.link(one, outside)
     (run.album.folder / "00000099.safetensors").symlink_to(outside)
-    assert list(run.album.paths()) == whole and lookback.moments(run)[1] == []
-    run.album.folder.rename(runs.runs_dir().parent / "elsewhere")
-    run.album.folder.symlink_to(runs.runs_dir().parent / "elsewhere")
+    assert list(run.album.paths()) == whole and timeline.moments(run)[1] == []
+    run.album.folder.rename(store.runs_dir().parent / "elsewhere")
+    run.album.folder.symlink_to(store.runs_dir().parent / "elsewhere")
     assert run.album.paths() == {}
 
 
 def test_the_pages_show_what_is_wrong_beside_what_is_right(app, good):
     """All damaged runs at once, and some of them looked at one by one."""
-    place = runs.runs_dir()
+    place = store.runs_dir()
     whole = damage.copy(good, place / "whole")
     damaged = list(damage.copies(good, place))
     assert not app().exception

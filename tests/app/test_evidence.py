@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from iwae.ais import Annealed
-from iwae.posterior import Posterior
+from iwae.inference.ais import Annealed
+from iwae.inference.posterior import Posterior
 from pages.shared.evidence import from_chains, from_draws, in_one_line, missed, of_q_alone
 
 

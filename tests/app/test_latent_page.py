@@ -6,9 +6,13 @@ import time
 import numpy as np
 import pytest
 
-from iwae import catalog, datasets, evaluation, latent, maps, runs
+from iwae import catalog
+from iwae.analysis import latent, umap_maps
 from iwae.checkpoints import load
-from iwae.config import TrainConfig
+from iwae.data import datasets
+from iwae.evaluation import metrics as evaluation
+from iwae.runs import store
+from iwae.training.config import TrainConfig
 from tests.app import open_tables
 
 PAGE = "pages/2_Latent_space.py"
@@ -181,7 +185,7 @@ def test_pairs_that_differ_say_what_cannot_be_compared(app, digits):
 
 
 def test_two_stochastic_layers(app, digits, monkeypatch):
-    run = runs.start(TrainConfig("digits", "2layer", "iwae", k=2, passes=1))
+    run = store.start(TrainConfig("digits", "2layer", "iwae", k=2, passes=1))
     while run.status().alive:
         time.sleep(0.1)
     for kind in ("PCA", "Two units"):
@@ -193,7 +197,9 @@ def test_two_stochastic_layers(app, digits, monkeypatch):
 
 def test_umap_never_blocks_and_is_then_read_from_the_disk(app, digits, monkeypatch):
     started = []
-    monkeypatch.setattr(maps.Map, "start", lambda one, points, begin, settings: started.append((one, points, begin)))
+    monkeypatch.setattr(
+        umap_maps.Map, "start", lambda one, points, begin, settings: started.append((one, points, begin))
+    )
     test = app(PAGE, data="digits", map="UMAP", image=4)
     assert "Until then: PCA" in words(test) and len(test.get("plotly_chart")) == 4
     ((b, points, a),) = started
@@ -201,7 +207,7 @@ def test_umap_never_blocks_and_is_then_read_from_the_disk(app, digits, monkeypat
     rng = np.random.default_rng(0)
     clouds = rng.normal(size=(2, 300, 2))
     for one, cloud in zip((a, b), clouds, strict=True):
-        maps._save(one.folder / "map.npy", cloud)
+        umap_maps._save(one.folder / "map.npy", cloud)
     test.run()
     assert not test.exception and "Until then" not in words(test) and len(started) == 1
     for place, cloud in enumerate(clouds):
@@ -211,7 +217,7 @@ def test_umap_never_blocks_and_is_then_read_from_the_disk(app, digits, monkeypat
 
 
 def test_umap_that_failed_can_be_tried_again(app, digits, monkeypatch):
-    monkeypatch.setattr(maps.Map, "status", lambda one: maps.Status("failed", "no room on the disk"))
+    monkeypatch.setattr(umap_maps.Map, "status", lambda one: umap_maps.Status("failed", "no room on the disk"))
     test = app(PAGE, data="digits", map="UMAP")
     assert "UMAP did not finish: no room on the disk" in test.error[0].value
     assert test.button(key="umap.again")

@@ -12,10 +12,15 @@ import streamlit as st
 import torch
 from PIL import Image
 
-from iwae import ais, catalog, datasets, digits, occlusion, optional, pareto, runs, tensorboard, worker
-from iwae import posterior as engine
+from iwae import catalog
 from iwae.checkpoints import load
-from iwae.config import TrainConfig
+from iwae.data import datasets
+from iwae.images import digits
+from iwae.inference import ais, occlusion, pareto
+from iwae.inference import posterior as engine
+from iwae.runs import store, tensorboard, worker
+from iwae.system import optional
+from iwae.training.config import TrainConfig
 from pages.shared.evidence import jobs
 from pages.shared.pictures import percent
 from pages.shared.show import plain
@@ -161,7 +166,7 @@ def test_a_hidden_part_is_left_to_the_posterior(app, pair, part):
 def test_models_of_other_sizes_are_shown_too(app, pair):
     """A 2-D latent beside fifty units, and a run of two layers whose first has one unit."""
     plane = next(key for key in catalog.entries()[0] if "2d" in key)
-    run = runs.create(TrainConfig("digits", model="12:1/8:3", k=2, passes=1, valid_images=50))
+    run = store.create(TrainConfig("digits", model="12:1/8:3", k=2, passes=1, valid_images=50))
     assert worker.work(run).phase == "finished"
     test = app("pages/1_Posterior.py", a=plane, b=f"run:{run.name}", samples=300, hidden="top half")
     assert {figure(test)["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")} == {"unit 1", "unit 2"}
@@ -292,11 +297,11 @@ def test_the_form_trains_a_model_and_offers_it(app):
         test.checkbox(key="train.tensorboard").check().run()
     next(button for button in test.button if button.label == "Start training").click().run()
     assert not test.exception and not test.error
-    (run,) = runs.list_runs()
+    (run,) = store.list_runs()
     assert (run.config.dataset, run.config.objective, run.config.k, run.config.passes) == ("digits", "iwae", 3, 2)
     assert finished(run).phase == "finished"
     if tensorboard.available():
-        assert list((runs.runs_dir() / "tensorboard" / run.name).glob("events*"))
+        assert list((store.runs_dir() / "tensorboard" / run.name).glob("events*"))
     else:
         assert run.tensorboard is None
     test.run()
@@ -326,7 +331,7 @@ def test_objectives_of_the_form_are_valid(app, objective):
     test.selectbox(key="train.objective").set_value(objective).run()
     next(button for button in test.button if button.label == "Start training").click().run()
     assert not test.exception and not test.error
-    (run,) = runs.list_runs()
+    (run,) = store.list_runs()
     assert isinstance(run.config, TrainConfig) and run.config.objective == objective
     run.stop()
     assert finished(run).phase == "stopped"

@@ -2,10 +2,11 @@
 
 import pytest
 
-from iwae import catalog, datasets
+from iwae import catalog
+from iwae.analysis.reconstruction import reconstructions
 from iwae.checkpoints import load
-from iwae.evaluation import mean_se
-from iwae.reconstruction import reconstructions
+from iwae.data import datasets
+from iwae.evaluation.metrics import mean_se
 
 PAGE = "pages/4_Reconstructions.py"
 

@@ -5,8 +5,11 @@ import time
 
 import pytest
 
-from iwae import catalog, grid, results, runs
-from iwae.config import TrainConfig
+from iwae import catalog
+from iwae.results import grid
+from iwae.results import rows as results
+from iwae.runs import store
+from iwae.training.config import TrainConfig
 from tests.app import open_tables
 
 PAGE = "pages/8_Results.py"
@@ -78,7 +81,7 @@ def test_what_is_not_run_is_shown_on_demand(app, rows):
 
 def test_a_small_run_of_one_s_own_does_not_take_the_figures_over(app):
     """It and the models of mnist-5k are the first rows of the table, but model A's data keep the figures."""
-    run = runs.start(TrainConfig("digits", "2d", k=2, passes=1))
+    run = store.start(TrainConfig("digits", "2d", k=2, passes=1))
     while run.status().alive:
         time.sleep(0.1)
     test = app(PAGE)

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iwae import catalog, datasets, figures, prior, runs
+from iwae import catalog
+from iwae.analysis import generation
 from iwae.checkpoints import load
-from iwae.config import TrainConfig
+from iwae.data import datasets
+from iwae.figures import base
+from iwae.runs import store
+from iwae.training.config import TrainConfig
 
 PAGE = "pages/5_Samples.py"
 FLAT = {"a": "mnist-2d-vae-k1", "b": "mnist-2d-iwae-k50"}
@@ -38,7 +42,7 @@ def models():
 
 def trained(config: TrainConfig) -> str:
     """The key of a run of one's own, finished."""
-    run = runs.start(config)
+    run = store.start(config)
     while run.status().alive:
         time.sleep(0.1)
     assert run.status().phase == "finished"
@@ -48,7 +52,7 @@ def trained(config: TrainConfig) -> str:
 def test_samples_of_both_models_from_one_seed(app, models):
     shown = pictures(app(PAGE, seed=3, count=20))
     for place, model in enumerate(models(*catalog.DEFAULT_PAIR)):
-        np.testing.assert_array_equal(shown[place][0][0], figures.sheet(prior.samples(model, 20, 3), 10))
+        np.testing.assert_array_equal(shown[place][0][0], base.sheet(generation.samples(model, 20, 3), 10))
 
 
 def test_another_seed_gives_other_samples(app):
@@ -62,7 +66,7 @@ def test_the_plane_is_shown_or_says_what_to_choose(app, models):
     test = app(PAGE, a=FLAT["a"], side=7)
     shown = [pixels for ((pixels, _), *rest) in pictures(test) if not rest and pixels.shape == (392, 392)]
     assert len(shown) == 1  # of A; B has 50 units
-    np.testing.assert_array_equal(shown[0], figures.sheet(prior.manifold(models(FLAT["a"])[0], 7), 7, gap=0))
+    np.testing.assert_array_equal(shown[0], base.sheet(generation.manifold(models(FLAT["a"])[0], 7), 7, gap=0))
     assert "The top layer of model B has 50 units, and a plane needs 2" in words(test)
     test.button(key="samples.show.B").click().run()
     assert not test.exception and test.selectbox(key="b").value == FLAT["b"]
@@ -75,8 +79,8 @@ def test_the_way_between_two_digits(app, models):
     rows = [row for row in pictures(test) if len(row) == 6 and row[0][1] == "0%"]
     assert [caption for _, caption in rows[0]] == ["0%", "20%", "40%", "60%", "80%", "100%"]
     for row, model in zip(rows, models(*catalog.DEFAULT_PAIR), strict=True):
-        for (shown, _), picture in zip(row, prior.interpolate(model, x[[4, 9]], 6), strict=True):
-            np.testing.assert_array_equal(shown, figures.tile(picture.numpy(), 84))
+        for (shown, _), picture in zip(row, generation.interpolate(model, x[[4, 9]], 6), strict=True):
+            np.testing.assert_array_equal(shown, base.tile(picture.numpy(), 84))
 
 
 def test_without_the_training_images_says_how_to_get_them(app):
@@ -88,13 +92,15 @@ def test_nearest_training_images_of_two_layers(app):
     key = trained(TrainConfig("digits", "2layer", k=2, passes=1))
     test = app(PAGE, b=key, sample=2, count=10)
     model, data = load(catalog.entries()[0][key].path)[0], datasets.load("digits")
-    sample = prior.samples(model, 10, 0)[1]
-    near = prior.nearest(sample[None], data.train.images, 9)
+    sample = generation.samples(model, 10, 0)[1]
+    near = generation.nearest(sample[None], data.train.images, 9)
     row = next(row for row in pictures(test) if row[0][1] == "the sample")
     assert [caption for _, caption in row[1:]] == [f"{distance:.2f}" for distance in near.distance[0].tolist()]
-    np.testing.assert_array_equal(row[0][0], figures.tile(sample.numpy(), 84))
-    np.testing.assert_array_equal(row[1][0], figures.tile(data.train.images[near.index[0, 0]].numpy() / 255, 84))
-    usual = prior.nearest(prior.reconstructions(model, data.binary("test")[:100]), data.train.images).distance.median()
+    np.testing.assert_array_equal(row[0][0], base.tile(sample.numpy(), 84))
+    np.testing.assert_array_equal(row[1][0], base.tile(data.train.images[near.index[0, 0]].numpy() / 255, 84))
+    usual = generation.nearest(
+        generation.reconstructions(model, data.binary("test")[:100]), data.train.images
+    ).distance.median()
     assert f"Nearest of {len(data.train):,} training images" in words(test) and f"lies at {usual:.2f}" in words(test)
 
 

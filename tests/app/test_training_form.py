@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from iwae import runs
-from iwae.config import TrainConfig
+from iwae.runs import store
+from iwae.training.config import TrainConfig
 from pages.shared.numbers import parse
 from pages.shared.show import plain
 from tests.app.test_pages import words
@@ -31,7 +31,7 @@ def test_what_is_no_number_of_the_field_is_not_run(app, objective, field, typed,
     test.text_input(key=f"train.{field}").set_value(typed).run()
     assert test.error[0].value.startswith(plain(says))
     start(test)
-    assert test.error[1].value.startswith("Nothing was started") and not runs.list_runs() and not test.exception
+    assert test.error[1].value.startswith("Nothing was started") and not store.list_runs() and not test.exception
 
 
 def test_groups_that_need_more_memory_than_there_is_are_not_run(app):
@@ -42,12 +42,12 @@ def test_groups_that_need_more_memory_than_there_is_are_not_run(app):
     assert "k = k₁·k₂ = 1,000,000 samples per image" in words(test)
     start(test)
     assert plain("k1·k2 = 1,000·1,000 = 1,000,000 draws for each of 50 images need about") in test.error[0].value
-    assert not runs.list_runs()
+    assert not store.list_runs()
 
 
 def test_what_is_typed_is_what_is_run(app, monkeypatch):
     """“1e1” epochs are ten, a β-VAE with a KL warm-up, and a gradient that the form calls biased."""
-    monkeypatch.setattr(runs, "start", lambda config, **_: runs.create(config))
+    monkeypatch.setattr(store, "start", lambda config, **_: store.create(config))
     test = app()
     test.selectbox(key="train.objective").set_value("l-alpha").run()
     typed = {"l-alpha.alpha": "4", "passes": "1e1", "kl_warmup": " 3 ", "rate": "1e-3", "seed": "7"}
@@ -57,7 +57,7 @@ def test_what_is_typed_is_what_is_run(app, monkeypatch):
     assert "sticking the landing, biased for k > 1" in gradients.options
     gradients.set_value("stl").run()
     start(test)
-    (run,) = runs.list_runs()
+    (run,) = store.list_runs()
     config = TrainConfig(
         "mnist-5k", objective="l-alpha", k=1, alpha=4.0, passes=10, kl_warmup=3, learning_rate=1e-3, gradient="stl",
         seed=7, batch_size=50,

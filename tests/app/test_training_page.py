@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from iwae import checkpoints, datasets, lookback, overview, runs, worker
-from iwae.config import TrainConfig
+from iwae import checkpoints
+from iwae.analysis import timeline
+from iwae.data import datasets
+from iwae.runs import store, summary, worker
+from iwae.training.config import TrainConfig
 from tests.app.test_pages import finished, words
 
 PAGE = "pages/7_Training.py"
@@ -24,15 +27,15 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IWAE_RUNS_DIR", str(folder))
         for config in (VAE, IWAE):
-            assert worker.work(runs.create(config)).phase == "finished"
+            assert worker.work(store.create(config)).phase == "finished"
     return folder
 
 
 @pytest.fixture
 def pair(trained):
     """(the newer run, the older one), copied to where the page looks."""
-    shutil.copytree(trained, runs.runs_dir())
-    found = {run.config.objective: run for run in runs.list_runs()}
+    shutil.copytree(trained, store.runs_dir())
+    found = {run.config.objective: run for run in store.list_runs()}
     return found["iwae"], found["vae"]
 
 
@@ -57,7 +60,7 @@ def test_without_a_run_it_says_what_to_do_and_does_it(app):
     assert "There is no run yet" in test.info[0].value and not test.get("plotly_chart")
     next(item for item in test.button if item.label.startswith("Train an IWAE")).click().run()
     assert not test.exception
-    (run,) = runs.list_runs()
+    (run,) = store.list_runs()
     assert (run.config.dataset, run.config.objective, run.config.k) == ("mnist-5k", "iwae", 20)
     run.stop()
     finished(run)
@@ -66,10 +69,10 @@ def test_without_a_run_it_says_what_to_do_and_does_it(app):
 def test_the_table_and_the_curves_are_those_of_the_folders(app, pair):
     test = app(PAGE)
     shown = table(test, "test NLL")
-    order = [run.name for run in runs.list_runs()]
+    order = [run.name for run in store.list_runs()]
     assert list(shown["run"]) == order and list(shown["state"]) == ["finished"] * 2
     for place, name in enumerate(order):
-        run = runs.get(name)
+        run = store.get(name)
         records = run.records()
         metrics = checkpoints.read_card(run.checkpoint).metrics
         assert shown["test NLL"][place] == metrics["nll"] and shown["± s.e."][place] == metrics["nll_se"]
@@ -83,7 +86,7 @@ def test_the_table_and_the_curves_are_those_of_the_folders(app, pair):
         assert drawn["training.speed"]["data"][place]["x"] == pytest.approx([r.passes for r in records])
     test.segmented_control(key="against").set_value("minutes").run()
     drawn = figures(test)["training.speed"]["data"][0]
-    assert drawn["x"] == pytest.approx([r.seconds / 60 for r in runs.get(order[0]).records()])
+    assert drawn["x"] == pytest.approx([r.seconds / 60 for r in store.get(order[0]).records()])
 
 
 def test_only_settings_that_differ_are_compared(app, pair):
@@ -101,15 +104,15 @@ def test_the_scrubber_drives_map_units_and_pictures(app, pair, place):
     run = pair[place]
     test = app(PAGE, run=run.name)
     slider = test.select_slider(key="moment")
-    found, _ = lookback.moments(run)
+    found, _ = timeline.moments(run)
     assert slider.options == [f"{moment.passes:g}" for moment in found] and len(found) == run.config.passes + 1
     images = datasets.load("digits").binary("test")
-    frame = lookback.frame(lookback.look(checkpoints.load(run.checkpoint)[0], images[:500], images[:1]))
+    frame = timeline.frame(timeline.look(checkpoints.load(run.checkpoint)[0], images[:500], images[:1]))
     for passes in ("0", "2"):
         test.select_slider(key="moment").set_value(passes).run()
         assert not test.exception
         model, _ = checkpoints.load(next(m.path for m in found if f"{m.passes:g}" == passes))
-        seen = lookback.look(model, images[:500], images[:1])
+        seen = timeline.look(model, images[:500], images[:1])
         placed = np.concatenate([[t["x"], t["y"]] for t in figures(test)["lookback.map"]["data"]], 1)
         expected = frame.place(seen.means).numpy().T
         assert np.sort(placed).ravel() == pytest.approx(np.sort(expected).ravel(), abs=1e-4)
@@ -118,7 +121,7 @@ def test_the_scrubber_drives_map_units_and_pictures(app, pair, place):
 
 
 def test_stop_resume_and_delete_which_asks_first(app, pair):
-    run = runs.start(dataclasses.replace(VAE, passes=5000))
+    run = store.start(dataclasses.replace(VAE, passes=5000))
     test = app(PAGE, run=run.name)
     assert button(test, "Delete …", "").disabled
     button(test, "Stop").click().run()
@@ -133,8 +136,8 @@ def test_stop_resume_and_delete_which_asks_first(app, pair):
     assert run.folder.exists()
     button(test, "Delete it", "").click().run()
     assert not test.exception and not run.folder.exists()
-    assert list(table(test, "test NLL")["run"]) == [one.name for one in runs.list_runs()]
-    assert len(runs.list_runs()) == 2
+    assert list(table(test, "test NLL")["run"]) == [one.name for one in store.list_runs()]
+    assert len(store.list_runs()) == 2
 
 
 @pytest.mark.parametrize("news", ["gone", "begun"])
@@ -152,7 +155,7 @@ def test_a_click_is_not_lost_to_news_of_another_run(app, pair, news):
 
 def test_a_click_is_not_lost_to_a_run_that_ends(app, pair):
     """The same of the panel in the sidebar, which is drawn before everything on the page."""
-    run = runs.start(dataclasses.replace(VAE, passes=5000))
+    run = store.start(dataclasses.replace(VAE, passes=5000))
     test = app(PAGE, run=pair[0].name)
     run.stop()
     finished(run)
@@ -162,7 +165,7 @@ def test_a_click_is_not_lost_to_a_run_that_ends(app, pair):
 
 def test_a_stop_is_answered_at_once(app, pair):
     """By the button itself, while the process is still at its step."""
-    run = runs.create(dataclasses.replace(VAE, seed=2))
+    run = store.create(dataclasses.replace(VAE, seed=2))
     with run.claim():
         run.say("running")
         test = app(PAGE, run=run.name)
@@ -178,7 +181,7 @@ def test_a_stop_is_answered_at_once(app, pair):
 
 def test_the_sidebar_shows_first_what_is_at_work(app, pair):
     """Then what waits, in its order, whatever else is newer."""
-    made = [runs.create(dataclasses.replace(VAE, seed=seed)) for seed in (3, 4, 5, 6)]
+    made = [store.create(dataclasses.replace(VAE, seed=seed)) for seed in (3, 4, 5, 6)]
     with made[0].claim():
         made[0].say("running")
         for since, run in ((2.0, made[1]), (1.0, made[2])):
@@ -200,35 +203,35 @@ def test_a_run_without_snapshots_or_data_says_so(app, pair):
     shutil.rmtree(pair[0].album.folder)
     test = app(PAGE, run=pair[0].name)
     assert "It has one model only" in words(test) and "lookback.map" in figures(test)
-    folder = runs.create(dataclasses.replace(VAE, dataset="omniglot")).folder
+    folder = store.create(dataclasses.replace(VAE, dataset="omniglot")).folder
     test = app(PAGE, run=folder.name)
     assert "data download omniglot" in "".join(info.value for info in test.info)
 
 
 def test_files_hold_the_run(pair):
     run = pair[0]
-    lines = overview.metrics_csv(run.records()).splitlines()
+    lines = summary.metrics_csv(run.records()).splitlines()
     assert lines[0].startswith("step,passes,bound,valid_bound") and len(lines) == 1 + len(run.records())
-    settings = json.loads(overview.settings_json(run))
+    settings = json.loads(summary.settings_json(run))
     assert TrainConfig.from_dict(settings["config"]) == run.config and settings["device"] == "cpu"
 
 
 def test_thinned_records_keep_the_last():
-    assert overview.thinned([]) == [] and overview.thinned([1, 2, 3]) == [1, 2, 3]
-    kept = overview.thinned(list(range(1234)))
-    assert len(kept) <= overview.POINTS and kept[-1] == 1233 and set(np.diff(kept)) == {3}
+    assert summary.thinned([]) == [] and summary.thinned([1, 2, 3]) == [1, 2, 3]
+    kept = summary.thinned(list(range(1234)))
+    assert len(kept) <= summary.POINTS and kept[-1] == 1233 and set(np.diff(kept)) == {3}
 
 
 def test_a_frame_is_the_plane_or_the_main_directions():
     means = torch.randn(300, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5.0, 2.0])
     covariance = means.double().T.cov()
-    activity = lookback.Activity(means.double().mean(0), covariance, 0.01)
-    frame = lookback.frame(lookback.Look(means, (activity,), means))
+    activity = timeline.Activity(means.double().mean(0), covariance, 0.01)
+    frame = timeline.frame(timeline.Look(means, (activity,), means))
     placed = frame.place(means)
     values = torch.linalg.eigvalsh(covariance).flip(0)[:2]
     torch.testing.assert_close(placed.double().T.cov().diagonal(), values, rtol=1e-4, atol=0)
     assert frame.axes[1, 0] > 0.9 and frame.reach == pytest.approx(1.1 * placed.abs().max().item())
-    plane = lookback.Look(means[:, :2], (lookback.Activity(activity.mean[:2], covariance[:2, :2], 0.01),), means)
-    torch.testing.assert_close(lookback.frame(plane).place(means[:, :2]), means[:, :2])
-    line = lookback.Look(means[:, :1], (lookback.Activity(activity.mean[:1], covariance[:1, :1], 0.01),), means)
-    assert lookback.frame(line).place(means[:, :1]).shape == (300, 2)
+    plane = timeline.Look(means[:, :2], (timeline.Activity(activity.mean[:2], covariance[:2, :2], 0.01),), means)
+    torch.testing.assert_close(timeline.frame(plane).place(means[:, :2]), means[:, :2])
+    line = timeline.Look(means[:, :1], (timeline.Activity(activity.mean[:1], covariance[:1, :1], 0.01),), means)
+    assert timeline.frame(line).place(means[:, :1]).shape == (300, 2)

@@ -109,7 +109,7 @@ class Server:
         """End the training processes of this server and delete their folders."""
         for pid in self.processes():
             with contextlib.suppress(OSError):  # it ended meanwhile
-                if b"iwae.background" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"iwae.runs.process" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.home / "runs", ignore_errors=True)
 

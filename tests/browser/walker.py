@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Error, Locator, Page
 
-from iwae.turns import Folder
+from iwae.runs.queue import Folder
 from tests.browser.driver import assert_clean, settled
 from tests.pictures import picture
 

@@ -1,0 +1,345 @@
+"""Latent space: where images lie under q(h₁|x), how far each posterior spreads, and two such spaces side by side.
+
+All of it concerns the first stochastic layer, whose q(h₁|x) = N(mean, diag σ²) is an exact Gaussian for any number of
+layers. A picture of the space is a linear ``View`` onto two axes, which carries a posterior along with its points.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from iwae.kernels.finite import check_finite
+from iwae.model import Model
+
+BLOCK = 500  # rows of a distance matrix at once
+NEIGHBOURS = 15  # UMAP's own default, and of every neighbourhood here
+MASS = 0.95  # of a posterior inside its ellipse
+LOG_2PI_E = math.log(2 * math.pi * math.e)
+ACTIVE = 0.01  # variance of the encoder's mean that makes a unit active (Burda et al. 2016)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """q(h₁|x) of n images, float64: a diagonal Gaussian each."""
+
+    mean: np.ndarray  # [n, latent]
+    std: np.ndarray  # [n, latent]
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    @property
+    def size(self) -> int:
+        """Units of the layer."""
+        return self.mean.shape[1]
+
+    @property
+    def trace(self) -> np.ndarray:
+        """tr Σ(x), the sum of the posterior variances, [n]."""
+        return np.square(self.std).sum(1)
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """Entropy of q(h₁|x), nats, [n]."""
+        return np.log(self.std).sum(1) + self.size / 2 * LOG_2PI_E
+
+    @property
+    def kl_standard(self) -> np.ndarray:
+        """D_KL(q(h₁|x) ‖ N(0, I)), nats, [n]: exact for a model of one stochastic layer, whose prior that is."""
+        return (np.square(self.std) + np.square(self.mean) - 1 - 2 * np.log(self.std)).sum(1) / 2
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Covariance of the aggregated posterior, the mixture of all q(h₁|x), [latent, latent]: the mean of diag σ² and
+        the covariance of the means."""
+        centred = self.mean - self.mean.mean(0)
+        return np.diag(np.square(self.std).mean(0)) + centred.T @ centred / len(self)
+
+    @property
+    def active(self) -> np.ndarray:
+        """Units whose mean varies with the image by more than 0.01, [latent] of bool. Burda et al. 2016, section 5."""
+        return self.mean.var(0) > ACTIVE
+
+    def one(self, index: int) -> "Encoded":
+        """One image alone."""
+        return Encoded(self.mean[index : index + 1], self.std[index : index + 1])
+
+    def typical(self, members: np.ndarray) -> "Encoded":
+        """The mean of some posteriors as one: the mean of their means, and of their variances. ``members``: indices or
+        bools. Raises ValueError when there are none."""
+        if not len(self.mean[members]):
+            raise ValueError("there is no image to take the mean of")
+        return Encoded(
+            self.mean[members].mean(0, keepdims=True), np.sqrt(np.square(self.std[members]).mean(0, keepdims=True))
+        )
+
+    def draw(self, count: int, seed: int) -> np.ndarray:
+        """``count`` draws from each q(h₁|x), [n · count, latent], image by image."""
+        noise = np.random.default_rng(seed).standard_normal((len(self), count, self.size))
+        return (self.mean[:, None] + self.std[:, None] * noise).reshape(-1, self.size)
+
+
+@torch.no_grad()
+def encode(model: Model, x: Tensor) -> Encoded:
+    """q(h₁|x) of images x [n, pixels] of zeros and ones; raises ValueError for images that the model does not take
+    (``Model.check_images``), NonFiniteError where a mean, or the logarithm of a standard deviation, is not finite."""
+    mean, log_std = (part.cpu().double() for part in model.first(model.check_images(x)))
+    std = log_std.exp()
+    check_finite(mean, "the mean of q(h₁|x)")
+    check_finite(std.log(), "the log standard deviation of q(h₁|x)")  # also where it is so small that it is 0
+    return Encoded(mean.numpy(), std.numpy())
+
+
+@torch.no_grad()
+def prior(model: Model, count: int, seed: int) -> np.ndarray:
+    """``count`` draws of h₁ from the model's prior, down through its layers, [count, latent], float64. Raises
+    NonFiniteError where one is not finite."""
+    generator = torch.Generator(model.device).manual_seed(seed)
+    top = torch.randn(count, model.config.latent[-1], generator=generator, device=model.device)
+    draws = model.descend(top, generator).cpu().double()
+    check_finite(draws, "h₁ from the prior")
+    return draws.numpy()
+
+
+@dataclass(frozen=True)
+class View:
+    """A linear picture of the space: h ↦ axes (h − centre)."""
+
+    centre: np.ndarray  # [latent]
+    axes: np.ndarray  # [2, latent], orthonormal where there are two units or more
+    share: float | None = None  # of the variance of what it was made for that lies in its plane; None without any
+
+    def place(self, points: np.ndarray) -> np.ndarray:
+        """Points [n, latent] on the plane, [n, 2]."""
+        return (points - self.centre) @ self.axes.T
+
+    def covariance(self, std: np.ndarray) -> np.ndarray:
+        """W diag(σ²) Wᵀ, [2, 2]: the exact covariance on the plane of a Gaussian with standard deviations ``std``."""
+        return (self.axes * np.square(std)) @ self.axes.T
+
+    def turned(self, rotation: np.ndarray) -> "View":
+        """The same plane seen through ``rotation`` [2, 2]."""
+        return View(self.centre, rotation @ self.axes, self.share)
+
+
+def pca(points: np.ndarray) -> View:
+    """The two directions of largest variance of points [n, latent], largest first, each with its largest entry
+    positive; of a single unit the second direction is 0. Raises ValueError for fewer than 2 points."""
+    if len(points) < 2:
+        raise ValueError(f"principal components need at least 2 points, not {len(points)}")
+    covariance, size = np.atleast_2d(np.cov(points.T)), points.shape[1]
+    variances, vectors = scipy.linalg.eigh(covariance, subset_by_index=[max(size - 2, 0), size - 1])
+    axes, whole = np.zeros((2, size)), np.trace(covariance)
+    largest = vectors[:, ::-1].T
+    axes[: len(largest)] = largest * np.sign(largest[range(len(largest)), np.abs(largest).argmax(1)])[:, None]
+    return View(points.mean(0), axes, float(variances.sum() / whole) if whole > 0 else None)
+
+
+def units(points: np.ndarray, first: int, second: int) -> View:
+    """Two units as they are. Raises ValueError for a unit that points [n, latent] do not have."""
+    size = points.shape[1]
+    for unit in (first, second):
+        if not 0 <= unit < size:
+            raise ValueError(f"unit {unit} does not exist: there are 0 to {size - 1}")
+    variances = points.var(0)
+    whole, chosen = variances.sum(), variances[list({first, second})].sum()
+    return View(np.zeros(size), np.eye(size)[[first, second]], float(chosen / whole) if whole > 0 else None)
+
+
+def ellipse(centre: np.ndarray, covariance: np.ndarray, mass: float = MASS, points: int = 97) -> np.ndarray:
+    """The curve [points, 2] that holds ``mass`` of the Gaussian N(centre, covariance) on the plane.
+
+    In two dimensions the squared Mahalanobis distance is exponential with mean 2, so its quantile is −2 log(1 − mass).
+    """
+    angle = np.linspace(0, 2 * np.pi, points)
+    variances, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(variances.clip(0))
+    return centre + math.sqrt(-2 * math.log1p(-mass)) * np.stack([np.cos(angle), np.sin(angle)], 1) @ root.T
+
+
+def inside(points: np.ndarray, centre: np.ndarray, covariance: np.ndarray, mass: float = MASS) -> np.ndarray:
+    """Which of points [n, 2] lie within that ellipse, [n] of 0 and 1."""
+    away = points - centre
+    distance = np.einsum("nu,uv,nv->n", away, np.linalg.pinv(covariance), away)
+    return (distance <= -2 * math.log1p(-mass)).astype(np.float64)
+
+
+def procrustes(onto: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
+    """(rotation or reflection R [2, 2] that brings points [n, 2] closest to ``onto``, what remains: the share in
+    [0, 1] of the variance that no turn and no scale explains). Nothing is stretched: R keeps lengths. Schönemann 1966.
+    """
+    a, b = onto - onto.mean(0), points - points.mean(0)
+    left, singular, right = np.linalg.svd(a.T @ b)
+    common = np.square(a).sum() * np.square(b).sum()
+    return left @ right, float(max(1 - singular.sum() ** 2 / common, 0.0)) if common else 1.0
+
+
+def neighbours(points: np.ndarray, k: int = NEIGHBOURS) -> tuple[np.ndarray, np.ndarray]:
+    """(indices, distances), each [n, k]: the nearest other points of points [n, latent], nearest first.
+
+    Raises ValueError unless there are more than k points.
+    """
+    if not 1 <= k < len(points):
+        raise ValueError(f"{len(points)} points have 1 to {len(points) - 1} neighbours, not {k}")
+    return _nearest(points, points, k, leave_out=True)
+
+
+def nearest(points: np.ndarray, among: np.ndarray, k: int = NEIGHBOURS) -> tuple[np.ndarray, np.ndarray]:
+    """(indices, distances), each [m, k]: those of ``among`` [n, latent] nearest to new points [m, latent]."""
+    if not 1 <= k <= len(among):
+        raise ValueError(f"{len(among)} points have 1 to {len(among)} nearest, not {k}")
+    return _nearest(points, among, k, leave_out=False)
+
+
+def _nearest(points, among, k, leave_out) -> tuple[np.ndarray, np.ndarray]:
+    rows, all_of = torch.from_numpy(points).float(), torch.from_numpy(among).float()
+    parts = []
+    for start in range(0, len(rows), BLOCK):
+        distance = _distance(rows[start : start + BLOCK], all_of)
+        if leave_out:
+            own = torch.arange(len(distance))
+            distance[own, own + start] = math.inf
+        parts.append(distance.topk(k, largest=False))
+    index = torch.cat([part.indices for part in parts]).numpy()
+    exact = np.empty(index.shape)  # the search itself may round
+    for row, point in enumerate(points):
+        exact[row] = np.linalg.norm(point - among[index[row]], axis=1)
+    return index, exact
+
+
+def _distance(rows: Tensor, columns: Tensor) -> Tensor:
+    return torch.cdist(rows, columns, compute_mode="use_mm_for_euclid_dist")
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Share of each image's neighbours in one space, indices [n, k], that are its neighbours in the other, [n]."""
+    return (one[:, :, None] == other[:, None, :]).any(2).mean(1)
+
+
+def predicted(index: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The commonest label among each image's neighbours (indices [n, k]), [n]; of equal ones that of the nearest."""
+    near = labels[index]  # n, k
+    votes = (near[:, :, None] == near[:, None, :]).sum(2)
+    return near[np.arange(len(near)), votes.argmax(1)]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over n images and its standard error."""
+
+    value: float
+    se: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Estimate":
+        """From one value for each image; the error of a single image is unknown, None."""
+        n = len(values)
+        return cls(float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else None, n)
+
+
+def trustworthiness(
+    points: np.ndarray, placed: np.ndarray, k: int = NEIGHBOURS, images: int = 1000, seed: int = 0
+) -> Estimate:
+    """How far the neighbours on a map [n, 2] are neighbours in the space [n, latent]: 1 when all of them are.
+
+    Venna & Kaski 2001. Averaged over at most ``images`` images, drawn from ``seed``, each among all n: the average of
+    all is then known up to the standard error. Raises ValueError where it is not defined: k < n / 2 is needed.
+    """
+    n = len(points)
+    if not 1 <= k < n / 2:
+        raise ValueError(f"trustworthiness of {n} points needs 1 to {math.ceil(n / 2) - 1} neighbours, not {k}")
+    chosen = np.random.default_rng(seed).permutation(n)[:images]
+    space, plane = (torch.from_numpy(np.asarray(part, dtype=np.float64)) for part in (points, placed))
+    lost = []
+    for rows in torch.from_numpy(chosen).split(BLOCK):
+        near = _distance(plane[rows], plane)
+        near[torch.arange(len(rows)), rows] = math.inf
+        near = near.topk(k, largest=False).indices
+        far = _distance(space[rows], space)
+        far[torch.arange(len(rows)), rows] = math.inf
+        order = far.sort(1).values
+        rank = torch.searchsorted(order, far.gather(1, near)) + 1  # 1 is the nearest
+        lost.append((rank - k).clamp_min(0).sum(1))
+    return Estimate.of(1 - 2 / (k * (2 * n - 3 * k - 1)) * torch.cat(lost).double().numpy())
+
+
+def place(draws: np.ndarray, points: np.ndarray, placed: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
+    """Draws [m, latent] on a map that has no formula, [m, 2]: the mean of the places ``placed`` [n, 2] of their k
+    nearest points, weighted by UMAP's strength of membership exp(−d/s), with s such that the k strengths sum to log₂ k
+    (McInnes et al. 2018, where ``transform`` starts). The points stay, so each draw's place depends on it alone."""
+    k = min(k, len(points))
+    index, distance = nearest(draws, points, k)
+    low, high = np.full(len(draws), 1e-12), np.full(len(draws), 1e6)
+    for _ in range(80):  # halves the logarithm of the range each time
+        scale = np.sqrt(low * high)
+        enough = np.exp(-distance / scale[:, None]).sum(1) > math.log2(max(k, 2))
+        low, high = np.where(enough, low, scale), np.where(enough, scale, high)
+    # relative to the nearest, so that a far draw's strengths do not all vanish
+    weights = np.exp(-(distance - distance[:, :1]) / scale[:, None])
+    return np.einsum("mk,mkd->md", weights / weights.sum(1, keepdims=True), placed[index])
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One line of the table of spread: the model's number, and what it is made of."""
+
+    name: str
+    told: str
+    estimate: Estimate
+    each: np.ndarray  # what the mean is taken of, or for log det its influence on it, [n]
+    sized: bool  # whether it grows with the number of units, so that other sizes cannot be compared
+
+
+def spread(encoded: Encoded, kl: np.ndarray) -> tuple[Measure, ...]:
+    """How far the posteriors, and all of them together, spread; ``kl`` [n] is D_KL(q‖p) of each image, nats.
+
+    The standard errors are over images; those of the aggregated covariance C come by the delta method from the
+    influence of each image: log det C moves by tr(C⁻¹ Cᵢ) − latent with Cᵢ = diag σᵢ² + (μᵢ − μ̄)(μᵢ − μ̄)ᵀ. With fewer
+    than ``latent`` images they are too small.
+    """
+    variance, centred = np.square(encoded.std), encoded.mean - encoded.mean.mean(0)
+    covariance = encoded.covariance
+    inverse = np.linalg.inv(covariance)
+    pull = variance @ inverse.diagonal() + (centred @ inverse * centred).sum(1) - encoded.size
+    log_det = np.linalg.slogdet(covariance)[1]
+    around, active = np.square(centred).sum(1), encoded.active
+    lines = [("mean posterior standard deviation", "σ(x) of q(h₁|x), over all units", encoded.std.mean(1), False)]
+    if active.any():
+        told = f"over units whose mean varies with the image by more than {ACTIVE}"
+        lines += [("the same, active units only", told, encoded.std[:, active].mean(1), False)]
+    lines += [
+        ("tr Σ(x), posterior", "sum of the posterior variances", encoded.trace, True),
+        ("tr C, aggregated posterior", "variance of the mixture of all q(h₁|x)", encoded.trace + around, True),
+        ("log det C, aggregated posterior", "log of the squared volume it fills", pull + log_det, True),
+        ("entropy of q, nats", "of q(h₁|x)", encoded.entropy, True),
+        ("D_KL(q ‖ prior), nats", "what the code tells of the image; all layers", kl, False),
+    ]  # fmt: skip
+    return tuple(Measure(name, told, Estimate.of(each), each, sized) for name, told, each, sized in lines)
+
+
+def difference(a: Measure, b: Measure) -> Estimate:
+    """b − a over the same images, the standard error paired."""
+    return Estimate.of(b.each - a.each)
+
+
+def subset(total: int, count: int, seed: int = 0) -> np.ndarray:
+    """Which of ``total`` images stand for all: at most ``count``, drawn without order from ``seed``, then sorted (some
+    data sets lie sorted by label)."""
+    return np.sort(np.random.default_rng(seed).permutation(total)[:count])
+
+
+def shared_range(clouds: Sequence[np.ndarray]) -> tuple[list[float], list[float]]:
+    """Limits of x and y that hold all clouds [·, 2], with a margin of 4%: the same for every map."""
+    everything = np.concatenate(clouds)
+    low, high = everything.min(0), everything.max(0)
+    margin = 0.04 * np.maximum(high - low, 1e-9)
+    return [float(low[0] - margin[0]), float(high[0] + margin[0])], [
+        float(low[1] - margin[1]),
+        float(high[1] + margin[1]),
+    ]

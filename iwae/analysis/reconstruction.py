@@ -1,0 +1,90 @@
+"""What becomes of images on their way through a model: encoded, decoded, and compared with what went in.
+
+Four pictures of each image x, probabilities of the pixels, and what each costs: its cross-entropy to x, nats per image.
+
+    draw      decoded from one draw of q(h|x); its loss is the mean over the draws of −log p(x|h), the poster's
+              reconstruction loss. With more than one layer h₁ comes down through the decoder from the draw of h_L
+    mean      decoded from the mean of q(h₁|x)
+    average   the plain average of the decoded draws, E_q[p(x|h)]
+    weighted  their average by importance weight: an estimate of the true posterior's picture
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from iwae.evaluation.metrics import Progress, Steps
+from iwae.evaluation.sampling import Draws, blocks
+from iwae.kernels.finite import check_finite
+from iwae.model import Model
+
+PICTURES = ("draw", "mean", "average", "weighted")
+LEAST = 1e-6  # probability of a pixel in a cross-entropy: an average of float32 pictures can round to 0 or 1
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """The pictures of n images, in 256 grey levels, and their losses; on the CPU."""
+
+    pictures: dict[str, Tensor]  # of PICTURES: uint8 [n, pixels]
+    losses: dict[str, Tensor]  # the same: [n], nats
+    samples: int
+    seed: int
+
+
+@torch.no_grad()
+def reconstructions(
+    model: Model, x: Tensor, *, samples: int = 50, seed: int = 0, progress: Progress | None = None
+) -> Reconstructed:
+    """The pictures and losses of images x [n, pixels] of zeros and ones, from ``samples`` draws of q(h|x) each.
+
+    Raises ValueError for images that the model does not take (``Model.check_images``) or fewer than 1 sample,
+    NonFiniteError where a loss is not finite.
+    """
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, not {samples}")
+    x = model.check_images(x)
+    draws = Draws(model, x, samples)
+    found = Steps(progress, len(x)).take(blocks(x, seed), lambda block, generator: _block(draws, block, generator))
+    pictures, losses = (
+        {name: torch.cat([part[name] for part in half]) for name in PICTURES} for half in zip(*found, strict=True)
+    )
+    for name, values in losses.items():
+        check_finite(values, f"the loss of the reconstruction ({name})")
+    return Reconstructed(pictures, losses, samples, seed)
+
+
+def cross_entropy(x: Tensor, picture: Tensor) -> Tensor:
+    """−Σ_pixels x log p + (1 − x) log(1 − p), nats: [..., pixels] → [...]; p is kept from 0 and 1 by ``LEAST``."""
+    p = picture.clamp(LEAST, 1 - LEAST)
+    return -torch.where(x > 0, p, 1 - p).log().sum(-1)
+
+
+@torch.no_grad()  # known to the calling thread alone
+def _block(draws: Draws, x: Tensor, generator: torch.Generator) -> tuple[dict, dict]:
+    model, samples = draws.model, draws.samples
+    largest = x.new_full((len(x),), -torch.inf)  # log-weight so far: the sums below are relative to it
+    total, loss = x.new_zeros(2, len(x))
+    average, weighted = torch.zeros(2, *x.shape, device=x.device)
+    first, descent = None, torch.Generator(x.device).manual_seed(generator.initial_seed() + 1)
+    for sample in draws.of(x, generator):
+        decoded = model.decode(sample.h[0])  # draws, batch, pixels
+        before, largest = largest, torch.maximum(largest, sample.log_w.max(0).values)
+        weight, scale = (sample.log_w - largest).exp(), (before - largest).exp()
+        total = total * scale + weight.sum(0)
+        weighted = weighted * scale.unsqueeze(1) + torch.einsum("kb,kbp->bp", weight, decoded)
+        average += decoded.sum(0)
+        h1 = model.descend(sample.h[-1], descent) if model.decoder else sample.h[0]
+        loss -= (model.log_likelihood(x, h1, checked=True) if model.decoder else sample.log_px).sum(0)
+        if first is None:
+            first = model.decode(h1[0])
+    pictures = {
+        "draw": first,
+        "mean": model.decode(model.first(x)[0]),
+        "average": average / samples,
+        "weighted": weighted / total.unsqueeze(1),
+    }
+    losses = {name: cross_entropy(x, picture).cpu() for name, picture in pictures.items()}
+    grey = {name: (255 * picture).round().byte().cpu() for name, picture in pictures.items()}
+    return grey, losses | {"draw": (loss / samples).cpu()}

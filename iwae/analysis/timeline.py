@@ -1,0 +1,108 @@
+"""A run looked back at: the same images under the model at several moments of its training, in one frame."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from iwae import checkpoints
+from iwae.checkpoints import CheckpointError
+from iwae.evaluation.metrics import Activity, active_units
+from iwae.kernels.finite import check_finite
+from iwae.model import Model, ModelConfig
+from iwae.runs.store import Run
+from iwae.system import untrusted
+
+IMAGES = 500  # that the map and the active units are of
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A model of the run, and when it was that."""
+
+    path: Path
+    step: int
+    passes: float  # over the training data
+    valid_bound: float | None  # nats per image, of the run's own objective
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one model makes of some images, on the CPU."""
+
+    means: Tensor  # [images, latent[0]], of q(h₁|x)
+    activity: tuple[Activity, ...]  # of every stochastic layer
+    pictures: Tensor  # [shown, pixels], decoded from the means of the shown images
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Two directions of the latent space onto which every moment is laid, so that moments can be compared."""
+
+    centre: Tensor  # [latent]
+    axes: Tensor  # [latent, 2]
+    titles: tuple[str, str]
+    reach: float  # half the side of the square that holds the frame's own images
+
+    def place(self, means: Tensor) -> Tensor:
+        """Means [images, latent] → [images, 2]."""
+        return (means - self.centre) @ self.axes
+
+
+def moments(run: Run) -> tuple[list[Moment], list[str]]:
+    """(the run's snapshots in order and, where it is later or another model, its checkpoint; a sentence on each file
+    that cannot be used)."""
+    found, refused = {}, []
+    sizes = ModelConfig.parse(run.config.model)
+    for path in (*run.album.paths().values(), run.checkpoint):
+        if not untrusted.is_file(path):  # not saved yet, or just gone
+            continue
+        try:
+            card = checkpoints.read_card(path)
+        except CheckpointError as error:
+            refused.append(str(error))
+            continue
+        step, passes = card.progress.get("steps"), card.progress.get("passes")
+        if card.model != sizes:
+            refused.append(f"{path.name}: a model of sizes {card.model}, not {sizes} as the run's")
+        elif not isinstance(step, int) or passes is None:
+            refused.append(f"{path.name}: its card does not say after how many steps and passes it was saved")
+        else:
+            found[step] = Moment(path, step, passes, card.progress.get("valid_bound"))
+    return sorted(found.values(), key=lambda moment: moment.step), refused
+
+
+@torch.no_grad()
+def look(model: Model, x: Tensor, shown: Tensor) -> Look:
+    """``model`` on images x [images, pixels] and on those to show [shown, pixels], zeros and ones.
+
+    Raises ValueError for other images, NonFiniteError where what comes out is not finite.
+    """
+    means = model.first(model.check_images(x))[0].cpu()
+    pictures = model.decode(model.first(model.check_images(shown))[0]).cpu()
+    check_finite(means, "the mean of q(h₁|x)")
+    check_finite(pictures, "the reconstruction")
+    return Look(means, active_units(model, x), pictures)
+
+
+def frame(seen: Look) -> Frame:
+    """The latent plane itself where the first layer has two units, else the two main directions of its means.
+
+    The directions are eigenvectors of Cov_x(E_q[h₁|x]); each points where its largest entry is positive.
+    """
+    activity = seen.activity[0]
+    size = len(activity.mean)
+    if size == 1:
+        axes, titles = torch.tensor([[1.0, 0.0]]), ("h₁", "nothing: the layer has one unit")
+    elif size == 2:
+        axes, titles = torch.eye(2), ("unit 1", "unit 2")
+    else:
+        values, vectors = torch.linalg.eigh(activity.covariance)
+        axes = vectors[:, [-1, -2]].float()
+        axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+        shares = values[[-1, -2]] / values.sum()
+        titles = tuple(f"PCA {i} ({share:.0%} of the variance)" for i, share in enumerate(shares.tolist(), 1))
+    centre = activity.mean.float() if size > 2 else torch.zeros(size)
+    placed = Frame(centre, axes, titles, 0.0).place(seen.means)
+    return Frame(centre, axes, titles, 1.1 * placed.abs().max().item())

@@ -1,0 +1,274 @@
+"""UMAP maps, kept on disk: each is computed once, by a process of its own, while a page goes on.
+
+A map's folder in ``maps_dir()`` is named by a hash of all that decides it, and holds:
+
+    points.npy    what is to be placed, [n, latent]; gone when the map is there
+    init.npy      where the points begin, or the name of the map they begin from in ``init``
+    map.npy       the finished map, [n, 2]: whole or not there
+    status.json   how far the process is, or why it failed, and which process it is
+    log.txt       what the process printed
+    lock          held by whoever starts or computes the map
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from iwae.analysis import latent
+from iwae.system import files, launcher, niceness, paths, processes
+from iwae.system.paths import maps_dir
+
+LOCK_PATIENCE = 1.0  # seconds; whoever starts a process holds the lock for an instant
+VERSION = 1  # of what a folder's name stands for
+
+
+@dataclass(frozen=True)
+class Settings:
+    """UMAP's own (McInnes et al. 2018)."""
+
+    neighbours: int = latent.NEIGHBOURS
+    min_dist: float = 0.1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a map stands. ``phase``: missing, running, finished, or failed (``message`` says why)."""
+
+    phase: str
+    message: str = ""
+    share: float = 0.0  # done, in [0, 1]
+
+
+def fingerprint(checkpoint: Path) -> str:
+    """A hash of a file's content."""
+    return _fingerprint(checkpoint, checkpoint.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=100)
+def _fingerprint(path: Path, written: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Map:
+    """One map: where it is kept, read afresh at every call."""
+
+    folder: Path
+
+    def coordinates(self) -> np.ndarray | None:
+        """The finished map [n, 2], float64; None while there is none that can be read."""
+        with suppress(OSError, ValueError, EOFError):
+            found = np.load(self.folder / "map.npy", allow_pickle=False)
+            if found.ndim == 2 and found.shape[1] == 2 and np.isfinite(found).all():
+                return found.astype(np.float64)
+        return None
+
+    def status(self) -> Status:
+        """How it stands now."""
+        if self.coordinates() is not None:
+            return Status("finished", share=1.0)
+        said = _said(self.folder)
+        if not said:
+            return Status("missing")
+        if said.get("failed"):
+            return Status("failed", str(said.get("message")))
+        if processes.is_alive(said.get("pid"), said.get("started")):
+            return Status("running", str(said.get("message")), _share(said))
+        if _said(self.folder) != said or self.coordinates() is not None:  # it spoke between the two looks
+            return self.status()
+        return Status("failed", "its process ended without a word")
+
+    def start(self, points: np.ndarray, begin: "np.ndarray | Map", settings: Settings) -> None:
+        """Compute it in a process of its own; returns at once. One that is running or finished is left alone.
+
+        points: [n, latent], finite. begin: places [n, 2] to begin from, or the map whose places these are; it is
+        computed first where it is not there, and must have been started or ``prepare``d before. Raises ValueError for
+        points that cannot be placed, and FolderError where the map cannot be kept.
+        """
+        if self.status().phase == "running":
+            return
+        self.prepare(points, begin, settings)
+        with suppress(Timeout), FileLock(self.folder / "lock", timeout=LOCK_PATIENCE):  # Timeout: it is being computed
+            if self.status().phase in ("running", "finished"):
+                return
+            process = launcher.start(
+                "iwae.analysis.umap_maps",
+                str(self.folder.resolve()),
+                log=self.folder / "log.txt",
+                environment={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "NUMBA_NUM_THREADS": "1"}
+                | _compiler_cache(),
+            )
+            about = {"pid": process.pid, "started": processes.start_time(process.pid)}
+            _say(self.folder, "starting …", 0.0, **about)  # the process waits for the lock
+
+    def prepare(self, points: np.ndarray, begin: "np.ndarray | Map", settings: Settings) -> None:
+        """Leave in its folder what its computation needs. Raises ValueError for points that cannot be placed,
+        and FolderError where the map cannot be kept."""
+        if points.ndim != 2 or not np.isfinite(points).all():
+            raise ValueError(f"a map needs finite points [n, latent], not the shape {points.shape}")
+        if not 2 <= settings.neighbours < len(points):
+            raise ValueError(f"{len(points)} images allow 2 to {len(points) - 1} neighbours, not {settings.neighbours}")
+        if self.coordinates() is not None:
+            return
+        paths.make_writable(maps_dir(), paths.MAPS)
+        _save(self.folder / "points.npy", points)
+        request = asdict(settings)
+        if isinstance(begin, Map):
+            request["begin"] = begin.folder.name
+        else:
+            _save(self.folder / "init.npy", begin)
+        files.write(self.folder / "request.json", json.dumps(request))
+
+    def forget(self) -> None:
+        """Remove it, unless a process is at work on it."""
+        if self.status().phase != "running":
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def find(settings: Settings, **decided: Any) -> Map:
+    """The map of what ``decided`` names (plain values: a checkpoint's fingerprint, the data, the map it begins from),
+    there or not: the same for the same values and settings."""
+    text = json.dumps({"version": VERSION} | asdict(settings) | decided, sort_keys=True)
+    return Map(maps_dir() / hashlib.sha256(text.encode()).hexdigest()[:32])
+
+
+def work(folder: Path, report: Callable[[str, float], None], first: float = 0.0) -> np.ndarray:
+    """Compute a prepared map in this process, after the one it begins from; ``report(message, share done)``."""
+    found = Map(folder).coordinates()
+    if found is not None:
+        return found
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    begin = request.pop("begin", None)
+    if begin:
+        other = folder.parent / begin
+        report("waits for the other map …", first)
+        with FileLock(other / "lock"):  # another process may be computing it
+
+            def report_both(message: str, share: float) -> None:
+                _say(other, message, share)
+                report(f"first map: {message}", share / 2)
+
+            start = work(other, report_both)
+        first = 0.5
+    else:
+        start = np.load(folder / "init.npy", allow_pickle=False)
+    points = np.load(folder / "points.npy", allow_pickle=False)
+    report("finding neighbours …", first)
+    placed = umap(points, start, Settings(**request), lambda text, share: report(text, first + (1 - first) * share))
+    _save(folder / "map.npy", placed)
+    for name in ("points.npy", "init.npy"):
+        (folder / name).unlink(missing_ok=True)
+    return placed
+
+
+def umap(points: np.ndarray, start: np.ndarray, settings: Settings, report: Callable[[str, float], None]) -> np.ndarray:
+    """UMAP of points [n, latent] from places ``start`` [n, 2], [n, 2]: repeatable from ``settings.seed``.
+
+    It gets its neighbours, exact, so that it compiles no search of its own (45 s). Where the start is far from UMAP's
+    own size of 10 it is brought there. The map is turned (not stretched) onto ``start`` at the end. Points that are all
+    alike lie in one place.
+    """
+    if not np.ptp(points, axis=0).any():
+        return np.zeros((len(points), 2))
+    index, distance = latent.neighbours(points, settings.neighbours - 1)
+    own = np.arange(len(points))[:, None]  # UMAP counts the point itself
+    known = np.hstack([own, index]), np.hstack([np.zeros((len(points), 1)), distance])
+    report("loading UMAP …", 0.05)
+    from umap import UMAP  # seconds, and only here
+
+    start = start - start.mean(0)
+    start = start * (10 / max(np.abs(start).max(), 1e-9))
+    flat = np.ptp(start, axis=0) == 0  # as of a single unit: UMAP would divide by the extent
+    start[:, flat] = np.random.default_rng(settings.seed).uniform(-1, 1, (len(start), flat.sum()))
+    report("preparing …", 0.1)
+    bar = _Bar(lambda share: report(f"laying out, {share:.0%}", 0.1 + 0.9 * share))
+    placed = UMAP(
+        n_neighbors=settings.neighbours,
+        min_dist=settings.min_dist,
+        random_state=settings.seed,
+        n_jobs=1,
+        init=start.astype(np.float32),
+        precomputed_knn=(known[0].astype(np.int32), known[1].astype(np.float32)),
+        force_approximation_algorithm=True,  # else it takes small data for a reason to search itself
+        verbose=True,
+        tqdm_kwds={"file": bar, "mininterval": 0.5},
+    ).fit_transform(points.astype(np.float32))
+    placed = placed.astype(np.float64) - placed.mean(0)
+    return placed @ latent.procrustes(start, placed)[0].T
+
+
+class _Bar:
+    """A file for tqdm's bar that reads the percentages from it."""
+
+    def __init__(self, report: Callable[[float], None]):
+        self.report = report
+
+    def write(self, text: str) -> None:
+        if found := re.search(r"(\d+)%", text):
+            self.report(int(found[1]) / 100)
+
+    def flush(self) -> None:
+        pass
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with files.whole(path) as beside, beside.open("wb") as stream:
+        np.save(stream, array)
+
+
+def _compiler_cache() -> dict[str, str]:
+    """Where numba keeps what it compiles, in the environment, if it may not write beside UMAP's files, as it would."""
+    beside = Path(find_spec("umap").origin).parent
+    if "NUMBA_CACHE_DIR" in os.environ or os.access(beside, os.W_OK):
+        return {}
+    return {"NUMBA_CACHE_DIR": str(maps_dir().resolve() / "numba")}
+
+
+def _say(folder: Path, message: str, share: float, **more: Any) -> None:
+    said = {"message": message, "share": share} | processes.identity() | more
+    files.write(folder / "status.json", json.dumps(said))
+
+
+def _said(folder: Path) -> dict[str, Any]:
+    try:
+        said = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _share(said: dict[str, Any]) -> float:
+    share = said.get("share")
+    return min(max(float(share), 0.0), 1.0) if isinstance(share, int | float) else 0.0
+
+
+def main(folder: Path) -> None:
+    """The process of ``Map.start``."""
+    started = time.monotonic()
+    with FileLock(folder / "lock"):
+        try:
+            work(folder, lambda message, share: _say(folder, message, share))
+        except Exception as error:
+            _say(folder, str(error) or type(error).__name__, 0.0, failed=True)
+            raise
+    print(f"finished in {time.monotonic() - started:.1f} s")
+
+
+if __name__ == "__main__":
+    niceness.give_way(niceness.MAP)
+    main(Path(sys.argv[1]))

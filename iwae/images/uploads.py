@@ -1,0 +1,136 @@
+"""A picture that somebody sends: a file's bytes, an image or an array → pixels, or a sentence that says why not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from iwae.images.decoding import FORMATS, MAX_BYTES, MODES, SECONDS, WORK_SIDE, PictureError, load
+from iwae.system.files import shown
+
+Array = NDArray[np.float32]
+
+BLANK = "The picture is blank: nothing stands out from the paper, and one digit should."
+PROCESSES = 2  # that decode at once; others wait
+PATIENCE = 20.0  # seconds that an answer may take on a busy machine; its processor time has a limit of its own
+
+_free = threading.BoundedSemaphore(PROCESSES)
+_idle: list[subprocess.Popen] = []
+
+
+def read_picture(data: bytes, *, name: str = "") -> Image.Image:
+    """Decode an uploaded picture: upright, and reduced to `WORK_SIDE` px where it is larger.
+
+    What counts is the content, whatever `name` ends in. The decoder works in a process of its own with limits on memory
+    and processor time (`decoding.py`). Raises PictureError where the bytes are none of `FORMATS`, damaged, more than
+    `MAX_BYTES`, too many pixels, or too costly to decode.
+    """
+    label = f"“{shown(name)}”" if name else "The file"
+    allowed = f"{', '.join(FORMATS)} of at most {MAX_BYTES // 2**20} MB are allowed"
+    if not data:
+        raise PictureError(f"{label} is empty (0 bytes): {allowed}.")
+    if len(data) > MAX_BYTES:
+        raise PictureError(f"{label} is too large ({len(data) / 2**20:.1f} MB): {allowed}.")
+    with _free:
+        process = _idle.pop() if _idle else None
+        if process is None or process.poll() is not None:
+            process = _start()
+        answer, pixels = _ask(process, data)
+        if process.poll() is None:
+            _idle.append(process)
+    if "error" in answer:
+        raise PictureError(f"{label} {answer['error']}")
+    return Image.frombytes(answer["mode"], answer["size"], pixels)
+
+
+def _start() -> subprocess.Popen:
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "iwae.images.decoding"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+
+
+def _ask(process: subprocess.Popen, data: bytes) -> tuple[dict, bytes]:
+    """What the process answers for the bytes of a file: its line, checked, and the pixels. Ended if it misbehaves."""
+    watch = threading.Timer(PATIENCE, process.kill)
+    watch.start()
+    try:
+        process.stdin.write(len(data).to_bytes(8, "big"))
+        process.stdin.write(data)
+        process.stdin.flush()
+        answer = json.loads(process.stdout.readline(2000))
+        if "error" in answer:
+            if "last" in answer:
+                process.wait()
+            return {"error": str(answer["error"])}, b""
+        (width, height), mode = answer["size"], answer["mode"]
+        if mode in MODES and 0 < width <= WORK_SIDE and 0 < height <= WORK_SIDE:
+            count = width * height * len(Image.new(mode, (1, 1)).tobytes())
+            pixels = process.stdout.read(count)
+            if answer["bytes"] == len(pixels) == count:
+                return {"mode": mode, "size": (width, height)}, pixels
+        raise ValueError(answer)
+    except (OSError, ValueError, KeyError, TypeError):  # it has ended, or says what it should not
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):
+                pipe.close()
+        slow = process.wait() == -getattr(signal, "SIGPROF", 0)
+        why = f"takes more than {SECONDS:g} s to decode" if slow else "cannot be decoded safely"
+        return {"error": f"{why}: save it anew, as a plain PNG or JPEG."}, b""
+    finally:
+        watch.cancel()
+
+
+def decoded(picture: bytes | Image.Image | np.ndarray, name: str = "") -> Image.Image:
+    """The picture, upright and of at most `WORK_SIDE` px, its mode kept. Raises PictureError."""
+    if isinstance(picture, bytes):
+        return read_picture(picture, name=name)
+    return load(picture if isinstance(picture, Image.Image) else _from_array(picture))
+
+
+def _from_array(values: np.ndarray) -> Image.Image:
+    shaped = values.size and (values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (3, 4)))
+    unit = values.dtype == bool or np.issubdtype(values.dtype, np.floating)
+    if not shaped or not (((values >= 0) & (values <= 1)).all() if unit else values.dtype == np.uint8):
+        raise PictureError(
+            f"An array of {values.dtype} {list(values.shape)} is no picture, or its values are out of range: "
+            "[h, w], [h, w, 3] or [h, w, 4] of bool, uint8 or float in 0..1 is."
+        )
+    return Image.fromarray(np.rint(values * 255.0).astype(np.uint8) if unit else values)
+
+
+def pixels(image: Image.Image) -> Array:
+    """Any mode → [h, w] or [h, w, 3] in 0..1, transparency laid over a paper that shows the ink."""
+    if image.mode in ("I", "F"):  # 16 bits and more have no fixed white: 12-bit scans come in 16-bit files
+        values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise PictureError("The picture holds values that are not finite numbers (NaN or infinity).")
+        values = values - min(values.min(), 0)
+        return (values / (values.max() or 1)).astype(np.float32)
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("L" if image.mode == "L" else "RGB"), dtype=np.float32) / 255
+    rgba = np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
+    colour, alpha = rgba[..., :3], rgba[..., 3:]
+    return colour * alpha + _backdrop(colour, alpha[..., 0]) * (1 - alpha)
+
+
+def _backdrop(colour: Array, alpha: Array) -> Array:
+    """What to lay a transparent picture on: its own paper, if it brings one, else what contrasts its ink."""
+    solid = colour[alpha > 0.5]
+    if not len(solid):
+        raise PictureError(BLANK)
+    level = solid.mean(axis=1)
+    if alpha.mean() > 0.5 and level.std() > 0.05:
+        return np.median(solid, axis=0)
+    return np.full(3, level.mean() < 0.5, dtype=np.float32)

@@ -1,0 +1,154 @@
+"""How sure a difference is: paired over test images, between seeds, and between a card and a second measurement."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iwae.evaluation import metrics as evaluation
+from iwae.evaluation.metrics import Metrics, Progress, mean_se
+from iwae.model import Model
+from iwae.results.rows import Row, signed
+from iwae.training.config import TrainConfig
+
+MEASURES = ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior")
+SEED_NOISE = 3  # standard errors between seeds that a difference must exceed; their spread comes from a few seeds only
+AGREE = 3  # standard errors within which a second measurement must lie
+
+
+def paired_difference(a: Tensor, b: Tensor) -> tuple[float, float | None]:
+    """Mean of a − b, both [images] and of the same images, and its standard error over images.
+
+    What makes an image hard for both models cancels, so that the error is smaller than that of two separate means.
+    """
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"paired values must be of the same images, not of shapes {tuple(a.shape)}, {tuple(b.shape)}")
+    return mean_se(a.cpu().double() - b.cpu().double())
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A measure of two models on the same images: means with their standard errors, and a − b."""
+
+    a: float
+    a_se: float
+    b: float
+    b_se: float
+    difference: float
+    se: float  # paired over images
+
+    @property
+    def unpaired_se(self) -> float:
+        """What the error of the difference would be on different images."""
+        return math.hypot(self.a_se, self.b_se)
+
+
+def compare(a: Metrics, b: Metrics) -> dict[str, Pair]:
+    """Every measure of two models that ``evaluation.evaluate`` has measured on the same images (at least 2)."""
+    values = {name: (getattr(a, name), getattr(b, name)) for name in MEASURES}
+    return {name: Pair(*mean_se(x), *mean_se(y), *paired_difference(x, y)) for name, (x, y) in values.items()}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of a measure's means over seeds, ``a`` less ``b``, in nats, and its standard error between seeds."""
+
+    a: Row
+    b: Row
+    value: float
+    se: float
+
+    @property
+    def text(self) -> str:
+        """``IWAE k = 5 less VAE k = 1: −2.20 ± 0.04 nats, larger than the noise between seeds``."""
+        words = "larger than" if abs(self.value) > SEED_NOISE * self.se else "within"
+        told = f"{signed(self.value)} ± {self.se:.2f} nats, {words} the noise between seeds"
+        return f"{self.a.cell.title} less {self.b.cell.title}: {told}"
+
+
+def seed_differences(rows: Iterable[Row], measure: str = "nll") -> list[Difference]:
+    """Between any two objectives that were trained alike, on one data set, with several seeds each."""
+    found = []
+    for b, a in combinations([row for row in rows if row.status == "seeds"], 2):
+        if _alike(a.config) == _alike(b.config) and a.cell.start == b.cell.start:
+            variances = [row.metrics[f"{measure}_sd"] ** 2 / len(row.seeds) for row in (a, b)]
+            found.append(Difference(a, b, a.metrics[measure] - b.metrics[measure], math.sqrt(sum(variances))))
+    return found
+
+
+@dataclass(frozen=True)
+class Check:
+    """A measure of a card against a second measurement with other draws, in nats per image."""
+
+    stored: float
+    measured: float
+    se: float  # of measured − stored
+
+    @property
+    def ratio(self) -> float:
+        """The difference in standard errors."""
+        difference = self.measured - self.stored
+        return difference / self.se if self.se else math.copysign(math.inf, difference) if difference else 0.0
+
+    @property
+    def agrees(self) -> bool:
+        return abs(self.ratio) <= AGREE
+
+
+def choose(x: Tensor, count: int, seed: int) -> Tensor:
+    """``count`` of the images x [n, pixels], at random by the seed; where they are not more, all in their order."""
+    if count >= len(x):
+        return x
+    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:count]]
+
+
+def verify(
+    model: Model, metrics: dict[str, Any], x: Tensor, images: int, *, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Check]:
+    """Measure a model again on ``images`` of the images behind its card's ``metrics``; x are all test images.
+
+    It is measured twice, with the card's seed and with another one, s. Half the variance of their paired difference
+    d is the noise of the draws, v = Var(d)/2; what images differ in is the rest of the card's own variance over its n
+    images, S² = n (s.e.)² − v. With N of them chosen at random, (mean of s) − (card) has the variance
+    (1 − N/n) S²/N + v/N + v/n. For N = n it is that of the mean of d: the error of a paired difference.
+    """
+    x = choose(x, metrics["images"], metrics["seed"])
+    chosen = choose(x, images, seed)
+    if len(chosen) < 2:
+        raise ValueError(f"a standard error needs at least 2 images, not {len(chosen)}")
+    steps = evaluation.Steps(progress, 2 * len(chosen))
+    done = 0
+
+    def count(now: int, total: int) -> None:
+        nonlocal done
+        steps.advance(now - done)
+        done = now % total
+
+    first, second = (
+        evaluation.evaluate(model, chosen, samples=metrics["samples"], seed=s, prune=False, progress=count)
+        for s in (metrics["seed"], metrics["seed"] + 1 + seed)
+    )
+    return {
+        name: _check(metrics[name], metrics[f"{name}_se"], getattr(first, name), getattr(second, name), len(x))
+        for name in MEASURES
+    }
+
+
+def _check(stored: float, stored_se: float, first: Tensor, second: Tensor, population: int) -> Check:
+    first, second = first.cpu().double(), second.cpu().double()
+    n, total = len(second), population
+    noise = ((first - second).var() / 2).item()
+    spread = max(total * stored_se**2 - noise, 0.0)
+    variance = (1 - n / total) * spread / n + noise / n + noise / total
+    return Check(stored, second.mean().item(), math.sqrt(variance))
+
+
+def _alike(config: TrainConfig) -> TrainConfig:
+    """The settings that two runs must share for their objectives to be compared."""
+    plain = {name: None for name in ("p", "alpha", "beta", "k1", "k2", "start")}
+    own = {"objective": "vae", "k": 1, "gradient": "exact", "resample": 0, "warm_k": 0, "seed": 0}
+    return replace(config, **plain, **own)

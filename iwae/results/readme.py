@@ -1,0 +1,89 @@
+"""The parts of README.md and checkpoints/README.md that follow from the cards of the shipped models.
+
+They stand between two marks, and ``python -m iwae table --readme`` writes them anew.
+"""
+
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from iwae.results import comparison, tables
+from iwae.results.rows import Row
+from iwae.system import files
+from iwae.training import commands
+
+BEGIN, END = "<!-- table: written by python -m iwae table --readme -->", "<!-- end of the table -->"
+README = (
+    *("objective", "start", "gradient", "architecture", "dataset", "regularisation", "passes"),
+    *("nll", "reconstruction", "kl_posterior"),
+    *("active", "published", "difference"),
+)
+
+
+def render(shipped: Path, rows: Sequence[Row]) -> dict[Path, str]:
+    """The two documents as they should be, by path; ``rows`` are those of the models in the folder ``shipped``.
+
+    Raises ValueError for a document without the marks.
+    """
+    blocks = summary(rows), details(rows)
+    return {path: _with_block(path, block) for path, block in zip(paths(shipped), blocks, strict=True)}
+
+
+def paths(shipped: Path) -> tuple[Path, Path]:
+    """The two documents, of the project and of its folder ``shipped``."""
+    return shipped.parent / "README.md", shipped / "README.md"
+
+
+def rewrite(shipped: Path, rows: Sequence[Row]) -> list[Path]:
+    """Bring the two documents up to date; returns their paths."""
+    documents = render(shipped, rows)
+    for path, content in documents.items():
+        files.write(path, content)
+    return list(documents)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """The models against what is published, for the README."""
+    table = tables.markdown(rows, README)
+    return f"{table}\n\n{_notes(table, rows)}"
+
+
+def details(rows: Sequence[Row]) -> str:
+    """Every measure of every model, and the commands that made it."""
+    named = [replace(row, name=f"`{row.path.name}`") if row.path else row for row in rows]
+    made = [wrapped(row.command) for row in rows if row.path]
+    for row in rows:
+        if row.path and row.metrics:
+            place = f"{row.path.parent.name}/{row.path.name}"
+            made.append(wrapped(commands.evaluate(place, row.cell.dataset, row.metrics, row.half)))
+    table, shell = tables.markdown(named), "\n".join(["```sh", *made, "```"])
+    return "\n\n".join([table, _notes(table, rows), "## Commands", shell])
+
+
+def wrapped(command: str, width: int = 110) -> str:
+    """A command, or several joined by &&, over several lines of a shell."""
+    options = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "    "}
+    parts = []
+    for part in command.split(" && "):
+        kept = re.sub(r"(--\S+) (?!--)", "\\1\N{NO-BREAK SPACE}", part)  # an option stays with its value
+        parts.append(" \\\n".join(textwrap.wrap(kept, width, **options)).replace("\N{NO-BREAK SPACE}", " "))
+    return " &&\n".join(parts)
+
+
+def _notes(table: str, rows: Sequence[Row]) -> str:
+    cited = [f"{letter}: {source.text}" for letter, source in tables.sources(table).items()]
+    if cited:
+        cited.append(f"difference: {tables.DIFFERENCE_NOTE}")
+    differences = [difference.text for difference in comparison.seed_differences(rows)]
+    return "\n".join(f"- {line}." for line in [*cited, *differences]) or "Nothing is published for these models."
+
+
+def _with_block(path: Path, block: str) -> str:
+    text = path.read_text(encoding="utf-8")
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path} must hold the two lines {BEGIN!r} and {END!r}, between which the table is written")
+    return f"{head}{BEGIN}\n\n{block}\n\n{END}{tail}"

@@ -1,0 +1,193 @@
+"""The rows of results.py as text for a terminal, Markdown, CSV and JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from iwae.figures.base import Points
+from iwae.results.published import SOURCES, Source
+from iwae.results.rows import MARGIN, NATS, Row, units
+
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column for people: its title, what it means, and its text in a row."""
+
+    title: str
+    help: str
+    text: Callable[[Row], str]
+
+
+def _with_error(name: str) -> Callable[[Row], str]:
+    def text(row: Row) -> str:
+        value, se, sd = (row.metrics.get(key) for key in (name, f"{name}_se", f"{name}_sd"))
+        if value is None:
+            return NONE
+        told = f"{value:.2f}".replace("-", "−")
+        if sd is not None:
+            return f"{told} ± {sd:.2f} sd"
+        return told if se is None else f"{told} ± {se:.2f}"
+
+    return text
+
+
+def _nll(row: Row) -> str:
+    if row.status == "not run":
+        return "not run"
+    return _with_error("nll")(row) if row.metrics else "not evaluated"
+
+
+def _active(row: Row) -> str:
+    if not row.metrics.get("active_units"):
+        return NONE
+    return f"{units(row.metrics['active_units'])} ({units(row.metrics['pca_active_units'])})"
+
+
+def _published(measure: str) -> Callable[[Row], str]:
+    def text(row: Row) -> str:
+        result = row.published(measure)
+        return f"{getattr(result, measure):.2f} ({result.source})" if result else NONE
+
+    return text
+
+
+def _difference(row: Row) -> str:
+    return f"{row.verdict()} ({row.seed_count})" if row.verdict() else NONE
+
+
+def _draws(row: Row) -> str:
+    return f"{row.metrics['samples']:,} × {row.metrics['images']:,}" if row.metrics else NONE
+
+
+def _seeds(row: Row) -> str:
+    if not row.seeds:
+        return NONE
+    return f"seed{'s' * (len(row.seeds) > 1)} {', '.join(map(str, row.seeds))}"
+
+
+def _number(name: str, digits: int) -> Callable[[Row], str]:
+    return lambda row: NONE if getattr(row, name) is None else f"{getattr(row, name):,.{digits}f}"
+
+
+NATS_NOTE = "nats per image, ± standard error over test images; of several seeds ± their standard deviation (sd)"
+DIFFERENCE_NOTE = (
+    "NLL minus the published one, nats, and of how many seeds ours is; the published value has no standard error. "
+    f"Called lower or higher only beyond {MARGIN} nats: another seed moves an NLL by 0.1 to 0.3, another binarization "
+    "of the test images by 0.09. Not judged after a change of objective, where ours and theirs went on for different "
+    "numbers of epochs"
+)
+COLUMNS = {
+    "name": Column("model", "the model's name, or what several seeds of it have in common", lambda row: row.name),
+    "dataset": Column("data", "data set", lambda row: row.cell.dataset),
+    "architecture": Column("architecture", "stochastic layers, or sizes", lambda row: row.cell.model),
+    "objective": Column("objective", "the bound that was trained, and its k", lambda row: row.cell.title),
+    "start": Column("after", "the objective of the model that it went on from", lambda row: row.cell.start or NONE),
+    "gradient": Column("gradient", "the estimator of its gradient", lambda row: row.gradient or NONE),
+    "schedule": Column("schedule", "of the step size", lambda row: row.schedule or NONE),
+    "regularisation": Column("regularised", "plain: not at all", lambda row: row.regularisation or NONE),
+    "passes": Column("passes", "over the training data, in all", _number("passes", 0)),
+    "minutes": Column("minutes", "of training, in all", _number("minutes", 0)),
+    "device": Column("device", "where it was trained", lambda row: row.device or NONE),
+    "seed": Column("seed", "of the training", _seeds),
+    "nll": Column("NLL", f"−L_S of S draws; {NATS_NOTE}", _nll),
+    "published": Column("published", "the lowest published NLL of its cell, and its source", _published("nll")),
+    "difference": Column("difference", DIFFERENCE_NOTE, _difference),
+    "reconstruction": Column(
+        "reconstruction", f"loss, −log p(x|h) of one h ~ q(h|x); {NATS_NOTE}", _with_error("reconstruction")
+    ),
+    "published_reconstruction": Column(
+        "published recon.", "the lowest published reconstruction loss", _published("reconstruction")
+    ),
+    "elbo": Column("ELBO", NATS_NOTE, _with_error("elbo")),
+    "kl_prior": Column("D_KL(q‖p(h))", NATS_NOTE, _with_error("kl_prior")),
+    "kl_posterior": Column("D_KL(q‖p(h|x))", NATS_NOTE, _with_error("kl_posterior")),
+    "active": Column("active (PCA)", "active units and PCA active units of each layer, from the pixels up", _active),
+    "pruned_nll": Column("pruned NLL", f"without the inactive units; {NATS_NOTE}", _with_error("pruned_nll")),
+    "draws": Column("draws × images", "of the evaluation", _draws),
+    "comparison": Column("in full", "every measure that was published too", lambda row: row.comparison or NONE),
+}
+# In order of importance: a narrow terminal gets the first of them.
+COMPACT = (
+    *("name", "nll", "published", "difference", "regularisation", "reconstruction", "kl_posterior", "active", "passes"),
+    *("seed", "minutes"),
+)
+
+
+def text(rows: Sequence[Row], width: int | None = None) -> str:
+    """A table for a terminal: of the COMPACT columns those that fit into ``width``, or with None every column."""
+    keys = list(COLUMNS) if width is None else list(COMPACT)
+    cells = {key: [COLUMNS[key].title, *(COLUMNS[key].text(row) for row in rows)] for key in keys}
+    wide = {key: max(map(len, column)) for key, column in cells.items()}
+    while width is not None and len(keys) > 2 and sum(wide[key] + 2 for key in keys) - 2 > width:
+        keys.pop()
+    keys.sort(key=list(COLUMNS).index)
+    lines = []
+    for values in zip(*(cells[key] for key in keys), strict=True):
+        left = {key: f"{value:<{wide[key]}}" for key, value in zip(keys, values, strict=True)}
+        lines.append("  ".join(left.values()).rstrip())
+    return "\n".join(lines)
+
+
+def markdown(rows: Sequence[Row], keys: Sequence[str] = tuple(COLUMNS)) -> str:
+    """A Markdown table of these columns."""
+    lines = [[COLUMNS[key].title for key in keys], ["---"] * len(keys)]
+    lines += [[COLUMNS[key].text(row) for key in keys] for row in rows]
+    return "\n".join("| " + " | ".join(part.replace("|", "\\|") for part in line) + " |" for line in lines)
+
+
+def document(rows: Sequence[Row]) -> str:
+    """A Markdown table of every column, what is not run below it with its command, and the sources."""
+    measured, missing = ([row for row in rows if (row.status == "not run") == absent] for absent in (False, True))
+    parts = [markdown(measured)] if measured else []
+    if missing:
+        lines = [f"- {row.name}, published {_published('nll')(row)}: `{row.command}`" for row in missing]
+        parts += ["Not run:", "\n".join(lines)]
+    cited = [f"- {letter}: {source.text}" for letter, source in sources("".join(parts)).items()]
+    return "\n\n".join([*parts, "\n".join(cited)]).strip() + "\n"
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """Every value of every row; an unknown one is an empty field."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0].record()) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row.record() for row in rows)
+    return file.getvalue()
+
+
+def json_text(rows: Sequence[Row]) -> str:
+    """Every value of every row, and the sources in full."""
+    sources = {key: asdict(source) for key, source in SOURCES.items()}
+    return json.dumps({"rows": [row.record() for row in rows], "sources": sources}, indent=1, ensure_ascii=False) + "\n"
+
+
+def sources(table: str) -> dict[str, Source]:
+    """What the letters in a table's text stand for."""
+    return {letter: source for letter, source in SOURCES.items() if f"({letter})" in table}
+
+
+def values(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """For a table that can be sorted: numbers as numbers, the rest as text."""
+    found = []
+    for row in rows:
+        record = row.record()
+        shown = {key: column.text(row) for key, column in COLUMNS.items()}
+        shown |= {name: record[name] for name in (*NATS, "passes", "minutes")}
+        shown |= {"nll_se": record["nll_se"] if row.status == "measured" else record["nll_sd"]}
+        shown |= {"published": record["published_nll"], "source": record["published_nll_source"]}
+        found.append(shown | {"difference_nll": record["difference_nll"], "command": row.command})
+    return found
+
+
+def points(title: str, parts: Sequence[Points]) -> list[dict[str, Any]]:
+    """A figure's points as records: measure, series, k, nats, ± s.e. and which model or source."""
+    return [
+        {"measure": title, "series": part.name, "k": k, "nats": y, "± s.e.": error, "model or source": label}
+        for part in parts
+        for k, y, label, error in zip(part.x, part.y, part.labels, part.error or [None] * len(part.x), strict=True)
+    ]

@@ -1,0 +1,51 @@
+"""The process of a run in the background: it waits for its turn, then does as ``python -m iwae runs work NAME``.
+
+Another one, its parent, does nothing but wait for it, so that its end is explained even where it is killed. It is a
+fork from before anything is loaded and costs 2 MB.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from iwae.__main__ import main  # imports torch only when it runs a command
+from iwae.runs import queue
+from iwae.system import niceness, processes
+
+
+def train_in_turn(folder: Path) -> int:
+    """Returns the exit status; the run of this folder is finished, stopped or failed then."""
+    run = queue.Folder(folder)
+    signal.signal(signal.SIGTERM, lambda *_: run.stop())  # it may be long until there is a training to interrupt
+    try:
+        with run.claim():
+            place = queue.wait(run)
+    except queue.RunError as error:
+        print("error:", error, file=sys.stderr)
+        return 1
+    if place is None:
+        return 0
+    with place:
+        return main(["runs", "work", run.name])
+
+
+def explained(folder: Path) -> int:
+    """``train_in_turn`` in a child of this process; returns its exit status, once the run says how it ended."""
+    if not hasattr(os, "fork"):
+        return train_in_turn(folder)
+    killed = processes.memory_kills()
+    child = os.fork()
+    if child == 0:
+        return train_in_turn(folder)
+    for number in processes.ENDINGS:
+        signal.signal(number, signal.SIG_IGN)  # the child hears them, and saves
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    out_of_memory = code == -signal.SIGKILL and processes.memory_kills() != killed
+    queue.Folder(folder).explain_end(processes.describe_end(code, out_of_memory))
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    niceness.give_way(niceness.TRAINING)
+    sys.exit(explained(Path(sys.argv[1])))

@@ -1,0 +1,289 @@
+"""A run as other processes see it, and its turn among them.
+
+At most ``limit()`` runs in the background train at once; the others wait, first come first served. Each waits in its
+own process, so that the queue needs no server and no open page. A place is a lock on one of ``limit()`` files, which
+ends with its process, whatever ends that. Nothing here imports torch: a process takes 20 MB while it waits, not 230.
+"""
+
+import json
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from iwae.system import cores, files, processes, untrusted
+from iwae.system.untrusted import UntrustedError
+
+LOCK_PATIENCE = 2.0  # seconds; whoever looks whether a run is alive holds its lock for an instant
+LOOK_SECONDS = 0.5  # between two looks of a waiting process
+STATUS_BYTES = 2**16  # of a status.json, at most
+LONGEST_MESSAGE = 2000  # characters of it
+SILENT = "its process ended without a word"
+
+_looking = threading.Lock()  # two threads that look at once would each take the other for the run's process
+
+
+class RunError(ValueError):
+    """A run that cannot do what was asked of it; the message says why."""
+
+
+def limit() -> int:
+    """How many runs in the background train at once: IWAE_MAX_RUNS, or one fewer than the cores that it may use,
+    at least 1.
+
+    Raises RunError when IWAE_MAX_RUNS is no whole number of at least 1.
+    """
+    asked = os.environ.get("IWAE_MAX_RUNS")
+    if not asked:
+        return max(1, cores.count() - 1)
+    if not asked.isdecimal() or int(asked) < 1:
+        raise RunError(f"IWAE_MAX_RUNS is {asked!r}; it must be a whole number of at least 1")
+    return int(asked)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run stands. ``phase``: starting, waiting, running, evaluating, finished, stopped, failed or died.
+
+    A process that has not ended yet is ``stopping`` once it was asked to, and ``suspended`` while it gets no time.
+    """
+
+    phase: str
+    message: str = ""  # why it failed
+    total_steps: int = 0  # 0 while unknown
+
+    @property
+    def alive(self) -> bool:
+        return self.phase in (*ALIVE, "stopping", "suspended")
+
+
+ALIVE = ("starting", "waiting", "running", "evaluating")
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a process last said of its run, in status.json."""
+
+    phase: Literal["starting", "waiting", "running", "evaluating", "finished", "stopped", "failed", "died"]
+    message: str = ""
+    total_steps: int = 0
+    pid: int | None = None
+    started: float | None = None  # when that process did
+    since: float | None = None  # in the queue; None for a run that is not in it
+
+    def __post_init__(self) -> None:
+        if self.total_steps < 0:
+            raise ValueError(f"total_steps must not be below 0, not {self.total_steps}")
+
+    @property
+    def ended(self) -> bool:
+        return self.phase not in ALIVE
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The folder of a run: what its process last said, and the lock that tells whether there is one."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def status(self) -> Status:
+        """How it stands now; ``died`` when its process is gone without a last word."""
+        try:
+            word = self._word()
+        except FileNotFoundError:
+            return Status("died", "its status.json cannot be read")
+        except UntrustedError as error:
+            return Status("died", f"its status.json cannot be read ({error})")
+        status = Status(word.phase, word.message[:LONGEST_MESSAGE], word.total_steps)
+        if word.ended:
+            return status
+        if self._process_exists(word):
+            if processes.is_suspended(word.pid, word.started):
+                message = f"its process is suspended; `kill -CONT {word.pid}` in a shell lets it go on"
+                return replace(status, phase="suspended", message=message)
+            return replace(status, phase="stopping") if self.asked_to_stop else status
+        with suppress(FileNotFoundError, UntrustedError):
+            if self._word() != word:  # it spoke between the two looks
+                return self.status()
+        return replace(status, phase="died", message=SILENT)
+
+    @property
+    def queued_since(self) -> float | None:
+        """When it got into the queue; None if it is not there."""
+        with suppress(FileNotFoundError, UntrustedError):
+            word = self._word()
+            if word.since is not None and self.status().phase in ("starting", "waiting"):
+                return word.since
+        return None
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether somebody waits for its process to save and stop."""
+        return os.path.lexists(self.folder / "stop")
+
+    def stop(self) -> None:
+        """Ask its process to save and stop; returns at once."""
+        if not self.status().alive:
+            raise RunError(f"run {self.name} is not running")
+        try:
+            files.write(self.folder / "stop", "")
+        except OSError as error:
+            raise RunError(f"run {self.name} cannot be asked to stop ({error.strerror or error})") from None
+
+    def say(self, phase: str, message: str = "", **more: Any) -> None:
+        """Put into status.json how the run stands, as this process sees it unless ``more`` names another one.
+
+        Raises RunError where the folder is gone.
+        """
+        if not self.folder.is_dir():
+            raise RunError(f"run {self.name} has been deleted")
+        try:
+            before = asdict(self._word())
+        except (FileNotFoundError, UntrustedError):
+            before = {}
+        word = before | {"phase": phase, "message": message[:LONGEST_MESSAGE]} | processes.identity() | more
+        try:
+            files.write(self.folder / "status.json", json.dumps(word))
+        except FileNotFoundError:
+            raise RunError(f"run {self.name} has been deleted") from None
+
+    def explain_end(self, reason: str) -> None:
+        """Say why its process ended, if that did not say anything itself."""
+        with suppress(RunError, OSError):  # it has been deleted, or is another user's
+            status = self.status()
+            if (status.phase, status.message) == ("died", SILENT):
+                self.say("died", f"its process {reason}")
+
+    def _word(self) -> Word:
+        """What its process last said; raises FileNotFoundError and UntrustedError."""
+        path = self.folder / "status.json"
+        version = untrusted.version(path)
+        word = _read_word(path, version)
+        # the last word of a process stays; of one that lives, another may have come within the clock's resolution
+        return word if word.ended else _read_word.__wrapped__(path, version)
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Work on the run alone; raises RunError while another process does."""
+        if not self.folder.exists():
+            raise RunError(f"run {self.name} has been deleted")
+        try:
+            lock = FileLock(self.folder / "lock", timeout=LOCK_PATIENCE).acquire()
+        except Timeout:
+            raise RunError(f"run {self.name} is already running in another process") from None
+        except OSError as error:
+            raise RunError(f"run {self.name} cannot be worked on here ({error.strerror or error})") from None
+        with lock:
+            yield
+
+    def watch(self) -> Callable[[], None]:
+        """A function that raises RunError once this folder is no longer where it is now."""
+
+        def place() -> tuple[int, int]:
+            try:
+                about = self.folder.stat()
+            except OSError:
+                about = None
+            if about is None or not stat.S_ISDIR(about.st_mode):
+                raise RunError(f"run {self.name}: its folder has been moved away or deleted, so nothing can be saved")
+            return about.st_dev, about.st_ino
+
+        before = place()
+
+        def check() -> None:
+            if place() != before:
+                raise RunError(f"run {self.name}: another folder is in the place of its own, so nothing can be saved")
+
+        return check
+
+    def _process_exists(self, word: Word) -> bool:
+        lock = self.folder / "lock"
+        if untrusted.is_file(lock):  # FileLock would make it, and the folder
+            try:
+                with _looking, FileLock(lock, timeout=0):
+                    pass
+            except Timeout:
+                return True
+            except OSError:  # another user's run, whose lock this user may not touch
+                return processes.is_alive(word.pid, word.started)
+        # nobody holds the lock: it has not come to that yet, or it is over
+        return word.phase == "starting" and processes.is_alive(word.pid, word.started)
+
+
+@lru_cache(maxsize=4096)
+def _read_word(path: Path, version: untrusted.Version | None) -> Word:
+    return untrusted.decode(untrusted.read(path, STATUS_BYTES), Word)
+
+
+def queue(folder: Path) -> list[Folder]:
+    """The runs in ``folder`` that wait for a place, or are about to, the next one first."""
+    every = [Folder(path.parent) for path in folder.glob("[!.]*/status.json")]
+    waiting = [(since, run.name, run) for run in every if (since := run.queued_since) is not None]
+    return [run for *_, run in sorted(waiting)]
+
+
+def position(run: Folder, names: list[str] | None = None) -> str:
+    """``2nd in the queue``, or nothing for a run that does not wait; ``names`` of the queue, if they are at hand."""
+    if names is None:
+        names = [other.name for other in queue(run.folder.parent)]
+    if run.name not in names:
+        return ""
+    number = names.index(run.name) + 1
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0, "th")
+    return f"{number}{ending} in the queue"
+
+
+def wait(run: Folder) -> FileLock | None:
+    """Wait for a place; returns it, to be released or to end with this process, or None when asked to stop.
+
+    The caller has claimed the run. Raises RunError for a wrong IWAE_MAX_RUNS, and when the folder is moved away.
+    """
+    places = limit()
+    check_place = run.watch()
+    run.say("waiting")
+    # Each looks at the one run before its own only: if all looked at all, sixty that wait would take a core.
+    before = _before(run)
+    while True:
+        check_place()
+        if before is not None and before.queued_since is None:
+            before = _before(run)
+        if before is None and (place := _free_place(run.folder.parent, places)):
+            run.say("starting", since=None)
+            return place
+        if run.asked_to_stop:
+            run.say("stopped", since=None)
+            return None
+        time.sleep(LOOK_SECONDS)
+
+
+def _before(run: Folder) -> Folder | None:
+    """The run that comes before this one in the queue."""
+    before = None
+    for other in queue(run.folder.parent):
+        if other.name == run.name:
+            break
+        before = other
+    return before
+
+
+def _free_place(folder: Path, places: int) -> FileLock | None:
+    for number in range(places):
+        lock = FileLock(folder / f".place-{number}", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            continue
+        return lock
+    return None

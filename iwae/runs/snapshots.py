@@ -1,0 +1,65 @@
+"""Snapshots: a run's model at a few moments of its training, kept to look back at how it grew.
+
+    snapshots/00000013.safetensors    the model after so many steps, a checkpoint like any other
+
+They are taken at validations, ever more passes apart, and are bounded in number and in bytes. Whether one is due
+depends on the passes and on the snapshots that are there, so an interrupted run takes the same ones.
+"""
+
+import re
+from bisect import bisect_right
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from iwae import checkpoints
+from iwae.checkpoints import Card
+from iwae.model import Model
+from iwae.system import untrusted
+
+COUNT = 24  # of a run, at most
+BYTES = 64 * 2**20  # of all of them; 24 of the one-layer model take 37 MiB
+FEWEST = 4  # where no more fit, none are taken
+NAME = re.compile(r"[0-9]{8,15}")  # of a snapshot's file, without its suffix
+
+
+@dataclass(frozen=True)
+class Album:
+    """The snapshots of one run."""
+
+    folder: Path
+
+    def paths(self) -> dict[int, Path]:
+        """Files by their step, in order; links, folders and files of other names are passed over."""
+        if self.folder.is_symlink():
+            return {}
+        files = [path for path in sorted(self.folder.glob(f"[0-9]*{checkpoints.SUFFIX}")) if NAME.fullmatch(path.stem)]
+        return {int(path.stem): path for path in files if untrusted.is_file(path)}
+
+    def due(self, planned: list[int], passes: float, steps_per_pass: int) -> bool:
+        """Whether a planned number of passes has come since the last snapshot."""
+        last = max((step / steps_per_pass for step in self.paths()), default=-1.0)
+        return bisect_right(planned, passes) > bisect_right(planned, last)
+
+    def add(self, model: Model, card: Card) -> None:
+        """Keep the model as it is now, whole or not at all."""
+        checkpoints.save(self.folder / f"{card.progress['steps']:08}{checkpoints.SUFFIX}", model, card)
+
+    def cut(self, step: int) -> None:
+        """Drop the snapshots after ``step``, which the run is about to go through again."""
+        for later, path in self.paths().items():
+            if later > step:
+                path.unlink()
+
+
+def plan(passes: int, count: int, model: Model) -> list[int]:
+    """Numbers of passes to take a snapshot after: 0, 1, … ``passes``, evenly spread over their logarithm.
+
+    At most ``count`` of them, and no more than BYTES have room for.
+    """
+    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    count = min(count, BYTES // size)
+    if count < FEWEST:
+        return []
+    return sorted({0, *np.geomspace(1, passes, count - 1).round().astype(int).tolist()})

@@ -1,0 +1,321 @@
+"""Training runs: a process and a folder each, so that a run outlives the page, the tab or the shell it came from.
+
+A run's folder holds:
+
+    config.json              the TrainConfig, the device, where TensorBoard's log goes, how many snapshots to take,
+                             and when the run was made
+    start.safetensors        a copy of the checkpoint it goes on from, if it does
+    metrics.jsonl            one Record a line
+    state.safetensors        all that is needed to go on bit for bit
+    checkpoint.safetensors   the model so far, its card in the header
+    snapshots/               the model at a few earlier moments (iwae/runs/snapshots.py)
+    status.json              the last word of the process on itself
+    log.txt                  what the process printed
+    stop                     there while somebody asks the process to stop
+    lock                     held while a process works on the run: free and unfinished means that it died
+
+What the process does is in worker.py; how it stands and how it waits for its turn, in queue.py. Whoever reads a run
+takes nothing in its folder on trust (iwae/system/untrusted.py).
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from iwae import checkpoints
+from iwae.runs import queue, snapshots, tensorboard
+from iwae.runs.queue import Folder, RunError
+from iwae.runs.snapshots import Album
+from iwae.system import cores, files, launcher, paths, processes, untrusted
+from iwae.system.paths import runs_dir
+from iwae.system.untrusted import ForbiddenError, UntrustedError
+from iwae.training import memory
+from iwae.training.config import TrainConfig
+from iwae.training.loop import Record
+
+CONFIG_BYTES, METRICS_BYTES = 2**16, 2**26  # that a file may have; 3,280 passes over MNIST log 23 MB
+
+
+@dataclass(frozen=True)
+class Run(Folder):
+    """A run's folder, read afresh at every call but for its settings, which never change."""
+
+    @property
+    def checkpoint(self) -> Path:
+        """The model so far; there from the first save on."""
+        return self.folder / f"checkpoint{checkpoints.SUFFIX}"
+
+    @property
+    def config(self) -> TrainConfig:
+        """How it is trained; raises RunError when config.json cannot be read."""
+        return self._settings[1]
+
+    @property
+    def device(self) -> str:
+        """Where it is trained; raises RunError when config.json cannot be read."""
+        return self._settings[0].device
+
+    @property
+    def tensorboard(self) -> Path | None:
+        """The folder of its TensorBoard log, if it keeps one; raises RunError when config.json cannot be read."""
+        log = self._settings[0].tensorboard
+        return Path(log) / self.name if log else None
+
+    @property
+    def snapshots(self) -> int:
+        """How many snapshots it takes, at most; raises RunError when config.json cannot be read."""
+        return self._settings[0].snapshots
+
+    @property
+    def start(self) -> Path | None:
+        """Its own copy of the checkpoint whose weights it goes on from; None where it has none."""
+        path = self.folder / f"start{checkpoints.SUFFIX}"
+        return path if untrusted.is_file(path) else None
+
+    @property
+    def album(self) -> Album:
+        """Its snapshots so far."""
+        return Album(self.folder / "snapshots")
+
+    @property
+    def _settings(self) -> "tuple[_Settings, TrainConfig]":
+        # not a functools.cached_property: before Python 3.12 the threads of all pages would wait for one lock of it
+        if "_read" not in self.__dict__:
+            if links := [path.name for path in self.folder.glob("*") if path.is_symlink()]:
+                raise RunError(f"run {self.name}: {files.shown(links[0])} is a link, which is not followed")
+            with self._damage("config.json"):
+                path = self.folder / "config.json"
+                self.__dict__["_read"] = _read_settings(path, untrusted.version(path))
+        return self.__dict__["_read"]
+
+    @contextmanager
+    def _damage(self, file: str) -> Iterator[None]:
+        """What is wrong with a file of the run, as a RunError that names both."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise RunError(f"run {self.name}: its {file} cannot be read (there is no such file)") from None
+        except UntrustedError as error:
+            raise RunError(f"run {self.name}: its {file} cannot be read ({error})") from None
+
+    def records(self) -> list[Record]:
+        """All records so far; a line that is still being written is left out. Raises RunError for other lines."""
+        with self._damage("metrics.jsonl"):
+            try:
+                lines = untrusted.read(self.folder / "metrics.jsonl", METRICS_BYTES).split(b"\n")
+            except FileNotFoundError:
+                return []
+            return [_record(line) for line in lines[:-1]]  # the last is empty or unfinished
+
+    def progress(self) -> tuple[float, float | None]:
+        """(share done in [0, 1], seconds left or None while unknown)."""
+        status, records = self.status(), self.records()
+        if status.phase == "finished":
+            return 1.0, 0.0
+        if not records or not status.total_steps:
+            return 0.0, None
+        return progress_at(self.config, records[-1], status.total_steps)
+
+    def prepare(self) -> None:
+        """Clear the way to go on; raises RunError when it is running or finished."""
+        status = self.status()
+        if status.alive:
+            raise RunError(f"run {self.name} is already running")
+        if status.phase == "finished":
+            raise RunError(f"run {self.name} is finished")
+        try:
+            (self.folder / "stop").unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(f"run {self.name} cannot go on here ({error.strerror or error})") from None
+
+    def resume(self) -> None:
+        """Go on from the last saved state in a new process, when it is its turn; returns at once."""
+        queue.limit()  # a wrong one is said here, not in the log
+        self.prepare()
+        self._spawn()
+
+    def delete(self) -> None:
+        """Remove the run with all its files (a TensorBoard log elsewhere stays); refuses while it is running."""
+        if self.status().alive:
+            raise RunError(f"run {self.name} is running: stop it first")
+        gone = self.folder.with_name(f".deleted-{self.name}-{uuid.uuid4().hex}")  # its name may be taken again at once
+        with self.claim():
+            self.folder.rename(gone)  # at once, whoever is looking
+            shutil.rmtree(gone)
+
+    def _spawn(self) -> None:
+        environment = {
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores.count() // 2))),  # some for the page
+            "IWAE_RUNS_DIR": str(self.folder.parent.resolve()),
+        }
+        with self.claim():  # the process waits for it
+            try:
+                process = launcher.start(
+                    "iwae.runs.process",
+                    str(self.folder.resolve()),
+                    log=self.folder / "log.txt",
+                    environment=environment,
+                )
+            except OSError as error:
+                self.say("failed", f"no process could be started ({error})")
+                raise
+            started = processes.start_time(process.pid)
+            self.say("starting", pid=process.pid, started=started, since=time.time())
+
+        def see_it_end() -> None:
+            self.explain_end(processes.describe_end(process.wait()))
+
+        threading.Thread(target=see_it_end, daemon=True).start()
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """A config.json. Older runs have none of the fields that may be left out."""
+
+    config: dict[str, Any]
+    device: str
+    version: int = 1  # of the format
+    tensorboard: str | None = None
+    snapshots: int = 0
+    created: float | None = None  # seconds since 1970
+
+
+@lru_cache(maxsize=4096)
+def _read_settings(path: Path, version: untrusted.Version | None) -> tuple[_Settings, TrainConfig]:
+    settings = untrusted.decode(untrusted.read(path, CONFIG_BYTES), _Settings)
+    try:
+        return settings, TrainConfig.from_dict(checkpoints.upgraded(settings.config, settings.version))
+    except (ValueError, TypeError) as error:
+        raise UntrustedError(files.shown(error, 300)) from None
+
+
+def _record(line: bytes) -> Record:
+    record = untrusted.decode(line, Record)
+    if record.step < 1:
+        raise UntrustedError(f"step must be at least 1, not {record.step}")
+    for name in ("passes", "seconds", "images_per_second"):
+        if getattr(record, name) < 0:
+            raise UntrustedError(f"{name} must not be below 0, not {getattr(record, name)}")
+    return record
+
+
+def create(
+    config: TrainConfig,
+    device: str = "cpu",
+    log: Path | None = None,
+    *,
+    folder: Path | None = None,
+    keep: int = snapshots.COUNT,
+) -> Run:
+    """A new run, not yet started: in ``folder``, or in one of its own in ``runs_dir()``.
+
+    It takes at most ``keep`` snapshots. With ``log``, TensorBoard finds the run in ``log/NAME``; raises MissingError
+    where that package is not installed, and NotEnoughMemoryError where a step needs more memory than the device has.
+    """
+    memory.check(config, device, ever=True)
+    if log:
+        tensorboard.need()
+    if config.start:
+        checkpoints.load(config.start)  # raises what is wrong with it before there is a run
+    run = Run(folder or _new_folder(config))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.say("starting")
+    if config.start:  # the run must not need a file elsewhere once it has begun
+        files.write(run.folder / f"start{checkpoints.SUFFIX}", Path(config.start).read_bytes())
+    settings = {"version": checkpoints.FORMAT_VERSION, "created": time.time()}
+    settings |= {"config": dataclasses.asdict(config), "device": device}
+    settings |= {"tensorboard": str(log.absolute()) if log else None, "snapshots": keep}
+    files.write(run.folder / "config.json", json.dumps(settings, indent=1))  # the last: it makes the folder a run
+    return run
+
+
+def _new_folder(config: TrainConfig) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = f"{stamp}-{config.dataset}-{config.objective}-k{config.k}-s{config.seed}"
+    folder, number = paths.make_writable(runs_dir(), paths.RUNS) / name, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = runs_dir() / f"{name}-{number}"
+
+
+def start(config: TrainConfig, device: str = "cpu", log: Path | None = None) -> Run:
+    """``create`` it and train in a process of its own, when it is its turn; returns at once."""
+    queue.limit()  # a wrong one is said here, not in the log
+    run = create(config, device, log)
+    run._spawn()
+    return run
+
+
+def get(name: str) -> Run:
+    """The run of this name; raises RunError with names that there are."""
+    names = [run.name for run in list_runs()]
+    if name not in names:
+        more = ", …" if len(names) > 5 else ""
+        raise RunError(f"there is no run {name!r} in {runs_dir()}; there are: {', '.join(names[:5]) or 'none'}{more}")
+    return Run(runs_dir() / name)
+
+
+def list_runs() -> list[Run]:
+    """All runs that this user may read, newest first."""
+    return find_runs()[0]
+
+
+def find_runs() -> tuple[list[Run], dict[str, str]]:
+    """(runs, newest first; by name a sentence on each folder that this user may not read).
+
+    Folders that hold no run, and links to other places, are passed over. When a run was made is in its config.json:
+    its name has only what the clock on the wall showed, wherever that was.
+    """
+    found, refused = [], {}
+    try:
+        folders = [entry for entry in os.scandir(runs_dir()) if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return [], {}
+    except OSError as error:
+        return [], {runs_dir().name: f"{runs_dir()}: the folder of the runs cannot be read ({error.strerror})"}
+    for folder in folders:
+        run = Run(Path(folder.path))
+        path = run.folder / "config.json"
+        if folder.is_symlink() and not files.inside(run.folder, runs_dir()):
+            continue
+        try:
+            if version := untrusted.version(path):
+                found.append((_created(path, version), run.name, run))
+        except ForbiddenError as error:
+            refused[run.name] = f"run {run.name} is passed over: it cannot be read ({error})"
+    return [run for *_, run in sorted(found, reverse=True)], refused
+
+
+def _created(path: Path, version: untrusted.Version) -> float:
+    """When the run of this config.json was made; raises ForbiddenError where this user may not read it."""
+    try:
+        created = _read_settings(path, version)[0].created
+    except ForbiddenError:
+        raise
+    except (FileNotFoundError, UntrustedError):  # just gone, or damaged, which is told when the run is looked at
+        created = None
+    return version[1] / 1e9 if created is None else created
+
+
+def progress_at(config: TrainConfig, record: Record, total_steps: int) -> tuple[float, float]:
+    """(share done in (0, 1], seconds left) at a record: by steps or by minutes, whichever ends first."""
+    done = record.step / total_steps
+    if config.minutes is not None:
+        done = max(done, record.seconds / (60 * config.minutes))
+    done = min(done, 1.0)
+    return done, record.seconds * (1 - done) / done

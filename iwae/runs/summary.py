@@ -1,0 +1,164 @@
+"""Many runs side by side: how each stands, in which settings they differ, and the numbers of one as a file."""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from iwae import checkpoints
+from iwae.checkpoints import CheckpointError
+from iwae.runs import store
+from iwae.runs.queue import Status
+from iwae.runs.store import Run
+from iwae.system import untrusted
+from iwae.system.untrusted import UntrustedError, Version
+from iwae.training.config import TrainConfig
+from iwae.training.loop import Record
+
+POINTS = 500  # of a curve: more than a screen has room for
+MISSING = "–"
+HELD = 200  # runs whose records stay in memory
+
+_held: dict[Path, tuple[Version | None, tuple[Record, ...]]] = {}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A run as it stands, read once."""
+
+    run: Run
+    config: TrainConfig
+    status: Status
+    records: tuple[Record, ...]
+
+    @property
+    def name(self) -> str:
+        return self.run.name
+
+    @cached_property
+    def title(self) -> str:
+        """``IWAE k = 20``."""
+        return f"{self.config.bound().title} k = {self.config.k}"
+
+    @property
+    def kind(self) -> str:
+        """``vae`` for objectives that weigh all draws alike, ``iwae`` for the others."""
+        return self.config.kind
+
+    @cached_property
+    def checked(self) -> tuple[Record, ...]:
+        """The records with a validation."""
+        return tuple(record for record in self.records if record.valid_bound is not None)
+
+    @property
+    def progress(self) -> tuple[float, float | None]:
+        """(share done in [0, 1], seconds left or None while unknown)."""
+        if self.status.phase == "finished":
+            return 1.0, 0.0
+        if not self.records or not self.status.total_steps:
+            return 0.0, None
+        return store.progress_at(self.config, self.records[-1], self.status.total_steps)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Of the test at its end, as its checkpoint's card has them; empty before."""
+        try:
+            checkpoints.check_place(self.run.checkpoint, self.run.folder)
+            return _metrics(self.run.checkpoint, self.run.checkpoint.stat().st_mtime_ns)
+        except (OSError, CheckpointError):
+            return {}
+
+
+def read(run: Run) -> Standing:
+    """How a run stands; raises RunError when its files cannot be read."""
+    return Standing(run, run.config, run.status(), _records(run))
+
+
+def _records(run: Run) -> tuple[Record, ...]:
+    """The records of a run: read once for all who look, until its file changes.
+
+    Only the latest of each run are kept: while it trains its file changes many times a second.
+    """
+    try:
+        version = untrusted.version(run.folder / "metrics.jsonl")
+    except UntrustedError:
+        version = None
+    held = _held.get(run.folder)
+    if version is None or held is None or held[0] != version:
+        held = _held[run.folder] = version, tuple(run.records())  # which says what is wrong
+        for folder in list(_held)[:-HELD]:
+            _held.pop(folder, None)
+    return held[1]
+
+
+@lru_cache(maxsize=1000)
+def _metrics(path: Path, written: int) -> dict[str, Any]:
+    return checkpoints.read_card(path).metrics
+
+
+def row(standing: Standing) -> dict[str, Any]:
+    """One line on a run; None for what is not known. Bounds in nats per image, of its own objective."""
+    last = standing.records[-1] if standing.records else None
+    checked = standing.checked[-1] if standing.checked else None
+    metrics = standing.metrics
+    return {
+        "objective": standing.title,
+        "data set": standing.config.dataset,
+        "model": standing.config.model,
+        "state": standing.status.phase,
+        "done": standing.progress[0],
+        "passes": last and last.passes,
+        "minutes": last and last.seconds / 60,
+        "bound": last and last.bound,
+        "validation": checked and checked.valid_bound,
+        "active units": units(checked),
+        "images/s": last and last.images_per_second,
+        "test NLL": metrics.get("nll"),
+        "± s.e.": metrics.get("nll_se"),
+        "run": standing.name,
+    }
+
+
+def units(record: Record | None) -> str | None:
+    """Active units of every stochastic layer, from the pixels upwards: ``25`` or ``60 + 12``."""
+    return None if record is None or record.active_units is None else " + ".join(map(str, record.active_units))
+
+
+def differences(standings: Sequence[Standing]) -> dict[str, list[str]]:
+    """The settings in which runs differ, and the value of each run as text; ``device`` among them."""
+    settings = [dataclasses.asdict(standing.config) | {"device": standing.run.device} for standing in standings]
+    return {
+        name.replace("_", " "): [_text(one[name]) for one in settings]
+        for name in (settings[0] if settings else ())
+        if len({one[name] for one in settings}) > 1
+    }
+
+
+def _text(value: Any) -> str:
+    return MISSING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def thinned(records: Sequence[Record]) -> list[Record]:
+    """At most POINTS records, evenly chosen, the last among them."""
+    step = -(-len(records) // POINTS)
+    return list(records[::-1][:: max(step, 1)])[::-1]
+
+
+def metrics_csv(records: Sequence[Record]) -> str:
+    """All records, a line each."""
+    file = io.StringIO()
+    names = [field.name for field in dataclasses.fields(Record)]
+    lines = csv.DictWriter(file, names, lineterminator="\n")
+    lines.writeheader()
+    lines.writerows(dataclasses.asdict(record) | {"active_units": units(record)} for record in records)
+    return file.getvalue()
+
+
+def settings_json(run: Run) -> str:
+    """What decides the run, without the places on this machine."""
+    return json.dumps({"config": dataclasses.asdict(run.config), "device": run.device}, indent=1)

@@ -1,0 +1,65 @@
+"""The engine of a sweep on one machine: a process for each cell, so many at once."""
+
+import multiprocessing
+import signal
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+import torch
+
+from iwae.sweeps.sweep import Job
+
+_METHODS = multiprocessing.get_all_start_methods()
+PROCESSES = multiprocessing.get_context("forkserver" if "forkserver" in _METHODS else "spawn")
+PROCESSES.set_forkserver_preload(
+    ["iwae.sweeps.sweep", "torch._dynamo"]
+)  # one import for all; optimisers need the latter
+
+
+class Pool:
+    """At most ``jobs`` processes, with one torch thread each. As a context it leaves none behind."""
+
+    def __init__(self, jobs: int):
+        self.jobs = jobs
+        self.working: dict[Connection, tuple[str, Job, BaseProcess]] = {}
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for _, _, process in self.working.values():
+            process.kill()
+            process.join()
+
+    def room(self) -> bool:
+        return len(self.working) < self.jobs
+
+    def start(self, name: str, job: Job) -> None:
+        ours, theirs = PROCESSES.Pipe(duplex=False)
+        process = PROCESSES.Process(target=_work, args=(job, theirs), daemon=True)
+        process.start()
+        theirs.close()  # so that the pipe ends with the process
+        self.working[ours] = name, job, process
+
+    def wait(self, seconds: float) -> dict[str, str]:
+        ended = {}
+        for pipe in wait(list(self.working), seconds):
+            name, _, process = self.working.pop(pipe)
+            try:
+                ended[name] = pipe.recv()
+            except EOFError:
+                process.join()
+                ended[name] = f"its process ended without a word (exit code {process.exitcode})"
+            process.join()
+            pipe.close()
+        return ended
+
+    def stop(self) -> None:
+        for _, job, _ in self.working.values():
+            job.ask_to_stop()
+
+
+def _work(job: Job, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep's own process hears it, and asks to stop
+    torch.set_num_threads(1)
+    pipe.send(job.work())

@@ -1,0 +1,292 @@
+"""A sweep: the cells of a grid as runs in one folder, worked on by an engine, gathered in one table.
+
+    NAME/
+      CELL/                              a run's folder (iwae/runs/store.py); its card holds the final test NLL
+      table.md, table.csv, table.json    all cells, written anew whenever one ends
+      lock                               held while a process drives the sweep
+
+What has been done is read from the runs alone: a cell that is finished is never run again, another one goes on from
+its last state, under whichever engine (iwae/sweeps/process_pool.py, iwae/sweeps/ray_pool.py).
+"""
+
+import csv
+import io
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Protocol
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from iwae import checkpoints
+from iwae.data.sources import SOURCES
+from iwae.evaluation.metrics import plus_minus
+from iwae.runs import store, worker
+from iwae.runs.store import Run, RunError
+from iwae.sweeps.grid import Cell
+from iwae.system import files
+from iwae.training.config import TrainConfig
+
+LOOK_SECONDS = 0.5  # between two looks at the engine
+TELL_SECONDS = 30.0  # between two lines on the cells that are being worked on
+
+
+class SweepError(ValueError):
+    """A sweep that cannot go on; the message says why."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The test that every cell is given in the end."""
+
+    samples: int = 5000  # draws from q(h|x) for each image
+    images: int | None = None  # only so many test images, chosen by a fixed seed; None for all
+
+    def images_of(self, dataset: str) -> int:
+        there = SOURCES[dataset].sizes[2]
+        return there if self.images is None else min(self.images, there)
+
+    def taken(self, run: Run) -> bool:
+        """Whether a run's card has it."""
+        found = checkpoints.read_card(run.checkpoint).metrics
+        wanted = {"samples": self.samples, "images": self.images_of(run.config.dataset), "seed": 0}
+        return {name: found.get(name) for name in wanted} == wanted
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a process must know to bring one cell to its end."""
+
+    folder: Path
+    config: TrainConfig
+    device: str
+    measurement: Measurement
+
+    def work(self, save_seconds: float | None = None) -> str:
+        """Train and test in this process, from wherever the run stands, until the end or until asked to stop.
+
+        Returns why it failed, or nothing.
+        """
+        run = Run(self.folder)
+        try:
+            if not (self.folder / "config.json").exists():
+                run = store.create(self.config, self.device, folder=self.folder, keep=0)
+            if run.config != self.config:
+                raise RunError(f"{self.folder} holds a run with other settings")
+            if run.status().phase != "finished":
+                worker.work(run, save_seconds=save_seconds)
+            if run.status().phase == "finished" and not self.measurement.taken(run):
+                worker.measure(run, self.measurement.images_of(self.config.dataset), self.measurement.samples)
+        except Exception as error:  # whatever it is, the other cells go on
+            return str(error) or type(error).__name__
+        return ""
+
+    def ask_to_stop(self) -> None:
+        """From any process: ``work`` saves and returns soon."""
+        files.write(self.folder / "stop", "")
+
+
+class Engine(Protocol):
+    """Where jobs are worked on, each by a process with one torch thread for every core it may use."""
+
+    def room(self) -> bool:
+        """Whether it takes another job now."""
+
+    def start(self, name: str, job: Job) -> None:
+        """Take a job."""
+
+    def wait(self, seconds: float) -> dict[str, str]:
+        """Jobs that have ended, by name, with what ``Job.work`` returned; waits so long for the first."""
+
+    def stop(self) -> None:
+        """Ask all jobs to save and stop; ``wait`` still gives each of them."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. None for what is not known."""
+
+    cell: str
+    dataset: str
+    objective: str
+    k: int
+    model: str
+    seed: int
+    state: str  # not run, half-finished, failed or finished
+    reason: str  # of a failure
+    passes: float | None  # over the training data, so far
+    bound: float | None  # of the cell's objective, mean over the training images since the record before the last
+    valid_bound: float | None  # the same, on validation images, of the model that is kept
+    nll: float | None  # on the test images, of a finished cell
+    nll_se: float | None
+    samples: int | None
+    images: int | None
+    active_units: str | None  # of each stochastic layer
+    seconds: float | None  # of training
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The cells, and the folder where their runs lie."""
+
+    folder: Path
+    cells: Sequence[Cell]
+    measurement: Measurement = Measurement()
+
+    def run(self, engine: Engine, device: str = "cpu", say: Callable[[str], None] = print) -> list[Row]:
+        """Bring all cells to their end; returns the table, which is also written.
+
+        Ctrl-C, or SIGTERM, saves and stops. Raises SweepError when another process drives the sweep.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(self.folder / "lock", timeout=0).acquire()
+        except Timeout:
+            raise SweepError(f"{self.folder} is already being worked on by another process") from None
+        with lock, worker.Signals() as signals:
+            reasons = self._drive(engine, device, say, lambda: signals.caught)
+            return self._write(reasons)
+
+    def rows(self, reasons: dict[str, str] | None = None) -> list[Row]:
+        """How every cell stands; ``reasons`` of those that have just failed, by name."""
+        return [self.row(cell, (reasons or {}).get(cell.name, "")) for cell in self.cells]
+
+    def row(self, cell: Cell, reason: str = "") -> Row:
+        """How one cell stands."""
+        run, c = Run(self.folder / cell.name), cell.config
+        named = dict(cell=cell.name, dataset=c.dataset, objective=c.objective, k=c.k, model=c.model, seed=c.seed)
+        found = dict.fromkeys(field.name for field in fields(Row)) | named
+        if not (run.folder / "config.json").exists():
+            return Row(**found | {"state": "failed" if reason else "not run", "reason": reason})
+        try:
+            status, records, card = run.status(), run.records(), None
+            if run.checkpoint.exists():
+                card = checkpoints.read_card(run.checkpoint)
+            done = status.phase == "finished" and self.measurement.taken(run)
+        except ValueError as error:
+            return Row(**found | {"state": "failed", "reason": str(error)})
+        if status.phase == "failed":
+            reason = reason or status.message
+        if records:
+            found |= {name: getattr(records[-1], name) for name in ("passes", "bound", "seconds")}
+        if card:
+            found["valid_bound"] = card.progress.get("valid_bound")
+        if done:
+            found |= {name: card.metrics[name] for name in ("nll", "nll_se", "samples", "images")}
+            found["active_units"] = "+".join(map(str, card.metrics["active_units"] or ()))
+        state = "finished" if done else "failed" if reason else "half-finished"
+        return Row(**found | {"state": state, "reason": "" if done else reason})
+
+    def seconds_left(self) -> dict[str, float | None]:
+        """Training time that every cell still needs, by name: from its own records, or those of a cell that costs as
+        much a pass; None where there is none."""
+        per_pass, left = {}, {}
+        rows = self.rows()
+        for cell, row in zip(self.cells, rows, strict=True):
+            if row.passes:
+                per_pass.setdefault(_cost_class(cell.config), row.seconds / row.passes)
+        for cell, row in zip(self.cells, rows, strict=True):
+            cost = per_pass.get(_cost_class(cell.config))
+            total = None if cost is None else cost * cell.config.passes
+            if total is not None and cell.config.minutes is not None:
+                total = min(total, 60 * cell.config.minutes)
+            done = total if row.state == "finished" else row.seconds or 0.0
+            left[cell.name] = 0.0 if row.state == "finished" else total and max(total - done, 0.0)
+        return left
+
+    def _drive(
+        self, engine: Engine, device: str, say: Callable[[str], None], stop: Callable[[], bool]
+    ) -> dict[str, str]:
+        """Feed the engine; returns the reasons of failures."""
+        rows = dict(zip(self.cells, self.rows(), strict=True))
+        waiting = deque(cell for cell, row in rows.items() if row.state != "finished")
+        say(f"{len(rows)} cells, {len(rows) - len(waiting)} of them finished, in {self.folder}")
+        working: dict[str, Cell] = {}
+        reasons: dict[str, str] = {}
+        stopping, told = False, time.monotonic()
+        while working or (waiting and not stopping):
+            if stop() and not stopping:
+                stopping = True
+                say(f"{len(working)} cells save and stop")
+                engine.stop()
+            while waiting and not stopping and engine.room():
+                cell = waiting.popleft()
+                working[cell.name] = cell
+                (self.folder / cell.name / "stop").unlink(missing_ok=True)
+                engine.start(cell.name, Job(self.folder / cell.name, cell.config, device, self.measurement))
+            for name, reason in engine.wait(LOOK_SECONDS).items():
+                reasons |= {name: reason} if reason else {}
+                say(_outcome(self.row(working.pop(name), reason)))
+                self._write(reasons)
+            if time.monotonic() - told > TELL_SECONDS:
+                told = time.monotonic()
+                for name in working:
+                    say(self._progress(name))
+        return reasons
+
+    def _progress(self, name: str) -> str:
+        run = Run(self.folder / name)
+        try:
+            (done, left), records = run.progress(), run.records()
+        except RunError:
+            return f"{name}: waiting"
+        if not records:
+            return f"{name}: waiting"
+        left = "" if left is None else f", {tqdm.format_interval(left)} left"
+        return f"{name}: {done:.0%}{left}, bound {records[-1].bound:.2f} nats"
+
+    def _write(self, reasons: dict[str, str]) -> list[Row]:
+        rows = self.rows(reasons)
+        files.write(self.folder / "table.md", markdown(rows))
+        files.write(self.folder / "table.csv", _csv(rows))
+        configs = {cell.name: asdict(cell.config) for cell in self.cells}
+        content = [asdict(row) | {"config": configs[row.cell]} for row in rows]
+        files.write(self.folder / "table.json", json.dumps(content, indent=1) + "\n")
+        return rows
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table for a reader."""
+    lines = [
+        "| cell | passes | bound | validation bound | test NLL | active units | seconds | state |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        nll = "" if row.nll is None else plus_minus(row.nll, row.nll_se)
+        numbers = [_number(row.passes, ".1f"), _number(row.bound, ".2f"), _number(row.valid_bound, ".2f"), nll]
+        numbers += [row.active_units or "", _number(row.seconds, ".0f")]
+        state = f"{row.state}: {row.reason}" if row.reason else row.state
+        lines.append(f"| {' | '.join([row.cell, *numbers, state.replace('|', '∣')])} |")
+    measured = sorted({(row.samples, row.images) for row in rows if row.samples})
+    how = "; ".join(f"{images:,} test images, {samples:,} draws each" for samples, images in measured)
+    lines += ["", f"Bounds, each of the cell's own objective, and NLL in nats per image{': ' if how else ''}{how}."]
+    return "\n".join(lines) + "\n"
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return text.getvalue()
+
+
+def _outcome(row: Row) -> str:
+    if row.state == "finished":
+        nll = plus_minus(row.nll, row.nll_se)
+        return f"{row.cell}: finished, test NLL {nll} nats, {row.seconds:.0f} s of training"
+    return f"{row.cell}: {row.state}{': ' if row.reason else ''}{row.reason}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _cost_class(config: TrainConfig) -> tuple:
+    """What decides how long a pass takes, all but the device."""
+    draws = (config.k, config.warm_k, config.warm_share if config.warm_k else 0, config.gradient, config.resample)
+    return config.dataset, config.model, config.batch_size, config.products, *draws

@@ -1,0 +1,40 @@
+"""Start a module of this package as a process of its own, which outlives the one that started it."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from iwae.system.paths import PROJECT
+
+# Not by PYTHONPATH, which cannot hold a folder whose name contains its separator (":", on Windows ";").
+_RUN = (
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
+_APART = (
+    {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
+    if sys.platform == "win32"
+    else {"start_new_session": True}
+)
+
+
+def start(module: str, *arguments: str, log: Path, environment: Mapping[str, str]) -> subprocess.Popen:
+    """``python -m module arguments…``, whatever the current folder is; returns at once.
+
+    What it prints is appended to ``log``, in UTF-8. It has no terminal and hears no Ctrl-C. Raises OSError where no
+    process can be started.
+    """
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _RUN, str(PROJECT), module, *arguments],
+            env={**os.environ, **environment, "PYTHONIOENCODING": "utf-8"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            **_APART,
+        )
+    threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie
+    return process

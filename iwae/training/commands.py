@@ -1,0 +1,50 @@
+"""Settings → the commands that repeat them, as short as they can be."""
+
+import dataclasses
+import shlex
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+from iwae.data.sources import SOURCES
+from iwae.training.config import TrainConfig
+from iwae.training.wake_sleep import Refit
+
+PROGRAM = ("python", "-m", "iwae")
+
+
+def train_words(config: TrainConfig) -> list[str]:
+    """The options of ``train`` that give this very config; those that follow from the others are left out."""
+    given = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+    for name in list(given):
+        rest = {other: value for other, value in given.items() if other != name}
+        with suppress(ValueError):  # the objective needs it
+            given = rest if TrainConfig(**rest) == config else given
+    return _options(given)
+
+
+@lru_cache(maxsize=1000)  # it tries every option; the page of results wants those of the whole grid each time
+def train(config: TrainConfig, out: str = "") -> str:
+    """The command that trains it, for a shell."""
+    return shlex.join([*PROGRAM, "train", *train_words(config), *(["--out", out] if out else [])])
+
+
+def refit(path: str, settings: Refit) -> str:
+    """The command that goes on with the encoder of a checkpoint, in its place."""
+    given = {name: value for name, value in dataclasses.asdict(settings).items() if value != getattr(Refit, name)}
+    return shlex.join([*PROGRAM, "refit", path, *_options(given), "--out", path])
+
+
+def evaluate(path: str, dataset: str, metrics: dict[str, Any], half: bool = False) -> str:
+    """The command that measures a checkpoint as ``metrics`` was, its weights rounded to float16 or not, and keeps the
+    result in its card."""
+    words = ["--samples", str(metrics["samples"])]
+    if metrics["images"] < SOURCES[dataset].sizes[2]:
+        words += ["--images", str(metrics["images"])]
+    if metrics["seed"]:
+        words += ["--seed", str(metrics["seed"])]
+    return shlex.join([*PROGRAM, "evaluate", path, *words, *(["--half"] if half else []), "--save"])
+
+
+def _options(given: dict[str, Any]) -> list[str]:
+    return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]

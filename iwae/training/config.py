@@ -1,0 +1,211 @@
+"""What decides a training run: its settings, and the schedules that fill in what is not given."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cache
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, get_args, get_type_hints
+
+import torch
+
+from iwae.bounds import Bound
+from iwae.data import datasets
+from iwae.gradients import GRADIENTS, Estimator
+from iwae.kernels.precision import PRODUCTS
+from iwae.model import ModelConfig
+from iwae.system.files import shown
+
+MAX_K = 1_000_000  # draws: what merely checks a configuration must not need more than 4 MB
+MAX_PASSES = 1_000_000
+MAX_SEED = 2**32 - 1  # seeds of single passes are made from it, and must fit 64 bits
+PAPER_STAGES = 8
+PAPER_PASSES = (3**PAPER_STAGES - 1) // 2  # 3,280
+
+
+def _paper(progress: float) -> float:
+    """Stages i = 0…7 of 3ⁱ passes at 10^(−i/7), in proportion if the run is shorter. Burda et al. 2016, section 5."""
+    passes = progress * PAPER_PASSES
+    stage = int(math.log(2 * passes + 1, 3) + 1e-9)
+    return 10 ** (-min(stage, PAPER_STAGES - 1) / (PAPER_STAGES - 1))
+
+
+def _cosine(progress: float) -> float:
+    """From 1 down to 1% along half a cosine. Loshchilov & Hutter 2017."""
+    return 0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _constant(progress: float) -> float:
+    return 1.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Step size as a share of the learning rate over the run's progress in [0, 1), and the defaults it goes with."""
+
+    function: Callable[[float], float]
+    passes: int = 50
+    learning_rate: float = 1e-3
+    adam_eps: float = 1e-8
+    batch_size: int = 100
+    cheap: bool = False  # the estimators that need the least time for the same quality (docs/design.md)
+
+
+SCHEDULES = {
+    "fast": Schedule(_cosine, learning_rate=2e-3, cheap=True),
+    "paper": Schedule(_paper, PAPER_PASSES, adam_eps=1e-4, batch_size=20),
+    "cosine": Schedule(_cosine),
+    "constant": Schedule(_constant, cheap=True),
+}
+WARM_K = 5  # draws at the beginning of a cheap run
+FEW = 10  # draws up to which resampling costs more than it saves
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a training run. Raises ValueError for values that do not go together.
+
+    None means the default of the schedule, or that the objective does not take the parameter. Under
+    ``fast`` and ``constant`` the gradient is dreg where the objective has one, one draw of k > 10 goes backward, and
+    the run begins with 5 draws.
+    """
+
+    dataset: str = "mnist-5k"  # see `python -m iwae data list`
+    model: str = "1layer"  # 1layer, 2layer, 2d, or sizes such as 200,200:100/100,100:50
+    objective: str = "iwae"  # vae, iwae, power-mean, median, l-alpha, renyi, ciwae or miwae
+    k: int = 50  # draws from q(h|x) for each image
+    warm_k: int | None = None  # draws at the beginning, fewer than k because they are cheaper; 0 for k throughout
+    warm_share: float = 0.4  # of the passes, with warm_k draws
+    p: float | None = None  # exponent of power-mean
+    alpha: float | None = None  # weight of the KL term in l-alpha, above 1 a β-VAE; or α of renyi
+    beta: float | None = None  # β of ciwae, the weight of the VAE bound
+    k1: int | None = None  # draws in each group of miwae, or of piwae's encoder
+    k2: int | None = None  # number of such groups, k1·k2 = k
+    kl_warmup: int = 0  # epochs over which the weight of the KL term rises linearly from 0; 0 for none
+    gradient: str | None = None  # exact, dreg, piwae, or stl, which for k > 1 is biased for all but vae and l-alpha
+    resample: int | None = None  # draws that go backward, chosen by weight; 0 for all k
+    products: str = "float32"  # of matrices in training: float32; bfloat16 where a CPU can; tf32 on a CUDA device
+    schedule: str = "fast"  # fast, cosine, paper or constant
+    passes: int | None = None  # over the training data
+    minutes: float | None = None  # stop after so many minutes of training, wherever the schedule stands
+    learning_rate: float | None = None  # the largest step size of Adam
+    adam_eps: float | None = None  # ε of Adam
+    batch_size: int | None = None  # images per step
+    weight_decay: float = 0.0  # of matrices, not of biases; decoupled, as in AdamW
+    input_dropout: float = 0.0  # share of the pixels that the encoder does not see
+    ema: float = 0.0  # decay of the averaged weights that are kept, at most (2 + s)/(11 + s) after s steps; 0 for none
+    patience: int = 0  # stop after so many validations without a better bound, and keep the best; 0 for never
+    validate_every: int = 1  # passes between validations
+    valid_images: int = 1000  # of the validation set, at most
+    log_every: int = 100  # steps between records inside a pass; on a GPU, whole passes go without any
+    start: str | None = None  # checkpoint whose weights to go on from, under this objective
+    seed: int = 0  # of the weights, the order of the images, the binarization and the draws
+
+    def __post_init__(self) -> None:
+        for name, (kind, optional) in _kinds().items():
+            if not (optional and getattr(self, name) is None):
+                object.__setattr__(self, name, self._typed(name, kind))
+        if self.dataset not in datasets.NAMES:
+            raise ValueError(f"unknown data set {self.dataset!r}; there are {', '.join(datasets.NAMES)}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"unknown schedule {self.schedule!r}; there are {', '.join(SCHEDULES)}")
+        for name in ("k", "k1", "k2"):
+            if getattr(self, name) is not None:
+                self._check(name, f"must not be above {MAX_K:,}", lambda value: value <= MAX_K)
+        if self.k1 and self.k2 and self.k1 * self.k2 > MAX_K:
+            raise ValueError(f"k1·k2 must not be above {MAX_K:,}, not {self.k1 * self.k2:,}")
+        if self.products not in PRODUCTS:
+            raise ValueError(f"unknown products {self.products!r}; there are {', '.join(PRODUCTS)}")
+        self._fill_in()
+        positive = ("passes", "learning_rate", "adam_eps", "batch_size", "validate_every", "valid_images", "log_every")
+        for name in positive:
+            self._check(name, "must be above 0", lambda value: value > 0)
+        self._check("passes", f"must not be above {MAX_PASSES:,}", lambda value: value <= MAX_PASSES)
+        for name in ("resample", "weight_decay", "patience", "seed"):
+            self._check(name, "must not be below 0", lambda value: value >= 0)
+        self._check("seed", f"must not be above {MAX_SEED:,}", lambda value: value <= MAX_SEED)
+        for name in ("ema", "input_dropout"):
+            self._check(name, "must lie in [0, 1)", lambda value: 0 <= value < 1)
+        if self.minutes is not None:
+            self._check("minutes", "must be above 0", lambda value: value > 0)
+        self._check("warm_k", f"must lie between 0 and k = {self.k}", lambda value: 0 <= value <= self.k)
+        self._check("warm_share", "must lie in [0, 1]", lambda value: 0 <= value <= 1)
+        rule = f"must lie between 0 and the {self.passes} epochs of the run"
+        self._check("kl_warmup", rule, lambda value: 0 <= value <= self.passes)
+        _ = self.model_config
+        self.estimator()
+        self.estimator(self.warm_k)
+
+    def _fill_in(self) -> None:
+        """Put the schedule's defaults in the place of None."""
+        schedule, bound = SCHEDULES[self.schedule], self.bound()
+        many = schedule.cheap and self.k > FEW
+        smooth = bound.curvature(torch.zeros(bound.draws or 1, 1)) is not None
+        gradient = self.gradient or ("dreg" if schedule.cheap and smooth else "exact")
+        defaults = {
+            **{name: getattr(schedule, name) for name in ("passes", "learning_rate", "adam_eps", "batch_size")},
+            "gradient": gradient,
+            # nothing is gained where all draws weigh the same, and PIWAE cannot be resampled
+            "resample": int(many and not bound.equal_weights and gradient != "piwae"),
+            "warm_k": WARM_K if many and bound.draws is None and gradient != "piwae" else 0,
+        }
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
+    def _typed(self, name: str, kind: type) -> Any:
+        """The value as its own plain type, so that 2.5 is no number of epochs and True no number of draws."""
+        value = getattr(self, name)
+        accepted, words = {int: (Integral, "a whole number"), float: (Real, "a number")}.get(kind, (kind, "a text"))
+        if not isinstance(value, accepted) or isinstance(value, bool):
+            raise ValueError(f"{name.replace('_', ' ')} must be {words}, not {value!r}")
+        return kind(value)
+
+    def _check(self, name: str, rule: str, holds: Callable[[float], bool]) -> None:
+        value = getattr(self, name)
+        if not (isinstance(value, int | float) and abs(value) < math.inf and holds(value)):
+            raise ValueError(f"{name.replace('_', ' ')} {rule}, not {value}")
+
+    @property
+    def model_config(self) -> ModelConfig:
+        """The sizes of the model."""
+        return ModelConfig.parse(self.model)
+
+    @property
+    def kind(self) -> str:
+        """``vae`` for objectives that weigh all draws alike, such as the ELBO; ``iwae`` for the others."""
+        return "vae" if self.bound().equal_weights else "iwae"
+
+    def bound(self) -> Bound:
+        """The objective with its parameters; those that neither it nor the gradient takes are a ValueError."""
+        return Bound(self.objective, self._parameters()[0])
+
+    def estimator(self, k: int = 0) -> Estimator:
+        """The checked combination of objective and gradient.
+
+        ``k`` draws instead of the run's own are for the warm beginning, where nothing is resampled.
+        """
+        return Estimator(self.bound(), k or self.k, self.gradient, self._parameters()[1], 0 if k else self.resample)
+
+    def _parameters(self) -> tuple[dict[str, float], dict[str, int]]:
+        """Parameters of the objective and of the gradient."""
+        given = {name: getattr(self, name) for name in ("p", "alpha", "beta", "k1", "k2")}
+        given = {name: value for name, value in given.items() if value is not None}
+        takes = GRADIENTS[self.gradient].parameters if self.gradient in GRADIENTS else ()
+        return given, {name: given.pop(name) for name in takes if name in given}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
+        """From JSON; names that this version does not know, and values of another type, are a ValueError."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"unknown settings: {shown(', '.join(unknown), 200)}")
+        return cls(**values)
+
+
+@cache
+def _kinds() -> dict[str, tuple[type, bool]]:
+    """The type of every setting, and whether it may be None."""
+    hints = get_type_hints(TrainConfig).items()
+    return {name: ((get_args(hint) or (hint,))[0], NoneType in get_args(hint)) for name, hint in hints}

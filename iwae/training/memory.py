@@ -1,0 +1,121 @@
+"""Memory that a training step needs, estimated from its sizes before it starts, and the memory that there is.
+
+The estimate counts the tensors that a step holds at its peak: weights with their gradients and Adam's moments, then for
+each draw of each image the noise, the latent variables, and the activations that wait for the backward pass. Tests
+hold it between 0.6 and 2.5 times the measured peak.
+"""
+
+import math
+from pathlib import Path
+
+import psutil
+import torch
+
+from iwae.data.sources import SOURCES
+from iwae.evaluation.sampling import IMAGES
+from iwae.kernels.tracing import LISTED_LONG
+from iwae.model import Model
+from iwae.system import cores
+from iwae.training.config import TrainConfig
+from iwae.training.steps import LISTED_ROWS
+
+NUMBER = 4  # bytes of a float32
+BASE = 30_000_000  # bytes that any run needs
+LIST_COPIES = 3  # of a step's activations, while the step is written down as a list (``programs``)
+UNLIMITED = 2**60  # bytes; version 1 of the control groups writes "no limit" as a number near 2⁶³
+
+
+class NotEnoughMemoryError(ValueError):
+    """A training step that does not fit into memory; the message names the setting, the need and what there is."""
+
+
+def check(config: TrainConfig, device: str | torch.device = "cpu", images: int | None = None, *, ever: bool = False):
+    """Raise NotEnoughMemoryError where a training step needs more memory than is free on the device.
+
+    Args:
+        images: size of the training set, by default that of ``config.dataset``.
+        ever: compare with all the memory there is, for a run that is yet to wait for its turn.
+    """
+    device = torch.device(device)
+    weights, draws = needed(config, device, images)
+    free, total = available(device)
+    there = total if ever else free
+    if weights + draws <= there:
+        return
+    if weights > draws:
+        what, less = f"model {config.model} has so many weights that a training step needs", "a smaller model"
+    else:
+        k = f"k1·k2 = {config.k1:,}·{config.k2:,} = {config.k:,}" if config.k1 and config.k2 else f"k = {config.k:,}"
+        batch = min(config.batch_size, images or SOURCES[config.dataset].sizes[0])
+        what, less = f"{k} draws for each of {batch:,} images need", "a smaller k or batch size"
+    free = "" if ever else f" free of {_gb(total)}"
+    raise NotEnoughMemoryError(
+        f"{what} about {_gb(weights + draws)} of memory, and the device {device.type} has {_gb(there)}{free}: "
+        f"choose {less}"
+    )
+
+
+def needed(config: TrainConfig, device: str | torch.device = "cpu", images: int | None = None) -> tuple[int, int]:
+    """Bytes of a training step at its peak: (weights and what belongs to them, draws and what follows from them)."""
+    on_cpu = torch.device(device).type == "cpu"
+    with torch.device("meta"):  # sizes only
+        model = Model(config.model_config, seed=None)
+    sizes = model.config
+    images = images or SOURCES[config.dataset].sizes[0]
+    batch = min(config.batch_size, images)
+    threads = torch.get_num_threads() if on_cpu else 1
+    # weights, gradient, two moments, and copies on the way; one more gradient for each thread beyond the first
+    copies = 7 + 2 * (threads - 1) + 2 * bool(config.ema) + bool(config.patience)
+    weights = copies * sum(weight.numel() for weight in model.parameters())
+    latent, hidden = sum(sizes.latent), sum(sizes.hidden[0])
+    above = sum(map(sum, sizes.hidden[1:]))  # hidden units between stochastic layers, in the encoder or the decoder
+    # a GPU holds logits, their products with x and their softplus; a CPU one number for each pixel
+    pixels = sizes.pixels if on_cpu else 4 * sizes.pixels
+    backward = pixels + hidden + 7 * latent + 4.5 * above  # numbers for each draw that goes backward
+    forward = 5 * latent + 0.75 * above + (0 if on_cpu else pixels + hidden)  # and for one that does not
+
+    listed = on_cpu and config.passes * math.ceil(images / batch) >= LISTED_LONG
+
+    def of(k: int, resample: int) -> float:
+        if resample:
+            return batch * (k * forward + resample * backward)
+        return batch * k * backward * (LIST_COPIES if listed and k * batch <= LISTED_ROWS * threads else 1)
+
+    step = max(of(config.k, config.resample), of(config.warm_k, 0) if config.warm_k else 0.0)
+    images_once = batch * (3 * sizes.pixels + 4 * hidden)  # x, as uint8 and as seen, and the first layer's encoder
+    validation = 4 * IMAGES * config.k * threads  # log-weights
+    return NUMBER * weights, BASE + round(NUMBER * (step + images_once + validation))
+
+
+def available(device: str | torch.device = "cpu") -> tuple[int, int]:
+    """(free, all) bytes of memory on the device, as far as the control groups of this process allow it."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)
+    memory = psutil.virtual_memory()
+    limits = [limit for folder in cores.control_groups("memory") if (limit := _limit(folder))]
+    return min([memory.available, *(free for free, _ in limits)]), min([memory.total, *(total for _, total in limits)])
+
+
+def _limit(folder: Path) -> tuple[int, int] | None:
+    """(free, all) bytes of a control group; None where it has no limit. The kernel gives pages of files back first.
+
+    Source: the Linux kernel's documentation of cgroup-v2 (``memory.max``) and of the v1 memory controller.
+    """
+    for limit, used, cache in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            total, usage = (int((folder / name).read_text(encoding="ascii")) for name in (limit, used))
+            lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+        except (OSError, ValueError):  # not this version, or "max"
+            continue
+        pages = next((int(line.split()[1]) for line in lines if line.split()[0] == cache), 0)
+        return (max(total - usage + pages, 0), total) if total < UNLIMITED else None
+    return None
+
+
+def _gb(size: float) -> str:
+    digits = max(0, 1 - math.floor(math.log10(max(size, 1) / 1e9)))  # two of them, or all before the point
+    return f"{size / 1e9:,.{min(digits, 2)}f} GB"
