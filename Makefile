@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make app      start the app in the browser        ARGS='--server.port 8600' for its options"
 	@echo "make test     run the tests (all but the slow)    ARGS='-k canvas' for pytest's options"
-	@echo "make lint     check style and formatting"
+	@echo "make lint     check style, formatting and the direction of imports"
 	@echo "make install  only make $(VENV) and install requirements.txt; the others do it when it is due"
 	@echo "make extra    also install requirements-extra.txt: TensorBoard, ONNX, the notebook"
 	@echo
@@ -32,6 +32,7 @@ test: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 install: $(STAMP)
 

@@ -3,11 +3,11 @@
 import streamlit as st
 
 from iwae.export.report import Draws
-from pages.shared import cached, pictures
-from pages.shared.choose import held_image
-from pages.shared.evidence import Evidence
-from pages.shared.report import report_button
-from pages.shared.sidebar import sidebar
+from pages.common import cache, image_strips
+from pages.common.digit_input import held_image
+from pages.common.evidence import Evidence
+from pages.common.report_button import report_button
+from pages.common.sidebar import sidebar
 
 view = sidebar("Home")
 
@@ -21,16 +21,16 @@ st.write(
 
 if view.seen:
     st.caption(view.seen)
-images = cached.test_images(view.dataset)
+images = cache.test_images(view.dataset)
 x = images[held_image(len(images))]
 evidence = Evidence(view, x, 1000, 0)
 for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
     with column:
-        pictures.heading(name, entry)
+        image_strips.heading(name, entry)
         drawn, seen = evidence.drawn[name], evidence.pictured[name]
-        pictures.reconstructions(x.numpy(), seen)
+        image_strips.reconstructions(x.numpy(), seen)
         st.markdown(f"**The heaviest of {drawn.samples:,} samples from q(h|x)**, with their share of the weight")
-        pictures.samples_grid(cached.model(entry, view.device), drawn, count=10, heaviest=True)
+        image_strips.samples_grid(cache.model(entry, view.device), drawn, count=10, heaviest=True)
         evidence.headline(name)
 evidence.numbers()
 

@@ -4,13 +4,13 @@ import streamlit as st
 
 from iwae.export.report import Draws
 from iwae.figures.base import Line, bound_curves
-from pages.shared import cached, pictures, show
-from pages.shared.choose import choose_digit
-from pages.shared.evidence import Evidence
-from pages.shared.occluded import occluded
-from pages.shared.report import report_button
-from pages.shared.sidebar import sidebar
-from pages.shared.true_posterior import by_weight, choose_units, true_posterior
+from pages.common import cache, figure_card, image_strips
+from pages.common.digit_input import choose_digit
+from pages.common.evidence import Evidence
+from pages.common.report_button import report_button
+from pages.common.sidebar import sidebar
+from pages.posterior.occluded import occluded
+from pages.posterior.true_posterior import by_weight, choose_units, true_posterior
 
 view = sidebar("Posterior")
 st.title("The posterior of one digit", anchor=False)
@@ -22,7 +22,7 @@ if digit is None:
 
 with st.expander("What the models see, step by step", expanded=True):
     names, images = zip(*digit.stages, strict=True)
-    pictures.strip(images, names, names, width=112)
+    image_strips.strip(images, names, names, width=112)
     with st.popover("What each step does", type="tertiary"):
         st.markdown(digit.told)
     if digit.note:
@@ -40,26 +40,26 @@ units = choose_units(view.pair)
 evidence = Evidence(view, digit.x, samples, seed)
 for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
     with column:
-        pictures.heading(name, entry)
+        image_strips.heading(name, entry)
         drawn, seen = evidence.drawn[name], evidence.pictured[name]
         evidence.headline(name)
         st.markdown(
             "**Reconstructions**",
             help="From the mean of q; the plain average of all decoded draws; and their average by weight.",
         )
-        pictures.reconstructions(digit.x.numpy(), seen)
+        image_strips.reconstructions(digit.x.numpy(), seen)
         st.markdown(
             f"**Samples from q(h|x)**: {which}, ordered by weight",
             help="Decoded to pixel probabilities; below each its share of the importance weight of all draws.",
         )
-        pictures.samples_grid(cached.model(entry, view.device), drawn, count, heaviest=which == "the heaviest")
+        image_strips.samples_grid(cache.model(entry, view.device), drawn, count, heaviest=which == "the heaviest")
         dashed = name == "B" and view.a.kind == view.b.kind
-        ks, bounds = cached.curve(entry, view.device, digit.x, samples, seed)
+        ks, bounds = cache.curve(entry, view.device, digit.x, samples, seed)
         lines.append(Line(f"{name} · {entry.short}", entry.kind, ks, bounds, dashed))
         numbers += [{"model": name, "k": k, "L_k": bound} for k, bound in zip(ks, bounds, strict=True)]
-        by_weight(cached.model(entry, view.device), drawn)
-        evidence.ends(name, cached.model(entry, view.device))
-        true_posterior(name, entry, cached.model(entry, view.device), drawn, units[name])
+        by_weight(cache.model(entry, view.device), drawn)
+        evidence.ends(name, cache.model(entry, view.device))
+        true_posterior(name, entry, cache.model(entry, view.device), drawn, units[name])
 
 evidence.numbers()
 occluded(view, digit.x, samples, seed)
@@ -71,7 +71,7 @@ st.write(
 )
 ends = " and ".join(f"{line.name} from {line.y[0]:.1f} to {line.y[-1]:.1f}".replace("-", "−") for line in lines)
 said = f"L_k in nats for this digit, for k from 1 to {samples:,}: {ends}. Dotted: log p̂(x)."
-show.figure(bound_curves(lines), "curve", said, numbers)
+figure_card.figure(bound_curves(lines), "curve", said, numbers)
 with st.expander("The formula"):
     st.latex(
         r"L_k = \mathbb{E}_{h_1,\dots,h_k \sim q(h|x)}\left[\log \frac{1}{k}\sum_{i=1}^k w_i\right],"

@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from pages.shared import latent, latent_maps, latent_spread
-from pages.shared.choose import pick_image
-from pages.shared.report import report_button
-from pages.shared.sidebar import sidebar
+from pages.common.digit_input import pick_image
+from pages.common.report_button import report_button
+from pages.common.sidebar import sidebar
+from pages.latent import controls, maps, spread
 
 view = sidebar("Latent space")
 st.title("Latent space", anchor=False)
@@ -16,38 +16,38 @@ st.write(
 
 one, two, three = st.columns([1, 2, 2])
 with one:
-    images = latent.pick_images(view.dataset)
+    images = controls.pick_images(view.dataset)
 with two:
-    kind = latent.pick_map()
+    kind = controls.pick_map()
 with three:
-    by = latent.pick_colour(images)
+    by = controls.pick_colour(images)
 left, right = st.columns(2)
 with left:
     image = pick_image(view.dataset)
 with right:
-    whose = latent.pick_spread(images)
+    whose = controls.pick_spread(images)
 
-both = latent.sides(view, images, kind)
+both = controls.sides(view, images, kind)
 if both is None:  # UMAP is at work: what is instant stands in for it
     st.info("Until then: PCA.")
-    both = latent.sides(view, images, "PCA")
-latent_maps.show_maps(both, images, by, whose, image)
-for note in latent_spread.incomparable(both, images):
+    both = controls.sides(view, images, "PCA")
+maps.show_maps(both, images, by, whose, image)
+for note in spread.incomparable(both, images):
     st.info(note)
-latent_maps.show_selection(images, both)
+maps.show_selection(images, both)
 
 st.subheader("Images that moved most", anchor=False)
-latent_maps.show_moved(images, both)
+maps.show_moved(images, both)
 
 st.subheader("Does B spread more than A?", anchor=False)
-latent_spread.show_spread(both, images)
+spread.show_spread(both, images)
 
 st.subheader("All posteriors together, against the prior", anchor=False)
 st.write(
     "The mixture of all q(h|x), the aggregated posterior, is what the decoder has learned to read; the prior is where "
     "new samples come from. Where the prior has mass and the mixture has none, samples look like nothing."
 )
-latent_spread.show_aggregated(both, images)
+spread.show_aggregated(both, images)
 
 with st.expander("The formulas"):
     st.latex(r"q(h_1|x) = \mathcal{N}(\mu(x), \operatorname{diag} \sigma^2(x)), \qquad \text{on a plane } W: \quad "

@@ -2,10 +2,11 @@
 
 import streamlit as st
 
-from pages.shared import cached, pictures, units
-from pages.shared.choose import pick_image
-from pages.shared.report import report_button
-from pages.shared.sidebar import sidebar
+from pages.common import cache, image_strips
+from pages.common.digit_input import pick_image
+from pages.common.report_button import report_button
+from pages.common.sidebar import sidebar
+from pages.units import pruning
 
 THRESHOLDS = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0]
 
@@ -26,7 +27,7 @@ threshold = one.select_slider(
     bind="query-params",
     help="A unit is active when the variance over images of E_q[h_u|x] lies above it; the papers take 0.01.",
 )
-total = len(cached.test_images(view.dataset))
+total = len(cache.test_images(view.dataset))
 sizes = [size for size in (100, 300, 1000, 3000) if size < total] + [total]
 images = two.selectbox(
     "Test images",
@@ -37,7 +38,7 @@ images = two.selectbox(
     bind="query-params",
     help=f"The first of {total:,}.",
 )
-models = units.measure(view, images)
+models = pruning.measure(view, images)
 depth = max(len(model.halves) for model in models)
 layer = (
     three.selectbox("Layer", range(1, depth + 1), key="layer", bind="query-params", help="Counted from the pixels.") - 1
@@ -47,21 +48,21 @@ layer = (
 
 for column, model in zip(st.columns(2, gap="large"), models, strict=True):
     with column:
-        pictures.heading(model.name, model.entry)
-        units.counts(model, model.layers(threshold))
-units.curves(models, layer, threshold)
+        image_strips.heading(model.name, model.entry)
+        pruning.counts(model, model.layers(threshold))
+pruning.curves(models, layer, threshold)
 
 st.subheader("Without the inactive units", anchor=False)
 for model in models:
-    units.pruned(view, model, threshold, images)
+    pruning.pruned(view, model, threshold, images)
 
 st.subheader("One unit at a time", anchor=False)
 index = pick_image(view.dataset)
-x = cached.test_images(view.dataset)[index]
+x = cache.test_images(view.dataset)[index]
 for column, model in zip(st.columns(2, gap="large"), models, strict=True):
     with column:
-        pictures.heading(model.name, model.entry)
-        units.switch_off(view, model, layer, threshold, x, images)
+        image_strips.heading(model.name, model.entry)
+        pruning.switch_off(view, model, layer, threshold, x, images)
 
 with st.expander("The formulas"):
     st.latex(r"A_u = \mathrm{Var}_x\big(\mathbb{E}_{q(h|x)}[h_u]\big) > \text{threshold}")

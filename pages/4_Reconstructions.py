@@ -2,10 +2,11 @@
 
 import streamlit as st
 
-from pages.shared import cached, reconstructed
-from pages.shared.reconstructed import NAMES, ORDERS, ROWS
-from pages.shared.report import report_button
-from pages.shared.sidebar import sidebar
+from pages.common import cache
+from pages.common.report_button import report_button
+from pages.common.sidebar import sidebar
+from pages.reconstructions import rows
+from pages.reconstructions.rows import NAMES, ORDERS, ROWS
 
 view = sidebar("Reconstructions")
 st.title("Reconstructions", anchor=False)
@@ -16,7 +17,7 @@ st.write(
 )
 
 one, two = st.columns(2)
-total = len(cached.test_images(view.dataset))
+total = len(cache.test_images(view.dataset))
 sizes = [size for size in (300, 1000, 3000) if size < total] + [total]
 images = one.selectbox(
     "Test images",
@@ -36,21 +37,21 @@ picture = two.selectbox(
     help="One draw: −log p(x|h), averaged over the draws, the poster's reconstruction loss. The others are pictures, "
     "judged by their cross-entropy to the binary image.",
 )
-pair = reconstructed.both(view, images)
-labels = reconstructed.labels_of(view, images)
+pair = rows.both(view, images)
+labels = rows.labels_of(view, images)
 left, right = st.columns([4, 3], gap="medium")  # the table needs 400 px
 with left:
     st.subheader("Over the test set", anchor=False)
-    reconstructed.table(view, pair)
+    rows.table(view, pair)
 with right:
     st.subheader("Image by image", anchor=False)
-    reconstructed.scatter(view, pair, picture, labels.tolist())
+    rows.scatter(view, pair, picture, labels.tolist())
 
 st.subheader("The images", anchor=False)
 one, two, three = st.columns(3, vertical_alignment="bottom")
 order = one.selectbox("First", ORDERS, key="order", bind="query-params", help="By the difference of the losses.")
 wanted = two.selectbox("Class", ["all", *sorted(set(labels.tolist()) - {"–"})], key="class", bind="query-params")
-numbers = reconstructed.chosen(pair, picture, order, labels, wanted)
+numbers = rows.chosen(pair, picture, order, labels, wanted)
 pages = max(1, -(-len(numbers) // ROWS))
 if st.session_state.get("recon_page", 1) > pages:
     st.session_state["recon_page"] = 1  # the class has fewer
@@ -61,7 +62,7 @@ errors = two.toggle(
     "Error maps", key="errors", bind="query-params", help="|x − p| of each pixel, from 0, black, to 1, white, for all."
 )
 here = numbers[(page - 1) * ROWS : page * ROWS]
-reconstructed.page_of_images(view, pair, here, labels, grey=grey, errors=errors)
+rows.page_of_images(view, pair, here, labels, grey=grey, errors=errors)
 
 with st.expander("The formulas"):
     st.latex(r"\text{one draw: } -\mathbb{E}_{q(h|x)}[\log p(x|h)]")

@@ -4,11 +4,11 @@ import streamlit as st
 import torch
 
 from iwae.analysis import generation
-from pages.shared import cached, pictures
-from pages.shared.choose import choose_digit, keep_below
-from pages.shared.report import report_button
-from pages.shared.samples import MOST, REFERENCE, both, neighbours, plane_grid
-from pages.shared.sidebar import sidebar
+from pages.common import cache, image_strips
+from pages.common.digit_input import choose_digit, keep_below
+from pages.common.report_button import report_button
+from pages.common.sidebar import sidebar
+from pages.samples.neighbours import MOST, REFERENCE, both, neighbours, plane_grid
 
 view = sidebar("Samples")
 models = both(view)
@@ -22,11 +22,11 @@ count = left.slider("Images", 10, MOST, 50, 10, key="count", bind="query-params"
 seed = right.number_input("Seed", 0, 10**6, 0, key="seed", bind="query-params", help="The same for both models.")
 drawn = []
 for column, (name, entry, model) in zip(st.columns(2, gap="large"), models, strict=True):
-    with column, cached.told(entry):
-        pictures.heading(name, entry)
+    with column, cache.told(entry):
+        image_strips.heading(name, entry)
         drawn.append(generation.samples(model, count, seed))
         alt = f"{count} images drawn from the prior of model {name}, ten in a row"
-        pictures.sheet(drawn[-1], 10, f"samples.prior.{name}", alt)
+        image_strips.sheet(drawn[-1], 10, f"samples.prior.{name}", alt)
 with st.expander("The formula"):
     st.latex(
         r"h_L \sim \mathcal N(0, I),\quad h_l \sim p(h_l\,|\,h_{l+1})\ \ (l = L-1, \dots, 1),\quad x \sim p(x\,|\,h_1)"
@@ -53,7 +53,7 @@ st.header("The plane of a latent space of two units", anchor=False)
 st.write("Each picture is what the model decodes at that place of its plane; every cell holds the same prior mass.")
 side = st.slider("Pictures in each direction", 5, 30, 20, key="side", bind="query-params")
 for column, (name, entry, model) in zip(st.columns(2, gap="large"), models, strict=True):
-    with column, cached.told(entry):
+    with column, cache.told(entry):
         plane_grid(name, entry, model, side)
 with st.expander("The grid"):
     st.latex(r"h = \Phi^{-1}\!\Big(\frac{i - 1/2}{n}\Big),\quad i = 1, \dots, n\ \text{ in each unit}")
@@ -63,18 +63,18 @@ with st.expander("The grid"):
 st.header("From one digit to another", anchor=False)
 st.write("The straight line in h₁ between the means of q(h₁|x) of two digits, decoded step by step.")
 if (first := choose_digit(view.dataset)) is not None:
-    images = cached.test_images(view.dataset)
+    images = cache.test_images(view.dataset)
     keep_below("to", len(images) - 1, 1)
     left, right, _ = st.columns([1, 1, 2])
     other = left.number_input("To test image", 0, len(images) - 1, 1, key="to", bind="query-params")
     steps = right.slider("Steps", 3, 20, 10, key="steps", bind="query-params")
     ends = torch.stack([first.x, images[other]])
-    pictures.strip(ends.numpy(), ["from", "to"], ["the digit at the start", "the digit at the end"])
+    image_strips.strip(ends.numpy(), ["from", "to"], ["the digit at the start", "the digit at the end"])
     for name, entry, model in models:
-        pictures.heading(name, entry)
-        with cached.told(entry):
+        image_strips.heading(name, entry)
+        with cache.told(entry):
             way = generation.interpolate(model, ends, steps)
         captions = [f"{share:.0%}" for share in torch.linspace(0, 1, steps).tolist()]
-        pictures.strip(way.numpy(), captions, [f"{caption} of the way" for caption in captions])
+        image_strips.strip(way.numpy(), captions, [f"{caption} of the way" for caption in captions])
 
 report_button(view)

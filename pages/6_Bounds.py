@@ -6,11 +6,11 @@ import streamlit as st
 
 from iwae.bounds import OBJECTIVES
 from iwae.export.report import Draws
-from pages.shared import cached, pictures
-from pages.shared.bounds import all_bounds, exact_posteriors, one_step, pick_bounds, weights_figure
-from pages.shared.choose import choose_digit, keep_below
-from pages.shared.report import report_button
-from pages.shared.sidebar import sidebar
+from pages.bounds.sections import all_bounds, exact_posteriors, one_step, pick_bounds, weights_figure
+from pages.common import cache, image_strips
+from pages.common.digit_input import choose_digit, keep_below
+from pages.common.report_button import report_button
+from pages.common.sidebar import sidebar
 
 view = sidebar("Bounds")
 st.title("Bounds", anchor=False)
@@ -21,14 +21,14 @@ if digit is None:
     st.stop()
 left, *rest = st.columns([1, 2, 2, 2], vertical_alignment="center")
 with left:
-    pictures.strip([digit.x.numpy()], ["the digit"], ["the digit, binarized"])
+    image_strips.strip([digit.x.numpy()], ["the digit"], ["the digit, binarized"])
 samples = rest[0].number_input("Samples per model", 100, 50_000, 5000, 100, key="samples", bind="query-params")
 seed = rest[1].number_input("Seed", 0, 10**6, 0, key="seed", bind="query-params")
 k = rest[2].number_input(
     "Draws in a bound, k", 1, 100, 50, key="k", bind="query-params",
     help="Every bound below is a function of k draws. It is averaged over disjoint groups of k of the samples.",
 )  # fmt: skip
-drawn = [cached.posterior(entry, view.device, digit.x, samples, seed)[0] for _, entry in view.pair]
+drawn = [cache.posterior(entry, view.device, digit.x, samples, seed)[0] for _, entry in view.pair]
 
 st.header("Log-weights", anchor=False)
 st.write("A weight says how well a draw from q explains the digit, against how likely q was to draw it.")
@@ -56,8 +56,8 @@ number = st.number_input(
 )
 for column, (slot, entry), part in zip(st.columns(2, gap="large"), view.pair, drawn, strict=True):
     with column:
-        pictures.heading(slot, entry)
-        one_step(slot, cached.model(entry, view.device), part, bounds[name], k, number - 1)
+        image_strips.heading(slot, entry)
+        one_step(slot, cache.model(entry, view.device), part, bounds[name], k, number - 1)
 with st.expander("The formula"):
     st.latex(
         r"\nabla \mathcal L = \sum_{i=1}^k \frac{\partial \mathcal L}{\partial \log w_i}\,\nabla \log w_i,\qquad"

@@ -3,11 +3,11 @@
 import streamlit as st
 
 from iwae.runs import store
-from pages.shared.lookback import scrubber
-from pages.shared.overview import choose_runs, commands_of, compare, export, live, manage, start_here
-from pages.shared.report import report_button
-from pages.shared.show import plain
-from pages.shared.sidebar import sidebar
+from pages.common.figure_card import plain
+from pages.common.report_button import report_button
+from pages.common.sidebar import sidebar
+from pages.training.overview import choose_runs, commands_of, compare, export, live, manage, start_here
+from pages.training.timeline import scrubber
 
 view = sidebar("Training")
 st.title("Training", anchor=False)

@@ -6,10 +6,10 @@ from iwae import catalog
 from iwae.figures.base import points_against_k
 from iwae.results import comparison, grid, tables
 from iwae.results import rows as results
-from pages.shared import show
-from pages.shared.report import report_button
-from pages.shared.sidebar import sidebar
-from pages.shared.table import open_model, results_table
+from pages.common import figure_card
+from pages.common.report_button import report_button
+from pages.common.sidebar import sidebar
+from pages.results.table import open_model, results_table
 
 view = sidebar("Results")
 st.title("Measured against published", anchor=False)
@@ -22,7 +22,7 @@ st.write(
 rows, refused = results.collect(catalog.entries()[0])
 missing = grid.not_run(rows)
 for reason in refused.values():
-    st.warning(show.plain(reason))
+    st.warning(figure_card.plain(reason))
 
 left, right = st.columns(2)
 places = list(dict.fromkeys((row.cell.dataset, row.cell.model) for row in [*rows, *missing]))
@@ -45,7 +45,7 @@ for column, (measure, title) in zip(
                 "is the uncertainty of the level and not of a difference. Hollow: published, by source, without errors."
             )
             drawn = points_against_k(points, f"{title}, nats")
-            show.figure(drawn, f"results.{measure}", said, tables.points(title, points))
+            figure_card.figure(drawn, f"results.{measure}", said, tables.points(title, points))
         else:
             st.info("Neither measured nor published for VAE and IWAE.")
 

@@ -1,30 +1,15 @@
 """A run looked back at: the same images under the model at several moments of its training, in one frame."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from iwae import checkpoints
-from iwae.checkpoints import CheckpointError
 from iwae.evaluation.metrics import Activity, active_units
 from iwae.kernels.finite import check_finite
-from iwae.model import Model, ModelConfig
-from iwae.runs.store import Run
-from iwae.system import untrusted
+from iwae.model import Model
 
 IMAGES = 500  # that the map and the active units are of
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A model of the run, and when it was that."""
-
-    path: Path
-    step: int
-    passes: float  # over the training data
-    valid_bound: float | None  # nats per image, of the run's own objective
 
 
 @dataclass(frozen=True)
@@ -48,29 +33,6 @@ class Frame:
     def place(self, means: Tensor) -> Tensor:
         """Means [images, latent] → [images, 2]."""
         return (means - self.centre) @ self.axes
-
-
-def moments(run: Run) -> tuple[list[Moment], list[str]]:
-    """(the run's snapshots in order and, where it is later or another model, its checkpoint; a sentence on each file
-    that cannot be used)."""
-    found, refused = {}, []
-    sizes = ModelConfig.parse(run.config.model)
-    for path in (*run.album.paths().values(), run.checkpoint):
-        if not untrusted.is_file(path):  # not saved yet, or just gone
-            continue
-        try:
-            card = checkpoints.read_card(path)
-        except CheckpointError as error:
-            refused.append(str(error))
-            continue
-        step, passes = card.progress.get("steps"), card.progress.get("passes")
-        if card.model != sizes:
-            refused.append(f"{path.name}: a model of sizes {card.model}, not {sizes} as the run's")
-        elif not isinstance(step, int) or passes is None:
-            refused.append(f"{path.name}: its card does not say after how many steps and passes it was saved")
-        else:
-            found[step] = Moment(path, step, passes, card.progress.get("valid_bound"))
-    return sorted(found.values(), key=lambda moment: moment.step), refused
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from iwae.evaluation.metrics import Activity, keep_units, log_evidence
 from iwae.evaluation.sampling import IMAGES
+from iwae.figures.units import Band
 from iwae.kernels.finite import check_finite
 from iwae.model import Model, log_normal, wide
 
@@ -50,16 +51,6 @@ def unit_kl(model: Model, x: Tensor, *, draws: int = KL_DRAWS, seed: int = 0) ->
 def _log_densities(value: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """log N of every unit by itself."""
     return log_normal(*(part.unsqueeze(-1) for part in (value, mean, log_std)))
-
-
-@dataclass(frozen=True)
-class Band:
-    """Number of active units when only ``images`` images are measured: over random sets of that size."""
-
-    images: int
-    mean: float
-    low: float  # 2.5 % of the sets lie below
-    high: float  # 2.5 % above
 
 
 def bands(

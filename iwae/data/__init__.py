@@ -1,1 +1,1 @@
-"""data."""
+"""Data sets behind one ``load(name)``: how their files are found, downloaded, read, binarized and cached."""

@@ -1,1 +1,1 @@
-"""export."""
+"""What leaves the program: exported networks, model cards and reports."""

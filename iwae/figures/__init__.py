@@ -1,1 +1,1 @@
-"""figures."""
+"""Arrays in, Plotly figures out."""

@@ -6,10 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from iwae.analysis.units import Band
 from iwae.figures.base import COLOURS, GREY, LAYOUT
 
 FLOOR = 1e-6  # of a logarithmic axis: what is smaller, or negative by noise, is drawn here
+
+
+@dataclass(frozen=True)
+class Band:
+    """Number of active units when only ``images`` images are measured: over random sets of that size."""
+
+    images: int
+    mean: float
+    low: float  # 2.5 % of the sets lie below
+    high: float  # 2.5 % above
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,17 @@
 """A picture that somebody sends: a file's bytes, an image or an array → pixels, or a sentence that says why not."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from iwae.images.decoding import FORMATS, MAX_BYTES, MODES, SECONDS, WORK_SIDE, PictureError, load
+from iwae.system import launcher
 from iwae.system.files import shown
 
 Array = NDArray[np.float32]
@@ -52,12 +50,8 @@ def read_picture(data: bytes, *, name: str = "") -> Image.Image:
 
 
 def _start() -> subprocess.Popen:
-    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "iwae.images.decoding"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(launcher.command("iwae.images.decoding"), **pipes)
 
 
 def _ask(process: subprocess.Popen, data: bytes) -> tuple[dict, bytes]:

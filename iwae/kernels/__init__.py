@@ -1,1 +1,3 @@
-"""kernels."""
+"""How it is fast: the fused Bernoulli likelihood, rounded matrix products, threads, traced steps and CUDA graphs.
+
+Each has a plain formula beside it, which is used where a model is not what the fast one was written for."""

@@ -1,1 +1,1 @@
-"""runs."""
+"""Training runs as folders on the disk: the store, the queue, the process that trains, snapshots and summaries."""

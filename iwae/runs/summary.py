@@ -12,6 +12,7 @@ from typing import Any
 
 from iwae import checkpoints
 from iwae.checkpoints import CheckpointError
+from iwae.model import ModelConfig
 from iwae.runs import store
 from iwae.runs.queue import Status
 from iwae.runs.store import Run
@@ -162,3 +163,36 @@ def metrics_csv(records: Sequence[Record]) -> str:
 def settings_json(run: Run) -> str:
     """What decides the run, without the places on this machine."""
     return json.dumps({"config": dataclasses.asdict(run.config), "device": run.device}, indent=1)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A model of the run, and when it was that."""
+
+    path: Path
+    step: int
+    passes: float  # over the training data
+    valid_bound: float | None  # nats per image, of the run's own objective
+
+
+def moments(run: Run) -> tuple[list[Moment], list[str]]:
+    """(the run's snapshots in order and, where it is later or another model, its checkpoint; a sentence on each file
+    that cannot be used)."""
+    found, refused = {}, []
+    sizes = ModelConfig.parse(run.config.model)
+    for path in (*run.album.paths().values(), run.checkpoint):
+        if not untrusted.is_file(path):  # not saved yet, or just gone
+            continue
+        try:
+            card = checkpoints.read_card(path)
+        except CheckpointError as error:
+            refused.append(str(error))
+            continue
+        step, passes = card.progress.get("steps"), card.progress.get("passes")
+        if card.model != sizes:
+            refused.append(f"{path.name}: a model of sizes {card.model}, not {sizes} as the run's")
+        elif not isinstance(step, int) or passes is None:
+            refused.append(f"{path.name}: its card does not say after how many steps and passes it was saved")
+        else:
+            found[step] = Moment(path, step, passes, card.progress.get("valid_bound"))
+    return sorted(found.values(), key=lambda moment: moment.step), refused

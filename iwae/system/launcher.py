@@ -21,15 +21,20 @@ _APART = (
 )
 
 
+def command(module: str, *arguments: str) -> list[str]:
+    """``python -m module arguments…``, whatever the current folder is."""
+    return [sys.executable, "-c", _RUN, str(PROJECT), module, *arguments]
+
+
 def start(module: str, *arguments: str, log: Path, environment: Mapping[str, str]) -> subprocess.Popen:
-    """``python -m module arguments…``, whatever the current folder is; returns at once.
+    """Run ``command(module, *arguments)``; returns at once.
 
     What it prints is appended to ``log``, in UTF-8. It has no terminal and hears no Ctrl-C. Raises OSError where no
     process can be started.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", _RUN, str(PROJECT), module, *arguments],
+            command(module, *arguments),
             env={**os.environ, **environment, "PYTHONIOENCODING": "utf-8"},
             stdin=subprocess.DEVNULL,
             stdout=output,

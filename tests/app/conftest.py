@@ -7,7 +7,7 @@ import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
-from pages.shared.evidence import jobs
+from pages.common.evidence import jobs
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ import torch
 from iwae import catalog, checkpoints
 from iwae.checkpoints import Card
 from iwae.model import Model, ModelConfig
-from pages.shared.show import plain
+from pages.common.figure_card import plain
 
 ROOT = Path(__file__).parents[2]
 

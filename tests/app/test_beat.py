@@ -3,7 +3,7 @@
 import pytest
 import streamlit as st
 
-from pages.shared import beat
+from pages.common import polling
 
 
 class Began(Exception):
@@ -22,7 +22,7 @@ def test_news_wait_for_the_page_and_for_what_is_drawn(monkeypatch):
 
     monkeypatch.setattr(st, "rerun", rerun)
     monkeypatch.setattr(st, "fragment", fragment)
-    beat.beat(lambda: done.append("drawn"), lambda: news[0], 2.0)
+    polling.beat(lambda: done.append("drawn"), lambda: news[0], 2.0)
     assert done == ["drawn"]  # the page's own run comes to its end
     ((look, seconds),) = beats
     assert seconds == 2.0

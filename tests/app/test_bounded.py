@@ -16,9 +16,8 @@ from streamlit.runtime.websocket_session_manager import WebsocketSessionManager
 from iwae.inference import posterior as engine
 from iwae.runs import store, summary
 from iwae.training.config import TrainConfig
-from pages import shared
-from pages.shared import training
-from pages.shared.bounded import bounded, size
+from pages.common import server_memory, training_panel
+from pages.common.bounded import bounded, size
 
 
 def test_what_was_used_longest_ago_goes_first():
@@ -57,7 +56,7 @@ def test_the_curve_and_the_numbers_share_one_draw(app, monkeypatch):
     test = app("pages/1_Posterior.py", image=11, seed=12345, samples=300)
     assert not test.exception and len(drawn) == 2  # one for each of two models
     assert not test.run().exception and len(drawn) == 2
-    shared.all_gone()
+    server_memory.all_gone()
     assert not test.run().exception and len(drawn) == 4
 
 
@@ -84,26 +83,26 @@ def test_a_run_that_trains_keeps_one_copy_of_its_records():
 
 
 def test_what_a_page_imports_is_kept_from_the_garbage_collector(monkeypatch):
-    modules = shared.tidy(len(sys.modules))
+    modules = server_memory.tidy(len(sys.modules))
     monkeypatch.setitem(sys.modules, "imported_late", types.ModuleType("imported_late"))
     held = [[] for _ in range(1000)]
     before = gc.get_freeze_count()
-    modules = shared.tidy(modules)
+    modules = server_memory.tidy(modules)
     assert gc.get_freeze_count() >= before + len(held)
     frozen = gc.get_freeze_count()
     held = [[] for _ in range(1000)]
-    assert shared.tidy(modules) == modules
+    assert server_memory.tidy(modules) == modules
     assert gc.get_freeze_count() <= frozen  # nothing new: only what has gone is missing
 
 
 def test_more_open_pages_look_less_often(monkeypatch):
     now = time.monotonic()
     pages = {str(number): now for number in range(30)}
-    monkeypatch.setattr(training, "_looked", {**pages, "gone": now - 2 * training.FORGOTTEN})
-    assert training._seconds() == 30 / training.PAGES_A_SECOND
-    assert set(training._looked) == set(pages)
-    monkeypatch.setattr(training, "_looked", {"alone": now})
-    assert training._seconds() == training.LOOK_SECONDS
+    monkeypatch.setattr(training_panel, "_looked", {**pages, "gone": now - 2 * training_panel.FORGOTTEN})
+    assert training_panel._seconds() == 30 / training_panel.PAGES_A_SECOND
+    assert set(training_panel._looked) == set(pages)
+    monkeypatch.setattr(training_panel, "_looked", {"alone": now})
+    assert training_panel._seconds() == training_panel.LOOK_SECONDS
 
 
 def test_a_frozen_cycle_goes_when_all_have_gone():
@@ -117,7 +116,7 @@ def test_a_frozen_cycle_goes_when_all_have_gone():
     del one
     gc.collect()
     assert known() is not None
-    shared.all_gone()
+    server_memory.all_gone()
     assert known() is None and gc.get_freeze_count()
 
 
@@ -131,11 +130,11 @@ def test_sessions_of_those_who_left_go_without_a_new_visitor():
     manager._session_storage.save(SessionInfo(client=None, session=(held := Session())))
     known = weakref.ref(held)
     del held
-    shared.forget_sessions(manager)
+    server_memory.forget_sessions(manager)
     assert known() is not None  # may still come back
     time.sleep(0.2)
     assert known() is not None  # nobody looked: the store keeps it
-    shared.forget_sessions(manager)
+    server_memory.forget_sessions(manager)
     gc.collect()
     assert known() is None
 
@@ -147,5 +146,5 @@ def test_garbage_is_collected_by_one_thread_and_not_by_pages(app, monkeypatch):
     monkeypatch.setattr(gc, "collect", lambda *generation: collected.append(generation))
     app()
     assert not collected
-    shared.tidy(len(sys.modules))
+    server_memory.tidy(len(sys.modules))
     assert len(collected) == 1

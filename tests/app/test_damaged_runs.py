@@ -8,7 +8,6 @@ import pytest
 
 from iwae import catalog
 from iwae.__main__ import main
-from iwae.analysis import timeline
 from iwae.runs import queue, store, summary, worker
 from iwae.runs.store import Run, RunError
 from iwae.training.config import TrainConfig
@@ -47,7 +46,7 @@ def ask(run: Run) -> list[str]:
     for reader in (
         lambda: summary.row(summary.read(run)),
         lambda: run.progress(),
-        lambda: timeline.moments(run)[1],
+        lambda: summary.moments(run)[1],
         lambda: (run.tensorboard, run.snapshots, run.device, run.start),
     ):
         try:
@@ -108,7 +107,7 @@ def test_other_names_and_links_are_no_snapshots(good):
     outside = store.runs_dir().parent / "outside.safetensors"
     os.link(one, outside)
     (run.album.folder / "00000099.safetensors").symlink_to(outside)
-    assert list(run.album.paths()) == whole and timeline.moments(run)[1] == []
+    assert list(run.album.paths()) == whole and summary.moments(run)[1] == []
     run.album.folder.rename(store.runs_dir().parent / "elsewhere")
     run.album.folder.symlink_to(store.runs_dir().parent / "elsewhere")
     assert run.album.paths() == {}

@@ -7,7 +7,7 @@ import torch
 
 from iwae.inference.ais import Annealed
 from iwae.inference.posterior import Posterior
-from pages.shared.evidence import from_chains, from_draws, in_one_line, missed, of_q_alone
+from pages.common.evidence import from_chains, from_draws, in_one_line, missed, of_q_alone
 
 
 def draws(log_w) -> Posterior:

@@ -10,7 +10,7 @@ import pytest
 
 from iwae.runs import store
 from iwae.training.config import TrainConfig
-from pages.shared.show import plain
+from pages.common.figure_card import plain
 
 ROOT = Path(__file__).parents[2]
 PICTURE = "![canary](https://canary.example/x.png)"

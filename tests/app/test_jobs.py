@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from pages.shared import jobs as module
-from pages.shared.jobs import Jobs
+from pages.common import jobs as module
+from pages.common.jobs import Jobs
 
 
 class Step:

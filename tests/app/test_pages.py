@@ -21,9 +21,9 @@ from iwae.inference import posterior as engine
 from iwae.runs import store, tensorboard, worker
 from iwae.system import optional
 from iwae.training.config import TrainConfig
-from pages.shared.evidence import jobs
-from pages.shared.pictures import percent
-from pages.shared.show import plain
+from pages.common.evidence import jobs
+from pages.common.figure_card import plain
+from pages.common.image_strips import percent
 
 
 def words(test) -> str:

@@ -6,8 +6,8 @@ import pytest
 
 from iwae.runs import store
 from iwae.training.config import TrainConfig
-from pages.shared.numbers import parse
-from pages.shared.show import plain
+from pages.common.figure_card import plain
+from pages.common.number_field import parse
 from tests.app.test_pages import words
 
 

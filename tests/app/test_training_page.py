@@ -104,7 +104,7 @@ def test_the_scrubber_drives_map_units_and_pictures(app, pair, place):
     run = pair[place]
     test = app(PAGE, run=run.name)
     slider = test.select_slider(key="moment")
-    found, _ = timeline.moments(run)
+    found, _ = summary.moments(run)
     assert slider.options == [f"{moment.passes:g}" for moment in found] and len(found) == run.config.passes + 1
     images = datasets.load("digits").binary("test")
     frame = timeline.frame(timeline.look(checkpoints.load(run.checkpoint)[0], images[:500], images[:1]))

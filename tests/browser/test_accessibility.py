@@ -3,7 +3,7 @@
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from pages.shared.sidebar import PAGES
+from pages.common.sidebar import PAGES
 from tests.browser.driver import assert_clean, settled
 
 RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}}

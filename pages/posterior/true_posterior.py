@@ -8,7 +8,7 @@ from iwae.figures.base import Cloud, posterior_cloud
 from iwae.inference import pareto
 from iwae.inference.posterior import Posterior
 from iwae.model import Model
-from pages.shared import pictures, show
+from pages.common import figure_card, image_strips
 
 RESAMPLED = 1000  # draws by weight
 PROPOSED = 1000  # draws from q in the figure
@@ -25,7 +25,7 @@ def by_weight(model: Model, drawn: Posterior) -> None:
     with torch.no_grad():
         images = model.decode(drawn.h[0][chosen].to(model.device)).cpu().numpy()
     captions = [
-        f"{rank:,}. {pictures.percent(weight)}"
+        f"{rank:,}. {image_strips.percent(weight)}"
         for rank, weight in zip(ranks.tolist(), drawn.weights[chosen].tolist(), strict=True)
     ]
     st.markdown(
@@ -33,7 +33,7 @@ def by_weight(model: Model, drawn: Posterior) -> None:
         help="Rank and share of the weight. A draw is heavy where log p(x, h) − log q(h|x) is large: it explains the "
         "digit well, and q gave it too little.",
     )
-    pictures.strip(images, captions, [f"decoded draw of rank {caption} of the weight" for caption in captions])
+    image_strips.strip(images, captions, [f"decoded draw of rank {caption} of the weight" for caption in captions])
 
 
 def choose_units(pair: tuple[tuple[str, Entry], ...]) -> dict[str, tuple[int, int] | None]:
@@ -77,9 +77,9 @@ def true_posterior(name: str, entry: Entry, model: Model, drawn: Posterior, unit
         f"{len(chosen):,} distinct draws among {RESAMPLED:,} resampled by weight. Modes of the posterior that q never "
         "proposes stay unseen, whatever the count."
     )
-    show.figure(posterior_cloud(cloud, titles), f"sir.{name}", said, numbers)
+    figure_card.figure(posterior_cloud(cloud, titles), f"sir.{name}", said, numbers)
     heaviest = chosen[times.argsort(descending=True)][:DECODED]
     with torch.no_grad():
         images = model.decode(drawn.h[0][heaviest].to(model.device)).cpu().numpy()
     counts = [f"{count}×" for count in times.sort(descending=True).values[:DECODED].tolist()]
-    pictures.strip(images, counts, [f"resampled draw, {count}" for count in counts])
+    image_strips.strip(images, counts, [f"resampled draw, {count}" for count in counts])

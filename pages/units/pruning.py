@@ -13,9 +13,9 @@ from iwae.catalog import Entry
 from iwae.evaluation import metrics
 from iwae.evaluation.metrics import Activity
 from iwae.figures.units import Units, counts_against_images, sorted_units
-from pages.shared import cached, pictures, show
-from pages.shared.bounded import bounded
-from pages.shared.sidebar import View
+from pages.common import cache, figure_card, image_strips
+from pages.common.bounded import bounded
+from pages.common.sidebar import View
 
 BAND_SIZES = (30, 100, 300, 1000, 3000, 10_000)
 LOSS_IMAGES, LOSS_DRAWS = 200, 50  # behind ΔL_k and the pruned bound, 0.2 s
@@ -48,9 +48,9 @@ def measure(view: View, images: int) -> list[Measured]:
     same = view.a.kind == view.b.kind
     out = []
     for name, entry in view.pair:
-        cached.afford(entry, costs.units(entry.card.model, images), f"the units on {images:,} images")
-        of = *cached.identity(entry), view.device, view.dataset, images
-        with cached.told(entry):
+        cache.afford(entry, costs.units(entry.card.model, images), f"the units on {images:,} images")
+        of = *cache.identity(entry), view.device, view.dataset, images
+        with cache.told(entry):
             out.append(Measured(name, entry, *_measure(*of), dashed=same and name == "B", of=of))
     return out
 
@@ -58,8 +58,8 @@ def measure(view: View, images: int) -> list[Measured]:
 @bounded(megabytes=60)
 @st.cache_resource(max_entries=8, show_spinner="Measuring the units …")
 def _measure(path: str, written: int, device: str, dataset: str, images: int):
-    model = cached.model_at(path, written, device)
-    x = cached.test_images(dataset)[:images].to(device)
+    model = cache.model_at(path, written, device)
+    x = cache.test_images(dataset)[:images].to(device)
     return metrics.unit_means(model, x), units.unit_kl(model, x)
 
 
@@ -72,9 +72,9 @@ def _bands(path: str, written: int, device: str, dataset: str, images: int, laye
 
 @st.cache_data(max_entries=64, show_spinner="Measuring what is lost …")
 def _loss(path: str, written: int, device: str, dataset: str, kept: tuple[tuple[bool, ...], ...], images: int):
-    model = cached.model_at(path, written, device)
+    model = cache.model_at(path, written, device)
     halves, _ = _measure(path, written, device, dataset, images)
-    x = cached.test_images(dataset)[:LOSS_IMAGES].to(device)
+    x = cache.test_images(dataset)[:LOSS_IMAGES].to(device)
     layers = tuple(metrics.activity_of(*part) for part in halves)
     loss = units.without(model, x, layers, [torch.tensor(layer) for layer in kept], samples=LOSS_DRAWS)
     return loss.whole.mean().item(), loss.without.mean().item(), loss.mean, loss.se, len(x)
@@ -119,7 +119,7 @@ def curves(models: Sequence[Measured], layer: int, threshold: float) -> None:
         ]
         with column:
             st.markdown(f"**{title}**", help=_HELP[key])
-            show.figure(sorted_units(drawn, title, line), f"units.{key}", said, numbers)
+            figure_card.figure(sorted_units(drawn, title, line), f"units.{key}", said, numbers)
     found = [(model.units(layer, a.variance), _bands(*model.of, layer, threshold)) for model, a in here]
     numbers = [
         {"model": part.name, "images": b.images, "mean": b.mean, "2.5 %": b.low, "97.5 %": b.high}
@@ -129,7 +129,7 @@ def curves(models: Sequence[Measured], layer: int, threshold: float) -> None:
     with right:
         st.markdown("**Their number depends on how many images are measured**", help=_HELP["band"])
         said = f"Active units against the number of images: mean and 95 % band of {units.RESAMPLES} random sets."
-        show.figure(counts_against_images(found), "units.band", said, numbers)
+        figure_card.figure(counts_against_images(found), "units.band", said, numbers)
 
 
 _HELP = {
@@ -158,10 +158,10 @@ def switch_off(view: View, model: Measured, layer: int, threshold: float, x: Ten
         persist_state="session",
         help="Greatest KL first. It is held at its prior mean, and left out of log p and log q.",
     )
-    engine = cached.model(model.entry, view.device)
+    engine = cache.model(model.entry, view.device)
     kept = units.all_but(layers, layer, unit)
-    with cached.told(model.entry):
-        _, _, lost, se, count = _loss(*cached.identity(model.entry), view.device, view.dataset, _key(kept), images)
+    with cache.told(model.entry):
+        _, _, lost, se, count = _loss(*cache.identity(model.entry), view.device, view.dataset, _key(kept), images)
     st.metric(
         f"L_{LOSS_DRAWS} lost without it, nats per image",
         f"{lost:.2f}".replace("-", "−"),
@@ -174,7 +174,7 @@ def switch_off(view: View, model: Measured, layer: int, threshold: float, x: Ten
     h = _means(engine, x)[layer]
     whole, off = units.traverse(engine, h, layer, unit, [h[unit].item(), 0.0])
     names = ["input", "all units", f"without unit {unit}"]
-    pictures.strip([x.numpy(), whole.numpy(), off.numpy()], names, names)
+    image_strips.strip([x.numpy(), whole.numpy(), off.numpy()], names, names)
     st.markdown("**What the top units draw**", help="The mean of q(h|x) with one unit moved, from −3 to 3.")
     for top in order[:5]:
         row = units.traverse(engine, h, layer, top, STEPS)
@@ -189,9 +189,9 @@ def switch_off(view: View, model: Measured, layer: int, threshold: float, x: Ten
 def pruned(view: View, model: Measured, threshold: float, images: int) -> None:
     """The bound of the model without its inactive units, at this threshold."""
     kept = [layer.active for layer in model.layers(threshold)]
-    with cached.told(model.entry):
+    with cache.told(model.entry):
         whole, without, lost, se, count = _loss(
-            *cached.identity(model.entry), view.device, view.dataset, _key(kept), images
+            *cache.identity(model.entry), view.device, view.dataset, _key(kept), images
         )
     left = sum(int(layer.sum()) for layer in kept)
     nll, cut = (model.entry.card.metrics.get(name) for name in ("nll", "pruned_nll"))

@@ -15,10 +15,10 @@ from iwae.system import untrusted
 from iwae.training import commands
 from iwae.training.config import TrainConfig
 from iwae.training.loop import Record
-from pages.shared import show
-from pages.shared.beat import beat
-from pages.shared.show import plain
-from pages.shared.training import look_again, run_buttons
+from pages.common import figure_card
+from pages.common.figure_card import plain
+from pages.common.polling import beat
+from pages.common.training_panel import look_again, run_buttons
 
 NEWEST = 6  # runs shown unless others are chosen
 LOOK_SECONDS, IDLE_SECONDS = 2.0, 10.0  # between two looks at the folders, while a run is alive and otherwise
@@ -113,7 +113,7 @@ def _figure(
     x_title = "passes over the data" if against == "passes" else "minutes of training"
     last = [f"{curve.y[-1]:{form}} ({curve.name})".replace("-", "−") for curve in curves if curve.y]
     said = f"{title}: {unit} against {x_title}. Last: {', '.join(last)}."
-    show.figure(run_curves(curves, x_title, unit, form, late="nats" in unit), key, said, numbers)
+    figure_card.figure(run_curves(curves, x_title, unit, form, late="nats" in unit), key, said, numbers)
 
 
 def compare(shown: Sequence[Run]) -> None:

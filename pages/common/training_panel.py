@@ -15,9 +15,9 @@ from iwae.runs.queue import Status
 from iwae.runs.store import Run, RunError
 from iwae.runs.summary import Standing
 from iwae.system import untrusted
-from pages.shared.beat import beat
-from pages.shared.show import plain
-from pages.shared.training_form import form
+from pages.common.figure_card import plain
+from pages.common.polling import beat
+from pages.common.training_form import form
 
 LOOK_SECONDS = 1.0  # between two looks at the runs, while one is alive
 PAGES_A_SECOND = 6  # that look: with more open pages each looks less often

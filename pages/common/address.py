@@ -9,7 +9,7 @@ import math
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
-from pages.shared.show import plain
+from pages.common.figure_card import plain
 
 NAMES = ("a", "b", "data", "run", "runs", "class")  # whose values are names: "inf" may be one
 _SAID = "address said"  # in the session

@@ -10,9 +10,9 @@ from torch import Tensor
 from iwae.data import datasets
 from iwae.images import digits
 from iwae.images.decoding import FORMATS, MAX_BYTES
-from pages.shared import cached
-from pages.shared.canvas import draw_digit
-from pages.shared.show import plain
+from pages.common import cache
+from pages.common.canvas import draw_digit
+from pages.common.figure_card import plain
 
 _FORMATS = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 POLARITY = {"decide for me": None, "dark ink on light": True, "light ink on dark": False}
@@ -40,8 +40,8 @@ def choose_digit(dataset: str) -> Chosen | None:
 
 
 def _pick(dataset: str) -> Chosen:
-    data, index = cached.dataset(dataset), pick_image(dataset)
-    x = cached.test_images(dataset)[index]
+    data, index = cache.dataset(dataset), pick_image(dataset)
+    x = cache.test_images(dataset)[index]
     label = data.test.labels
     kind = f"label {data.label_names[int(label[index])]}" if label is not None else "test image"
     grey = data.test.images[index].float() / 255
@@ -51,7 +51,7 @@ def _pick(dataset: str) -> Chosen:
 
 def pick_image(dataset: str) -> int:
     """A field for the number of a test image, the same on every page and in the address, and a button for another."""
-    data, count = cached.dataset(dataset), len(cached.test_images(dataset))
+    data, count = cache.dataset(dataset), len(cache.test_images(dataset))
     if st.session_state.get("image", 0) != held_image(count):
         st.session_state["image"] = 0  # only then: what is written here outdoes the address
     with st.container(horizontal=True, vertical_alignment="bottom"):  # it keeps the button as wide as its label
@@ -97,7 +97,7 @@ def _upload(dataset: str) -> Chosen | None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{plain(name)}** · {len(content) / 1000:,.0f} kB", width="content")
         st.button("Remove", icon=":material/close:", on_click=_remove_upload)
-    return _prepared(cached.digit(content, name, POLARITY[polarity]))
+    return _prepared(cache.digit(content, name, POLARITY[polarity]))
 
 
 def _keep_upload(key: str) -> None:

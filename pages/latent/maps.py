@@ -9,8 +9,8 @@ import streamlit as st
 from iwae.analysis import latent
 from iwae.analysis.latent import Encoded, Estimate
 from iwae.figures.latent import Classes, Cloud, Frame, Values, latent_map
-from pages.shared import cached, pictures, show
-from pages.shared.latent import SAMPLES, Images, Side, divergence, measured, neighbours, one_image, plus_minus
+from pages.common import cache, figure_card, image_strips
+from pages.latent.controls import SAMPLES, Images, Side, divergence, measured, neighbours, one_image, plus_minus
 
 DRAWS = 200  # of one posterior on a UMAP map
 MOVED = 12  # pictures in a row
@@ -62,14 +62,14 @@ def show_maps(both: Sequence[Side], images: Images, by: str, whose: int | str | 
         columns, both, colours(both, images, by), clouds, shown, centres, strict=True
     ):
         with column:
-            pictures.heading(side.name, side.entry)
+            image_strips.heading(side.name, side.entry)
             frame = Frame(tuple(x), tuple(y), _titles(side))
             drawn = latent_map(
                 side.places, images.numbers, frame, kind=side.entry.kind, colour=colour, cloud=cloud,
                 selected=selected if selected.any() else None, chosen=centre[0],
             )  # fmt: skip
             key = f"map.{side.name.lower()}"
-            show.figure(
+            figure_card.figure(
                 drawn, key, _said(side, images, by, one, whose, image), _numbers(side, images, by, colour),
                 on_select=partial(_take, key, images.dataset), selection_mode=("points", "box", "lasso"),
             )  # fmt: skip
@@ -158,11 +158,11 @@ def selection(images: Images) -> np.ndarray:
 
 def show_digit(images: Images, image: int) -> None:
     """The chosen image, and the way to its posterior."""
-    data = cached.dataset(images.dataset)
+    data = cache.dataset(images.dataset)
     st.markdown(f"**Image {image:,}**")
     grey = data.test.images[image].numpy() / 255
     label = f"label {data.label_names[int(data.test.labels[image])]}" if data.test.labels is not None else "no label"
-    pictures.strip([grey], [label], [f"test image {image}, {label}"], width=112)
+    image_strips.strip([grey], [label], [f"test image {image}, {label}"], width=112)
     st.page_link("pages/1_Posterior.py", label="Its posterior", icon=":material/blur_on:")
     st.caption("Click a point to see its digit here. With the lasso or the box above a map, select images in both.")
 
@@ -192,10 +192,11 @@ def show_selection(images: Images, both: Sequence[Side]) -> None:
 
 def _row(images: Images, places: np.ndarray) -> None:
     """Pictures of some of the images, their numbers below."""
-    grey = cached.dataset(images.dataset).test.images
+    grey = cache.dataset(images.dataset).test.images
     numbers = images.numbers[places]
     alts = [f"test image {number}" for number in numbers]
-    pictures.strip([grey[number].numpy() / 255 for number in numbers], [str(number) for number in numbers], alts, 56)
+    pictures = [grey[number].numpy() / 255 for number in numbers]
+    image_strips.strip(pictures, [str(number) for number in numbers], alts, 56)
 
 
 def show_moved(images: Images, both: Sequence[Side]) -> None:
@@ -218,7 +219,7 @@ def show_moved(images: Images, both: Sequence[Side]) -> None:
     )  # fmt: skip
     right.button("Select 100 on the maps", key="moved.select", on_click=select, args=(images.dataset, moved[:100]))
     labels = {} if images.labels is None else {"label": [images.names[code] for code in images.labels[order]]}
-    show.in_numbers({"image": moved, "overlap": shared_part[order]} | labels, "moved")
+    figure_card.in_numbers({"image": moved, "overlap": shared_part[order]} | labels, "moved")
 
 
 def _look() -> None:

@@ -12,9 +12,9 @@ from iwae.analysis import costs, reconstruction
 from iwae.analysis.reconstruction import PICTURES, Reconstructed
 from iwae.evaluation import metrics
 from iwae.figures.base import scatter_of_losses
-from pages.shared import cached, pictures, show
-from pages.shared.bounded import bounded
-from pages.shared.sidebar import View
+from pages.common import cache, figure_card, image_strips
+from pages.common.bounded import bounded
+from pages.common.sidebar import View
 
 SAMPLES = 50
 ROWS = 6  # images on a page
@@ -44,17 +44,17 @@ def both(view: View, images: int) -> Pair:
     found = []
     for _, entry in view.pair:
         cost = costs.draws(entry.card.model, images, SAMPLES, pictures=1)
-        cached.afford(entry, cost, f"reconstructions of {images:,} images")
-        with cached.told(entry):
-            found.append(_measure(*cached.identity(entry), view.device, view.dataset, images))
+        cache.afford(entry, cost, f"reconstructions of {images:,} images")
+        with cache.told(entry):
+            found.append(_measure(*cache.identity(entry), view.device, view.dataset, images))
     return Pair(*found)
 
 
 @bounded(megabytes=130)
 @st.cache_resource(max_entries=4, show_spinner="Encoding and decoding the test images …")  # 31 MB for 10,000
 def _measure(path: str, written: int, device: str, dataset: str, images: int) -> Reconstructed:
-    x = cached.test_images(dataset)[:images].to(device)
-    return reconstruction.reconstructions(cached.model_at(path, written, device), x, samples=SAMPLES)
+    x = cache.test_images(dataset)[:images].to(device)
+    return reconstruction.reconstructions(cache.model_at(path, written, device), x, samples=SAMPLES)
 
 
 def table(view: View, pair: Pair) -> None:
@@ -87,7 +87,7 @@ def scatter(view: View, pair: Pair, picture: str, labels: list[str]) -> None:
     )
     numbers = {"image": range(len(a)), "class": labels, "A": a.tolist(), "B": b.tolist()}
     figure: go.Figure = scatter_of_losses(a.numpy(), b.numpy(), titles, labels)
-    show.figure(figure, "reconstructions.losses", said, numbers)
+    figure_card.figure(figure, "reconstructions.losses", said, numbers)
 
 
 def chosen(pair: Pair, picture: str, order: str, labels: np.ndarray, wanted: str) -> np.ndarray:
@@ -104,7 +104,7 @@ def page_of_images(
     view: View, pair: Pair, numbers: np.ndarray, labels: np.ndarray, *, grey: bool, errors: bool
 ) -> None:
     """The images of these numbers, a row for each: both models' pictures with their losses under them."""
-    data, x = cached.dataset(view.dataset), cached.test_images(view.dataset)
+    data, x = cache.dataset(view.dataset), cache.test_images(view.dataset)
     for number in numbers:
         seen = data.test.images[number].numpy() / 255 if grey else x[number].numpy()
         with st.container(border=True):
@@ -125,16 +125,16 @@ def page_of_images(
 def _row(found: Reconstructed, number: int, seen: np.ndarray, x: np.ndarray, errors: bool) -> None:
     made = {name: found.pictures[name][number].numpy() / 255 for name in PICTURES}
     captions = ["input", *(f"{NAMES[name]} {found.losses[name][number]:.1f}" for name in PICTURES)]
-    pictures.strip([seen, *made.values()], captions, captions, width=72)
+    image_strips.strip([seen, *made.values()], captions, captions, width=72)
     if errors:
         maps = [np.zeros_like(x), *(np.abs(x - picture) for picture in made.values())]
         told = ["errors:", *NAMES.values()]
-        pictures.strip(maps, told, [f"error map, {name}" for name in told], width=72)
+        image_strips.strip(maps, told, [f"error map, {name}" for name in told], width=72)
 
 
 def labels_of(view: View, images: int) -> np.ndarray:
     """The class of each test image as text, [n]; ``–`` where the data set has none."""
-    data = cached.dataset(view.dataset)
+    data = cache.dataset(view.dataset)
     if data.test.labels is None:
         return np.full(images, "–")
     return np.array([data.label_names[int(label)] for label in torch.as_tensor(data.test.labels)[:images]])

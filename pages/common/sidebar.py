@@ -10,9 +10,9 @@ from iwae import catalog
 from iwae.catalog import Entry
 from iwae.data import datasets
 from iwae.system import paths
-from pages.shared import address, show
-from pages.shared.models import add_model
-from pages.shared.training import alive_runs, training_panel
+from pages.common import address, figure_card
+from pages.common.add_model import add_model
+from pages.common.training_panel import alive_runs, training_panel
 
 ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches named icons from another host
 # Streamlit's own list would call the home page "app" (.streamlit/config.toml hides it)
@@ -55,14 +55,14 @@ class View:
 
 def sidebar(title: str) -> View:
     """Set the page up and draw the sidebar; ends the page with advice when there is no model at all."""
-    show.clear()
+    figure_card.clear()
     st.session_state["title"] = title
     st.set_page_config(f"{title} · IWAE explorer", ICON, layout="wide")
     address.check(next(file for file, label, _ in PAGES if label == title))
     try:
         paths.check()
     except paths.FolderError as error:
-        st.error(show.plain(error))
+        st.error(figure_card.plain(error))
         st.stop()
     alive = alive_runs()
     found, refused = catalog.entries()
@@ -141,7 +141,7 @@ def _download(name: str) -> None:
         with st.spinner(f"Downloading {name} …"):
             datasets.load(name, progress=False)
     except datasets.DataError as error:
-        st.error(show.plain(error))
+        st.error(figure_card.plain(error))
     else:
         st.rerun()
 

@@ -6,7 +6,7 @@ import streamlit as st
 
 from iwae.results import tables
 from iwae.results.rows import Row
-from pages.shared.show import plain
+from pages.common.figure_card import plain
 
 # Of tables.values(), in this order; the first stays in view.
 SHOWN = {

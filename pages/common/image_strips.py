@@ -13,7 +13,7 @@ from iwae.figures import base
 from iwae.figures.base import address, tile
 from iwae.inference.posterior import Posterior, Reconstructions
 from iwae.model import Model
-from pages.shared import show
+from pages.common import figure_card
 
 WIDTH = 84  # CSS pixels of a tile: three times the digit's own
 
@@ -30,9 +30,9 @@ def sheet(images: np.ndarray, columns: int, key: str, alt: str, gap: int = 2) ->
     """Many pictures as one, with its PNG file to download."""
     pixels = base.sheet(images, columns, gap)
     st.image(base.address(pixels, pixels.shape[1]), alt=alt, width="stretch")
-    name = show.file_name(key)
+    name = figure_card.file_name(key)
     st.download_button("Download as PNG", lambda: base.png(pixels), f"{name}.png", "image/png", key=f"{key}.png")
-    show.here()[name] = Shown(alt, picture=lambda: base.png(pixels))
+    figure_card.here()[name] = Shown(alt, picture=lambda: base.png(pixels))
 
 
 def heading(name: str, entry: Entry) -> None:

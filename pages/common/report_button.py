@@ -6,8 +6,8 @@ import streamlit as st
 
 from iwae.analysis import costs
 from iwae.export import report
-from pages.shared import show
-from pages.shared.sidebar import View
+from pages.common import figure_card
+from pages.common.sidebar import View
 
 
 def report_button(view: View, draws: report.Draws | None = None, **more: Any) -> None:
@@ -17,12 +17,12 @@ def report_button(view: View, draws: report.Draws | None = None, **more: Any) ->
     more    settings that are in no address
     """
     page = {"page": st.context.url, "address": st.query_params.to_dict(), "dataset": view.dataset} | more
-    shown = dict(show.here())
+    shown = dict(figure_card.here())
     try:
         for _, entry in view.pair if draws else ():
             costs.check(entry.card.model, costs.report(entry.card.model, draws.samples), "a report of these draws")
     except costs.CostError as error:
-        st.caption(f"There is no report to download: {show.plain(error)}.")
+        st.caption(f"There is no report to download: {figure_card.plain(error)}.")
         return
     image = "draws, coordinates, importance weights and bounds of this image, " if draws else ""
     st.download_button(

@@ -12,10 +12,10 @@ from iwae.analysis.latent import Encoded, Estimate, View
 from iwae.catalog import Entry
 from iwae.evaluation import metrics
 from iwae.evaluation.metrics import Metrics
-from pages.shared import cached
-from pages.shared.beat import beat
-from pages.shared.show import plain
-from pages.shared.sidebar import View as Chosen
+from pages.common import cache
+from pages.common.figure_card import plain
+from pages.common.polling import beat
+from pages.common.sidebar import View as Chosen
 
 MAPS = ("PCA", "UMAP", "Two units")
 MOST = 10_000  # images on a map
@@ -59,7 +59,7 @@ class Side:
 
 def pick_images(dataset: str) -> Images:
     """A field for how many test images are on the maps."""
-    data = cached.dataset(dataset)
+    data = cache.dataset(dataset)
     most = min(MOST, len(data.test))
     if st.session_state.get("images", 0) > most:
         st.session_state["images"] = most
@@ -103,20 +103,20 @@ def pick_spread(images: Images) -> int | str | None:
 
 def encoded(entry: Entry, device: str, images: Images) -> Encoded:
     """q(h₁|x) of the images."""
-    with cached.told(entry):
+    with cache.told(entry):
         whole = _encoded(entry, device, images.dataset)
     return Encoded(whole.mean[images.numbers], whole.std[images.numbers])
 
 
 @st.cache_resource(max_entries=6, show_spinner="Encoding the images …", hash_funcs=FILE)
 def _encoded(entry: Entry, device: str, dataset: str) -> Encoded:
-    return latent.encode(cached.model(entry, device), cached.test_images(dataset))
+    return latent.encode(cache.model(entry, device), cache.test_images(dataset))
 
 
 @st.cache_resource(max_entries=8, show_spinner="Finding each image's neighbours …", hash_funcs=FILE)
 def neighbours(entry: Entry, device: str, dataset: str, count: int) -> np.ndarray:
     """Each image's neighbours in the whole latent space, as indices [n, k] into the images on the map."""
-    chosen = latent.subset(len(cached.test_images(dataset)), count)
+    chosen = latent.subset(len(cache.test_images(dataset)), count)
     return latent.neighbours(_encoded(entry, device, dataset).mean[chosen])[0]
 
 
@@ -130,15 +130,15 @@ def measured(entry: Entry, device: str, images: Images) -> Metrics:
     kept = _kept(entry, device, images.dataset, len(images.numbers))
     if "metrics" not in kept:
         count = len(images.numbers)
-        cached.afford(entry, costs.draws(entry.card.model, count, SAMPLES), f"the NLL of {count:,} images")
+        cache.afford(entry, costs.draws(entry.card.model, count, SAMPLES), f"the NLL of {count:,} images")
         bar = st.progress(0.0, "Sampling each image's posterior …")
-        x = cached.test_images(images.dataset)[images.numbers].to(device)
+        x = cache.test_images(images.dataset)[images.numbers].to(device)
 
         def progress(done: int, total: int) -> None:
             bar.progress(done / total, f"Sampling each image's posterior: {done:,} of {total:,}")
 
-        model = cached.model(entry, device)
-        with cached.told(entry):
+        model = cache.model(entry, device)
+        with cache.told(entry):
             kept["metrics"] = metrics.evaluate(model, x, samples=SAMPLES, prune=False, progress=progress)
         bar.empty()
     return kept["metrics"]
@@ -153,9 +153,9 @@ def divergence(side_entry: Entry, device: str, own: Encoded, images: Images) -> 
 
 def sides(view: Chosen, images: Images, kind: str) -> tuple[Side, Side] | None:
     """Both models' maps in one frame; None, with its progress on the page, while UMAP is at work."""
-    total, shown = len(cached.test_images(images.dataset)), len(images.numbers)
+    total, shown = len(cache.test_images(images.dataset)), len(images.numbers)
     for _, entry in view.pair:
-        cached.afford(entry, costs.latent_space(entry.card.model, total, shown), f"a map of {shown:,} images")
+        cache.afford(entry, costs.latent_space(entry.card.model, total, shown), f"a map of {shown:,} images")
     spaces = [encoded(entry, view.device, images) for _, entry in view.pair]
     if kind == "Two units":
         looks = [_pick_units(name, space) for (name, _), space in zip(view.pair, spaces, strict=True)]

@@ -9,8 +9,8 @@ from iwae.analysis import latent
 from iwae.analysis.latent import Estimate
 from iwae.catalog import Entry
 from iwae.figures.latent import Frame, aggregated
-from pages.shared import cached, show
-from pages.shared.latent import FILE, Images, Side, divergence, plus_minus
+from pages.common import cache, figure_card
+from pages.latent.controls import FILE, Images, Side, divergence, plus_minus
 
 PRIOR = 2_000  # draws
 
@@ -43,13 +43,13 @@ def show_aggregated(both: Sequence[Side], images: Images) -> None:
             clouds = np.concatenate([posterior, prior])
             source = ["posterior"] * len(posterior) + ["prior"] * len(prior)
             numbers = {"x": clouds[:, 0], "y": clouds[:, 1], "draw from the": source}
-            show.figure(drawn, f"aggregated.{side.name.lower()}", said, numbers)
+            figure_card.figure(drawn, f"aggregated.{side.name.lower()}", said, numbers)
 
 
 @st.cache_resource(max_entries=6, show_spinner=False, hash_funcs=FILE)
 def _prior(entry: Entry, device: str, count: int = PRIOR) -> np.ndarray:
-    with cached.told(entry):
-        return latent.prior(cached.model(entry, device), count, seed=0)
+    with cache.told(entry):
+        return latent.prior(cache.model(entry, device), count, seed=0)
 
 
 def show_spread(both: Sequence[Side], images: Images) -> None:
@@ -88,7 +88,7 @@ def show_spread(both: Sequence[Side], images: Images) -> None:
         f"Active units: {active}. Were the aggregated posterior the prior N(0, I), tr C would be the number of units "
         "and log det C zero."
     )
-    show.in_numbers(numbers, "spread")
+    figure_card.in_numbers(numbers, "spread")
 
 
 def _verdict(both: Sequence[Side], a: dict, b: dict) -> str:

@@ -3,14 +3,15 @@
 import streamlit as st
 
 from iwae.analysis import timeline
-from iwae.analysis.timeline import Moment
 from iwae.data import datasets
 from iwae.evaluation.metrics import THRESHOLD
 from iwae.figures.training import activity_bars, latent_map
 from iwae.kernels.finite import NonFiniteError
+from iwae.runs import summary
 from iwae.runs.store import Run, RunError
-from pages.shared import cached, pictures, show
-from pages.shared.show import plain
+from iwae.runs.summary import Moment
+from pages.common import cache, figure_card, image_strips
+from pages.common.figure_card import plain
 
 SHOWN = 10  # digits that are reconstructed
 
@@ -26,7 +27,7 @@ def scrubber(run: Run) -> None:
     if not datasets.available(dataset):
         st.info(f"Its images are not on this machine. `python -m iwae data download {dataset}` fetches them.")
         return
-    found, refused = timeline.moments(run)
+    found, refused = summary.moments(run)
     for reason in refused:
         st.warning(plain(reason))
     if not found:
@@ -42,12 +43,12 @@ def scrubber(run: Run) -> None:
 
 def _scrub(found: list[Moment], dataset: str, kind: str) -> None:
     moment = _choose(found)
-    data, images = cached.dataset(dataset), cached.test_images(dataset)
+    data, images = cache.dataset(dataset), cache.test_images(dataset)
     labels = data.test.labels
     shown = _one_of_each(labels[: timeline.IMAGES].tolist()) if labels is not None else range(min(SHOWN, len(images)))
     shown = tuple(shown)
     try:
-        now, last = (cached.look(one.path, dataset, shown) for one in (moment, found[-1]))
+        now, last = (cache.look(one.path, dataset, shown) for one in (moment, found[-1]))
     except (ValueError, NonFiniteError, OSError) as error:  # a file is damaged, or has just gone
         st.error(plain(error))
         return
@@ -71,7 +72,7 @@ def _scrub(found: list[Moment], dataset: str, kind: str) -> None:
         records = {frame.titles[0]: placed[:, 0], frame.titles[1]: placed[:, 1]}
         records |= {"test image": range(count)} | ({"label": chosen} if chosen else {})
         said = f"{count} test images of {data.title} by their posterior means, after {passes} passes."
-        show.figure(drawn, "lookback.map", said, records)
+        figure_card.figure(drawn, "lookback.map", said, records)
     with right:
         st.markdown(
             "**Activity of the units**", help="Var_x(E_q[h_u|x]); a unit above the dotted line, 0.01, is active."
@@ -84,12 +85,12 @@ def _scrub(found: list[Moment], dataset: str, kind: str) -> None:
             for layer, values in enumerate(variances, 1)
             for unit, value in enumerate(values, 1)
         ]
-        show.figure(activity_bars(variances, THRESHOLD, kind), "lookback.units", said, numbers)
+        figure_card.figure(activity_bars(variances, THRESHOLD, kind), "lookback.units", said, numbers)
     st.markdown("**Reconstructions** from the mean of q")
     rows = {"Test images": images[list(shown)], f"After {passes} passes": now.pictures, "At the last": last.pictures}
     for title, row in rows.items():
         st.caption(title)
-        pictures.strip(row.numpy(), None, [f"{title}: image {index}" for index in shown], 56)
+        image_strips.strip(row.numpy(), None, [f"{title}: image {index}" for index in shown], 56)
 
 
 def _choose(found: list[Moment]) -> Moment:

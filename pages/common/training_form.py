@@ -10,8 +10,8 @@ from iwae.gradients import GRADIENTS
 from iwae.runs import store, tensorboard
 from iwae.runs.store import Run
 from iwae.training.config import MAX_K, MAX_PASSES, MAX_SEED, TrainConfig
-from pages.shared.numbers import number
-from pages.shared.show import plain
+from pages.common.figure_card import plain
+from pages.common.number_field import number
 
 LAYERS = {"1layer": "1 layer (50 units)", "2layer": "2 layers (100 + 50 units)", "2d": "1 layer, 2 units: a plane"}
 AUTOMATIC = "automatic"  # the gradient that suits the objective

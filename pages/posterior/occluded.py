@@ -9,9 +9,9 @@ from torch import Tensor
 from iwae.inference.occlusion import PARTS, SIDE, Box, veiled, visible
 from iwae.inference.posterior import Reconstructions
 from iwae.inference.tempering import PARTICLES, START
-from pages.shared import cached, pictures
-from pages.shared.show import plain
-from pages.shared.sidebar import View
+from pages.common import cache, image_strips
+from pages.common.figure_card import plain
+from pages.common.sidebar import View
 
 NOTHING = "nothing"
 
@@ -32,9 +32,9 @@ def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
     numbers, doubts = [], []
     for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
         with column:
-            pictures.heading(name, entry)
-            whole, of_whole = cached.posterior(entry, view.device, x, samples, seed)
-            found, of_rest = cached.occluded(entry, view.device, x, seen, samples, seed)
+            image_strips.heading(name, entry)
+            whole, of_whole = cache.posterior(entry, view.device, x, samples, seed)
+            found, of_rest = cache.occluded(entry, view.device, x, seen, samples, seed)
             _pictures("The whole digit", x.numpy(), of_whole)
             _pictures(f"Without {part}", veiled(x, seen), of_rest)
             model = f"{name} · {entry.short}"
@@ -75,7 +75,7 @@ def _pictures(title: str, given: np.ndarray, pictured: Reconstructions) -> None:
         "mean of the posterior": pictured.weighted,
         "its spread": 2 * pictured.spread,  # a probability deviates by at most 1/2: white is that
     }
-    pictures.strip(list(shown.values()), list(shown), [f"{title}: {what}" for what in shown])
+    image_strips.strip(list(shown.values()), list(shown), [f"{title}: {what}" for what in shown])
 
 
 def _row(

@@ -5,7 +5,7 @@ import math
 
 import streamlit as st
 
-from pages.shared.show import plain
+from pages.common.figure_card import plain
 
 
 def parse(text: str, low: float, high: float, whole: bool = False) -> float:

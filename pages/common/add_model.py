@@ -4,7 +4,7 @@ import streamlit as st
 
 from iwae import catalog
 from iwae.checkpoints import CheckpointError
-from pages.shared.show import plain
+from pages.common.figure_card import plain
 
 
 def add_model() -> None:

@@ -13,11 +13,11 @@ from iwae.inference.estimates import estimate, histograms, step
 from iwae.inference.exact_posterior import Plane, plane, radius
 from iwae.inference.posterior import Posterior
 from iwae.model import Model
-from pages.shared import cached, pictures
-from pages.shared.evidence import in_one_line, nats
-from pages.shared.pictures import percent
-from pages.shared.show import figure, in_numbers, plain
-from pages.shared.sidebar import View
+from pages.common import cache, image_strips
+from pages.common.evidence import in_one_line, nats
+from pages.common.figure_card import figure, in_numbers, plain
+from pages.common.image_strips import percent
+from pages.common.sidebar import View
 
 SHOWN = 10  # draws of a step that are decoded
 RESAMPLED = 2000  # draws from q chosen by weight, in the plane
@@ -140,7 +140,7 @@ def one_step(slot: str, model: Model, drawn: Posterior, bound: Bound, k: int, nu
     ]
     captions = [f"{log_w}  \nw̃ {weight}  \n**{gradient}**" for log_w, weight, gradient in says]
     alts = [f"draw with log w {says[0]}, weight {says[1]} and {says[2]} of the gradient" for says in says]
-    pictures.strip(decoded.numpy(), captions, alts)
+    image_strips.strip(decoded.numpy(), captions, alts)
     rest = 1 - taken.gradient[shown].sum().item()
     others = f" The other {k - SHOWN} draws share {percent(max(rest, 0.0))}." if k > SHOWN else ""
     st.caption(
@@ -164,7 +164,7 @@ def exact_posteriors(view: View, drawn: Sequence[Posterior]) -> None:
     for (slot, entry), part in zip(view.pair, drawn, strict=True):
         image = part.x.byte().numpy().tobytes()
         try:
-            planes[slot] = _exact(*cached.identity(entry), view.device, image, part.samples, part.seed, _drawn=part)
+            planes[slot] = _exact(*cache.identity(entry), view.device, image, part.samples, part.seed, _drawn=part)
         except ValueError as error:
             st.info(
                 f"Model {slot}: {plain(error)}. Choose a model `2d` in the sidebar, or train one there: "
@@ -179,7 +179,7 @@ def exact_posteriors(view: View, drawn: Sequence[Posterior]) -> None:
     for column, (slot, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
         if slot in planes:
             with column:
-                pictures.heading(slot, entry)
+                image_strips.heading(slot, entry)
                 _plane(slot, entry.kind, planes[slot], windows[slot])
     with st.expander("The formula"):
         st.latex(
@@ -195,7 +195,7 @@ def exact_posteriors(view: View, drawn: Sequence[Posterior]) -> None:
 
 @st.cache_resource(max_entries=8, show_spinner="Computing the exact posterior …")
 def _exact(path: str, written: int, device: str, image: bytes, samples: int, seed: int, _drawn: Posterior) -> Plane:
-    return plane(cached.model_at(path, written, device), _drawn)  # the others only say which draw it is
+    return plane(cache.model_at(path, written, device), _drawn)  # the others only say which draw it is
 
 
 def _window(found: Plane) -> tuple[np.ndarray, float]:

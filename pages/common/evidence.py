@@ -10,10 +10,10 @@ from iwae.inference.ais import Annealed
 from iwae.inference.posterior import Posterior
 from iwae.model import Model
 from iwae.system import cores
-from pages.shared import cached, pictures, show
-from pages.shared.beat import beat
-from pages.shared.jobs import Job, Jobs, Progress, Work
-from pages.shared.sidebar import View
+from pages.common import cache, figure_card, image_strips
+from pages.common.jobs import Job, Jobs, Progress, Work
+from pages.common.polling import beat
+from pages.common.sidebar import View
 
 POLL = 0.5  # seconds
 MISSED = 3.0  # nats by which draws of q exceed the chains, with a probability of at most e^−3 where these miss nothing
@@ -80,14 +80,14 @@ class Evidence:
     def __init__(self, view: View, x: Tensor, samples: int, seed: int):
         """``samples`` draws from q in the meantime."""
         image = x.byte().numpy().tobytes()
-        found = {name: cached.posterior(entry, view.device, x, samples, seed) for name, entry in view.pair}
+        found = {name: cache.posterior(entry, view.device, x, samples, seed) for name, entry in view.pair}
         self.drawn = {name: drawn for name, (drawn, _) in found.items()}
         self.pictured = {name: pictured for name, (_, pictured) in found.items()}
         self.keys: dict[str, Hashable] = {}
         self.works = {}
         for name, entry in view.pair:
-            key = self.keys[name] = *cached.identity(entry), view.device, image
-            self.works[key] = _work(cached.model(entry, view.device), x, self.drawn[name])
+            key = self.keys[name] = *cache.identity(entry), view.device, image
+            self.works[key] = _work(cache.model(entry, view.device), x, self.drawn[name])
         self.visitor = st.session_state.setdefault("visitor", object())
         self.finished = all(job.finished for job in self.poll().values())
 
@@ -100,8 +100,8 @@ class Evidence:
         """The numbers of one model in figures and words; the page runs again when both models' chains are there."""
         left, right = st.columns(2)
         with right:
-            pictures.effective(self.drawn[name])
-        pictures.carrying(self.drawn[name])
+            image_strips.effective(self.drawn[name])
+        image_strips.carrying(self.drawn[name])
         with left:
             self._watch(name)
 
@@ -122,7 +122,7 @@ class Evidence:
             "whose weights scatter so little that their interval holds.",
         )  # fmt: skip
         if job.error is not None:
-            st.warning(show.plain(f"Annealing failed: {job.error}"))
+            st.warning(figure_card.plain(f"Annealing failed: {job.error}"))
         elif job.result is None:
             others = f"Annealing waits for {job.ahead} other{'s' if job.ahead > 1 else ''}"
             st.progress(job.share, others if job.ahead else "Annealing, for an error that holds")
@@ -140,7 +140,7 @@ class Evidence:
             f"took {found.temperatures:,} Hamiltonian steps. Drawn by weight.",
         )
         decoded = model.decode(found.draws(SHOWN)[0][:, 0].to(model.device)).detach().cpu().numpy()
-        pictures.strip(decoded, None, ["draw from the true posterior"] * len(decoded))
+        image_strips.strip(decoded, None, ["draw from the true posterior"] * len(decoded))
 
     def numbers(self) -> None:
         """All of it as a table, once it is there."""
@@ -158,7 +158,7 @@ class Evidence:
                     "k̂": drawn.k_hat,
                 })  # fmt: skip
         if rows:
-            show.in_numbers(rows, "evidence", "log p̂(x) in numbers (nats)")
+            figure_card.in_numbers(rows, "evidence", "log p̂(x) in numbers (nats)")
 
 
 def _work(model: Model, x: Tensor, drawn: Posterior) -> Work:
