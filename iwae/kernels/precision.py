@@ -3,7 +3,7 @@
 With ``bfloat16`` the factors of every product, and what comes out of it, are rounded to eight binary digits; the sums
 inside are float32's. Processors with instructions for it (AVX-512 BF16, AMX) then multiply two to several times faster;
 others go on in float32, which ``used`` tells. ``tf32`` rounds the factors to eleven digits, on a CUDA device's tensor
-cores. What they do to a model is in docs/design.md.
+cores. What they do to a model is in docs/performance.md.
 """
 
 from collections.abc import Iterator

@@ -49,7 +49,7 @@ class Schedule:
     learning_rate: float = 1e-3
     adam_eps: float = 1e-8
     batch_size: int = 100
-    cheap: bool = False  # the estimators that need the least time for the same quality (docs/design.md)
+    cheap: bool = False  # the estimators that need the least time for the same quality (docs/performance.md)
 
 
 SCHEDULES = {
