@@ -239,7 +239,8 @@ def test_caches_and_downloads_on_a_full_or_read_only_disk():
         import os, hashlib, subprocess
         from pathlib import Path
         import numpy as np
-        from iwae import downloads, packed
+        from iwae.data import cache as packed
+        from iwae.data import downloads
         folder = Path("SMALL")
         packed.folder = lambda: folder
         large = {"values": np.random.default_rng(0).integers(0, 256, 3_000_000).astype(np.uint8)}

@@ -320,7 +320,7 @@ def in_own_process(code):
     preamble = """
         import time
         import numpy as np
-        from iwae import digits
+        from iwae.images import digits
 
         def peak():  # MiB; getrusage would count the parent's memory too
             return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))

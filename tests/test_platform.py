@@ -75,7 +75,8 @@ for path in sorted(pathlib.Path("iwae").rglob("*.py")):
     name = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
     if name not in ("iwae.__main__", "iwae.runs.process"):
         importlib.import_module(name)
-from iwae import maps, runs, worker
+from iwae.analysis import umap_maps as maps
+from iwae.runs import store as runs, worker
 from iwae.training.config import TrainConfig
 run = runs.create(TrainConfig("digits", "8:2", "vae", 1, passes=1))
 print(worker.work(run).phase, len(run.records()), runs.get(run.name).status().phase)
@@ -363,10 +364,10 @@ def test_a_project_whose_path_holds_the_separator_of_paths(tmp_path):
     """A process that is started from there, in whatever folder, finds the package."""
     project = tmp_path / "a:b c"
     shutil.copytree(ROOT / "iwae", project / "iwae", ignore=shutil.ignore_patterns("__pycache__"))
-    (project / "iwae" / "hello.py").write_text("import sys\nfrom iwae import paths\nprint(paths.PROJECT, sys.argv[1:])")
+    (project / "iwae" / "hello.py").write_text("import sys\nfrom iwae.system import paths\nprint(paths.PROJECT, sys.argv[1:])")
     program = """
 import os, pathlib
-from iwae import launcher
+from iwae.system import launcher
 os.chdir("/")
 launcher.start("iwae.hello", "x y", log=pathlib.Path(os.environ["LOG"]), environment={}).wait()
 """
@@ -385,7 +386,7 @@ def test_cores_are_those_that_this_process_may_use():
     assert cores.count() == cpu_count()
     one = {min(os.sched_getaffinity(0))}
     program = (
-        f"import os; os.sched_setaffinity(0, {one}); from iwae import cores, turns; print(cores.count(), turns.limit())"
+        f"import os; os.sched_setaffinity(0, {one}); from iwae.runs import queue; from iwae.system import cores; print(cores.count(), queue.limit())"
     )
     environment = {name: value for name, value in os.environ.items() if name != "IWAE_MAX_RUNS"}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)

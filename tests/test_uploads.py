@@ -316,7 +316,7 @@ def test_the_worst_files_stay_below_200_mb_and_2_s(files, tmp_path):
         import json, os, resource, time
         from pathlib import Path
         import numpy as np, psutil
-        from iwae import digits
+        from iwae.images import digits
 
         def memory(kind, process="self"):
             lines = Path(f"/proc/{{process}}/status").read_text().splitlines()
