@@ -120,7 +120,8 @@ def own(count: int) -> list[Own]:
 @cache
 def _test_images(name: str) -> torch.Tensor:
     """Those that the sidebar offers for a model A that was trained on ``name``."""
-    return datasets.load(name if datasets.available(name) else "digits", download=False).binary("test")
+    here = [known for known in (name, *datasets.NAMES) if datasets.available(known)]
+    return datasets.load(here[0], download=False).binary("test")
 
 
 async def use_the_app(number: int, mine: Own, url: str, seconds: float, think: float, report: Report) -> None:

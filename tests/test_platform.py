@@ -364,7 +364,9 @@ def test_a_project_whose_path_holds_the_separator_of_paths(tmp_path):
     """A process that is started from there, in whatever folder, finds the package."""
     project = tmp_path / "a:b c"
     shutil.copytree(ROOT / "iwae", project / "iwae", ignore=shutil.ignore_patterns("__pycache__"))
-    (project / "iwae" / "hello.py").write_text("import sys\nfrom iwae.system import paths\nprint(paths.PROJECT, sys.argv[1:])")
+    (project / "iwae" / "hello.py").write_text(
+        "import sys\nfrom iwae.system import paths\nprint(paths.PROJECT, sys.argv[1:])"
+    )
     program = """
 import os, pathlib
 from iwae.system import launcher
@@ -385,9 +387,7 @@ def test_cores_are_those_that_this_process_may_use():
 
     assert cores.count() == cpu_count()
     one = {min(os.sched_getaffinity(0))}
-    program = (
-        f"import os; os.sched_setaffinity(0, {one}); from iwae.runs import queue; from iwae.system import cores; print(cores.count(), queue.limit())"
-    )
+    program = f"import os; os.sched_setaffinity(0, {one}); from iwae.runs import queue; from iwae.system import cores; print(cores.count(), queue.limit())"
     environment = {name: value for name, value in os.environ.items() if name != "IWAE_MAX_RUNS"}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout == "1 1\n"
