@@ -387,7 +387,8 @@ def test_cores_are_those_that_this_process_may_use():
 
     assert cores.count() == cpu_count()
     one = {min(os.sched_getaffinity(0))}
-    program = f"import os; os.sched_setaffinity(0, {one}); from iwae.runs import queue; from iwae.system import cores; print(cores.count(), queue.limit())"
+    program = f"import os; os.sched_setaffinity(0, {one}); "
+    program += "from iwae.runs import queue; from iwae.system import cores; print(cores.count(), queue.limit())"
     environment = {name: value for name, value in os.environ.items() if name != "IWAE_MAX_RUNS"}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout == "1 1\n"
