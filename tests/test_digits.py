@@ -329,7 +329,7 @@ def in_own_process(code):
     """
     program = textwrap.dedent(preamble) + textwrap.dedent(code)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    root = Path(digits.__file__).parents[1]
+    root = Path(digits.__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-"], input=program, text=True, capture_output=True, cwd=root, env=environment, check=True
     )

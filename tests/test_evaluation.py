@@ -201,7 +201,7 @@ def test_many_draws_come_from_a_list_and_are_the_same(config, monkeypatch):
     for name in ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior", "ess", "pruned_nll"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.bounds[7], expected.bounds[7], rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(sampling.programs, "CAN_LIST", False)
+    monkeypatch.setattr(sampling.tracing, "CAN_LIST", False)
     run.clear()
     assert torch.equal(evaluate(model, x, **asked).nll, expected.nll) and not run
 

@@ -53,7 +53,7 @@ def test_of_few_items_this_thread_takes_one():
 
 TEAMS = """
 import os, torch
-from iwae import threads
+from iwae.kernels import threads
 torch.set_num_threads(2)
 product = lambda n: torch.randn(300, 300) @ torch.randn(300, 300)
 product(0)
