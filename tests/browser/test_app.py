@@ -73,7 +73,7 @@ def test_an_uploaded_picture_is_sampled_by_both_models(visit):
     after = changed(
         page, lambda: page.get_by_test_id("stMain").get_by_test_id("stFileUploaderDropzoneInput").set_input_files(file)
     )
-    assert len(after) == 4
+    assert len(after) == 2
     assert page.get_by_text("Binarized", exact=True).count() == 1
     assert len(tiles(page)) >= 2 * (4 + 20) + 6
     expect(page.locator('[data-testid="stPlotlyChart"] svg.main-svg').first).to_be_visible()

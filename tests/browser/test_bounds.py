@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from iwae.bounds import OBJECTIVES
 from tests.browser.driver import assert_clean, download, pick, screenshot, settled, still
 from tests.browser.test_app import changed, tiles
 
@@ -53,7 +54,7 @@ def test_the_numbers_of_a_figure_can_be_downloaded(visit):
     file = download(page, page.locator(".st-key-bounds-all-csv").get_by_role("button"))
     assert file.suggested_filename == "bounds-all.csv"
     rows = list(csv.DictReader(io.StringIO(file.path().read_text())))
-    assert len(rows) == 14 and {row["model"] for row in rows} == {"A", "B"}
+    assert len(rows) == 2 * len(OBJECTIVES) and {row["model"] for row in rows} == {"A", "B"}
     value, error = (float(rows[0][name]) for name in ("nats", "± s.e."))
     assert table(page)[1] == f"{value:.2f}\u00a0±\u00a0{error:.2f}".replace("-", "−")
     assert_clean(page)
