@@ -26,7 +26,7 @@ with st.expander("What the models see, step by step", expanded=True):
     with st.popover("What each step does", type="tertiary"):
         st.markdown(digit.told)
     if digit.note:
-        st.warning(digit.note)
+        (st.warning if digit.doubtful else st.caption)(digit.note)
 
 with st.expander("Sampling", icon=":material/tune:"):
     one, two, three, four = st.columns(4)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from iwae.images import digits
+from iwae.images import digits, doubts
 from iwae.images.digits import PictureError, from_canvas, prepare
 from iwae.images.uploads import MAX_BYTES, read_picture
 
@@ -499,7 +499,7 @@ def test_what_mnist_images_satisfy(mnist):
     assert sides.max() == 20 and (sides == 20).mean() > 0.999
     strokes = [digits.stroke_width(digits.crop(image)) for image in images]
     assert min(strokes) > digits.THIN_STROKE
-    assert max(strokes) < digits.BLOCK
+    assert max(strokes) < doubts.BLOCK
 
 
 @needs_mnist

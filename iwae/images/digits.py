@@ -18,13 +18,14 @@ from PIL import Image
 
 from iwae.images import ink
 from iwae.images.decoding import PictureError
+from iwae.images.doubts import doubts
 from iwae.images.ink import crop, stroke_width
 from iwae.images.sheet import find as find_sheet
 from iwae.images.uploads import Array, decoded, pixels
 
 THIN_STROKE = 1.05  # px in 20×20: none of MNIST's 70,000 digits has thinner strokes
 PEN_STROKE = 2.0  # what thinner ones are widened to: MNIST's quartiles are 2.0, 2.4 and 2.8
-BLOCK = 8.0  # px in 20×20: wider than any stroke (MNIST's 99th percentile is 4.3)
+SHEET_ALONE = "Only the sheet of paper in the picture was used."
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Digit:
     stages: tuple[Stage, ...]
     inverted: bool  # dark ink on light paper was inverted
     note: str | None  # what the person should know about this picture, if anything
+    doubtful: bool = False  # may it have been read wrongly, so that the note is a warning?
 
 
 def prepare(picture: bytes | Image.Image | np.ndarray, *, invert: bool | None = None, name: str = "") -> Digit:
@@ -51,7 +53,7 @@ def prepare(picture: bytes | Image.Image | np.ndarray, *, invert: bool | None = 
 
     `picture`: the bytes of a file, a PIL image, or an array [h, w], [h, w, 3] or [h, w, 4] of bool, uint8
     or float in 0..1. `invert`: True says that the ink is darker than the paper, False that it is lighter,
-    None decides from the border of the picture. `name` is that of the file, for the errors of `read_picture`.
+    None decides from the picture. `name` is that of the file, for the errors of `read_picture`.
     Raises PictureError where no ink is found.
     """
     image = decoded(picture, name)
@@ -69,13 +71,16 @@ def prepare(picture: bytes | Image.Image | np.ndarray, *, invert: bool | None = 
 def _read_sheet(colours: Array, invert: bool | None) -> tuple[Array, Array, bool, list[str]]:
     """As `_read`, of the sheet alone where one lies in the picture."""
     sheet = find_sheet(colours)
-    if sheet and invert is None:
-        invert = ink.is_dark(ink.grey_of(sheet.flat(colours)))
-    whole = _read(colours, invert) if sheet is None or sheet.corners is None else None
-    if sheet and (whole is None or sheet.holds(whole[1] > 0)):
+    if sheet is None:
+        return _read(colours, invert)
+    alone = sheet.flat(colours)
+    if invert is None:
+        invert = ink.is_dark(ink.grey_of(alone))
+    whole = None if sheet.corners is not None else _read(colours, invert)
+    if whole is None or sheet.holds(whole[1] > 0):
         with suppress(PictureError):  # what is blank is no sheet
-            *found, notes = _read(sheet.flat(colours), invert)
-            return *found, [*notes, "Only the sheet of paper in the picture was used."]
+            *found, notes = _read(alone, invert)
+            return *found, [*notes, SHEET_ALONE]
     return whole or _read(colours, invert)
 
 
@@ -107,8 +112,7 @@ def _finish(marks: Array, stages: tuple[Stage, ...], inverted: bool, notes: list
     if stroke < THIN_STROKE:
         cropped = _thicken(cropped, (PEN_STROKE - stroke) / 2 * max(cropped.shape) / 20)
         caption = "To the ink; its thin strokes are widened to a pen's as in MNIST."
-    if stroke > BLOCK:
-        notes.append("This is a block, not strokes: if the paper was taken for the ink, change the inversion.")
+    notes += [f"{doubt} Check the result." for doubt in doubts(cropped)]
     scaled = _scale(cropped)
     image = _centre(scaled)
     stages += (
@@ -116,7 +120,7 @@ def _finish(marks: Array, stages: tuple[Stage, ...], inverted: bool, notes: list
         Stage("20×20", "Scaled to fit 20×20 pixels, its aspect kept.", scaled),
         Stage("Centred", "Its centre of mass in the middle of 28×28 pixels: what the models see.", image),
     )
-    return Digit(image, stages, inverted, " ".join(notes) or None)
+    return Digit(image, stages, inverted, " ".join(notes) or None, any(note != SHEET_ALONE for note in notes))
 
 
 def _thicken(ink: Array, radius: float) -> Array:

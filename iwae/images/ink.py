@@ -15,6 +15,7 @@ CLEAR_OF_NOISE = 8.0  # and the ink's core by so many: of pure noise 2 pictures 
 BLACK_LEVEL = 0.05  # what a camera or a drawing shows where no light falls: no shading is read from below it
 REACHES = (0.1, 0.2, 0.35)  # of the longer side, widths of the closing that finds the paper: the least that will do
 TINY = 60  # px: a picture of so few is no photo with shadows
+LEAST_INSIDE = 0.02  # of the largest mark: one off the border that is smaller is not preferred to it
 COMPLETE = 0.15  # of the ink: what a wider closing must add to be used
 MOST_HOLES = 4  # of a digit, its pen's splutter included
 ACROSS = 0.85  # of the picture
@@ -191,7 +192,7 @@ def _otsu(values: Array) -> float:
 
 
 def _mark(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], bool]:
-    """The digit among the connected marks: the largest off the border, with its parts; were others left out?"""
+    """The digit among the connected marks: the largest off the border, with its parts; were others off it left out?"""
     labels, _ = scipy.ndimage.label(mask, np.ones((3, 3)))
     area = np.bincount(labels.ravel())
     area[0] = 0
@@ -200,7 +201,7 @@ def _mark(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], bool]:
     inside = np.where(contact, 0, area)
     unframed = np.where(contact > border.size / 4, 0, area)  # a table's edge round the paper is no digit
     eligible = unframed if unframed.max() >= PART * area.max() else area
-    main = int(np.argmax(inside if inside.max() >= 0.02 * eligible.max() else eligible))
+    main = int(np.argmax(inside if inside.max() >= LEAST_INSIDE * eligible.max() else eligible))
 
     boxes = scipy.ndimage.find_objects(labels)
     reach = 0.3 * max(side.stop - side.start for side in boxes[main - 1])
@@ -211,7 +212,7 @@ def _mark(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], bool]:
 
     large = np.flatnonzero(eligible >= PART * area[main])
     parts = [label for label in large if label == main or ((inside[label] or contact[main]) and near(label))]
-    return np.isin(labels, parts), len(parts) < len(large)
+    return np.isin(labels, parts), any(inside[label] for label in set(large) - set(parts))
 
 
 def crop(ink: Array) -> Array:

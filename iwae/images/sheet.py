@@ -19,6 +19,7 @@ from iwae.images.uploads import Array
 
 THUMBNAIL = 128  # px; the sides are found to a fraction of one of these
 THRESHOLDS = 12
+ALIKE = 0.93  # of the largest area: what is the same sheet, at another threshold
 LEAST_AREA = 0.06  # of the picture
 FILLED = 0.94  # of the polygon through the sides: an ellipse of light fills π/4 of a rectangle
 LEAST_SIDE = 0.15  # of the picture's shorter side; a shorter edge is a corner that something hides
@@ -27,6 +28,7 @@ MOST_SLANT = 30.0  # degrees of a side from a right angle, in perspective
 STRAIGHT = 0.5  # px: how far the pixels along a side lie from its line, root mean square
 STEP = 0.03  # of the brightness, across a side
 ABRUPT = 3.0  # times what the brightness changes by over the same distance inside
+BRUSH = 3.0  # px: over what the paper is averaged that is painted over a desk
 MARGIN = 0.015  # of the sheet, cut off on each side: the edge's own shadow
 
 Points = NDArray[np.float64]  # [n, 2] as (x, y)
@@ -69,7 +71,9 @@ def find(colours: Array) -> Sheet | None:
                     found.append((sheet.corners is not None, area, sheet))
     if not found:
         return None
-    best = max(found, key=lambda one: one[:2])[2]
+    whole, most = max(one[:2] for one in found)
+    alike = sorted((one for one in found if one[0] == whole and one[1] > ALIKE * most), key=lambda one: one[1])
+    best = alike[len(alike) // 2][2]  # in the middle of the thresholds that show it: not with its blurred rim
     corners = None if best.corners is None else best.corners * scale
     return Sheet(best.outline * scale, corners, best.turn)
 
@@ -296,11 +300,10 @@ def _painted(colours: Array, inside: NDArray[np.bool_]) -> Array:
     if not inside.any():
         return colours
     nearest = scipy.ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
+    weight = scipy.ndimage.gaussian_filter(inside.astype(np.float32), BRUSH)[..., None] + 1e-6
     bands = colours[..., None] if colours.ndim == 2 else colours
-    painted = np.empty_like(bands)
-    for i in range(bands.shape[2]):
-        paper = scipy.ndimage.percentile_filter(np.where(inside, bands[..., i], 0), 80, size=5)
-        painted[..., i] = np.where(inside, bands[..., i], paper[tuple(nearest)])
+    paper = scipy.ndimage.gaussian_filter(bands * inside[..., None], (BRUSH, BRUSH, 0)) / weight
+    painted = np.where(inside[..., None], bands, paper[tuple(nearest)])
     return painted.reshape(colours.shape)
 
 

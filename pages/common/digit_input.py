@@ -26,6 +26,7 @@ class Chosen:
     stages: tuple[tuple[str, np.ndarray], ...]  # name and picture of each step towards x
     told: str  # what the steps do, in Markdown
     note: str | None = None
+    doubtful: bool = False  # is the note a warning?
 
 
 def choose_digit(dataset: str) -> Chosen | None:
@@ -129,4 +130,4 @@ def _prepared(digit: digits.Digit) -> Chosen:
     stages = [(stage.name, stage.image) for stage in digit.stages]
     told = "\n".join(f"1. **{stage.name}**: {stage.caption}" for stage in digit.stages)
     told += "\n1. **Binarized**: each pixel is on with its grey level as probability, as in the training data."
-    return Chosen(x, (*stages, ("Binarized", x.numpy())), told, digit.note)
+    return Chosen(x, (*stages, ("Binarized", x.numpy())), told, digit.note, digit.doubtful)
