@@ -83,7 +83,7 @@ def test_hard_photos_are_read(test_digits):
 @pytest.mark.slow
 @needs_mnist
 def test_every_kind_of_photo_is_read_nearly_as_well_as_the_originals(test_digits):
-    """The table in docs/design.md: 60 of every kind, seed 7."""
+    """The table in docs/experiments.md: 60 of every kind, seed 7."""
     classifier = reader(10_000)
     found = {kind: measured(kind, 60, 7, test_digits, classifier) for kind in photos.KINDS}
     for kind, rows in found.items():
@@ -97,7 +97,7 @@ def test_every_kind_of_photo_is_read_nearly_as_well_as_the_originals(test_digits
     print(f"misread {misread.sum()}, warned {(misread & doubtful).sum()}")
     assert read.mean() >= 0.97 * right.mean()
     assert all(rows[:, 1].mean() >= 0.93 * rows[:, 0].mean() for rows in found.values())
-    assert (good & doubtful).sum() <= 0.04 * good.sum()
+    assert (good & doubtful).sum() <= 0.03 * good.sum()
 
 
 def test_a_sheet_in_perspective_is_seen_from_above():

@@ -107,7 +107,10 @@ def _regions(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
 def _sheet(region: NDArray[np.bool_], channel: Array) -> Sheet | None:
     """The sheet that a region of a thumbnail is, if its sides are straight."""
     height, width = region.shape
-    outline = _simple(_hull(region))
+    hull = _hull(region)
+    if region.sum() < 0.9 * _area(hull):
+        return None
+    outline = _simple(hull)
     inner = (outline > 1.5) & (outline < np.array([width, height]) - 1.5)
     closed = [*outline, outline[0]]
     real = [
