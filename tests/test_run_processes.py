@@ -243,7 +243,7 @@ def another_user():
 
 
 def test_another_users_runs_are_shown_and_those_that_may_not_be_read_are_passed_over(monkeypatch):
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # TMPDIR may be closed to the other user
         place = Path(name)
         place.chmod(0o755)  # as umask 022 leaves it
         monkeypatch.setenv("IWAE_RUNS_DIR", str(place))

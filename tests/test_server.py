@@ -7,6 +7,7 @@ import http.client
 import secrets
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -53,7 +54,8 @@ def opened(address):
     async def visit() -> None:
         await (await Session.open(address.geturl())).close()
 
-    asyncio.run(visit())
+    with ThreadPoolExecutor(1) as apart:  # a browser's test may have left its event loop running in this thread
+        apart.submit(asyncio.run, visit()).result()
     return address
 
 

@@ -39,7 +39,7 @@ def training_panel(alive: list[Run]) -> None:
 
 def alive_runs() -> list[Run]:
     """All runs that are alive."""
-    return _recent(store.runs_dir()).alive
+    return _look_at_all().alive
 
 
 _looked: dict[str, float] = {}  # when each open page looked last, by its session
@@ -57,7 +57,7 @@ def _seconds() -> float:
 def _progress() -> None:
     """The newest runs, live; it reads their folders only, so it survives closed tabs and page changes."""
     _looked[st.session_state.setdefault("session", uuid.uuid4().hex)] = time.monotonic()
-    for look in _recent(store.runs_dir()).looks:
+    for look in _look_at_all().looks:
         if look.standing is None:
             st.error(plain(look.damage))
         else:
@@ -84,10 +84,16 @@ class _Recent:
     alive: list[Run]
 
 
-# One look a second, however many pages follow: thirty, each with a look of its own, would keep a core at work.
-@st.cache_resource(ttl=LOOK_SECONDS, max_entries=2, show_spinner=False)
-def _recent(folder: Path) -> _Recent:
-    """Of a folder's runs those at work, then those that wait, the next one first, and then the newest."""
+def _look_at_all() -> _Recent:
+    """One look a second, however many pages follow: thirty, each with a look of its own, would keep a core busy."""
+    return _recent(store.runs_dir(), int(time.monotonic() / LOOK_SECONDS))
+
+
+# The second is an argument, for Streamlit's own ttl raises a KeyError where an entry expires while it is read.
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _recent(folder: Path, second: int) -> _Recent:
+    """A folder's runs as they were in that second: the running ones, then the waiting ones, the next one first, and
+    then the newest."""
     status = {run: run.status() for run in store.list_runs()}
     alive = [run for run, one in status.items() if one.alive]
     queued = any(status[run].phase in ("starting", "waiting") for run in alive)
