@@ -116,12 +116,18 @@ def halved(model: Model, card: Card) -> tuple[Model, Card]:
 
     Raises ValueError where a weight is beyond what float16 can hold.
     """
-    rounded = {name: weight.half().float() for name, weight in model.state_dict().items()}
-    if not all(weight.isfinite().all() for weight in rounded.values()):
-        raise ValueError(f"a weight lies beyond {torch.finfo(torch.float16).max:,.0f}, the largest that float16 holds")
+    rounded = {name: weight.float() for name, weight in half_weights(model).items()}
     model = copy.deepcopy(model)
     model.load_state_dict(rounded)
     return model, replace(card, progress=card.progress | {"weights": "float16"})
+
+
+def half_weights(model: Model) -> dict[str, Tensor]:
+    """The state dict rounded to float16. Raises ValueError where a weight is beyond what float16 can hold."""
+    rounded = {name: weight.half() for name, weight in model.state_dict().items()}
+    if not all(weight.isfinite().all() for weight in rounded.values()):
+        raise ValueError(f"a weight lies beyond {torch.finfo(torch.float16).max:,.0f}, the largest that float16 holds")
+    return rounded
 
 
 def refitted(card: Card, settings: dict[str, Any], seconds: float) -> Card:

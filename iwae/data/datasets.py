@@ -62,8 +62,12 @@ def binarize(images: Tensor, generator: Generator) -> Tensor:
 
     Grey 0 is never on and 255 always. `generator` lives on the device of `images`.
     """
-    threshold = torch.empty_like(images).random_(0, 255, generator=generator)  # uniform on 0…254
-    return (threshold < images).float()
+    return (thresholds(images, generator) < images).float()
+
+
+def thresholds(images: Tensor, generator: Generator) -> Tensor:
+    """What `binarize` compares these uint8 images with: uint8 of the same shape, uniform on 0…254."""
+    return torch.empty_like(images).random_(0, 255, generator=generator)
 
 
 @dataclass(frozen=True, eq=False)

@@ -127,9 +127,7 @@ def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) ->
         raise ValueError(f"samples must be at least 1, not {samples}")
     x = model.check_images(x, count=1)
     mean, log_std = first = model.first(x)
-    generator = torch.Generator(model.device).manual_seed(seed)
-    blocks = [model.noise(BLOCK, 1, generator) for _ in range(0, samples, BLOCK)]
-    noise = [torch.cat(layer)[:samples].split(AT_ONCE) for layer in zip(*blocks, strict=True)]
+    noise = [layer.split(AT_ONCE) for layer in standard_noise(model, samples, seed)]
     parts = [model.sample(x, noise=eps, first=first, checked=True) for eps in zip(*noise, strict=True)]
     h = tuple(torch.cat(layer)[:, 0].cpu() for layer in zip(*(part.h for part in parts), strict=True))
     log_px, log_w = (torch.cat([getattr(part, name) for part in parts])[:, 0].cpu() for name in ("log_px", "log_w"))
@@ -141,6 +139,13 @@ def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) ->
     std = log_std.exp()
     check_finite(std.log(), "the log standard deviation of q(h₁|x)")  # also where it is so small that it is 0
     return Posterior(x[0].cpu(), mean[0].cpu(), std[0].cpu(), h, log_px, log_w, seed)
+
+
+def standard_noise(model: Model, samples: int, seed: int) -> tuple[Tensor, ...]:
+    """The standard normal draws [samples, 1, latent[l]] of each layer that ``posterior`` of this seed turns into h."""
+    generator = torch.Generator(model.device).manual_seed(seed)
+    blocks = [model.noise(BLOCK, 1, generator) for _ in range(0, samples, BLOCK)]
+    return tuple(torch.cat(layer)[:samples] for layer in zip(*blocks, strict=True))
 
 
 @dataclass(frozen=True)

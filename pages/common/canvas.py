@@ -18,11 +18,14 @@ import streamlit as st
 PIXELS = 28 * 28
 
 
-def _source(suffix: str) -> str:
-    return Path(__file__).with_suffix(suffix).read_text(encoding="utf-8")
+def source(name: str) -> str:
+    """A file beside this one."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-_canvas = st.components.v2.component("digit_canvas", html=_source(".html"), css=_source(".css"), js=_source(".js"))
+_canvas = st.components.v2.component(
+    "digit_canvas", html=source("canvas.html"), css=source("canvas.css"), js=source("canvas.js")
+)
 
 
 def draw_digit(key: str, *, size: int = 280, initial: list[int] | None = None) -> list[int] | None:

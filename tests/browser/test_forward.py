@@ -1,0 +1,52 @@
+"""The forward pass of the pages, in a real browser, against torch on the same rounded weights."""
+
+import base64
+
+import numpy as np
+import pytest
+import torch
+
+from iwae import catalog, checkpoints
+from iwae.export import browser as export
+from iwae.model import Model, ModelConfig
+from pages.common import canvas
+
+SHIPPED = [catalog.DEFAULT_PAIR[1], "mnist-2layer-iwae-k50", "mnist-2d-vae-k1"]
+RUN = """async ([file, given]) => {
+    const network = readNetwork(await (await fetch("data:;base64," + file)).arrayBuffer());
+    const values = {};
+    for (const [name, numbers] of Object.entries(given)) values[name] = Float32Array.from(numbers);
+    for (const steps of [...network.encoder, network.decoder]) run(network, steps, values);
+    return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, [...value]]));
+}"""
+
+
+@pytest.fixture(scope="module")
+def page(browser):
+    page = browser.new_page()
+    page.add_script_tag(content=canvas.source("forward.js"))
+    yield page
+    page.close()
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, "30:8/20,10:5/7:3"])
+def test_the_browser_computes_what_torch_does(page, name):
+    if name in SHIPPED:
+        model = checkpoints.load(catalog.SHIPPED / f"{name}{checkpoints.SUFFIX}")[0]
+    else:
+        model = Model(ModelConfig.parse(name), seed=1)
+    file = export.package(model)
+    model.load_state_dict({name: weight.half().float() for name, weight in model.state_dict().items()})
+    generator = torch.Generator().manual_seed(7)
+    x = (torch.rand(1, 784, generator=generator) < 0.15).float()
+    noise = model.noise(5, 1, generator)
+    given = {"x": x.flatten().tolist()}
+    given |= {f"noise_{number}": eps.flatten().tolist() for number, eps in enumerate(noise, 1)}
+    found = page.evaluate(RUN, [base64.b64encode(file).decode(), given])
+    with torch.no_grad():
+        mean, log_std = model.first(x)
+        drawn = model.sample(x, noise=noise)
+        expected = {"mean_1": mean, "std_1": log_std.exp(), "pixels": model.decode(drawn.h[0])}
+        expected |= {f"h_{number}": h for number, h in enumerate(drawn.h, 1)}
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value.flatten(), rtol=1e-4, atol=1e-4, err_msg=name)
