@@ -9,8 +9,6 @@ import torch
 from iwae.bounds import Bound
 from iwae.evaluation import sampling
 from iwae.evaluation.metrics import RunningBound, active_units, evaluate, mean_bound
-from iwae.kernels.bernoulli import log_likelihood
-from iwae.kernels.tracing import Listed
 from iwae.model import Model, ModelConfig
 
 ONE = ModelConfig(hidden=((12,),), latent=(5,), pixels=32)
@@ -182,37 +180,3 @@ def test_progress_counts_images():
     seen = []
     evaluate(lively(TWO), images(250), samples=2, prune=False, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(100, 250), (200, 250), (250, 250)]
-
-
-@pytest.mark.parametrize("config", [ONE, TWO], ids=["one layer", "two layers"])
-def test_many_draws_come_from_a_list_and_are_the_same(config, monkeypatch):
-    model, x = lively(config), images(130, config.pixels)
-    asked = {"samples": 120, "ks": (7,)}  # whole blocks, and rests of images and of draws
-    with torch.no_grad():
-        model.encoder[0].mean.weight[0] = model.encoder[0].mean.bias[0] = 0  # a unit to be pruned
-    expected = evaluate(model, x, **asked)
-    assert not expected.activity[0].active.all()
-    run = []
-    monkeypatch.setattr(sampling, "LISTED_ROWS", 130 * 120)
-    listed = Listed.__call__
-    monkeypatch.setattr(Listed, "__call__", lambda self, *given: run.append(len(given[0])) or listed(self, *given))
-    found = evaluate(model, x, **asked)
-    assert run == [100] * 4  # two times 50 draws, with all units and without the pruned one
-    for name in ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior", "ess", "pruned_nll"):
-        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found.bounds[7], expected.bounds[7], rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(sampling.tracing, "CAN_LIST", False)
-    run.clear()
-    assert torch.equal(evaluate(model, x, **asked).nll, expected.nll) and not run
-
-
-def test_a_list_gives_way_where_its_likelihood_underflows(monkeypatch):
-    model, x = Model(ModelConfig(((20,),), (5,), 784)), images(100, 784).float()
-    monkeypatch.setattr(sampling, "LISTED_ROWS", 5000)
-    with torch.no_grad():
-        model.pixel_logits.bias.fill_(-40.0)
-        many = sampling.Draws(model, x, 50)
-        sample = next(many.of(*sampling.blocks(x, 0)[0]))
-        expected = log_likelihood(x, model.logits(sample.h[0]))
-    assert many.listed and sample.log_px.isfinite().all()
-    torch.testing.assert_close(sample.log_px, expected, rtol=1e-5, atol=0)

@@ -9,14 +9,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from iwae.kernels import tracing
-from iwae.kernels.tracing import Listed
-from iwae.model import Gaussian, Keep, Model, Sample
+from iwae.model import Keep, Model, Sample
 
 IMAGES = 100  # images sampled together
 DRAWS = 50  # draws made at once for each of them, on a CPU
 GPU_DRAWS = 1000  # on a GPU, which has memory for them and would wait for Python otherwise
-LISTED_ROWS = 10_000_000  # draws × images from which on a list (``programs``), made in a second or two, saves 3 to 5 %
 
 
 def blocks(x: Tensor, seed: int) -> list[tuple[Tensor, torch.Generator]]:
@@ -34,30 +31,11 @@ class Draws:
     def __init__(self, model: Model, x: Tensor, samples: int, keep: tuple[Keep, ...] | None = None):
         self.model, self.samples, self.keep = model, samples, keep
         self.at_once = DRAWS if x.device.type == "cpu" else GPU_DRAWS
-        self.listed = None
-        many = x.device.type == "cpu" and len(x) * samples >= LISTED_ROWS
-        if many and tracing.CAN_LIST and model.nonstandard() is None:
-            block = x[:IMAGES]
-            given = block, *model.first(block), *model.noise(DRAWS, len(block), torch.Generator())
-            self.listed, self.shape = Listed(self._sample, *given), (DRAWS, len(block))
 
     def of(self, x: Tensor, generator: torch.Generator) -> Iterator[Sample]:
         """Those of one block of images, DRAWS at a time."""
         first = self.model.first(x)
         for start in range(0, self.samples, self.at_once):
             noise = self.model.noise(self.at_once, len(x), generator)  # whole, so that fewer are a prefix of more
-            yield self._next(x, first, tuple(eps[: self.samples - start] for eps in noise))
-
-    def _next(self, x: Tensor, first: Gaussian, noise: tuple[Tensor, ...]) -> Sample:
-        if self.listed and noise[0].shape[:2] == self.shape:
-            log_px, log_ph, log_qh, *h = self.listed(x, *first, *noise)
-            if not log_px.isnan().any():
-                return Sample(log_px, log_ph, log_qh, tuple(h))
-        return self.model.sample(x, noise=noise, keep=self.keep, first=first, checked=True)
-
-    @torch.no_grad()
-    def _sample(self, x: Tensor, mean: Tensor, log_std: Tensor, *noise: Tensor) -> tuple[Tensor, ...]:
-        log_px, log_ph, log_qh, h = self.model.sample(
-            x, noise=noise, keep=self.keep, first=(mean, log_std), checked=True
-        )
-        return log_px, log_ph, log_qh, *h
+            noise = tuple(eps[: self.samples - start] for eps in noise)
+            yield self.model.sample(x, noise=noise, keep=self.keep, first=first, checked=True)

@@ -8,10 +8,8 @@ Streamlit would collect after every run of every page and every beat of a fragme
 thirty users, 40% of the server's time. A thread does so every few seconds, also when all have left; Python by itself
 when much is new.
 
-glibc would spread the threads that run pages over eight heaps for each core, none of which can use what is free in
-another, and put ever larger arrays among the small things there, where they leave holes. Two heaps serve all, and an
-array of 4 MB or more has pages of its own, which go back when it does. When all have gone, the caches are dropped and
-the sessions forgotten.
+The threads that run pages share two heaps (``malloc.limit_heaps``), and what is free in them goes back to the system.
+When all have gone, the caches are dropped and the sessions forgotten.
 
 Streamlit compares the origin of a WebSocket that is not the page's own with the addresses of this machine, and asks a
 host on the network for the external one, with the whole server waiting, again for each connection where no answer
@@ -19,7 +17,6 @@ comes. Both addresses are given here, as the loopback's, which is allowed anyway
 once. A visitor at another address of this machine is of the same origin as the server, and needs neither.
 """
 
-import ctypes
 import gc
 import sys
 import threading
@@ -32,6 +29,8 @@ from streamlit import net_util
 from streamlit.runtime import Runtime, RuntimeState
 from streamlit.runtime.session_manager import SessionManager
 
+from iwae.system import malloc
+
 net_util._external_ip = net_util._internal_ip = "127.0.0.1"
 gc.disable()
 try:
@@ -43,15 +42,6 @@ gc.freeze()
 TIDY_SECONDS = 20.0
 ALONE = 2  # times in a row that nobody is found there, and then all is dropped
 FORGOTTEN = 10  # times until which it is dropped again: work may end late, and Streamlit keeps a session for 120 s
-HEAPS, LARGE = 2, 4 * 2**20
-M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3  # of glibc's malloc.h
-
-
-def _glibc(function: str, *values: int) -> None:
-    """Of its memory allocator; another C library has none of these."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            getattr(ctypes.CDLL("libc.so.6"), function)(*values)
 
 
 def tidy(modules: int) -> int:
@@ -68,7 +58,7 @@ def tidy(modules: int) -> int:
     gc.collect()
     if len(sys.modules) != modules:
         gc.freeze()
-    _glibc("malloc_trim", 0)
+    malloc.release()
     return len(sys.modules)
 
 
@@ -98,6 +88,5 @@ def _again_and_again() -> None:
         modules = all_gone() if ALONE <= alone <= FORGOTTEN else tidy(modules)
 
 
-_glibc("mallopt", M_ARENA_MAX, HEAPS)
-_glibc("mallopt", M_MMAP_THRESHOLD, LARGE)
+malloc.limit_heaps()
 threading.Thread(target=_again_and_again, name="tidy", daemon=True).start()
