@@ -5,12 +5,14 @@
 Every bound maps ``log_w`` to one value per image, ``[batch]``, and adding a constant to ``log_w`` adds it to the
 bound. Expectations below are over the k independent draws; "lower bound" means E[bound] ≤ log p(x).
 
+``OBJECTIVES`` has a row for each bound, with all that the commands, forms and pages say of it or ask for.
+
 The KL part of a log-weight, log p(h) − log q(h|x), can be weighted (``weigh_kl``). A bound is then the same function of
 the weighted log-weights: ``l-alpha`` is such an objective, and so is any objective during a KL warm-up.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
@@ -30,17 +32,17 @@ def weigh_kl(log_w: Tensor, log_px: Tensor, weight: float | Tensor) -> Tensor:
 
 
 def vae(log_w: Tensor) -> Tensor:
-    """ELBO: (1/k) Σ log wᵢ. Lower bound; its expectation is the same for every k. Kingma & Welling 2014."""
+    """ELBO: (1/k) Σ log wᵢ. Lower bound; its expectation is the same for every k."""
     return log_w.mean(0)
 
 
 def iwae(log_w: Tensor) -> Tensor:
-    """L_k = log (1/k) Σ wᵢ. Lower bound, tighter as k grows. Burda, Grosse & Salakhutdinov 2016, eq. 8."""
+    """L_k = log (1/k) Σ wᵢ. Lower bound, tighter as k grows."""
     return log_w.logsumexp(0) - math.log(len(log_w))
 
 
 def power_mean(log_w: Tensor, *, p: float) -> Tensor:
-    """L_p = (1/p) log (1/k) Σ wᵢᵖ, the log of the power mean. Arnal, Lee & Pezzotti 2021.
+    """L_p = (1/p) log (1/k) Σ wᵢᵖ, the log of the power mean.
 
     p = 1 is IWAE and p → 0 is VAE. Lower bound for p ≤ 1 (Jensen); for p > 1 its expectation may exceed log p(x).
     """
@@ -52,7 +54,7 @@ def power_mean(log_w: Tensor, *, p: float) -> Tensor:
 
 
 def median(log_w: Tensor) -> Tensor:
-    """Median of log wᵢ (mean of the two middle ones for even k). Arnal, Lee & Pezzotti 2021.
+    """Median of log wᵢ (mean of the two middle ones for even k).
 
     Not a lower bound: at most log p(x) + log 2 for the median of the distribution of w (Markov's inequality).
     """
@@ -62,7 +64,7 @@ def median(log_w: Tensor) -> Tensor:
 
 
 def l_alpha(log_w: Tensor, *, alpha: float) -> Tensor:
-    """L_α = E_q[log p(x|h)] − α·D_KL(q(h|x) ‖ p(h)). Arnal, Lee & Pezzotti 2021; β-VAE with β = α, Higgins et al. 2017.
+    """L_α = E_q[log p(x|h)] − α·D_KL(q(h|x) ‖ p(h)).
 
     It is the VAE bound of weighted log-weights: ``log_w`` here is ``weigh_kl(log_w, log_px, alpha)``. α = 1 is VAE,
     α = 0 a plain autoencoder. Lower bound for α ≥ 1; below 1 it may exceed log p(x).
@@ -73,7 +75,7 @@ def l_alpha(log_w: Tensor, *, alpha: float) -> Tensor:
 
 
 def renyi(log_w: Tensor, *, alpha: float) -> Tensor:
-    """1/(1−α) log (1/k) Σ wᵢ^(1−α), the variational Rényi bound. Li & Turner 2016, eq. 14.
+    """1/(1−α) log (1/k) Σ wᵢ^(1−α), the variational Rényi bound.
 
     α → 1 is VAE, α = 0 is IWAE; it is the power mean with p = 1 − α. Lower bound for α ≥ 0.
     """
@@ -83,7 +85,7 @@ def renyi(log_w: Tensor, *, alpha: float) -> Tensor:
 
 
 def ciwae(log_w: Tensor, *, beta: float) -> Tensor:
-    """β·VAE + (1−β)·IWAE. Lower bound for β in [0, 1]. Rainforth et al. 2018, eq. 10."""
+    """β·VAE + (1−β)·IWAE. Lower bound for β in [0, 1]."""
     if not 0 <= beta <= 1:
         raise ValueError(f"CIWAE: beta must lie in [0, 1], not {beta}")
     if beta in (0, 1):  # 0·∞ is NaN
@@ -92,7 +94,7 @@ def ciwae(log_w: Tensor, *, beta: float) -> Tensor:
 
 
 def miwae(log_w: Tensor, *, k1: int, k2: int) -> Tensor:
-    """Mean of k2 independent IWAE bounds of k1 draws each; k = k1·k2. Lower bound. Rainforth et al. 2018, eq. 9.
+    """Mean of k2 independent IWAE bounds of k1 draws each; k = k1·k2. Lower bound.
 
     k1 = 1 is VAE, k2 = 1 is IWAE.
     """
@@ -133,54 +135,146 @@ def _miwae_curvature(log_w: Tensor, *, k1: int, k2: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Parameter:
-    """What a bound takes beside the log-weights: its label, the values that it may have, and one to begin with."""
+    """A number that a bound takes besides the log-weights."""
 
-    label: str
-    low: float
-    high: float
+    label: str  # of a field where it is entered
+    symbol: str  # in titles
+    low: float  # from here …
+    high: float  # … to here
     default: float
+    usual: tuple[float, float]  # where it makes a difference that can be seen: the range of a slider
     whole: bool = False
+    help: str = ""
 
     def checked(self, title: str, value: Any) -> float:
-        """The value as a plain number; ValueError for one that is no number or out of range. ``title`` names it."""
+        """The value as a plain number. Raises ValueError for one that is no number or out of range; ``title`` names
+        it there."""
         kind, words = (Integral, "a whole number") if self.whole else (Real, "a finite number")
         if not isinstance(value, kind) or isinstance(value, bool) or not self.low <= value <= self.high:
             raise ValueError(f"{title} must be {words} from {self.low:,} to {self.high:,}, not {value!r}")
         return int(value) if isinstance(value, Integral) else float(value)
 
 
+def _always(**parameters: float) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Objective:
-    """One row of the table: a bound, its name for people, the diagonal of its second derivative (or None), and its
-    parameters by name."""
+    """One row of the table: a bound and all that the rest of the program knows of it."""
 
     title: str
     function: Callable[..., Tensor]
-    curvature: Callable[..., Tensor] | None
+    curvature: Callable[..., Tensor] | None  # the diagonal of its second derivative; None where it has none
+    formula: str  # in LaTeX
+    source: str
     parameters: dict[str, Parameter] = field(default_factory=dict)
+    lower_bound: Callable[..., bool] = _always  # whether its expectation is at most log p(x), for these parameters
+    k_matters: bool = True  # whether its expectation depends on k
     kl_weight: str | None = None  # the parameter that weighs the KL part of the log-weights
+    factors: tuple[str, ...] = ()  # the parameters whose product is k, where they fix it
+
+    @property
+    def summary(self) -> str:
+        """What it is, in a line: its equation, what it is good for, and its source."""
+        return f"{self.function.__doc__.splitlines()[0]} {self.source}."
 
 
 MANY = 100_000  # a larger exponent makes no difference
+EXPONENT = Parameter(
+    "Exponent p", "p", -MANY, MANY, 2.0, (-2, 4), help="p = 1 is IWAE and p = 0 is VAE. Up to 1 it is a lower bound."
+)
+KL_WEIGHT = Parameter(
+    "α, weight of the KL", "α", 0, MANY, 0.5, (0, 4), help="α = 1 is VAE, above it a β-VAE. From 1 it is a lower bound."
+)
+ORDER = Parameter(
+    "α", "α", -MANY, MANY, 0.5, (-1, 2), help="α = 1 is VAE and α = 0 is IWAE. From 0 it is a lower bound."
+)
+SHARE = Parameter("β, share of the VAE bound", "β", 0, 1, 0.25, (0, 1), help="β = 1 is VAE and β = 0 is IWAE.")
 GROUPS = {
-    "k1": Parameter("k₁, draws in a group", 1, 1_000_000, 5, whole=True),
-    "k2": Parameter("k₂, number of groups", 1, 1_000_000, 4, whole=True),
+    "k1": Parameter("k₁, draws in a group", "k1", 1, 1_000_000, 5, (1, 100), whole=True),
+    "k2": Parameter("k₂, number of groups", "k2", 1, 1_000_000, 4, (1, 100), whole=True),
 }
 
 OBJECTIVES = {
-    "vae": Objective("VAE", vae, _no_curvature),
-    "iwae": Objective("IWAE", iwae, _power_curvature),
+    "vae": Objective(
+        "VAE",
+        vae,
+        _no_curvature,
+        r"\mathcal L = \frac1k \sum_{i=1}^k \log w_i",
+        "Kingma & Welling 2014",
+        k_matters=False,
+    ),
+    "iwae": Objective(
+        "IWAE",
+        iwae,
+        _power_curvature,
+        r"\mathcal L_k = \log \frac1k \sum_{i=1}^k w_i",
+        "Burda, Grosse & Salakhutdinov 2016, eq. 8",
+    ),
     "power-mean": Objective(
-        "Power mean", power_mean, _power_curvature, {"p": Parameter("Exponent p", -MANY, MANY, 2.0)}
+        "Power mean",
+        power_mean,
+        _power_curvature,
+        r"\mathcal L_p = \frac1p \log \frac1k \sum_{i=1}^k w_i^p",
+        "Arnal, Lee & Pezzotti 2021",
+        {"p": EXPONENT},
+        lower_bound=lambda p: p <= 1,
     ),
-    "median": Objective("Median", median, None),  # the median's weights jump: no second derivative
+    "median": Objective(
+        "Median",
+        median,
+        None,  # its weights jump
+        r"\mathcal L = \operatorname{median}_i \, \log w_i",
+        "Arnal, Lee & Pezzotti 2021",
+        lower_bound=lambda: False,
+    ),
     "l-alpha": Objective(
-        "L_alpha", l_alpha, _no_curvature, {"alpha": Parameter("α, weight of the KL", 0, MANY, 0.5)}, kl_weight="alpha"
+        "L_alpha",
+        l_alpha,
+        _no_curvature,
+        r"\mathcal L_\alpha = \mathbb E_q \log p(x\,|\,h) - \alpha \, D_{\mathrm{KL}}(q(h\,|\,x) \,\|\, p(h))",
+        "Arnal, Lee & Pezzotti 2021; β-VAE with β = α, Higgins et al. 2017",
+        {"alpha": KL_WEIGHT},
+        lower_bound=lambda alpha: alpha >= 1,
+        k_matters=False,
+        kl_weight="alpha",
     ),
-    "renyi": Objective("Rényi", renyi, _alpha_curvature, {"alpha": Parameter("α", -MANY, MANY, 0.5)}),
-    "ciwae": Objective("CIWAE", ciwae, _ciwae_curvature, {"beta": Parameter("β, share of the VAE bound", 0, 1, 0.25)}),
-    "miwae": Objective("MIWAE", miwae, _miwae_curvature, GROUPS),
+    "renyi": Objective(
+        "Rényi",
+        renyi,
+        _alpha_curvature,
+        r"\mathcal L_\alpha = \frac1{1-\alpha} \log \frac1k \sum_{i=1}^k w_i^{1-\alpha}",
+        "Li & Turner 2016, eq. 14",
+        {"alpha": ORDER},
+        lower_bound=lambda alpha: alpha >= 0,
+    ),
+    "ciwae": Objective(
+        "CIWAE",
+        ciwae,
+        _ciwae_curvature,
+        r"\mathcal L = \beta \, \mathcal L_{\mathrm{VAE}} + (1-\beta) \, \mathcal L_{\mathrm{IWAE}}",
+        "Rainforth et al. 2018, eq. 10",
+        {"beta": SHARE},
+    ),
+    "miwae": Objective(
+        "MIWAE",
+        miwae,
+        _miwae_curvature,
+        r"\mathcal L = \frac1{k_2} \sum_{j=1}^{k_2} \log \frac1{k_1} \sum_{i=1}^{k_1} w_{ij},\qquad k = k_1 k_2",
+        "Rainforth et al. 2018, eq. 9",
+        GROUPS,
+        factors=("k1", "k2"),
+    ),
 }
+
+
+def factorings(k: int, names: Sequence[str]) -> list[dict[str, int]]:
+    """Every way to write k ≥ 1 as a product of one factor for each name."""
+    first, *rest = names
+    if not rest:
+        return [{first: k}]
+    return [{first: d} | more for d in range(1, k + 1) if k % d == 0 for more in factorings(k // d, rest)]
 
 
 @dataclass(frozen=True)
@@ -213,29 +307,37 @@ class Bound:
 
     @property
     def draws(self) -> int | None:
-        """The number of draws k that the parameters fix (MIWAE), or None when any k will do."""
-        return self.parameters["k1"] * self.parameters["k2"] if self.name == "miwae" else None
+        """The number of draws k that the parameters fix, or None where any k will do."""
+        factors = OBJECTIVES[self.name].factors
+        return math.prod(self.parameters[name] for name in factors) if factors else None
 
     @property
     def kl_weight(self) -> float:
-        """How often the KL part of the log-weights counts: α of ``l-alpha``, and 1 for the others."""
+        """The weight of the KL part of the log-weights: α of ``l-alpha``, and 1 for the others."""
         name = OBJECTIVES[self.name].kl_weight
         return float(self.parameters[name]) if name else 1.0
 
     @property
     def equal_weights(self) -> bool:
         """Whether ``weights`` are 1/k whatever the log-weights, as for the ELBO: no draw is preferred to another."""
-        if self.name == "miwae":
-            return self.parameters["k1"] == 1
-        second = self.curvature(torch.zeros(2, 1))
+        second = self.curvature(torch.zeros(self.draws or 2, 1))
         return second is not None and not second.any()
+
+    @property
+    def lower_bound(self) -> bool:
+        """Whether its expectation is at most log p(x) for every model and image."""
+        return OBJECTIVES[self.name].lower_bound(**self.parameters)
+
+    @property
+    def smooth(self) -> bool:
+        """Whether it has a second derivative."""
+        return OBJECTIVES[self.name].curvature is not None
 
     @property
     def title(self) -> str:
         """The objective's name for people, with its parameters: ``CIWAE β = 0.25``."""
-        letters = {"beta": "β", "alpha": "α"}
-        values = ", ".join(f"{letters.get(name, name)} = {value:g}" for name, value in self.parameters.items())
-        return f"{OBJECTIVES[self.name].title} {values}".strip()
+        row = OBJECTIVES[self.name]
+        return titled(row.title, row.parameters, self.parameters)
 
     def __call__(self, log_w: Tensor) -> Tensor:
         return OBJECTIVES[self.name].function(log_w, **self.parameters)
@@ -252,6 +354,11 @@ class Bound:
         """∂²bound/∂(log wᵢ)², [k, batch], or None where it does not exist."""
         second = OBJECTIVES[self.name].curvature
         return None if second is None else second(log_w.detach(), **self.parameters)
+
+
+def titled(title: str, parameters: dict[str, Parameter], values: dict[str, float]) -> str:
+    """A title with the values of its parameters behind it."""
+    return f"{title} {', '.join(f'{parameters[name].symbol} = {value:g}' for name, value in values.items())}".strip()
 
 
 def _list(names: tuple[str, ...]) -> str:

@@ -25,6 +25,7 @@ is not either, by design: its encoder follows the MIWAE bound.
 The number that is logged is always the bound itself.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -32,7 +33,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from iwae.bounds import Bound
+from iwae.bounds import GROUPS, OBJECTIVES, Bound, Parameter
 from iwae.model import Model, Sample
 
 # w̃ᵢ may be next to 0 where PIWAE's encoder still weighs draw i: keep it just above bernoulli.NEGLIGIBLE, so that dᵢ/cᵢ
@@ -97,15 +98,17 @@ class Gradient:
 
     title: str
     weights: Callable[..., Weights]
-    through_density: bool  # φ is also reached through log q(h|x; φ)
-    parameters: tuple[str, ...] = ()
+    through_density: bool  # φ is also reached through log q(h|x; φ); if not, the bound must be smooth
+    biased: bool = False  # where the draws have unequal weights: its mean is not the gradient of the bound
+    objective: str | None = None  # the only bound that it goes with; None for any
+    parameters: dict[str, Parameter] = field(default_factory=dict)  # their product is k
 
 
 GRADIENTS = {
     "exact": Gradient("exact", _exact, through_density=True),
-    "stl": Gradient("sticking the landing, biased for k > 1", _exact, through_density=False),
+    "stl": Gradient("sticking the landing, biased for k > 1", _exact, through_density=False, biased=True),
     "dreg": Gradient("doubly reparameterized", _dreg, through_density=False),
-    "piwae": Gradient("PIWAE", _piwae, through_density=True, parameters=("k1", "k2")),
+    "piwae": Gradient("PIWAE", _piwae, through_density=True, objective="iwae", parameters=GROUPS),
 }
 
 
@@ -126,30 +129,38 @@ class Estimator:
     def __post_init__(self) -> None:
         if self.gradient not in GRADIENTS:
             raise ValueError(f"unknown gradient {self.gradient!r}; there are {', '.join(GRADIENTS)}")
+        row = GRADIENTS[self.gradient]
         if not (isinstance(self.k, int) and self.k >= 1):
             raise ValueError(f"k must be a whole number of at least 1, not {self.k}")
         if self.bound.draws not in (None, self.k):
-            raise ValueError(f"{self.bound.title} has k1·k2 = {self.bound.draws} draws, which is not k = {self.k}")
-        if set(self.parameters) != set(GRADIENTS[self.gradient].parameters):
-            takes = " and ".join(GRADIENTS[self.gradient].parameters) or "no parameters"
+            raise ValueError(f"{self.bound.title} has {self.bound.draws} draws, which is not k = {self.k}")
+        if set(self.parameters) != set(row.parameters):
+            takes = " and ".join(row.parameters) or "no parameters"
             raise ValueError(f"gradient {self.gradient!r} takes {takes}, not {self.parameters or 'none'}")
         if not 0 <= self.resample < max(self.k, 2):
             raise ValueError(f"resample must lie between 0 (all draws) and k − 1 = {self.k - 1}, not {self.resample}")
-        if self.gradient == "dreg" and self.bound.curvature(torch.zeros(self.k, 1)) is None:
-            raise ValueError(f"dreg needs a bound with a second derivative, which {self.bound.title} has not")
-        if self.gradient == "stl" and self.bound.name == "median":
-            raise ValueError("stl is not valid for the median; use the exact gradient")
-        if self.gradient == "piwae":
-            if self.bound.name != "iwae":
-                raise ValueError(f"piwae trains the decoder on IWAE, not on {self.bound.title}")
+        if not row.through_density and not self.bound.smooth:
+            raise ValueError(
+                f"{self.gradient} needs a bound with a second derivative, which {self.bound.title} has not: use exact"
+            )
+        if row.objective not in (None, self.bound.name):
+            only = OBJECTIVES[row.objective].title
+            raise ValueError(f"{self.gradient} trains the decoder on {only}, not on {self.bound.title}")
+        if row.parameters:
             if self.resample:
-                raise ValueError("piwae cannot be resampled: draws that IWAE hardly weighs matter to its encoder")
-            Bound("miwae", self.parameters)(torch.zeros(self.k, 1))
+                raise ValueError(
+                    f"{self.gradient} cannot be resampled: draws that {self.bound.title} hardly weighs matter to its "
+                    "encoder"
+                )
+            values = [p.checked(f"{row.title}: {name}", self.parameters[name]) for name, p in row.parameters.items()]
+            if math.prod(values) != self.k:
+                names, factors = ("·".join(map(str, each)) for each in (row.parameters, values))
+                raise ValueError(f"{row.title}: {names} must equal k = {self.k}, not {factors} = {math.prod(values)}")
 
     @property
     def biased(self) -> bool:
         """Whether the mean of the encoder's gradient is not the gradient of the bound (stl, k > 1, unequal weights)."""
-        return self.gradient == "stl" and self.k > 1 and not self.bound.equal_weights
+        return GRADIENTS[self.gradient].biased and self.k > 1 and not self.bound.equal_weights
 
     def __call__(
         self, model: Model, x: Tensor, generator: torch.Generator, seen: Tensor | None = None

@@ -9,6 +9,7 @@ from iwae.export.report import Draws
 from pages.bounds.sections import all_bounds, exact_posteriors, one_step, pick_bounds, weights_figure
 from pages.common import cache, image_strips
 from pages.common.digit_input import choose_digit, keep_below
+from pages.common.figure_card import plain
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
 
@@ -45,8 +46,10 @@ name = st.selectbox(
     "Bound", list(bounds), list(bounds).index("iwae"), format_func=lambda name: OBJECTIVES[name].title, key="objective",
     bind="query-params", help="Its source is shown here, and the step below follows it.",
 )  # fmt: skip
-st.markdown("The function that computed it:")
-st.code(inspect.getsource(OBJECTIVES[name].function), language="python", wrap_lines=True)
+row = OBJECTIVES[name]
+st.latex(row.formula)
+st.caption(f"{plain(row.source)}. The function that computed it:")
+st.code(inspect.getsource(row.function), language="python", wrap_lines=True)
 
 st.header("One step of training", anchor=False)
 st.write(f"{k} draws of this digit, weighed by {bounds[name].title}: those with the most weight pull the model most.")

@@ -5,15 +5,24 @@ import shlex
 
 import pytest
 
+from iwae.bounds import OBJECTIVES, Bound
 from iwae.cli import evaluate, train
 from iwae.training import commands
 from iwae.training.config import SCHEDULES, TrainConfig
+
+
+def every_parameter(objective: str) -> TrainConfig:
+    """With the parameters of the objective at their defaults."""
+    values = {name: parameter.default for name, parameter in OBJECTIVES[objective].parameters.items()}
+    return TrainConfig(objective=objective, k=Bound(objective, values).draws or 50, **values)
+
 
 CONFIGS = [
     TrainConfig(),
     TrainConfig(dataset="mnist-fixed", model="20,10:5", objective="vae", k=1, gradient="stl", seed=4_294_967_295),
     TrainConfig(objective="power-mean", p=-2.5, resample=3, passes=7, learning_rate=1e-3 / 3, adam_eps=1e-8),
     TrainConfig(objective="renyi", alpha=0.75),
+    *(every_parameter(name) for name in OBJECTIVES),
     TrainConfig(objective="l-alpha", alpha=4, kl_warmup=2, passes=2),
     TrainConfig(objective="l-alpha", alpha=0.25, schedule="paper", minutes=0.1, batch_size=20, ema=0.999),
     TrainConfig(objective="ciwae", beta=0.05, k=64, schedule="constant", weight_decay=1e-6, patience=10),

@@ -246,12 +246,12 @@ def test_piwae_survives_weights_that_underflow():
         (dict(k=0), "at least 1, not 0"),
         (dict(resample=6), "k − 1 = 5, not 6"),
         (dict(bound=Bound("median"), gradient="dreg"), "second derivative"),
-        (dict(bound=Bound("median"), gradient="stl"), "not valid for the median"),
+        (dict(bound=Bound("median"), gradient="stl"), "stl needs a bound with a second derivative"),
         (dict(gradient="piwae"), "takes k1 and k2, not none"),
         (dict(gradient="piwae", parameters={"k1": 4, "k2": 2}), "must equal k = 6, not 4·2"),
         (dict(gradient="piwae", parameters={"k1": 3, "k2": 2}, resample=1), "cannot be resampled"),
         (dict(bound=Bound("vae"), gradient="piwae", parameters={"k1": 3, "k2": 2}), "on IWAE, not on VAE"),
-        (dict(bound=Bound("miwae", {"k1": 5, "k2": 2})), "k1·k2 = 10 draws, which is not k = 6"),
+        (dict(bound=Bound("miwae", {"k1": 5, "k2": 2})), "MIWAE k1 = 5, k2 = 2 has 10 draws, which is not k = 6"),
     ],
 )
 def test_invalid_combinations_say_why(arguments, says):

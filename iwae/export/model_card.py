@@ -96,7 +96,7 @@ def _results(metrics: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _summary(card: Card, config: TrainConfig) -> str:
     bound, data, layers = config.bound().title, SOURCES[config.dataset].title, len(card.model.latent)
-    what = OBJECTIVES[config.objective].function.__doc__.splitlines()[0].strip()
+    what = OBJECTIVES[config.objective].summary
     sizes = enumerate(zip(card.model.hidden, card.model.latent, strict=True), 1)
     path = [
         " → ".join([*(f"{n} tanh" for n in hidden), f"h{layer} ({units}, Gaussian)"])

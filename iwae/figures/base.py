@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 from PIL import Image
 
 COLOURS = {"vae": "#CC7A00", "iwae": "#1878B8"}  # as in .streamlit/config.toml: ≥ 3:1 on both backgrounds
+SYMBOLS = {"vae": "square", "iwae": "circle"}
 GREY = "#7D848C"  # of what is no model: likewise
 LAYOUT = {
     "margin": {"l": 10, "r": 10, "t": 30, "b": 10},
@@ -110,7 +111,7 @@ def points_against_k(points: Sequence[Points], title: str) -> go.Figure:
             mode="markers",
             marker={
                 "color": COLOURS[part.kind],
-                "symbol": ("square" if part.kind == "vae" else "circle") + ("-open" if hollow else ""),
+                "symbol": SYMBOLS[part.kind] + ("-open" if hollow else ""),
                 "size": 12 if hollow else 9,
                 "line": {"width": 2 if hollow else 0},
             },

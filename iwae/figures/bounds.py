@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from iwae.figures.base import COLOURS, GREY, LAYOUT, Line
+from iwae.figures.base import COLOURS, GREY, LAYOUT, SYMBOLS, Line
 
 SHARES = (0.5, 0.9, 0.99)  # of the mass, that the regions of a density hold
 OPACITY = (0.5, 0.35, 0.2)  # of each region, painted over those that hold more
@@ -67,7 +67,7 @@ def bounds_with_errors(names: Sequence[str], marks: Sequence[Marks]) -> go.Figur
             marker={
                 "color": COLOURS[part.kind],
                 "size": 9,
-                "symbol": ("square" if part.kind == "vae" else "circle") + ("-open" if part.hollow else ""),
+                "symbol": SYMBOLS[part.kind] + ("-open" if part.hollow else ""),
             },
             error_x={"array": [error or 0.0 for error in part.errors], "thickness": 1.5},
             text=list(names),

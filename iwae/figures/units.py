@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from iwae.figures.base import COLOURS, GREY, LAYOUT
+from iwae.figures.base import COLOURS, GREY, LAYOUT, SYMBOLS
 
 FLOOR = 1e-6  # of a logarithmic axis: what is smaller, or negative by noise, is drawn here
 
@@ -43,7 +43,7 @@ def sorted_units(models: Sequence[Units], title: str, threshold: float | None = 
             name=part.name,
             mode="lines+markers",
             line={"color": COLOURS[part.kind], "dash": "dash" if part.dashed else "solid"},
-            marker={"symbol": "square" if part.kind == "vae" else "circle", "size": 6},
+            marker={"symbol": SYMBOLS[part.kind], "size": 6},
             text=[part.labels[unit] for unit in order],
             hovertemplate="%{text}: %{y:.3g}",
         )
@@ -80,7 +80,7 @@ def counts_against_images(models: Sequence[tuple[Units, Sequence[Band]]]) -> go.
             name=part.name,
             mode="lines+markers",
             line={"color": colour, "dash": "dash" if part.dashed else "solid"},
-            marker={"symbol": "square" if part.kind == "vae" else "circle", "size": 7},
+            marker={"symbol": SYMBOLS[part.kind], "size": 7},
             hovertemplate="%{y:.1f} units",
         )
     figure.update_xaxes(

@@ -13,7 +13,7 @@ from iwae.evaluation import metrics as evaluation
 from iwae.evaluation.metrics import Metrics, Progress, mean_se
 from iwae.model import Model
 from iwae.results.rows import Row, signed
-from iwae.training.config import TrainConfig
+from iwae.training.config import PARAMETERS, TrainConfig
 
 MEASURES = ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior")
 SEED_NOISE = 3  # standard errors between seeds that a difference must exceed; their spread comes from a few seeds only
@@ -149,6 +149,6 @@ def _check(stored: float, stored_se: float, first: Tensor, second: Tensor, popul
 
 def _alike(config: TrainConfig) -> TrainConfig:
     """The settings that two runs must share for their objectives to be compared."""
-    plain = {name: None for name in ("p", "alpha", "beta", "k1", "k2", "start")}
+    plain = dict.fromkeys((*PARAMETERS, "start"))
     own = {"objective": "vae", "k": 1, "gradient": "exact", "resample": 0, "warm_k": 0, "seed": 0}
     return replace(config, **plain, **own)

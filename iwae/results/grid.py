@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from iwae.gradients import GRADIENTS
 from iwae.results import published
 from iwae.results.published import Cell
 from iwae.results.rows import Row
@@ -26,10 +27,11 @@ def _command(cell: Cell) -> str:
 
 
 def _paper(cell: Cell, start: str | None = None) -> TrainConfig:
-    gradient, objective = ("piwae", "iwae") if cell.objective == "piwae" else ("exact", cell.objective)
-    values = dict(cell.parameters)
-    settings = {"dataset": cell.dataset, "model": cell.model, "objective": objective, "k": cell.k}
-    return TrainConfig(**settings, **values, gradient=gradient, schedule="paper", start=start)
+    settings = {"dataset": cell.dataset, "model": cell.model, "objective": cell.objective, "k": cell.k}
+    settings |= {"gradient": "exact", "schedule": "paper", "start": start, **dict(cell.parameters)}
+    if cell.objective in GRADIENTS:
+        settings |= {"gradient": cell.objective, "objective": GRADIENTS[cell.objective].objective}
+    return TrainConfig(**settings)
 
 
 def _same_place(a: Cell, b: Cell) -> bool:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from iwae.bounds import Bound
+from iwae.bounds import OBJECTIVES, titled
+from iwae.gradients import GRADIENTS
 
 FILE = Path(__file__).with_suffix(".csv")
 MEASURES = ("nll", "reconstruction", "kl_posterior", "active", "pca_active")
@@ -58,7 +59,7 @@ class Cell:
 
     dataset: str
     model: str  # 1layer or 2layer; ours may be other sizes, of which nothing is published
-    objective: str  # as in bounds.OBJECTIVES, or piwae
+    objective: str  # of bounds.OBJECTIVES, or a gradient with parameters of its own (PIWAE)
     k: int
     parameters: tuple[tuple[str, float], ...] = ()  # of the objective
     start: str = ""  # title of the objective that it went on from
@@ -67,11 +68,8 @@ class Cell:
     def title(self) -> str:
         """``VAE k = 1``, ``Power mean p = 2, k = 50``."""
         values = dict(self.parameters)
-        if self.objective == "piwae":
-            name = "PIWAE " + Bound("miwae", values).title.removeprefix("MIWAE ")
-        else:
-            name = Bound(self.objective, values).title
-        return f"{name}{',' if values else ''} k = {self.k}"
+        row = (OBJECTIVES | GRADIENTS)[self.objective]
+        return f"{titled(row.title, row.parameters, values)}{',' if values else ''} k = {self.k}"
 
     @property
     def place(self) -> str:

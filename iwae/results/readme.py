@@ -15,6 +15,7 @@ from iwae.system import files
 from iwae.training import commands
 
 BEGIN, END = "<!-- table: written by python -m iwae table --readme -->", "<!-- end of the table -->"
+POSTER = ("vae", "iwae")  # the objectives of its main table, in its order
 README = ("objective", "passes", "nll", "reconstruction", "kl_posterior", "active", "published", "difference")
 
 
@@ -50,10 +51,10 @@ def poster(rows: Sequence[Row]) -> list[Row]:
     found: dict[tuple[str, int], Row] = {}
     for row in sorted(rows, key=lambda row: row.passes or 0):
         cell = row.cell
-        main = cell.dataset == "mnist-fixed" and cell.model == "1layer" and cell.objective in ("vae", "iwae")
+        main = cell.dataset == "mnist-fixed" and cell.model == "1layer" and cell.objective in POSTER
         if main and not cell.start and row.metrics and row.status == "measured" and row.regularisation == "plain":
             found.setdefault((cell.objective, cell.k), row)
-    return [found[key] for key in sorted(found, key=lambda key: (key[0] == "iwae", key[1]))]
+    return [found[key] for key in sorted(found, key=lambda key: (POSTER.index(key[0]), key[1]))]
 
 
 def details(rows: Sequence[Row]) -> str:

@@ -17,6 +17,7 @@ from iwae.bounds import OBJECTIVES
 from iwae.catalog import Entry
 from iwae.data import datasets
 from iwae.figures.base import Points
+from iwae.gradients import GRADIENTS
 from iwae.results import published
 from iwae.results.published import Cell, Result
 from iwae.system.files import shown
@@ -173,8 +174,8 @@ def cell(config: TrainConfig, history: Sequence[dict] = ()) -> Cell:
     """
     estimator = config.estimator()
     values, objective = estimator.bound.parameters, config.objective
-    if config.gradient == "piwae":
-        values, objective = estimator.parameters, "piwae"
+    if estimator.parameters:
+        values, objective = estimator.parameters, config.gradient
     own = Cell(config.dataset, config.model, objective, config.k, tuple(values.items()))
     before = [cell(TrainConfig.from_dict(part["training"])).title for part in history]
     others = [title for title in before if title != own.title]
@@ -302,7 +303,7 @@ def _all_but_seed(entry: Entry) -> str:
 
 def _order(row: Row) -> tuple:
     cell = row.cell
-    objectives = (*OBJECTIVES, "piwae")
+    objectives = (*OBJECTIVES, *GRADIENTS)
     place = (datasets.NAMES.index(cell.dataset), cell.model, bool(cell.start), objectives.index(cell.objective))
     return (*place, cell.parameters, cell.k, cell.start, row.regularisation != "plain", row.passes, row.seeds, row.name)
 

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, make_dataclass
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
-import torch
+from typing_extensions import Doc
 
-from iwae.bounds import Bound
+from iwae.bounds import OBJECTIVES, Bound
 from iwae.data import datasets
 from iwae.gradients import GRADIENTS, Estimator
 from iwae.kernels.precision import PRODUCTS
@@ -62,10 +62,40 @@ WARM_K = 5  # draws at the beginning of a cheap run
 FEW = 10  # draws up to which resampling costs more than it saves
 
 
+def _parameter_fields() -> dict[str, Any]:
+    """The type of every parameter of an objective or a gradient, by name, with what it means in each of them."""
+    kinds: dict[str, type] = {}
+    meanings: dict[str, dict[str, list[str]]] = {}  # of each parameter: labels, and who calls it so
+    for title, row in (OBJECTIVES | GRADIENTS).items():
+        for name, parameter in row.parameters.items():
+            kinds[name] = int if parameter.whole else float
+            meanings.setdefault(name, {}).setdefault(parameter.label, []).append(title)
+    texts = {
+        name: "; ".join(f"{label} ({', '.join(titles)})" for label, titles in labels.items())
+        for name, labels in meanings.items()
+    }
+    return {name: Annotated[kind | None, Doc(texts[name])] for name, kind in kinds.items()}
+
+
+PARAMETERS = _parameter_fields()
+
+# The first fields of TrainConfig, in their order: its own, which it defines below, and after them the parameters of all
+# objectives and gradients as their rows have them. Any, because a type checker cannot know these.
+_FirstFields: Any = make_dataclass(
+    "_FirstFields",
+    [
+        *((name, Any, None) for name in ("dataset", "model", "objective", "k", "warm_k", "warm_share")),
+        *((name, kind, None) for name, kind in PARAMETERS.items()),
+    ],
+    frozen=True,
+)
+
+
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(_FirstFields):
     """Everything that decides a training run. Raises ValueError for values that do not go together.
 
+    Every parameter of an objective or a gradient is a setting, too (``p``, ``alpha``, ``beta``, ``k1``, ``k2``).
     None means the default of the schedule, or that the objective does not take the parameter. Under
     ``fast`` and ``constant`` the gradient is dreg where the objective has one, one draw of k > 10 goes backward, and
     the run begins with 5 draws.
@@ -73,15 +103,10 @@ class TrainConfig:
 
     dataset: str = "mnist-5k"  # see `python -m iwae data list`
     model: str = "1layer"  # 1layer, 2layer, 2d, or sizes such as 200,200:100/100,100:50
-    objective: str = "iwae"  # vae, iwae, power-mean, median, l-alpha, renyi, ciwae or miwae
+    objective: Annotated[str, Doc(f"the bound that is trained: {', '.join(OBJECTIVES)}")] = "iwae"
     k: int = 50  # draws from q(h|x) for each image
     warm_k: int | None = None  # draws at the beginning, fewer than k because they are cheaper; 0 for k throughout
     warm_share: float = 0.4  # of the passes, with warm_k draws
-    p: float | None = None  # exponent of power-mean
-    alpha: float | None = None  # weight of the KL term in l-alpha, above 1 a β-VAE; or α of renyi
-    beta: float | None = None  # β of ciwae, the weight of the VAE bound
-    k1: int | None = None  # draws in each group of miwae, or of piwae's encoder
-    k2: int | None = None  # number of such groups, k1·k2 = k
     kl_warmup: int = 0  # epochs over which the weight of the KL term rises linearly from 0; 0 for none
     gradient: str | None = None  # exact, dreg, piwae, or stl, which for k > 1 is biased for all but vae and l-alpha
     resample: int | None = None  # draws that go backward, chosen by weight; 0 for all k
@@ -110,11 +135,9 @@ class TrainConfig:
             raise ValueError(f"unknown data set {self.dataset!r}; there are {', '.join(datasets.NAMES)}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.schedule!r}; there are {', '.join(SCHEDULES)}")
-        for name in ("k", "k1", "k2"):
-            if getattr(self, name) is not None:
-                self._check(name, f"must not be above {MAX_K:,}", lambda value: value <= MAX_K)
-        if self.k1 and self.k2 and self.k1 * self.k2 > MAX_K:
-            raise ValueError(f"k1·k2 must not be above {MAX_K:,}, not {self.k1 * self.k2:,}")
+        self._check("k", f"must not be above {MAX_K:,}", lambda value: value <= MAX_K)
+        if (draws := self.bound().draws or 0) > MAX_K:
+            raise ValueError(f"{self.bound().title}: draws must not be above {MAX_K:,}, not {draws:,}")
         if self.products not in PRODUCTS:
             raise ValueError(f"unknown products {self.products!r}; there are {', '.join(PRODUCTS)}")
         self._fill_in()
@@ -141,14 +164,14 @@ class TrainConfig:
         """Put the schedule's defaults in the place of None."""
         schedule, bound = SCHEDULES[self.schedule], self.bound()
         many = schedule.cheap and self.k > FEW
-        smooth = bound.curvature(torch.zeros(bound.draws or 1, 1)) is not None
-        gradient = self.gradient or ("dreg" if schedule.cheap and smooth else "exact")
+        gradient = self.gradient or ("dreg" if schedule.cheap and bound.smooth else "exact")
+        groups = gradient in GRADIENTS and GRADIENTS[gradient].parameters  # whose number follows from k
         defaults = {
             **{name: getattr(schedule, name) for name in ("passes", "learning_rate", "adam_eps", "batch_size")},
             "gradient": gradient,
-            # nothing is gained where all draws weigh the same, and PIWAE cannot be resampled
-            "resample": int(many and not bound.equal_weights and gradient != "piwae"),
-            "warm_k": WARM_K if many and bound.draws is None and gradient != "piwae" else 0,
+            # nothing is gained where all draws weigh the same, and a gradient of groups cannot be resampled
+            "resample": int(many and not bound.equal_weights and not groups),
+            "warm_k": WARM_K if many and bound.draws is None and not groups else 0,
         }
         for name, value in defaults.items():
             if getattr(self, name) is None:
@@ -177,6 +200,12 @@ class TrainConfig:
         """``vae`` for objectives that weigh all draws alike, such as the ELBO; ``iwae`` for the others."""
         return "vae" if self.bound().equal_weights else "iwae"
 
+    @property
+    def factors(self) -> dict[str, int]:
+        """The parameters whose product is k, of the objective or the gradient; none where k stands alone."""
+        bound, gradient = self._parameters()
+        return {name: bound[name] for name in OBJECTIVES[self.objective].factors} | gradient
+
     def bound(self) -> Bound:
         """The objective with its parameters; those that neither it nor the gradient takes are a ValueError."""
         return Bound(self.objective, self._parameters()[0])
@@ -190,7 +219,7 @@ class TrainConfig:
 
     def _parameters(self) -> tuple[dict[str, float], dict[str, int]]:
         """Parameters of the objective and of the gradient."""
-        given = {name: getattr(self, name) for name in ("p", "alpha", "beta", "k1", "k2")}
+        given = {name: getattr(self, name) for name in PARAMETERS}
         given = {name: value for name, value in given.items() if value is not None}
         takes = GRADIENTS[self.gradient].parameters if self.gradient in GRADIENTS else ()
         return given, {name: given.pop(name) for name in takes if name in given}

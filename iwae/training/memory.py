@@ -45,7 +45,9 @@ def check(config: TrainConfig, device: str | torch.device = "cpu", images: int |
     if weights > draws:
         what, less = f"model {config.model} has so many weights that a training step needs", "a smaller model"
     else:
-        k = f"k1·k2 = {config.k1:,}·{config.k2:,} = {config.k:,}" if config.k1 and config.k2 else f"k = {config.k:,}"
+        k = f"k = {config.k:,}"
+        if factors := config.factors:
+            k = f"{'·'.join(factors)} = {'·'.join(f'{value:,}' for value in factors.values())} = {config.k:,}"
         batch = min(config.batch_size, images or SOURCES[config.dataset].sizes[0])
         what, less = f"{k} draws for each of {batch:,} images need", "a smaller k or batch size"
     free = "" if ever else f" free of {_gb(total)}"

@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 import torch
 
-from iwae.bounds import OBJECTIVES, Bound
+from iwae.bounds import OBJECTIVES, Bound, factorings
 from iwae.figures.base import Line
 from iwae.figures.bounds import SHARES, Marks, Regions, bounds_with_errors, posterior_plane, weight_histograms
 from iwae.inference.estimates import estimate, histograms, step
@@ -48,42 +48,41 @@ def weights_figure(view: View, drawn: Sequence[Posterior]) -> None:
 
 def pick_bounds(k: int) -> dict[str, Bound]:
     """Every objective with the parameters of the controls, by name."""
-    one, two, three, four, five = st.columns(5)
-    p = one.slider(
-        "Power mean: p", -2.0, 4.0, 2.0, 0.1, key="p", bind="query-params",
-        help="p = 1 is IWAE and p = 0 is VAE. Above 1 it is no longer a lower bound.",
-    )  # fmt: skip
-    kl_weight = two.slider(
-        r"L\_alpha: α", 0.0, 4.0, 0.5, 0.05, key="kl_weight", bind="query-params",
-        help="The weight of the KL term. α = 1 is VAE, above it a β-VAE; below 1 it is no longer a lower bound.",
-    )  # fmt: skip
-    alpha = three.slider(
-        "Rényi: α", -1.0, 2.0, 0.5, 0.05, key="alpha", bind="query-params",
-        help="α = 1 is VAE and α = 0 is IWAE. It is the power mean with p = 1 − α.",
-    )  # fmt: skip
-    beta = four.slider(
-        "CIWAE: β", 0.0, 1.0, 0.25, 0.05, key="beta", bind="query-params", help="The share of VAE in it; 0 is IWAE."
-    )
-    sizes = [size for size in range(1, k + 1) if k % size == 0]
-    k1 = five.selectbox(
-        "MIWAE: k₁×k₂", sizes, len(sizes) // 2, format_func=lambda size: f"{size}×{k // size}", key="k1",
-        bind="query-params", help="k₂ IWAE bounds of k₁ draws each, averaged. 1×k is VAE and k×1 is IWAE.",
-    )  # fmt: skip
-    parameters = {
-        "power-mean": {"p": p},
-        "l-alpha": {"alpha": kl_weight},
-        "renyi": {"alpha": alpha},
-        "ciwae": {"beta": beta},
-        "miwae": {"k1": k1, "k2": k // k1},
-    }
-    return {name: Bound(name, parameters.get(name, {})) for name in OBJECTIVES}
+    asking = [name for name, row in OBJECTIVES.items() if row.parameters]
+    given: dict[str, dict[str, float]] = {name: {} for name in OBJECTIVES}
+    for column, name in zip(st.columns(len(asking)), asking, strict=True):
+        with column:
+            given[name] = _parameters(name, k)
+    return {name: Bound(name, values) for name, values in given.items()}
+
+
+def _parameters(objective: str, k: int) -> dict[str, float]:
+    """The controls of one objective's parameters: a slider for each, or one choice of factors of k."""
+    row = OBJECTIVES[objective]
+    values: dict[str, float] = {}
+    if row.factors:
+        choices = {"×".join(map(str, factors.values())): factors for factors in factorings(k, row.factors)}
+        symbols = "×".join(row.parameters[name].symbol for name in row.factors)
+        labels = [row.parameters[name].label for name in row.factors]
+        values |= choices[
+            st.selectbox(
+                f"{plain(row.title)}: {symbols}", list(choices), len(choices) // 2, key=f"{objective}.factors",
+                bind="query-params", help=f"{'; '.join(labels)}. Their product is k.",
+            )
+        ]  # fmt: skip
+    for name, parameter in row.parameters.items():
+        if name not in values:
+            low, high = map(float, parameter.usual)
+            values[name] = st.slider(
+                f"{plain(row.title)}: {parameter.symbol}", low, high, float(parameter.default), 0.05,
+                key=f"{objective}.{name}", bind="query-params", help=parameter.help,
+            )  # fmt: skip
+    return {name: values[name] for name in row.parameters}
 
 
 def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound], k: int) -> None:
     """Each bound of both models with its standard error: a chart and a table."""
-    k1, k2 = bounds["miwae"].parameters.values()
-    titles = {"vae": "VAE (ELBO)", "iwae": f"IWAE, L_{k}", "miwae": f"MIWAE {k1}×{k2}"}
-    names = [titles.get(name, bound.title) for name, bound in bounds.items()]
+    names = [bound.title for bound in bounds.values()]
     found = [[estimate(part, bound, k) for bound in bounds.values()] for part in drawn]
     marks, rows = [], ["| bound, nats | A | B |", "|---|---|---|"]
     for place, ((slot, entry), part, ours) in enumerate(zip(view.pair, drawn, found, strict=True)):
@@ -91,7 +90,7 @@ def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound],
         values, errors = [one.value for one in ours], [one.error for one in ours]
         marks.append(Marks(f"{slot} · {entry.short}", entry.kind, values, errors, part.log_p, hollow))
     rows += [
-        f"| {name.replace('_', chr(92) + '_')} | {nats(a.value, a.error)} | {nats(b.value, b.error)} |"
+        f"| {plain(name)} | {nats(a.value, a.error)} | {nats(b.value, b.error)} |"
         for name, a, b in zip(names, *found, strict=True)
     ]
     ends = " | ".join(in_one_line(part) for part in drawn)
@@ -118,13 +117,9 @@ def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound],
     with left:
         figure(bounds_with_errors(names, marks), "bounds.all", said, numbers)
     right.markdown("\n".join(rows))
-    others = {
-        "a power mean with p > 1": bounds["power-mean"].parameters["p"] > 1,
-        "L_alpha with α < 1": bounds["l-alpha"].kl_weight < 1,
-        "Rényi's bound with α < 0": bounds["renyi"].parameters["alpha"] < 0,
-    }
-    names = ", ".join(["the median", *(name for name, exceeds in others.items() if exceeds)]).replace("_", r"\_")
-    right.caption(f"In expectation all are lower bounds on log p(x), except these, which may exceed it: {names}.")
+    exceeding = [plain(bound.title) for bound in bounds.values() if not bound.lower_bound]
+    others = f", except these, which may exceed it: {', '.join(exceeding)}" if exceeding else ""
+    right.caption(f"In expectation all are lower bounds on log p(x){others}.")
 
 
 def one_step(slot: str, model: Model, drawn: Posterior, bound: Bound, k: int, number: int) -> None:

@@ -16,6 +16,7 @@ from iwae.model import Model
 from pages.common import figure_card
 
 WIDTH = 84  # CSS pixels of a tile: three times the digit's own
+NAMED_COLOURS = {"vae": "orange", "iwae": "blue"}  # as Streamlit calls those of figures.base
 
 
 def strip(
@@ -35,10 +36,14 @@ def sheet(images: np.ndarray, columns: int, key: str, alt: str, gap: int = 2) ->
     figure_card.here()[name] = Shown(alt, picture=lambda: base.png(pixels))
 
 
+def in_its_colour(name: str, entry: Entry) -> str:
+    """``A · VAE k = 1`` as Markdown in the colour of its kind."""
+    return f":{NAMED_COLOURS[entry.kind]}[{name} · {entry.short}]"
+
+
 def heading(name: str, entry: Entry) -> None:
     """``A · VAE k = 1`` in the colour of its kind, and where it comes from."""
-    colour = "orange" if entry.kind == "vae" else "blue"
-    st.subheader(f":{colour}[{name} · {entry.short}]", anchor=False)
+    st.subheader(in_its_colour(name, entry), anchor=False)
     st.caption(f"{entry.card.model}, trained on {entry.config.dataset} · {entry.nll}")
 
 

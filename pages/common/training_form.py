@@ -1,5 +1,6 @@
 """The sidebar's form that starts a training run. It runs what was typed or nothing."""
 
+import math
 from typing import Any
 
 import streamlit as st
@@ -29,15 +30,18 @@ def form() -> Run | None:
         format_func=lambda name: OBJECTIVES[name].title,
         key="train.objective",
     )
+    row = OBJECTIVES[objective]
     settings: dict[str, Any] = {
-        name: number(p.label, p.low, p.high, p.default, whole=p.whole, key=f"train.{objective}.{name}")
-        for name, p in OBJECTIVES[objective].parameters.items()
+        name: number(p.label, p.low, p.high, p.default, whole=p.whole, key=f"train.{objective}.{name}", help=p.help)
+        for name, p in row.parameters.items()
     }
-    if objective == "miwae":
-        k = settings["k1"] * settings["k2"] if settings["k1"] and settings["k2"] else None
-        st.caption(f"k = k₁·k₂ = {k:,} samples per image" if k else "k = k₁·k₂ samples per image")
+    if row.factors:
+        factors = [settings[name] for name in row.factors]
+        k = None if None in factors else math.prod(factors)
+        product = "·".join(row.parameters[name].symbol for name in row.factors)
+        st.caption(f"k = {product}{'' if k is None else f' = {k:,}'} samples per image")
     else:
-        usual = 1 if objective in ("vae", "l-alpha") else 20
+        usual = 20 if row.k_matters else 1
         k = number("Samples per image k", 1, MAX_K, usual, whole=True, key=f"train.k.{objective}")
     model = st.selectbox("Layers", list(LAYERS), format_func=LAYERS.get, key="train.model")
     length = st.segmented_control("Length in", ["epochs", "minutes"], default="epochs", required=True, key="train.unit")
@@ -52,13 +56,14 @@ def form() -> Run | None:
         "towards the prior before it has learnt anything.",
     )  # fmt: skip
     settings["learning_rate"] = number("Learning rate", 1e-6, 1, 2e-3, key="train.rate")
+    unbiased = " and ".join(plain(each.title) for each in OBJECTIVES.values() if not each.k_matters)
     gradient = st.selectbox(
         "Gradient",
         [AUTOMATIC, *(name for name, row in GRADIENTS.items() if not row.parameters)],
         format_func=lambda name: GRADIENTS[name].title if name in GRADIENTS else name,
         key="train.gradient",
         help="How the encoder's gradient is estimated. The exact and the doubly reparameterized one are unbiased. "
-        "Sticking the landing is biased for k > 1, except for VAE and L\\_alpha: it is not the gradient of the bound.",
+        f"Sticking the landing is biased for k > 1, except for {unbiased}: it is not the gradient of the bound.",
     )
     settings["seed"] = number("Seed", 0, MAX_SEED, 0, whole=True, key="train.seed")
     log = store.runs_dir() / "tensorboard"  # no run: it holds no config.json

@@ -116,8 +116,7 @@ def page_of_images(
             for column, (name, entry), found in zip(
                 st.columns(2, gap="large"), view.pair, (pair.a, pair.b), strict=True
             ):
-                colour = "orange" if entry.kind == "vae" else "blue"
-                column.markdown(f":{colour}[{name} · {entry.short}]")
+                column.markdown(image_strips.in_its_colour(name, entry))
                 with column:
                     _row(found, number, seen, x[number].numpy(), errors)
 

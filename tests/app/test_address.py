@@ -13,7 +13,7 @@ NO_NUMBERS = ("inf", "-inf", "nan", "1e999", "9" * 400, "")
     [
         ("pages/1_Posterior.py", ("samples", "seed", "shown", "which", "digit", "image", "hidden")),
         ("pages/5_Samples.py", ("count", "seed", "sample", "side", "to", "steps")),
-        ("pages/6_Bounds.py", ("samples", "k", "step", "objective", "p", "alpha")),
+        ("pages/6_Bounds.py", ("samples", "k", "step", "objective", "power-mean.p", "renyi.alpha")),
         ("pages/7_Training.py", ("against", "moment")),
     ],
 )

@@ -14,6 +14,7 @@ from iwae.inference import estimates
 from iwae.inference import exact_posterior as planes
 from iwae.inference import posterior as engine
 from iwae.training.config import TrainConfig
+from pages.common.figure_card import plain
 from tests.app import open_tables
 from tests.app.test_samples_page import FLAT, pictures, trained, words
 
@@ -43,7 +44,8 @@ def drawn(*keys, image=0, samples=600, seed=0, data="mnist-5k"):
 
 
 def test_every_bound_with_its_error(app):
-    test = app(PAGE, samples=600, seed=3, image=7, k=20, p=1.5, kl_weight=3.0, alpha=0.25, beta=0.75)
+    typed = {"power-mean.p": 1.5, "l-alpha.alpha": 3.0, "renyi.alpha": 0.25, "ciwae.beta": 0.75, "miwae.factors": "4×5"}
+    test = app(PAGE, samples=600, seed=3, image=7, k=20, **typed)
     expected = [
         Bound("vae"),
         Bound("iwae"),
@@ -52,7 +54,7 @@ def test_every_bound_with_its_error(app):
         Bound("l-alpha", {"alpha": 3.0}),
         Bound("renyi", {"alpha": 0.25}),
         Bound("ciwae", {"beta": 0.75}),
-        Bound("miwae", {"k1": test.selectbox(key="k1").value, "k2": 20 // test.selectbox(key="k1").value}),
+        Bound("miwae", {"k1": 4, "k2": 5}),
     ]
     chart = figure(test, 1)["data"]
     for place, part in enumerate(drawn(*catalog.DEFAULT_PAIR, image=7, seed=3)):
@@ -63,6 +65,7 @@ def test_every_bound_with_its_error(app):
             assert nats(one.value, one.error) in words(test)
         assert evidence(part) in words(test)
     assert "averaged over 30 disjoint groups of the 600 samples (seed 3)" in words(test)
+    assert "which may exceed it: Power mean p = 1.5, Median." in words(test)
 
 
 def test_the_log_weights(app):
@@ -83,19 +86,15 @@ def test_a_step_and_the_source_of_each_bound(app, name):
     test.number_input(key="k").set_value(10).run()
     test.number_input(key="step").set_value(3).run()
     assert not test.exception and test.code[0].value == inspect.getsource(bounds.OBJECTIVES[name].function).strip()
-    k1 = test.selectbox(key="k1").value
-    given = {
-        "power-mean": {"p": 2.0},
-        "l-alpha": {"alpha": 0.5},
-        "renyi": {"alpha": 0.5},
-        "ciwae": {"beta": 0.25},
-        "miwae": {"k1": k1, "k2": 10 // k1},
-    }
+    row = bounds.OBJECTIVES[name]
+    assert any(row.formula in each.value for each in test.latex) and plain(row.source) in words(test)
+    given = {each: parameter.default for each, parameter in row.parameters.items()}
+    given |= dict(zip(row.factors, map(int, test.selectbox(key="miwae.factors").value.split("×")), strict=False))
     shown = [row for row in pictures(test) if len(row) == 10]
     open_tables(test, "bounds.step.A", "bounds.step.B")
     tables = [frame.value for frame in test.dataframe if "share of the gradient" in frame.value]
     for part, row, table in zip(drawn(*catalog.DEFAULT_PAIR), shown, tables, strict=True):
-        taken = estimates.step(part, Bound(name, given.get(name, {})), 10, 2)
+        taken = estimates.step(part, Bound(name, given), 10, 2)
         assert sorted(table["draw"]) == list(range(21, 31))
         order = (table["draw"] - 21).to_numpy()
         assert list(table["share of the gradient"]) == pytest.approx(taken.gradient.numpy()[order])
@@ -107,12 +106,14 @@ def test_a_step_and_the_source_of_each_bound(app, name):
 
 def test_other_k_leave_no_choice_behind_that_does_not_fit(app):
     test = app(PAGE, samples=600, k=20)
-    test.selectbox(key="k1").set_value(5).run()
+    test.selectbox(key="miwae.factors").set_value("5×4").run()
     test.number_input(key="step").set_value(30).run()
     test.number_input(key="k").set_value(7).run()
     test.number_input(key="samples").set_value(100).run()
     assert not test.exception and not test.error
-    assert test.selectbox(key="k1").value in (1, 7) and test.number_input(key="step").value <= 100 // 7
+    assert (
+        test.selectbox(key="miwae.factors").value in ("1×7", "7×1") and test.number_input(key="step").value <= 100 // 7
+    )
 
 
 def test_the_exact_posterior_in_the_plane(app):
@@ -143,8 +144,10 @@ def test_mixed_pairs(app):
 
 
 def test_the_address_holds_every_choice(app):
-    test = app(PAGE, samples=300, k=20, k1="5×4", objective="Median", step=4, p=-1)
-    assert test.selectbox(key="k1").value == 5 and test.selectbox(key="objective").value == "median"
-    assert test.number_input(key="step").value == 4 and "MIWAE 5×4" in words(test) and "p = -1" in words(test)
-    test = app(PAGE, samples=7, k=0, k1="3×x", objective="none", step=10**9, p="much")
+    test = app(PAGE, samples=300, k=20, objective="Median", step=4, **{"miwae.factors": "5×4", "power-mean.p": -1})
+    assert test.selectbox(key="miwae.factors").value == "5×4" and test.selectbox(key="objective").value == "median"
+    assert (
+        test.number_input(key="step").value == 4 and "MIWAE k1 = 5, k2 = 4" in words(test) and "p = -1" in words(test)
+    )
+    test = app(PAGE, samples=7, k=0, objective="none", step=10**9, **{"miwae.factors": "3×x", "power-mean.p": "much"})
     assert not test.error and len(test.get("plotly_chart")) == 2

@@ -39,7 +39,7 @@ def test_groups_that_need_more_memory_than_there_is_are_not_run(app):
     test.selectbox(key="train.objective").set_value("miwae").run()
     for field in ("k1", "k2"):
         test.text_input(key=f"train.miwae.{field}").set_value("1e3").run()
-    assert "k = k₁·k₂ = 1,000,000 samples per image" in words(test)
+    assert "k = k1·k2 = 1,000,000 samples per image" in words(test)
     start(test)
     assert plain("k1·k2 = 1,000·1,000 = 1,000,000 draws for each of 50 images need about") in test.error[0].value
     assert not store.list_runs()
