@@ -32,7 +32,8 @@ from iwae.data import datasets
 from iwae.model import Model
 from iwae.runs import store
 from iwae.training.config import TrainConfig
-from tests.browser.driver import CHROMIUM_FLAGS, ROOT, Server, find_chromium, settled
+from tests.browser.driver import CHROMIUM_FLAGS, find_chromium, settled
+from tests.server import ROOT, Server
 
 BESIDE_TRAINING = 2.0  # how much slower than idle anything may be beside a training run
 SECONDS = 120  # of patience with any one page

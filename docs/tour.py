@@ -18,7 +18,8 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from iwae.system import files
-from tests.browser.driver import CHROMIUM_FLAGS, ROOT, Server, find_chromium, settled, still
+from tests.browser.driver import CHROMIUM_FLAGS, find_chromium, settled, still
+from tests.server import ROOT, Server
 
 FOLDER = Path(__file__).parent / "tour"
 WIDTH, HEIGHT = 1400, 900

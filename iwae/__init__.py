@@ -3,6 +3,8 @@
 What is named here is loaded when it is first used, so that ``import iwae`` loads no torch.
 """
 
+__version__ = "0.2.0"
+
 import getpass as _getpass
 import importlib as _importlib
 import os as _os

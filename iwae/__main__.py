@@ -1,7 +1,8 @@
 """Explore the latent spaces of variational (VAE) and importance weighted autoencoders (IWAE) from a shell.
 
-usage: python -m iwae COMMAND [OPTIONS]
+usage: python -m iwae COMMAND [OPTIONS]     (once it is installed by pip, `iwae` is the same)
 
+  app                    start the explorer in the browser
   train                  train a model and watch it learn
   sweep GRID.toml        train every cell of a grid, here or on a Ray cluster
   refit CHECKPOINT       go on with its encoder, on images that the model makes up
@@ -18,10 +19,10 @@ usage: python -m iwae COMMAND [OPTIONS]
   runs resume NAME       let it go on, in the background
   runs delete NAME       remove it with all its files
 
-Every command has its own --help. Examples:
+Every command has its own --help, and --version tells the version. Examples:
 
   python -m iwae train
-      an IWAE (k = 50) on scikit-learn's digits: no download, about a minute
+      an IWAE (k = 50) on 4,000 images of MNIST: no download
   python -m iwae train --dataset mnist --objective vae --k 1 --passes 100
       a VAE on MNIST, which is downloaded if need be
   python -m iwae evaluate runs/NAME/checkpoint.safetensors --samples 5000
@@ -29,7 +30,7 @@ Every command has its own --help. Examples:
   python -m iwae table --verify 200
       all models against the literature, and 200 test images measured again
 
-The same models and runs are in the app: streamlit run app.py
+The explorer shows the same models and runs.
 """
 
 import contextlib
@@ -40,9 +41,10 @@ import re
 import sys
 from collections.abc import Sequence
 
+from iwae import __version__
 from iwae.system import streams
 
-COMMANDS = ("train", "sweep", "refit", "evaluate", "table", "export", "card", "data", "runs")
+COMMANDS = ("app", "train", "sweep", "refit", "evaluate", "table", "export", "card", "data", "runs")
 WRONG_ARGUMENTS, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses
 
 
@@ -58,6 +60,9 @@ def main(words: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(__doc__.strip())
+        return 0
+    if words[0] == "--version":
+        print(f"iwae {__version__}")
         return 0
     if words[0] not in COMMANDS:
         return _complain(f"unknown command {words[0]!r}; there are {', '.join(COMMANDS)}", WRONG_ARGUMENTS)

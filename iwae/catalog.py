@@ -15,10 +15,9 @@ from iwae.evaluation.metrics import plus_minus
 from iwae.runs import store
 from iwae.system import files, paths
 from iwae.system.files import shown
-from iwae.system.paths import models_dir
+from iwae.system.paths import SHIPPED, models_dir
 from iwae.training.config import TrainConfig
 
-SHIPPED = paths.PROJECT / "checkpoints"
 MAX_BYTES = 10 * 2**20  # of a model that is added; below server.maxUploadSize. The largest that ships has 3 MB
 MAX_TOTAL = 500 * 2**20  # of all of them
 FEWEST_DRAWS = 1000  # of one digit, that every model must be able to make: those of the first page

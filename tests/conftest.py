@@ -1,10 +1,19 @@
 """Fixtures that several test files share."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+
+# `pip install -r requirements.txt` is enough for all other tests.
+if find_spec("playwright") is None and os.environ.get("IWAE_REQUIRE_BROWSER") != "1":
+    collect_ignore = ["browser"]
+
+
+def pytest_report_header() -> str | None:
+    return None if find_spec("playwright") else "the browser tests are left out: pip install -r requirements-dev.txt"
 
 
 @pytest.fixture(scope="session")

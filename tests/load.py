@@ -33,9 +33,9 @@ from iwae.images import digits
 from iwae.inference import posterior
 from iwae.runs import store
 from iwae.training.config import TrainConfig
-from tests.browser.driver import ROOT, Server
 from tests.pictures import picture
 from tests.process import Use, use
+from tests.server import ROOT, Server
 from tests.session import Session, value
 
 SAMPLES = 2000  # per model when a user checks the numbers

@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.driver import CHROMIUM_FLAGS, ROOT, Server, find_chromium, record_problems, settled
+from tests.browser.driver import CHROMIUM_FLAGS, find_chromium, record_problems, settled
 from tests.browser.walker import Walk
 from tests.load import forgotten
 from tests.process import use
+from tests.server import ROOT, Server
 
 SPANS = 15  # of the walk, whose mean memory is printed
 

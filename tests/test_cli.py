@@ -55,8 +55,8 @@ def refused(capsys, status: int, *words: str) -> str:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("nonsense", "there are train, sweep, refit, evaluate, table, export, card, data, runs"),
-        ("--nonsense", "there are train, sweep, refit, evaluate, table, export, card, data, runs"),
+        ("nonsense", "there are app, train, sweep, refit, evaluate, table, export, card, data, runs"),
+        ("--nonsense", "there are app, train, sweep, refit, evaluate, table, export, card, data, runs"),
         ("train --dataset nonsense", "there are mnist-5k, digits, mnist, mnist-fixed"),
         ("train --objective nonsense", "there are vae, iwae, power-mean"),
         ("train --gradient nonsense", "there are exact, stl, dreg, piwae"),

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from tests.browser.driver import ROOT
 from tests.fuzz import READERS
+from tests.server import ROOT
 
 
 @pytest.mark.slow

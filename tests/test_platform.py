@@ -365,7 +365,7 @@ def test_a_project_whose_path_holds_the_separator_of_paths(tmp_path):
     project = tmp_path / "a:b c"
     shutil.copytree(ROOT / "iwae", project / "iwae", ignore=shutil.ignore_patterns("__pycache__"))
     (project / "iwae" / "hello.py").write_text(
-        "import sys\nfrom iwae.system import paths\nprint(paths.PROJECT, sys.argv[1:])"
+        "import sys\nfrom iwae.system import paths\nprint(paths.IMPORT_ROOT, sys.argv[1:])"
     )
     program = """
 import os, pathlib

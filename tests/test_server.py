@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.browser.driver import ROOT, Server
+from tests.server import ROOT, Server
 from tests.session import Session
 
 

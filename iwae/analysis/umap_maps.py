@@ -29,7 +29,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from iwae.analysis import latent
-from iwae.system import files, launcher, niceness, paths, processes
+from iwae.system import files, launcher, niceness, optional, paths, processes
 from iwae.system.paths import maps_dir
 
 LOCK_PATIENCE = 1.0  # seconds; whoever starts a process holds the lock for an instant
@@ -118,13 +118,14 @@ class Map:
 
     def prepare(self, points: np.ndarray, begin: "np.ndarray | Map", settings: Settings) -> None:
         """Leave in its folder what its computation needs. Raises ValueError for points that cannot be placed,
-        and FolderError where the map cannot be kept."""
+        FolderError where the map cannot be kept, and MissingError without UMAP."""
         if points.ndim != 2 or not np.isfinite(points).all():
             raise ValueError(f"a map needs finite points [n, latent], not the shape {points.shape}")
         if not 2 <= settings.neighbours < len(points):
             raise ValueError(f"{len(points)} images allow 2 to {len(points) - 1} neighbours, not {settings.neighbours}")
         if self.coordinates() is not None:
             return
+        optional.need("the map", "umap", extra="umap")
         paths.make_writable(maps_dir(), paths.MAPS)
         _save(self.folder / "points.npy", points)
         request = asdict(settings)

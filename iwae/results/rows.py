@@ -21,7 +21,7 @@ from iwae.gradients import GRADIENTS
 from iwae.results import published
 from iwae.results.published import Cell, Result
 from iwae.system.files import shown
-from iwae.system.paths import PROJECT
+from iwae.system.paths import CHECKOUT
 from iwae.training import commands
 from iwae.training.config import TrainConfig
 from iwae.training.wake_sleep import Refit
@@ -309,5 +309,5 @@ def _order(row: Row) -> tuple:
 
 
 def _place(path: Path) -> str:
-    """A path below the project as seen from there, any other as it is."""
-    return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
+    """A path below the checkout as seen from there, any other as it is."""
+    return str(path.relative_to(CHECKOUT)) if CHECKOUT and path.is_relative_to(CHECKOUT) else str(path)

@@ -22,7 +22,7 @@ from iwae import checkpoints
 from iwae.data import datasets
 from iwae.sweeps.sweep import Job, SweepError
 from iwae.system import files
-from iwae.system.paths import PROJECT
+from iwae.system.paths import PACKAGE
 
 RETRIES = 20  # lost workers that a cell may see before it counts as failed
 CARRY_SECONDS = 60.0  # between two reports of a cell: what a lost node may cost
@@ -46,7 +46,7 @@ class Cluster:
             raise SweepError(
                 f"--ray {address}: the sweep must run on a machine of the cluster, with its address or auto"
             )
-        runtime = {"py_modules": [str(PROJECT / "iwae")]}
+        runtime = {"py_modules": [str(PACKAGE)]}
         try:
             self.ray.init(address, runtime_env=runtime, log_to_driver=False, logging_level="error")
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:

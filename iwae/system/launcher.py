@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from iwae.system.paths import PROJECT
+from iwae.system.paths import IMPORT_ROOT
 
 # Not by PYTHONPATH, which cannot hold a folder whose name contains its separator (":", on Windows ";").
 _RUN = (
@@ -23,7 +23,7 @@ _APART = (
 
 def command(module: str, *arguments: str) -> list[str]:
     """``python -m module arguments…``, whatever the current folder is."""
-    return [sys.executable, "-c", _RUN, str(PROJECT), module, *arguments]
+    return [sys.executable, "-c", _RUN, str(IMPORT_ROOT), module, *arguments]
 
 
 def start(module: str, *arguments: str, log: Path, environment: Mapping[str, str]) -> subprocess.Popen:

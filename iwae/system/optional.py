@@ -1,6 +1,10 @@
-"""Packages that only some features use: they come with ``requirements-extra.txt``, and are imported when needed."""
+"""Packages that only some features use: each belongs to an extra of pyproject.toml, and is imported when needed."""
 
 from importlib.util import find_spec
+
+from iwae.system.paths import CHECKOUT
+
+REQUIREMENTS = {"app": "requirements.txt", "umap": "requirements.txt", "extra": "requirements-extra.txt"}  # by extra
 
 
 class MissingError(RuntimeError):
@@ -12,7 +16,8 @@ def missing(*packages: str) -> list[str]:
     return [package for package in packages if find_spec(package) is None]
 
 
-def need(feature: str, *packages: str) -> None:
-    """Raises MissingError unless all ``packages`` are there."""
+def need(feature: str, *packages: str, extra: str = "extra") -> None:
+    """Raises MissingError unless all ``packages``, which belong to an extra, are there."""
     if absent := missing(*packages):
-        raise MissingError(f"{feature} needs {', '.join(absent)}: pip install -r requirements-extra.txt")
+        install = f"-r {REQUIREMENTS[extra]}" if CHECKOUT else f'"iwae-explorer[{extra}]"'
+        raise MissingError(f"{feature} needs {', '.join(absent)}: pip install {install}")

@@ -1,4 +1,8 @@
-"""Where the project keeps its files: a function for each folder, and the environment variable that moves it."""
+"""Where the project keeps its files: a function for each folder, and the environment variable that moves it.
+
+In a checkout everything lies in the checkout. In an installed package, the explorer and the models that ship lie inside
+the package, in a folder that only a wheel has (pyproject.toml), and what the user makes lies in the user's data folder.
+"""
 
 import os
 import tempfile
@@ -8,8 +12,16 @@ import platformdirs
 
 from iwae.system.files import reason
 
-PROJECT = Path(__file__).parents[2]
+PACKAGE = Path(__file__).parents[1]
+IMPORT_ROOT = PACKAGE.parent  # the folder that Python must search to find the package
+CHECKOUT = None if (PACKAGE / "explorer").is_dir() else IMPORT_ROOT
+EXPLORER = CHECKOUT or PACKAGE / "explorer"
+APP = EXPLORER / "app.py"  # pages/ and .streamlit/ lie beside it
+SHIPPED = EXPLORER / "checkpoints"
 DATA, RUNS, MODELS, MAPS = "IWAE_DATA_DIR", "IWAE_RUNS_DIR", "IWAE_MODELS_DIR", "IWAE_MAPS_DIR"
+
+
+NO_HOME = "this user has no home folder for data and caches: set HOME to a folder where this user may write"
 
 
 class FolderError(OSError):
@@ -22,13 +34,13 @@ def data_dir() -> Path:
 
 
 def runs_dir() -> Path:
-    """Training runs: ``IWAE_RUNS_DIR``, or ``runs`` in the project."""
-    return _named(RUNS) or PROJECT / "runs"
+    """Training runs: ``IWAE_RUNS_DIR``, or ``runs`` in the checkout or the user's data folder."""
+    return _named(RUNS) or _data_folder() / "runs"
 
 
 def models_dir() -> Path:
-    """Models that users add: ``IWAE_MODELS_DIR``, or ``models`` in the project."""
-    return _named(MODELS) or PROJECT / "models"
+    """Models that users add: ``IWAE_MODELS_DIR``, or ``models`` in the checkout or the user's data folder."""
+    return _named(MODELS) or _data_folder() / "models"
 
 
 def maps_dir() -> Path:
@@ -37,16 +49,18 @@ def maps_dir() -> Path:
 
 
 def sweeps_dir() -> Path:
-    """Sweeps whose command does not say where: ``sweeps`` in the project."""
-    return PROJECT / "sweeps"
+    """Sweeps whose command does not say where: ``sweeps`` in the checkout or the user's data folder."""
+    return _data_folder() / "sweeps"
 
 
 def cache_dir() -> Path:
-    """What can be made again: the user's cache folder, or ``cache`` in the project for a user without a home folder."""
+    """What can be made again: the user's cache folder. Without a home folder, ``cache`` in the checkout."""
     try:
         return platformdirs.user_cache_path("iwae")
-    except RuntimeError:  # a user id without an account, and no HOME, as in some containers
-        return PROJECT / "cache"
+    except RuntimeError as error:  # a user id without an account, and no HOME, as in some containers
+        if CHECKOUT is None:
+            raise FolderError(NO_HOME) from error
+        return CHECKOUT / "cache"
 
 
 def check() -> None:
@@ -68,6 +82,16 @@ def make_writable(folder: Path, variable: str) -> Path:
         raise FolderError(
             f"{folder} cannot be written ({reason(error)}): set {variable} to a folder where this user may write"
         ) from error
+
+
+def _data_folder() -> Path:
+    """The checkout, or the user's data folder: never the folder of installed packages."""
+    if CHECKOUT is not None:
+        return CHECKOUT
+    try:
+        return platformdirs.user_data_path("iwae")
+    except RuntimeError as error:
+        raise FolderError(NO_HOME) from error
 
 
 def _named(variable: str) -> Path | None:

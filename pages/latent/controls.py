@@ -12,6 +12,7 @@ from iwae.analysis.latent import Encoded, Estimate, View
 from iwae.catalog import Entry
 from iwae.evaluation import metrics
 from iwae.evaluation.metrics import Metrics
+from iwae.system import optional
 from pages.common import cache
 from pages.common.figure_card import plain
 from pages.common.polling import beat
@@ -210,7 +211,7 @@ def _umap(view: Chosen, images: Images, spaces: Sequence[Encoded], start: np.nda
             if b is not a:
                 a.prepare(spaces[0].mean, start, SETTINGS)
             b.start(spaces[1].mean, start if b is a else a, SETTINGS)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, optional.MissingError) as error:
             st.error(f"UMAP cannot be computed: {plain(error)}.")
             return None
     beat(lambda: _watch(b), lambda: b.status().phase == "finished", 1.0)

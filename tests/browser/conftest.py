@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser.driver import CHROMIUM_FLAGS, ROOT, Server, find_chromium, record_problems, settled
+from tests.browser.driver import CHROMIUM_FLAGS, find_chromium, record_problems, settled
+from tests.server import ROOT, Server
 
 TIMEOUT_MS = 60_000  # a busy machine is slow, not broken
 expect.set_options(timeout=TIMEOUT_MS)

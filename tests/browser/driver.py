@@ -1,25 +1,14 @@
 """Drive a Streamlit app in a real browser: start it, wait for it, and say what went wrong on the page."""
 
 import contextlib
-import ctypes
 import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Download, Error, Locator, Page, expect
 from playwright.sync_api import TimeoutError as TooLate
-
-ROOT = Path(__file__).parents[2]
-START_SECONDS = 90
-STOP_SECONDS = 10
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -45,83 +34,6 @@ HARMLESS = [
 def find_chromium() -> str | None:
     debian = Path("/usr/bin/chromium")
     return str(debian) if debian.exists() else shutil.which("chromium")
-
-
-def _end_with_parent() -> None:
-    """In the child: ask Linux for SIGTERM when the tests die, even of SIGKILL, so that no server is left."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
-
-
-class Server:
-    """`streamlit run` of one app file on a free port, with runs, caches and settings of its own in `home`."""
-
-    def __init__(self, app_file: Path, home: Path):
-        self.home = home
-        self.log = home / "server.log"
-        home.mkdir(parents=True, exist_ok=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        own = {"HOME": home, "IWAE_RUNS_DIR": home / "runs", "XDG_CACHE_HOME": home / "cache"}
-        command = [sys.executable, "-m", "streamlit", "run", str(app_file), f"--server.port={port}"]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, "--server.headless=true"],
-                cwd=ROOT,
-                env=os.environ | {name: str(path) for name, path in own.items()},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-            )
-        try:
-            self._wait()
-        except BaseException:
-            self.stop()
-            raise
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(OSError):  # not listening yet
-                if urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5).status == 200:
-                    return
-            time.sleep(0.2)
-        raise RuntimeError(f"the server did not start within {START_SECONDS} s:\n{self.log.read_text()}")
-
-    def stop(self) -> None:
-        """End the server and every process that it started: training runs are sessions of their own."""
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, sign)
-            for pid in self.processes():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, sign)
-            deadline = time.monotonic() + STOP_SECONDS
-            while (self.process.poll() is None or self.processes()) and time.monotonic() < deadline:
-                time.sleep(0.1)
-        if left := self.processes():
-            raise RuntimeError(f"processes {left} of {self.url} did not end")
-
-    def forget_runs(self) -> None:
-        """End the training processes of this server and delete their folders."""
-        for pid in self.processes():
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                if b"iwae.runs.process" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.home / "runs", ignore_errors=True)
-
-    def processes(self) -> list[int]:
-        """Living processes that carry this server's runs folder in their environment (on Linux)."""
-        mark = f"IWAE_RUNS_DIR={self.home / 'runs'}\0".encode()
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # it ended meanwhile, or belongs to another user
-                if mark in (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
-        return found
 
 
 def record_problems(page: Page, origin: str) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests import soak
-from tests.browser.driver import ROOT, Server
+from tests.server import ROOT, Server
 
 
 @pytest.mark.parametrize("seconds", [20, pytest.param(1800, marks=pytest.mark.slow)])
