@@ -7,6 +7,7 @@ from iwae.figures.base import Line, bound_curves
 from pages.common import cache, figure_card, image_strips
 from pages.common.digit_input import choose_digit
 from pages.common.evidence import Evidence
+from pages.common.number_field import whole_number
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
 from pages.posterior.occluded import occluded
@@ -30,13 +31,12 @@ with st.expander("What the models see, step by step", expanded=True):
 
 with st.expander("Sampling", icon=":material/tune:"):
     one, two, three, four = st.columns(4)
-    samples = one.number_input("Samples per model", 100, 50_000, 5000, 100, key="samples", bind="query-params")
-    seed = two.number_input("Seed", 0, 10**6, 0, key="seed", bind="query-params")
-    count = three.number_input("Digits shown", 1, 60, 20, key="shown", bind="query-params")
+    samples = whole_number("Samples per model", 100, 50_000, 5000, 100, key="samples", place=one)
+    seed = whole_number("Seed", 0, 10**6, 0, key="seed", place=two)
+    count = whole_number("Digits shown", 1, 60, 20, key="shown", place=three)
     which = four.selectbox("Which", ["a random handful", "the heaviest"], key="which", bind="query-params")
 
-lines, numbers = [], []
-units = choose_units(view.pair)
+lines, numbers, units = [], [], choose_units(view.pair)
 evidence = Evidence(view, digit.x, samples, seed)
 for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
     with column:

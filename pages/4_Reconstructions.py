@@ -3,6 +3,7 @@
 import streamlit as st
 
 from pages.common import cache
+from pages.common.number_field import whole_number
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
 from pages.reconstructions import rows
@@ -53,9 +54,7 @@ order = one.selectbox("First", ORDERS, key="order", bind="query-params", help="B
 wanted = two.selectbox("Class", ["all", *sorted(set(labels.tolist()) - {"–"})], key="class", bind="query-params")
 numbers = rows.chosen(pair, picture, order, labels, wanted)
 pages = max(1, -(-len(numbers) // ROWS))
-if st.session_state.get("recon_page", 1) > pages:
-    st.session_state["recon_page"] = 1  # the class has fewer
-page = three.number_input(f"Page, 1 to {pages:,}", 1, pages, key="recon_page", bind="query-params")
+page = whole_number(f"Page, 1 to {pages:,}", 1, pages, 1, key="recon_page", place=three)
 one, two, _ = st.columns(3)
 grey = one.toggle("Grey input", key="grey", bind="query-params", help="As scanned, before binarization.")
 errors = two.toggle(

@@ -5,7 +5,8 @@ import torch
 
 from iwae.analysis import generation
 from pages.common import cache, image_strips
-from pages.common.digit_input import choose_digit, keep_below
+from pages.common.digit_input import choose_digit
+from pages.common.number_field import keep_below, whole_number
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
 from pages.samples.neighbours import MOST, REFERENCE, both, neighbours, plane_grid
@@ -19,7 +20,7 @@ st.header("From the prior", anchor=False)
 st.write("Draw a latent code at random, decode it, and see whether it is a digit.")
 left, right, _ = st.columns([1, 1, 2])
 count = left.slider("Images", 10, MOST, 50, 10, key="count", bind="query-params")
-seed = right.number_input("Seed", 0, 10**6, 0, key="seed", bind="query-params", help="The same for both models.")
+seed = whole_number("Seed", 0, 10**6, 0, key="seed", help="The same for both models.", place=right)
 drawn = []
 for column, (name, entry, model) in zip(st.columns(2, gap="large"), models, strict=True):
     with column, cache.told(entry):
@@ -64,9 +65,8 @@ st.header("From one digit to another", anchor=False)
 st.write("The straight line in h₁ between the means of q(h₁|x) of two digits, decoded step by step.")
 if (first := choose_digit(view.dataset)) is not None:
     images = cache.test_images(view.dataset)
-    keep_below("to", len(images) - 1, 1)
     left, right, _ = st.columns([1, 1, 2])
-    other = left.number_input("To test image", 0, len(images) - 1, 1, key="to", bind="query-params")
+    other = whole_number("To test image", 0, len(images) - 1, 1, key="to", place=left)
     steps = right.slider("Steps", 3, 20, 10, key="steps", bind="query-params")
     ends = torch.stack([first.x, images[other]])
     image_strips.strip(ends.numpy(), ["from", "to"], ["the digit at the start", "the digit at the end"])

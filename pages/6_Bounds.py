@@ -8,8 +8,9 @@ from iwae.bounds import OBJECTIVES
 from iwae.export.report import Draws
 from pages.bounds.sections import all_bounds, exact_posteriors, one_step, pick_bounds, weights_figure
 from pages.common import cache, image_strips
-from pages.common.digit_input import choose_digit, keep_below
+from pages.common.digit_input import choose_digit
 from pages.common.figure_card import plain
+from pages.common.number_field import whole_number
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
 
@@ -23,10 +24,10 @@ if digit is None:
 left, *rest = st.columns([1, 2, 2, 2], vertical_alignment="center")
 with left:
     image_strips.strip([digit.x.numpy()], ["the digit"], ["the digit, binarized"])
-samples = rest[0].number_input("Samples per model", 100, 50_000, 5000, 100, key="samples", bind="query-params")
-seed = rest[1].number_input("Seed", 0, 10**6, 0, key="seed", bind="query-params")
-k = rest[2].number_input(
-    "Draws in a bound, k", 1, 100, 50, key="k", bind="query-params",
+samples = whole_number("Samples per model", 100, 50_000, 5000, 100, key="samples", place=rest[0])
+seed = whole_number("Seed", 0, 10**6, 0, key="seed", place=rest[1])
+k = whole_number(
+    "Draws in a bound, k", 1, 100, 50, key="k", place=rest[2],
     help="Every bound below is a function of k draws. It is averaged over disjoint groups of k of the samples.",
 )  # fmt: skip
 drawn = [cache.posterior(entry, view.device, digit.x, samples, seed)[0] for _, entry in view.pair]
@@ -53,10 +54,7 @@ st.code(inspect.getsource(row.function), language="python", wrap_lines=True)
 
 st.header("One step of training", anchor=False)
 st.write(f"{k} draws of this digit, weighed by {bounds[name].title}: those with the most weight pull the model most.")
-keep_below("step", samples // k, 1)
-number = st.number_input(
-    "Step", 1, samples // k, 1, key="step", bind="query-params", help="Each takes the next k draws."
-)
+number = whole_number("Step", 1, samples // k, 1, key="step", help="Each takes the next k draws.")
 for column, (slot, entry), part in zip(st.columns(2, gap="large"), view.pair, drawn, strict=True):
     with column:
         image_strips.heading(slot, entry)

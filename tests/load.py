@@ -192,7 +192,8 @@ async def _move(session: Session, chance: random.Random, report: Report) -> str:
     kind, widget = chance.choices(found, [MOVES[kind] for kind, _ in found])[0]
     if kind == "number_input":
         near = widget.default + widget.step * chance.randint(-3, 3)
-        to = min(max(near, widget.min if widget.has_min else near), widget.max if widget.has_max else near)
+        low, high = (int(end.replace(",", "")) for end in re.findall(r"From ([\d,]+) to ([\d,]+)\.$", widget.help)[0])
+        to = min(max(near, low), high)
     elif kind == "slider":
         count = round((widget.max - widget.min) / widget.step)
         places = sorted(chance.randint(0, count) for _ in widget.default)

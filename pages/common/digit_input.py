@@ -13,6 +13,7 @@ from iwae.images.decoding import FORMATS, MAX_BYTES
 from pages.common import cache
 from pages.common.canvas import draw_digit
 from pages.common.figure_card import plain
+from pages.common.number_field import whole_number
 
 _FORMATS = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 POLARITY = {"decide for me": None, "dark ink on light": True, "light ink on dark": False}
@@ -53,11 +54,9 @@ def _pick(dataset: str) -> Chosen:
 def pick_image(dataset: str) -> int:
     """A field for the number of a test image, the same on every page and in the address, and a button for another."""
     data, count = cache.dataset(dataset), len(cache.test_images(dataset))
-    if st.session_state.get("image", 0) != held_image(count):
-        st.session_state["image"] = 0  # only then: what is written here outdoes the address
     with st.container(horizontal=True, vertical_alignment="bottom"):  # it keeps the button as wide as its label
         label = f"Test image of {data.title}, 0 to {count - 1:,}"
-        index = st.number_input(label, 0, count - 1, key="image", bind="query-params")
+        index = whole_number(label, 0, count - 1, 0, key="image")
         st.button("Another", icon=":material/casino:", on_click=_another, args=(count,))
     return index
 
@@ -65,13 +64,7 @@ def pick_image(dataset: str) -> int:
 def held_image(count: int) -> int:
     """The number of the picked test image, or 0 where the data set, of ``count`` images, has none of that number."""
     index = st.session_state.get("image", 0)
-    return index if index < count else 0
-
-
-def keep_below(key: str, highest: int, otherwise: int) -> None:
-    """Before a field whose range may have shrunk: what it held beyond that becomes ``otherwise``."""
-    if st.session_state.get(key, otherwise) > highest:
-        st.session_state[key] = otherwise
+    return int(index) if index in range(count) else 0
 
 
 def _another(count: int) -> None:

@@ -1,7 +1,5 @@
-"""A field for a number that holds what was typed: st.number_input turns "1e3" into 1 and 2.7 into 2 without a word, and
-keeps the last number that was in range while the field shows another one."""
-
-import math
+"""Fields for numbers that use what was typed or say what is allowed. Of a whole number st.number_input turns "1e3" into
+1 and 2.7 into 2, and it keeps the last number that was in range while the field shows another one."""
 
 import streamlit as st
 
@@ -15,13 +13,48 @@ def parse(text: str, low: float, high: float, whole: bool = False) -> float:
     try:
         words = text.strip().replace("−", "-")
         value = float(words)
-        if whole and math.isfinite(value):
+        if whole and low <= value <= high:
             value = int(words) if value != int(value) or abs(value) >= 2**53 else int(value)
     except ValueError:
         raise ValueError(f"“{text}” is not {kind}: {allowed}") from None
     if not low <= value <= high:
         raise ValueError(f"{text.strip()} is out of range: {allowed}")
     return value
+
+
+def whole_number(
+    label: str, low: int, high: int, default: int, step: int = 1, *, key: str, help: str | None = None, place=st
+) -> int:
+    """A field with buttons for a whole number from ``low`` to ``high``, which stands in the address.
+
+    Where it holds no such number a sentence below it says so, and the page goes on with the last one that it held. What
+    it held becomes ``default`` where the range has shrunk. ``place`` is a column or container.
+    """
+    used = f"{key} in use"
+    before = st.session_state.get(used, default)
+    if not low <= before <= high:
+        if st.session_state.get(key) == before:
+            st.session_state[key] = float(default)
+        before = default
+    allowed = f"From {low:,} to {high:,}."
+    # Of a float, and without limits of its own, the widget passes on whatever was typed.
+    typed = place.number_input(
+        label, value=float(default), step=float(step), format="%g", key=key, bind="query-params",
+        help=f"{help} {allowed}" if help else allowed,
+    )  # fmt: skip
+    try:
+        value = parse(f"{typed:.15g}", low, high, whole=True)
+    except ValueError as error:
+        place.error(plain(f"{error}. In use: {before:,}."))
+        value = before
+    st.session_state[used] = value
+    return value
+
+
+def keep_below(key: str, highest: int, otherwise: int) -> None:
+    """Before a slider whose range may have shrunk: what it held beyond that becomes ``otherwise``."""
+    if st.session_state.get(key, otherwise) > highest:
+        st.session_state[key] = otherwise
 
 
 def number(

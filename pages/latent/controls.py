@@ -15,6 +15,7 @@ from iwae.evaluation.metrics import Metrics
 from iwae.system import optional
 from pages.common import cache
 from pages.common.figure_card import plain
+from pages.common.number_field import whole_number
 from pages.common.polling import beat
 from pages.common.sidebar import View as Chosen
 
@@ -62,10 +63,8 @@ def pick_images(dataset: str) -> Images:
     """A field for how many test images are on the maps."""
     data = cache.dataset(dataset)
     most = min(MOST, len(data.test))
-    if st.session_state.get("images", 0) > most:
-        st.session_state["images"] = most
-    count = st.number_input(
-        "Images", min(100, most), most, min(USUAL, most), 100, key="images", bind="query-params",
+    count = whole_number(
+        "Images", min(100, most), most, min(USUAL, most), 100, key="images",
         help=f"Test images on both maps: the same for A and B, drawn once from all {len(data.test):,}.",
     )  # fmt: skip
     numbers = latent.subset(len(data.test), count)
@@ -181,20 +180,12 @@ def _pick_units(name: str, space: Encoded) -> View:
     chosen = []
     for column, axis, place in zip(st.columns(2), "xy", (0, min(1, space.size - 1)), strict=True):
         key = f"{name.lower()}_{axis}"
-        if st.session_state.get(key, 0) >= space.size:
-            st.session_state[key] = int(order[place])
-        chosen.append(
-            column.number_input(
-                f"Unit of {name} on {axis}, 0 to {space.size - 1}",
-                0,
-                max(space.size - 1, 1),
-                int(order[place]),
-                key=key,
-                bind="query-params",
-                help="By default the two whose means vary most from image to image.",
-            )
-        )
-    return latent.units(space.mean, *(min(unit, space.size - 1) for unit in chosen))
+        unit = whole_number(
+            f"Unit of {name} on {axis}, 0 to {space.size - 1}", 0, space.size - 1, int(order[place]), key=key,
+            help="By default the two whose means vary most from image to image.", place=column,
+        )  # fmt: skip
+        chosen.append(unit)
+    return latent.units(space.mean, *chosen)
 
 
 def _umap(view: Chosen, images: Images, spaces: Sequence[Encoded], start: np.ndarray) -> list[np.ndarray] | None:

@@ -9,6 +9,7 @@ from iwae.inference import pareto
 from iwae.inference.posterior import Posterior
 from iwae.model import Model
 from pages.common import figure_card, image_strips
+from pages.common.number_field import whole_number
 
 RESAMPLED = 1000  # draws by weight
 PROPOSED = 1000  # draws from q in the figure
@@ -47,8 +48,8 @@ def choose_units(pair: tuple[tuple[str, Entry], ...]) -> dict[str, tuple[int, in
             st.caption(f"For each model {USUAL} from the prior: those that say most of this digit.")
             return dict.fromkeys(sizes)
         left, right = st.columns(2)
-        first = left.number_input("Across: unit", 1, max(sizes.values()), 1, key="unit.x", bind="query-params")
-        second = right.number_input("Up: unit", 1, max(sizes.values()), 2, key="unit.y", bind="query-params")
+        first = whole_number("Across: unit", 1, max(sizes.values()), 1, key="unit.x", place=left)
+        second = whole_number("Up: unit", 1, max(sizes.values()), 2, key="unit.y", place=right)
     return {name: (min(first, size) - 1, min(second, size) - 1) for name, size in sizes.items()}
 
 

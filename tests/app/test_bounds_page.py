@@ -150,4 +150,5 @@ def test_the_address_holds_every_choice(app):
         test.number_input(key="step").value == 4 and "MIWAE k1 = 5, k2 = 4" in words(test) and "p = -1" in words(test)
     )
     test = app(PAGE, samples=7, k=0, objective="none", step=10**9, **{"miwae.factors": "3×x", "power-mean.p": "much"})
-    assert not test.error and len(test.get("plotly_chart")) == 2
+    assert [error.value.split(" ")[0] for error in test.error] == ["7", "0", "1000000000"]  # samples, k and step
+    assert len(test.get("plotly_chart")) == 2

@@ -46,6 +46,37 @@ def test_a_slider_moves_its_bound_and_the_address_holds_it(visit):
     assert_clean(page)
 
 
+def test_what_is_typed_into_a_number_field_is_used_or_refused(visit):
+    """Each time the field holds the number that the page uses, or a sentence says which number is used instead."""
+    page = visit("app.py", "Bounds?samples=500&data=digits")
+    field = page.get_by_role("spinbutton", name="Samples per model")
+    refusal = page.get_by_test_id("stAlert").filter(has_text="In use")
+
+    def type_in(text: str) -> None:
+        field.click()
+        page.keyboard.press("ControlOrMeta+A")
+        page.keyboard.type(text)
+        if not text:
+            page.keyboard.press("Delete")
+        page.keyboard.press("Enter")
+
+    for text, held, said in (
+        ("1e3", "1000", None),
+        ("7", "7", "7 is out of range: choose a whole number from 100 to 50,000. In use: 1,000."),
+        ("250.5", "250.5", "“250.5” is not a whole number: choose a whole number from 100 to 50,000. In use: 1,000."),
+        ("2e99", "2e+99", "2e+99 is out of range: choose a whole number from 100 to 50,000. In use: 1,000."),
+        ("", "5000", None),  # empty: the usual number
+        ("abc", "5000", None),  # letters are not taken, so it stays empty
+        ("300", "300", None),
+    ):
+        type_in(text)
+        expect(field).to_have_value(held)
+        expect(refusal).to_have_text([said] if said else [])
+    assert "samples=300" in page.url
+    screenshot(page, "number-field")
+    assert_clean(page)
+
+
 def test_the_numbers_of_a_figure_can_be_downloaded(visit):
     page = visit("app.py", "Bounds?samples=1000&data=digits")
     still(page)
