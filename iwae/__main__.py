@@ -75,7 +75,9 @@ def _run(words: list[str]) -> int:
         return _complain(str(error), WRONG_ARGUMENTS)
     except SystemExit as exit:  # --help, or tyro has refused
         return _complain(_one_line(refusal.getvalue()), WRONG_ARGUMENTS) if exit.code else 0
-    module.cli.limit_threads()
+    from iwae.kernels import threads  # torch, as above
+
+    threads.limit()
     try:
         return command.run()
     except (ValueError, RuntimeError, OSError, MemoryError) as error:  # RuntimeError: torch's, for want of memory too

@@ -19,7 +19,7 @@ from iwae.__main__ import main
 from iwae.cli.card import card_text
 from iwae.data import datasets
 from iwae.evaluation import metrics
-from iwae.runs import store
+from iwae.runs import store, worker
 
 PROJECT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "iwae"]
@@ -110,7 +110,7 @@ def refused(capsys, status: int, *words: str) -> str:
         ("data download", "Missing from python -m iwae data download: NAME"),
         ("data download nonsense", "there are mnist-5k, digits, mnist, mnist-fixed"),
         ("data verify nonsense", "there are mnist-5k, digits, mnist, mnist-fixed"),
-        ("runs", "Expected one of {list, show, stop, resume, delete, work}"),
+        ("runs", "Expected one of {list, show, stop, resume, delete}"),
         ("runs list extra", "Unrecognized options: extra"),
         ("runs stop", "Missing from python -m iwae runs stop: NAME"),
     ],
@@ -130,7 +130,7 @@ def test_an_absent_device_is_refused(trained, capsys):
 def test_other_failures_are_one_line_and_exit_status_1(trained, tmp_path, capsys, monkeypatch):
     (tmp_path / "text.safetensors").write_text("no model")
     assert "not a safetensors file" in refused(capsys, 1, "evaluate", str(tmp_path / "text.safetensors"))
-    for command in ("show", "stop", "resume", "delete", "work"):
+    for command in ("show", "stop", "resume", "delete"):
         assert "no run 'nothing'" in refused(capsys, 1, "runs", command, "nothing")
     assert "no run 'nothing'" in refused(capsys, 1, "train", "--resume", "nothing")
     assert main(["train", *SMALL, "--learning-rate", "1e6"]) == 1
@@ -159,7 +159,7 @@ def _unreachable(*_):
         ("card --help", ["CHECKPOINTS", "--beside", "Hugging Face", "Examples:"]),
         ("data --help", ["list", "download", "verify", "IWAE_DATA_DIR", "Examples:"]),
         ("data verify --help", ["NAME", "checksums"]),
-        ("runs --help", ["stop", "Internal", "IWAE_RUNS_DIR", "Examples:"]),
+        ("runs --help", ["stop", "resume", "IWAE_RUNS_DIR", "Examples:"]),
         ("runs stop --help", ["NAME", "Ask a run to save and stop"]),
     ],
 )
@@ -332,7 +332,7 @@ def test_runs_commands(trained, capsys):
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 2 and any(run.name in line and "stopped at 0%" in line for line in out)
     assert any(broken.name in line and "cannot be read" in line for line in out)
-    assert main(["runs", "work", run.name]) == 0  # the process of a run, in this one
+    assert worker.main(run.folder) == 0  # the process of a run, in this one
     out = capsys.readouterr().out.splitlines()
     assert re.fullmatch(
         r"step 78 of 78  pass 6\.00  bound -\d+\.\d{3}  validation -\d+\.\d{3} nats  [\d,]+ images/s", out[-2]
@@ -373,7 +373,7 @@ def test_resume_in_the_background_and_a_second_worker(trained, capsys):
         assert run.status().alive
         time.sleep(0.05)
     capsys.readouterr()
-    assert "already running" in refused(capsys, 1, "runs", "work", run.name)
+    assert worker.main(run.folder) == 1 and "already running" in capsys.readouterr().err
     assert "already running" in refused(capsys, 1, "train", "--resume", run.name)
     assert "stop it first" in refused(capsys, 1, "runs", "delete", run.name)
     assert main(["runs", "list"]) == 0

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from iwae import cli
+from iwae.kernels import threads
 from iwae.runs import queue, store
 from iwae.sweeps import grid
 from iwae.system import cores, files, paths
@@ -73,7 +73,7 @@ def test_every_module_is_imported_and_a_run_is_trained_without_fcntl_and_without
         + """
 for path in sorted(pathlib.Path("iwae").rglob("*.py")):
     name = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
-    if name not in ("iwae.__main__", "iwae.runs.process"):
+    if name != "iwae.__main__":
         importlib.import_module(name)
 from iwae.analysis import umap_maps as maps
 from iwae.runs import store as runs, worker
@@ -423,14 +423,14 @@ def test_what_control_groups_grant(written, membership, granted, tmp_path, monke
 
 
 def test_torch_takes_no_more_threads_than_cores_are_granted(monkeypatch, threads_as_before):
-    for asked, granted, threads in ((None, 1, 1), (None, 8, 2), ("2", 1, 2)):
+    for asked, granted, expected in ((None, 1, 1), (None, 8, 2), ("2", 1, 2)):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         if asked:
             monkeypatch.setenv("OMP_NUM_THREADS", asked)
         monkeypatch.setattr(cores, "count", lambda granted=granted: granted)
         torch.set_num_threads(2)
-        cli.limit_threads()
-        assert torch.get_num_threads() == threads
+        threads.limit()
+        assert torch.get_num_threads() == expected
 
 
 @pytest.mark.parametrize("start", ["", "\ufeff"])

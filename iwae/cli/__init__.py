@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from iwae.data import datasets
 from iwae.evaluation.metrics import Progress
-from iwae.system import cores, files
+from iwae.system import files
 from iwae.training.config import MAX_K, MAX_SEED
 
 STYLE = (tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
@@ -61,13 +61,6 @@ def check_dataset(name: str) -> None:
     """UsageError for a data set that does not exist."""
     if name not in datasets.NAMES:
         raise UsageError(f"unknown data set {name!r}; there are {', '.join(datasets.NAMES)}")
-
-
-def limit_threads() -> None:
-    """No more threads of torch than cores are granted: it knows of the affinity mask, but not of control groups, which
-    hold up a process that computes on more."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(min(torch.get_num_threads(), cores.count()))
 
 
 def check_output(option: str, path: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""``python -m iwae runs``: list, show, stop, resume, delete, and work, which a run's own process calls."""
+"""``python -m iwae runs``: list, show, stop, resume, delete."""
 
 import dataclasses
 import sys
@@ -8,8 +8,8 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from iwae import checkpoints, cli
-from iwae.cli.train import describe_nll, print_record
-from iwae.runs import queue, store, worker
+from iwae.cli.train import describe_nll
+from iwae.runs import queue, store
 from iwae.system import files, untrusted
 
 DESCRIPTION = """
@@ -96,17 +96,6 @@ class Delete:
         return 0
 
 
-@dataclass(frozen=True)
-class Work:
-    """Internal: what the process of a run in the background calls."""
-
-    name: Positional[str]  # the run, as in `runs list`
-
-    def run(self) -> int:
-        print(worker.work(store.get(self.name), print_record).phase)
-        return 0
-
-
 def _standing(run: store.Run, waiting: list[str] | None = None) -> str:
     """How it stands; ``waiting`` are the names of the runs in the queue, if they are at hand."""
     status = run.status()
@@ -127,6 +116,6 @@ def _standing(run: store.Run, waiting: list[str] | None = None) -> str:
     return ", ".join(parts)
 
 
-def parse(words: list[str]) -> List | Show | Stop | Resume | Delete | Work:
-    commands = {"list": List, "show": Show, "stop": Stop, "resume": Resume, "delete": Delete, "work": Work}
+def parse(words: list[str]) -> List | Show | Stop | Resume | Delete:
+    commands = {"list": List, "show": Show, "stop": Stop, "resume": Resume, "delete": Delete}
     return cli.parse_group("runs", commands, DESCRIPTION, words)

@@ -119,21 +119,11 @@ def describe_nll(metrics: dict[str, Any]) -> str:
     )
 
 
-def print_record(record: Record, training: Training) -> None:
-    """A record as a line of text."""
-    validation = "" if record.valid_bound is None else f"  validation {record.valid_bound:.3f}"
-    print(
-        f"step {record.step:,} of {training.total_steps:,}  pass {record.passes:.2f}  bound {record.bound:.3f}"
-        f"{validation} nats  {record.images_per_second:,.0f} images/s",
-        flush=True,
-    )
-
-
 @contextmanager
 def _follow(run: store.Run) -> Iterator[worker.OnRecord]:
     """Shows records as they come: a bar on a terminal, lines elsewhere."""
     if not sys.stderr.isatty():
-        yield print_record
+        yield worker.print_record
         return
     with tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar}| {desc}") as bar:
 

@@ -6,6 +6,7 @@ hundreds of operations may wait for a thread that does not run, and a training s
 the blocks take 1.5 times. torch lets other Python threads run while an operation computes.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -14,6 +15,8 @@ from functools import cache
 from typing import Any
 
 import torch
+
+from iwae.system import cores
 
 _here = threading.local()  # count: the threads to spread over, where torch's own are held at one
 Function, After = Callable[[Any], Any], Callable[[Any], None]
@@ -40,6 +43,13 @@ def _pool(count: int) -> ThreadPoolExecutor:
 def count() -> int:
     """Threads that ``spread`` uses when called from this one: as many as torch has, or had before ``held``."""
     return getattr(_here, "count", None) or torch.get_num_threads()
+
+
+def limit() -> None:
+    """Let torch have no more threads than cores are granted, for a whole process: it knows of the affinity mask, but
+    not of control groups, which hold up a process that computes on more. OMP_NUM_THREADS, where it is set, decides."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), cores.count()))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The process of a run in the background: it waits for its turn, then does as ``python -m iwae runs work NAME``.
+"""The process of a run in the background: it waits for its turn, then trains the run (``worker.main``).
 
 Another one, its parent, does nothing but wait for it, so that its end is explained even where it is killed. It is a
 fork from before anything is loaded and costs 2 MB.
@@ -9,7 +9,6 @@ import signal
 import sys
 from pathlib import Path
 
-from iwae.__main__ import main  # imports torch only when it runs a command
 from iwae.runs import queue
 from iwae.system import niceness, processes
 
@@ -27,7 +26,9 @@ def train_in_turn(folder: Path) -> int:
     if place is None:
         return 0
     with place:
-        return main(["runs", "work", run.name])
+        from iwae.runs import worker  # torch, which a process that waits does without
+
+        return worker.main(folder)
 
 
 def explained(folder: Path) -> int:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,11 +17,12 @@ import torch
 from iwae import checkpoints
 from iwae.data import datasets
 from iwae.evaluation import metrics as evaluation
+from iwae.kernels import threads
 from iwae.model import Model
 from iwae.runs import snapshots, tensorboard
 from iwae.runs.queue import RunError, Status
 from iwae.runs.store import Run
-from iwae.system import files
+from iwae.system import files, streams
 from iwae.system.processes import ENDINGS
 from iwae.training.loop import NonFiniteError, Record, Training
 
@@ -61,6 +63,29 @@ def work(
             raise
         run.say(phase)
     return run.status()
+
+
+def print_record(record: Record, training: Training) -> None:
+    """Print a record as a line of text."""
+    validation = "" if record.valid_bound is None else f"  validation {record.valid_bound:.3f}"
+    print(
+        f"step {record.step:,} of {training.total_steps:,}  pass {record.passes:.2f}  bound {record.bound:.3f}"
+        f"{validation} nats  {record.images_per_second:,.0f} images/s",
+        flush=True,
+    )
+
+
+def main(folder: Path) -> int:
+    """Train the run of this folder in a process of its own, printing its records and how it ends, an error on one line;
+    returns the exit status."""
+    with streams.safe():
+        threads.limit()
+        try:
+            print(work(Run(folder), print_record).phase)
+        except (ValueError, RuntimeError, OSError, MemoryError) as error:  # RuntimeError: torch's
+            print("error:", " ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+            return 1
+    return 0
 
 
 def measure(run: Run, images: int, samples: int) -> bool:
