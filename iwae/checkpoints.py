@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from iwae.model import Model, ModelConfig
-from iwae.system import files
+from iwae.system import files, reprs
 from iwae.system.files import shown
 
 FORMAT_VERSION = 2  # as written here; version 1, which called Rényi's bound l-alpha, is read as well
@@ -40,6 +40,8 @@ class Card:
     training: dict[str, Any]  # the run's TrainConfig
     progress: dict[str, Any] = field(default_factory=dict)  # steps, passes, seconds, device, weights (of WEIGHTS), ...
     metrics: dict[str, Any] = field(default_factory=dict)  # evaluation.Metrics.summary(), empty before evaluation
+
+    __repr__ = reprs.one_line
 
     @property
     def parts(self) -> list[dict[str, Any]]:

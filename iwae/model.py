@@ -20,6 +20,7 @@ from iwae import inputs
 from iwae.bounds import weigh_kl
 from iwae.kernels import bernoulli, precision
 from iwae.kernels.layers import are_standard, as_function, tanh_layers, unchanged
+from iwae.system import reprs
 
 LOG_2PI = math.log(2 * math.pi)
 MAX_LAYERS = 100  # of units, hidden and stochastic; a hostile file could name a million
@@ -91,6 +92,8 @@ class Sample(NamedTuple):
     log_qh: Tensor  # log q(h|x), all layers
     h: tuple[Tensor, ...]  # h[l]: [k, batch, latent[l]]
 
+    __repr__ = reprs.one_line
+
     @property
     def log_w(self) -> Tensor:
         """log p(x, h) − log q(h|x), [k, batch]."""
@@ -152,6 +155,11 @@ class Model(nn.Module):
         self.pixel_logits = precision.Linear(config.hidden[0][0], config.pixels)
         if seed is not None:
             self._initialise(pixel_mean, torch.Generator().manual_seed(seed))
+
+    def __repr__(self) -> str:
+        weights = sum(weight.numel() for weight in self.parameters())
+        place = f"{str(self._weight.dtype).removeprefix('torch.')} on {self.device}"
+        return f"Model({self.config}, {self.config.pixels} pixels, {weights:,} weights, {place})"
 
     def _initialise(self, pixel_mean: Tensor | None, generator: torch.Generator) -> None:
         for module in self.modules():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from iwae.kernels.finite import check_finite
 from iwae.model import Model
+from iwae.system import reprs
 
 BLOCK = 500  # rows of a distance matrix at once
 NEIGHBOURS = 15  # UMAP's own default, and of every neighbourhood here
@@ -29,6 +30,8 @@ class Encoded:
 
     mean: np.ndarray  # [n, latent]
     std: np.ndarray  # [n, latent]
+
+    __repr__ = reprs.one_line
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -113,6 +116,8 @@ class View:
     centre: np.ndarray  # [latent]
     axes: np.ndarray  # [2, latent], orthonormal where there are two units or more
     share: float | None = None  # of the variance of what it was made for that lies in its plane; None without any
+
+    __repr__ = reprs.one_line
 
     def place(self, points: np.ndarray) -> np.ndarray:
         """Points [n, latent] on the plane, [n, 2]."""

@@ -18,6 +18,7 @@ from iwae.evaluation.metrics import Progress, Steps
 from iwae.evaluation.sampling import Draws, blocks
 from iwae.kernels.finite import check_finite
 from iwae.model import Model
+from iwae.system import reprs
 
 PICTURES = ("draw", "mean", "average", "weighted")
 LEAST = 1e-6  # probability of a pixel in a cross-entropy: an average of float32 pictures can round to 0 or 1
@@ -31,6 +32,8 @@ class Reconstructed:
     losses: dict[str, Tensor]  # the same: [n], nats
     samples: int
     seed: int
+
+    __repr__ = reprs.one_line
 
 
 @torch.no_grad()

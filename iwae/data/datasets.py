@@ -46,6 +46,7 @@ from torch import Generator, Tensor
 
 from iwae.data.downloads import DataError, DataFile, PackagedFile, Progress
 from iwae.data.sources import SOURCES, Source
+from iwae.system import reprs
 from iwae.system.paths import data_dir
 
 __all__ = [
@@ -77,6 +78,8 @@ class Split:
     images: Tensor
     labels: Tensor | None
 
+    __repr__ = reprs.one_line
+
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 2:
             found = f"{self.images.dtype} of shape {list(self.images.shape)}"
@@ -106,6 +109,13 @@ class Dataset:
     test: Split
     stochastic: bool  # True: draw anew at every pass; False: binarized by its authors
     label_names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        sizes = " / ".join(f"{len(split):,}" for split in (self.train, self.valid, self.test))
+        binarization = "stochastic" if self.stochastic else "fixed"
+        return (
+            f"Dataset({self.name}: {sizes} images of {self.train.images.shape[1]} pixels, {binarization} binarization)"
+        )
 
     def __post_init__(self) -> None:
         if self.stochastic:

@@ -14,6 +14,7 @@ import numpy as np
 
 from iwae.data import cache, formats, matlab
 from iwae.data.downloads import DataFile, PackagedFile
+from iwae.system import reprs
 
 SPLIT_SEED = 2016  # of the permutations that split `mnist-5k`, `digits` and `omniglot`
 BURDA_SEED = 123  # of the permutation in the code of Burda et al., github.com/yburda/iwae
@@ -28,6 +29,8 @@ class Content:
     images: np.ndarray
     labels: np.ndarray | None
     label_names: tuple[str, ...] = TEN
+
+    __repr__ = reprs.one_line
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from iwae.evaluation.sampling import Draws, blocks
 from iwae.kernels import threads
 from iwae.kernels.finite import check_finite
 from iwae.model import Keep, Model, Sample, wide
-from iwae.system import malloc
+from iwae.system import malloc, reprs
 
 ACTIVITY_DRAWS = 100  # draws behind E_q[h|x] above the first stochastic layer
 NOT_COUNTED = "not counted: a variance over images needs at least 2"  # what to say of the units of a single image
@@ -32,6 +32,8 @@ class Activity:
     mean: Tensor  # [latent], the mean over images of E_q[h|x]; these tensors lie on the CPU, in float64
     covariance: Tensor  # [latent, latent]
     threshold: float
+
+    __repr__ = reprs.one_line
 
     @property
     def variance(self) -> Tensor:
@@ -70,6 +72,13 @@ class Metrics:
     samples: int
     seed: int
     threshold: float  # of the variance that makes a unit active
+
+    def __repr__(self) -> str:
+        measured = (
+            f"{name} {plus_minus(*mean_se(values))}" for name, values in (("NLL", self.nll), ("ELBO", self.elbo))
+        )
+        told = f"{len(self.nll):,} images, {self.samples:,} draws each, seed {self.seed}"
+        return f"Metrics({told}: {', '.join(measured)} nats per image)"
 
     def summary(self) -> dict:
         """Plain numbers for JSON: means over images, ``*_se`` their standard errors, and n, k, seed, threshold.

@@ -29,6 +29,7 @@ from iwae.evaluation.sampling import blocks
 from iwae.kernels import threads
 from iwae.kernels.finite import check_finite
 from iwae.model import Model, wide
+from iwae.system import reprs
 
 CHAINS, TEMPERATURES = 32, 1000
 REFRESHED = 0.5  # standard deviation of what is new in the momentum at each temperature
@@ -52,6 +53,8 @@ class Annealed:
     start: Start
     temperatures: int
     seed: int
+
+    __repr__ = reprs.one_line
 
     @property
     def chains(self) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from iwae.inference.posterior import Posterior
 from iwae.model import Model, log_standard
+from iwae.system import reprs
 
 SIDE = 121  # points of the grid in each direction; odd, so that every second one makes a grid of its own
 PASSES = 3  # grids, each in the window of what the one before it found
@@ -29,6 +30,8 @@ class Plane:
     second: Tensor  # [side], the second unit at the rows
     log_joint: Tensor  # [side, side], log p(x, h)
     drawn: Posterior  # q, and the draws of it
+
+    __repr__ = reprs.one_line
 
     @property
     def log_p(self) -> float:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from iwae.bounds import weigh_kl
+from iwae.evaluation.metrics import plus_minus
 from iwae.inference import pareto
 from iwae.kernels.finite import NonFiniteError, check_finite
 from iwae.model import Model
+from iwae.system import reprs
 
 CURVE_ORDERS = 20  # random orders of the draws that an L_k curve is averaged over, at most
 BLOCK = 500  # draws that the noise is made for at once: what each draw gets depends on it
@@ -29,6 +31,10 @@ class Posterior:
     log_px: Tensor  # [samples]
     log_w: Tensor  # [samples]
     seed: int
+
+    def __repr__(self) -> str:
+        estimate = f"log p̂(x) {plus_minus(self.log_p, self.log_p_se)} nats, ELBO {self.elbo:.2f} nats"
+        return f"Posterior({self.samples:,} draws, seed {self.seed}: {estimate}, effective sample size {self.ess:.1f})"
 
     @property
     def samples(self) -> int:
@@ -156,6 +162,8 @@ class Reconstructions:
     average: Tensor  # plain average of the decoded draws, E_q[x|h]
     weighted: Tensor  # their average by weight, which estimates the mean of the true posterior's pictures
     spread: Tensor  # standard deviation of each decoded pixel by weight, in [0, 1/2]: how undecided the posterior is
+
+    __repr__ = reprs.one_line
 
 
 @torch.no_grad()

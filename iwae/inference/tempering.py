@@ -22,6 +22,7 @@ from torch import Tensor
 
 from iwae.kernels.finite import NonFiniteError
 from iwae.model import LOG_2PI, Model
+from iwae.system import reprs
 
 START = 5000  # draws of the prior
 PARTICLES = 500  # that go on from them
@@ -75,6 +76,8 @@ class Population:
     log_px: Tensor  # log p(x_visible|h), [n]
     log_p: float  # the estimate of log p(x_visible), nats
     ancestor: Tensor  # [n], which of the first draws each descends from
+
+    __repr__ = reprs.one_line
 
     @property
     def effective(self) -> float:
