@@ -18,6 +18,7 @@ from iwae import catalog, checkpoints
 from iwae.__main__ import main
 from iwae.cli.card import card_text
 from iwae.data import datasets
+from iwae.data.sources import SOURCES
 from iwae.evaluation import metrics
 from iwae.runs import store, worker
 
@@ -305,7 +306,9 @@ def test_data_commands(capsys, tmp_path, monkeypatch):
     assert main(["data", "list"]) == 0
     out = capsys.readouterr().out
     assert str(tmp_path) in out
-    states = {line.split()[0]: line.split()[1] for line in out.splitlines()[1:]}
+    lines = out.splitlines()[1:]
+    states = {line.split()[0]: line.split()[1] for line in lines[::2]}
+    assert [line.strip() for line in lines[1::2]] == [f"licence: {source.licence}" for source in SOURCES.values()]
     assert states == {name: "here" if name in ("mnist-5k", "digits") else "missing" for name in datasets.NAMES}
     assert main(["data", "verify"]) == 0
     out = capsys.readouterr().out

@@ -7,6 +7,7 @@ from tyro.conf import Positional
 
 from iwae import cli
 from iwae.data import datasets
+from iwae.data.sources import SOURCES
 
 DESCRIPTION = """
 The data sets: which are on this machine, fetching them, checking them.
@@ -23,12 +24,13 @@ Examples:
 
 @dataclass(frozen=True)
 class List:
-    """The data sets, and which of them are on this machine."""
+    """The data sets, which of them are on this machine, and their licences."""
 
     def run(self) -> int:
         print(f"in {datasets.data_dir()}:")
         for status in datasets.status():
             print(f"{status.name:15} {'here' if status.available else 'missing':8} {status.title}")
+            print(f"{'':24} licence: {SOURCES[status.name].licence}")
         return 0
 
 

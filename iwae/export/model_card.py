@@ -114,6 +114,7 @@ def _summary(card: Card, config: TrainConfig) -> str:
 def _training(card: Card, config: TrainConfig, commands: list[str]) -> str:
     done = card.progress
     rows = [("data", f"{SOURCES[config.dataset].title}, {SOURCES[config.dataset].sizes[0]:,} training images")]
+    rows.append(("licence of the data", SOURCES[config.dataset].licence))
     if digest := done.get("data", {}).get("sha256"):
         rows.append(("SHA-256 of its images", f"`{digest}`"))
     rows.append(("seed", f"{config.seed}"))
