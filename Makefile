@@ -7,7 +7,7 @@ NVIDIA_DRIVER ?= /proc/driver/nvidia
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 ARGS ?=
 
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 # Written after a complete installation; the first holds its TORCH_INDEX.
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 from pathlib import Path
 
 from iwae import catalog, checkpoints
@@ -81,3 +82,17 @@ def test_files_named_in_the_documents_exist():
     for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), catalog.SHIPPED / "README.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_readme_is_one_screen_and_the_design_ten_minutes():
+    for name, most in (("README.md", 700), ("docs/design.md", 1200)):
+        assert len((ROOT / name).read_text(encoding="utf-8").split()) <= most, name
+
+
+def test_the_workflow_names_stages_that_there_are():
+    """Of .ci/run, which refuses any other before it begins."""
+    workflow = (ROOT / ".github/workflows/checks.yml").read_text(encoding="utf-8")
+    calls = re.findall(r"run: bash \.ci/run ?(.*)", workflow)
+    done = subprocess.run(["bash", str(ROOT / ".ci/run"), "nonsense"], capture_output=True, text=True)
+    stages = re.findall(r"\w+", done.stderr.partition("there are")[2])
+    assert done.returncode == 2 and calls and all(set(call.split()) <= set(stages) for call in calls)
