@@ -1,14 +1,14 @@
 """Variational autoencoders with any number L of stochastic layers.
 
     q(h|x) = q(h₁|x) q(h₂|h₁) … q(h_L|h_L₋₁)          diagonal Gaussians
-    p(x,h) = p(h_L) p(h_L₋₁|h_L) … p(h₁|h₂) p(x|h₁)    standard normal, diagonal Gaussians, Bernoulli pixels
+    p(x,h) = p(h_L) p(h_L₋₁|h_L) … p(h₁|h₂) p(x|h₁)    standard normal, diagonal Gaussians, a likelihood of the pixels
 
 The decoder mirrors the encoder. Axis order is draws, batch, features. Log-densities are in nats per image.
 """
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iwae import inputs
 from iwae.bounds import weigh_kl
-from iwae.kernels import bernoulli, precision
+from iwae.kernels import precision
 from iwae.kernels.layers import are_standard, as_function, tanh_layers, unchanged
+from iwae.likelihoods import LIKELIHOODS, Likelihood
 from iwae.system import reprs
 
 LOG_2PI = math.log(2 * math.pi)
@@ -28,11 +28,13 @@ MAX_LAYERS = 100  # of units, hidden and stochastic; a hostile file could name a
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of a model, layer by layer from the pixels upwards. Raises ValueError for sizes that cannot be."""
+    """Sizes of a model, layer by layer from the pixels upwards, and its likelihood. Raises ValueError for sizes that
+    cannot be and for an unknown likelihood."""
 
     hidden: tuple[tuple[int, ...], ...] = ((200, 200),)  # tanh units between one stochastic layer and the next
     latent: tuple[int, ...] = (50,)  # units of each stochastic layer
     pixels: int = 784
+    likelihood: str = "bernoulli"  # of the pixels, a row of likelihoods.LIKELIHOODS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(tuple(sizes) for sizes in self.hidden))  # lists, from JSON
@@ -49,13 +51,19 @@ class ModelConfig:
             raise ValueError(f"every size must be a whole number from 1 to 100,000: {self}")
         if not all(self.hidden):
             raise ValueError(f"every stochastic layer needs at least one hidden layer: {self.hidden}")
+        if not isinstance(self.likelihood, str) or self.likelihood not in LIKELIHOODS:
+            raise ValueError(f"unknown likelihood {self.likelihood!r}; there are {', '.join(LIKELIHOODS)}")
 
     @classmethod
     def parse(cls, text: str) -> "ModelConfig":
         """A preset's name, or sizes: ``hidden,hidden:latent`` for each layer, joined by ``/``.
 
-        ``200,200:100/100,100:50`` is the preset ``2layer``. Raises ValueError for anything else.
+        ``200,200:100/100,100:50`` is the preset ``2layer``. ``@`` and its name stand before another likelihood than
+        ``bernoulli``. Raises ValueError for anything else.
         """
+        sizes, at, likelihood = text.partition("@")
+        if at:
+            return replace(cls.parse(sizes), likelihood=likelihood)
         if text in PRESETS:
             return PRESETS[text]
         if not re.fullmatch(r"(\d+(,\d+)*:\d+)(/\d+(,\d+)*:\d+)*", text, re.ASCII):
@@ -67,11 +75,12 @@ class ModelConfig:
         return cls(hidden=hidden, latent=tuple(int(size) for _, size in layers))
 
     def __str__(self) -> str:
+        at = "" if self.likelihood == type(self).likelihood else f"@{self.likelihood}"
         for name, preset in PRESETS.items():
-            if self == preset:
-                return name
+            if (self.hidden, self.latent, self.pixels) == (preset.hidden, preset.latent, preset.pixels):
+                return name + at
         layers = zip(self.hidden, self.latent, strict=True)
-        return "/".join(f"{','.join(map(str, hidden))}:{latent}" for hidden, latent in layers)
+        return "/".join(f"{','.join(map(str, hidden))}:{latent}" for hidden, latent in layers) + at
 
 
 PRESETS = {
@@ -137,9 +146,9 @@ class StochasticLayer(nn.Module):
 class Model(nn.Module):
     """A VAE; what makes it an IWAE is the bound it is trained on.
 
-    Weights are Glorot-uniform from ``seed``, biases zero, and the output bias is the logit of ``pixel_mean``
-    clipped to [0.001, 0.999] (Burda et al. 2016), or zero without it. With ``seed=None`` the weights are left as
-    they come, for a caller who is about to replace them.
+    Weights are Glorot-uniform from ``seed``, biases zero, and the output bias is the likelihood's own for
+    ``pixel_mean``, the mean of the training images [pixels], or zero without it. With ``seed=None`` the weights are
+    left as they come, for a caller who is about to replace them.
     """
 
     def __init__(self, config: ModelConfig, *, pixel_mean: Tensor | None = None, seed: int | None = 0):
@@ -152,7 +161,7 @@ class Model(nn.Module):
             StochasticLayer(top, hidden[::-1], bottom) for bottom, hidden, top in layers[1:]
         )  # decoder[i] is p(h[i] | h[i+1])
         self.pixel_hidden = tanh_layers(config.latent[0], config.hidden[0][::-1])
-        self.pixel_logits = precision.Linear(config.hidden[0][0], config.pixels)
+        self.pixel_logits = precision.Linear(config.hidden[0][0], config.pixels * self.likelihood.per_pixel)
         if seed is not None:
             self._initialise(pixel_mean, torch.Generator().manual_seed(seed))
 
@@ -168,7 +177,7 @@ class Model(nn.Module):
                 nn.init.zeros_(module.bias)
         if pixel_mean is not None:
             with torch.no_grad():
-                self.pixel_logits.bias.copy_(pixel_mean.clamp(0.001, 0.999).logit())
+                self.pixel_logits.bias.copy_(self.likelihood.initial_bias(pixel_mean))
 
     @property
     def _weight(self) -> Tensor:
@@ -176,16 +185,21 @@ class Model(nn.Module):
         return next(self.parameters())
 
     @property
+    def likelihood(self) -> Likelihood:
+        """p(x|h) of its config."""
+        return LIKELIHOODS[self.config.likelihood]
+
+    @property
     def device(self) -> torch.device:
         return self._weight.device
 
     def check_images(self, x: Any, count: int | None = None) -> Tensor:
-        """Images as this model takes them: [n, pixels] of zeros and ones, with its device and dtype.
+        """Images as this model takes them: [n, pixels] of what its likelihood is for, with its device and dtype.
 
         For what x may be, and the ValueError for anything else, see ``inputs.binary_images``. Every public function
         that is given images calls it, once; loops inside them say ``checked=True``.
         """
-        return inputs.binary_images(x, self.config.pixels, self._weight, count)
+        return self.likelihood.check_images(x, self.config.pixels, self._weight, count)
 
     def nonstandard(self) -> str | None:
         """The name of a module that is not what the constructor makes of ``config``, and how it differs; None where
@@ -305,17 +319,21 @@ class Model(nn.Module):
             x = self.check_images(x)
         own = type(self).logits is not Model.logits or "logits" in vars(self)
         standard = not own and are_standard(self.pixel_hidden, self.pixel_logits)
-        if visible is None and standard and h1.device.type == "cpu":
-            return bernoulli.fused_log_likelihood(x, h1, [*list(self.pixel_hidden)[0::2], self.pixel_logits])
+        likelihood = self.likelihood
         if visible is None:
-            return bernoulli.log_likelihood(x, self.logits(h1))
+            if standard and h1.device.type == "cpu":
+                linears = [*list(self.pixel_hidden)[0::2], self.pixel_logits]
+                if (log_px := likelihood.fused_log_prob(x, h1, linears)) is not None:
+                    return log_px
+            return likelihood.log_prob(x, self.logits(h1))
+        chosen = visible.repeat(likelihood.per_pixel)
         if not standard:
-            return bernoulli.log_likelihood(x[:, visible], self.logits(h1)[..., visible])
-        weight, bias = self.pixel_logits.weight[visible], self.pixel_logits.bias[visible]
-        return bernoulli.log_likelihood(x[:, visible], F.linear(self.pixel_hidden(h1), weight, bias))
+            return likelihood.log_prob(x[:, visible], self.logits(h1)[..., chosen])
+        weight, bias = self.pixel_logits.weight[chosen], self.pixel_logits.bias[chosen]
+        return likelihood.log_prob(x[:, visible], F.linear(self.pixel_hidden(h1), weight, bias))
 
     def logits(self, h1: Tensor) -> Tensor:
-        """Bernoulli logits of the pixels, [..., pixels]."""
+        """What the decoder says of the pixels to the likelihood: for Bernoulli pixels their logits, [..., pixels]."""
         return self.pixel_logits(self.pixel_hidden(h1))
 
     def descend(self, top: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -334,8 +352,8 @@ class Model(nn.Module):
         return tuple(h)
 
     def decode(self, h1: Tensor) -> Tensor:
-        """Pixel probabilities E[x|h₁], [..., pixels]."""
-        return self.logits(h1).sigmoid()
+        """E[x|h₁], [..., pixels]: of binary pixels their probabilities."""
+        return self.likelihood.mean(self.logits(h1))
 
 
 def _fixed(linear: nn.Linear, below: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from iwae.bounds import OBJECTIVES
 from iwae.checkpoints import Card
 from iwae.data.sources import SOURCES
 from iwae.evaluation.metrics import NOT_COUNTED, plus_minus
+from iwae.likelihoods import LIKELIHOODS
 from iwae.training import commands
 from iwae.training.config import TrainConfig
 from iwae.training.wake_sleep import Refit
@@ -107,7 +108,7 @@ def _summary(card: Card, config: TrainConfig) -> str:
         f"k = {config.k} draws on {data}.\n\n"
         f"- Objective: {what}\n"
         f"- Encoder: x ({card.model.pixels} pixels, 0 or 1) → {' → '.join(path)}.\n"
-        f"- Decoder: the same backwards, ending in {card.model.pixels} Bernoulli logits."
+        f"- Decoder: the same backwards, ending in {card.model.pixels} {LIKELIHOODS[card.model.likelihood].title}."
     )
 
 

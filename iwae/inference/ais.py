@@ -161,8 +161,7 @@ def simulated(model: Model, images: int, seed: int = 0) -> tuple[Tensor, tuple[T
     generator = torch.Generator(model.device).manual_seed(seed)
     with torch.no_grad():
         h = model.descent(model.noise(1, images, generator)[-1][0], generator)
-        pixels = model.decode(h[0])
-        return (torch.rand(pixels.shape, generator=generator, device=pixels.device) < pixels).to(pixels.dtype), h
+        return model.likelihood.sample(model.logits(h[0]), generator), h
 
 
 def upper_bound(

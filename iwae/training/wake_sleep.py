@@ -28,8 +28,7 @@ def dream(model: Model, count: int, generator: torch.Generator) -> tuple[Tensor,
     """``count`` pairs of the model's own: x, zeros and ones [count, pixels], and h, of which
     h[l] is [count, latent[l]]."""
     h = generation.draw(model, count, generator)
-    pixels = model.decode(h[0])
-    return (torch.rand(pixels.shape, generator=generator, device=model.device) < pixels).to(pixels.dtype), h
+    return model.likelihood.sample(model.logits(h[0]), generator), h
 
 
 @dataclass(frozen=True)
