@@ -4,8 +4,10 @@ import streamlit as st
 
 from iwae.export.report import Draws
 from pages.common import cache, image_strips
-from pages.common.digit_input import held_image
+from pages.common.canvas import draw_digit, drawn
+from pages.common.digit_input import on_paper, random_image
 from pages.common.evidence import Evidence
+from pages.common.live import live
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
 
@@ -21,20 +23,28 @@ st.write(
 
 if view.seen:
     st.caption(view.seen)
-images = cache.test_images(view.dataset)
-x = images[held_image(len(images))]
-evidence = Evidence(view, x, 1000, 0)
+digit = on_paper(view.dataset)
+evidence = Evidence(view, digit.x, 1000, 0) if digit else None
+before = drawn("canvas")
+if draw_digit("canvas", live=live(view, evidence)) != before:
+    st.rerun()  # the browser had a drawing that this session did not know
+random_image(view.dataset)
+if evidence is None:
+    st.info("Draw one digit with the mouse, a pen or a finger.")
+    st.stop()
+if digit.note:
+    (st.warning if digit.doubtful else st.caption)(digit.note)
 for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
     with column:
         image_strips.heading(name, entry)
-        drawn, seen = evidence.drawn[name], evidence.pictured[name]
-        image_strips.reconstructions(x.numpy(), seen)
-        st.markdown(f"**The heaviest of {drawn.samples:,} samples from q(h|x)**, with their share of the weight")
-        image_strips.samples_grid(cache.model(entry, view.device), drawn, count=10, heaviest=True)
+        found, seen = evidence.drawn[name], evidence.pictured[name]
+        image_strips.reconstructions(digit.x.numpy(), seen)
+        st.markdown(f"**The heaviest of {found.samples:,} samples from q(h|x)**, with their share of the weight")
+        image_strips.samples_grid(cache.model(entry, view.device), found, count=10, heaviest=True)
         evidence.headline(name)
 evidence.numbers()
 
 st.divider()
 st.page_link("pages/1_Posterior.py", label="Try a digit of your own: upload, draw or pick one", icon=":material/draw:")
 st.caption("Or train a small model in the sidebar, and choose it as A or B.")
-report_button(view, Draws(x, 1000, 0))
+report_button(view, Draws(digit.x, 1000, 0))

@@ -28,6 +28,7 @@ class Surface {
     this.canvas = root.querySelector("canvas");
     this.context = this.canvas.getContext("2d");
     this.fine = blank(GRID * OVERSAMPLING);
+    this.live = new LivePictures(root.parentElement.querySelector(".live"));
 
     this.listening = new AbortController();
     const on = (target, type, handler) =>
@@ -61,6 +62,7 @@ class Surface {
       this.history = [...data.history];
     }
     this.render();
+    this.live.update(data.live, JSON.stringify(data.history) === JSON.stringify(this.history));
     // Streamlit may run the clean-up of an earlier, superseded call; only the latest one counts.
     const latest = ++this.updates;
     return () => latest === this.updates && this.destroy();
@@ -68,6 +70,7 @@ class Surface {
 
   destroy() {
     clearTimeout(this.timer);
+    this.live.cancel();
     this.listening.abort();
     this.resized.disconnect();
     surfaces.delete(this.root);
@@ -79,7 +82,7 @@ class Surface {
     this.stroke = [round(x), round(y)];
     this.history.push(this.stroke);
     clearTimeout(this.timer);
-    this.render();
+    this.redraw();
   }
 
   extendStroke(x, y) {
@@ -130,7 +133,7 @@ class Surface {
     if (event.pointerId !== this.pointer) return;
     const between = event.getCoalescedEvents?.() ?? [];
     for (const each of between.length ? between : [event]) this.extendStroke(...this.position(each));
-    this.render();
+    this.redraw();
   }
 
   pointerUp(event) {
@@ -150,7 +153,7 @@ class Surface {
     if (step) {
       this.pen = this.pen.map((at, axis) => Math.min(GRID, Math.max(0, at + step[axis])));
       if (this.stroke) this.extendStroke(...this.pen);
-      this.render();
+      this.redraw();
     } else if (event.key === " ") {
       if (event.repeat) return event.preventDefault();
       if (this.stroke) this.endStroke();
@@ -168,7 +171,7 @@ class Surface {
 
   changed(message) {
     if (message) this.say(message);
-    this.render();
+    this.redraw();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.flush(), SEND_AFTER_MS);
   }
@@ -219,6 +222,15 @@ class Surface {
       for (let x = 0; x < side; x++)
         sums[Math.floor(y / OVERSAMPLING) * GRID + Math.floor(x / OVERSAMPLING)] += data[4 * (y * side + x) + 3];
     return sums.map((sum) => Math.round(sum / OVERSAMPLING ** 2));
+  }
+
+  // After every change of the drawing.
+  redraw() {
+    this.render();
+    this.live.follow(() => {
+      const pixels = this.isBlank() ? [] : this.pixels();
+      return pixels.some((value) => value > 0) ? pixels : null;
+    });
   }
 
   render() {

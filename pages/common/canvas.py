@@ -18,22 +18,28 @@ import streamlit as st
 PIXELS = 28 * 28
 
 
-def source(name: str) -> str:
-    """A file beside this one."""
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+def source(*names: str) -> str:
+    """Files beside this one, as one."""
+    return "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in names)
 
 
 _canvas = st.components.v2.component(
-    "digit_canvas", html=source("canvas.html"), css=source("canvas.css"), js=source("canvas.js")
+    "digit_canvas",
+    html=source("canvas.html"),
+    css=source("canvas.css", "live.css"),
+    js=source("forward.js", "prepare.js", "live.js", "canvas.js"),
 )
 
 
-def draw_digit(key: str, *, size: int = 280, initial: list[int] | None = None) -> list[int] | None:
+def draw_digit(
+    key: str, *, size: int = 280, initial: list[int] | None = None, live: dict[str, Any] | None = None
+) -> list[int] | None:
     """Show the drawing surface and return what is on it.
 
     key      names the widget and its record; one surface per key and page
     size     width of the surface in CSS pixels; it shrinks where there is less room
     initial  the picture on the paper when the session first meets this key
+    live     from pages.common.live: pictures beside the surface that follow the strokes
 
     Returns 784 grey levels, row by row, 0 (paper) to 255 (ink), or None while the paper is blank.
     Raises ValueError for a size below 28 and for pixels that are not 784 integers from 0 to 255.
@@ -44,12 +50,29 @@ def draw_digit(key: str, *, size: int = 280, initial: list[int] | None = None) -
     record = st.session_state.setdefault(name, _record(initial))
     _canvas(
         key=key,
-        data={"size": size} | {field: record[field] for field in ("revision", "base", "history")},
+        data={"size": size, "live": live} | {field: record[field] for field in ("revision", "base", "history")},
         on_drawing_change=partial(_adopt, key),
     )
     _adopt(key)  # again after a lost session: the browser re-sends its drawing and no callback runs
     pixels = st.session_state[name]["pixels"]
     return list(pixels) if pixels else None
+
+
+def lay_under(key: str, pixels: list[int]) -> None:
+    """Put a picture on the paper, unless somebody has drawn there. Call it before `draw_digit`."""
+    record = st.session_state.get(_record_name(key))
+    if record is None or (not record["history"] and record["base"] != pixels):
+        st.session_state[_record_name(key)] = _record(pixels, record["revision"] + 1 if record else 0)
+
+
+def drawn(key: str) -> list[int] | None:
+    """What is on the paper: 784 grey levels, or None while it is blank."""
+    return st.session_state[_record_name(key)]["pixels"]
+
+
+def strokes(key: str) -> bool:
+    """Whether somebody has changed the paper by hand."""
+    return bool(st.session_state[_record_name(key)]["history"])
 
 
 def clear_digit(key: str) -> None:

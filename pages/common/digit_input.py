@@ -10,12 +10,12 @@ from torch import Tensor
 from iwae.data import datasets
 from iwae.images import digits
 from iwae.images.decoding import FORMATS, MAX_BYTES
-from pages.common import cache
-from pages.common.canvas import draw_digit
+from pages.common import cache, canvas
 from pages.common.figure_card import plain
 from pages.common.number_field import whole_number
 
 _FORMATS = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+BINARIZED_BY = 0  # the seed
 POLARITY = {"decide for me": None, "dark ink on light": True, "light ink on dark": False}
 
 
@@ -42,7 +42,11 @@ def choose_digit(dataset: str) -> Chosen | None:
 
 
 def _pick(dataset: str) -> Chosen:
-    data, index = cache.dataset(dataset), pick_image(dataset)
+    return _test_image(dataset, pick_image(dataset))
+
+
+def _test_image(dataset: str, index: int) -> Chosen:
+    data = cache.dataset(dataset)
     x = cache.test_images(dataset)[index]
     label = data.test.labels
     kind = f"label {data.label_names[int(label[index])]}" if label is not None else "test image"
@@ -65,6 +69,29 @@ def held_image(count: int) -> int:
     """The number of the picked test image, or 0 where the data set, of ``count`` images, has none of that number."""
     index = st.session_state.get("image", 0)
     return int(index) if index in range(count) else 0
+
+
+def on_paper(dataset: str) -> Chosen | None:
+    """What is on the drawing surface "canvas", which a page shows afterwards: the picked test image until somebody
+    draws there, then the drawing; None while it is blank."""
+    index = held_image(len(cache.test_images(dataset)))
+    canvas.lay_under("canvas", cache.dataset(dataset).test.images[index].tolist())
+    if not canvas.strokes("canvas"):
+        return _test_image(dataset, index)
+    st.session_state["digit"] = "Draw"  # on the pages that choose
+    pixels = canvas.drawn("canvas")
+    return None if pixels is None else prepared(digits.from_canvas(pixels))
+
+
+def random_image(dataset: str) -> None:
+    """A button that puts another test image on the drawing surface "canvas"."""
+    st.button("Random image", icon=":material/casino:", on_click=_replace, args=(len(cache.test_images(dataset)),))
+
+
+def _replace(count: int) -> None:
+    canvas.clear_digit("canvas")
+    st.session_state["digit"] = "Pick"
+    _another(count)
 
 
 def _another(count: int) -> None:
@@ -91,7 +118,7 @@ def _upload(dataset: str) -> Chosen | None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{plain(name)}** · {len(content) / 1000:,.0f} kB", width="content")
         st.button("Remove", icon=":material/close:", on_click=_remove_upload)
-    return _prepared(cache.digit(content, name, POLARITY[polarity]))
+    return prepared(cache.digit(content, name, POLARITY[polarity]))
 
 
 def _keep_upload(key: str) -> None:
@@ -109,17 +136,17 @@ def _remove_upload() -> None:
 
 
 def _draw(dataset: str) -> Chosen | None:
-    pixels = draw_digit("canvas")
+    pixels = canvas.draw_digit("canvas")
     if pixels is None:
         st.info("Draw one digit with the mouse, a pen or a finger.")
         return None
-    return _prepared(digits.from_canvas(pixels))
+    return prepared(digits.from_canvas(pixels))
 
 
-def _prepared(digit: digits.Digit) -> Chosen:
+def prepared(digit: digits.Digit) -> Chosen:
     """The grey digit binarized as the models' training data were: one Bernoulli draw of its pixels."""
     grey = torch.from_numpy((255 * digit.image).round().astype(np.uint8)).reshape(-1)
-    x = datasets.binarize(grey, torch.Generator().manual_seed(0))
+    x = datasets.binarize(grey, torch.Generator().manual_seed(BINARIZED_BY))
     stages = [(stage.name, stage.image) for stage in digit.stages]
     told = "\n".join(f"1. **{stage.name}**: {stage.caption}" for stage in digit.stages)
     told += "\n1. **Binarized**: each pixel is on with its grey level as probability, as in the training data."

@@ -79,6 +79,7 @@ class Evidence:
 
     def __init__(self, view: View, x: Tensor, samples: int, seed: int):
         """``samples`` draws from q in the meantime."""
+        self.x, self.seed = x, seed
         image = x.byte().numpy().tobytes()
         found = {name: cache.posterior(entry, view.device, x, samples, seed) for name, entry in view.pair}
         self.drawn = {name: drawn for name, (drawn, _) in found.items()}

@@ -49,9 +49,11 @@ function normal(mean, std, noise) {
 // float16 → float32; what is not finite does not occur.
 function fromHalf(bits) {
   const powers = Float32Array.from({ length: 32 }, (_, exponent) => 2 ** (Math.max(exponent, 1) - 25));
-  return Float32Array.from(bits, (half) => {
+  const values = new Float32Array(bits.length);
+  bits.forEach((half, i) => {
     const exponent = (half >> 10) & 31;
     const size = powers[exponent] * ((exponent ? 1024 : 0) + (half & 1023));
-    return half & 0x8000 ? -size : size;
+    values[i] = half & 0x8000 ? -size : size;
   });
+  return values;
 }

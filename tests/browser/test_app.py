@@ -92,7 +92,7 @@ def test_a_bad_upload_is_explained(visit):
 
 def test_a_stroke_changes_the_samples(visit):
     page = visit(APP, "Posterior?digit=Draw&samples=1000")
-    surface = page.locator(".st-key-canvas canvas")
+    surface = page.locator(".st-key-canvas .paper canvas")
 
     def stroke(x0, y0, x1, y1):
         surface.scroll_into_view_if_needed()

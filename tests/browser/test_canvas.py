@@ -15,7 +15,7 @@ TOP_ROWS, BOTTOM_ROWS = slice(5, 9), slice(19, 23)  # 0.25 · 28 = 7 and 0.75 ·
 
 
 def surface(page: Page, name: str = "digit") -> Locator:
-    return page.locator(f".st-key-{name} canvas")
+    return page.locator(f".st-key-{name} .paper canvas")
 
 
 def points(page: Page, stroke, name: str = "digit") -> list[tuple[float, float]]:

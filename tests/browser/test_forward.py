@@ -1,15 +1,19 @@
 """The forward pass of the pages, in a real browser, against torch on the same rounded weights."""
 
 import base64
+import itertools
 
 import numpy as np
 import pytest
 import torch
 
 from iwae import catalog, checkpoints
+from iwae.data import datasets
 from iwae.export import browser as export
+from iwae.images import digits
 from iwae.model import Model, ModelConfig
 from pages.common import canvas
+from pages.common.digit_input import prepared
 
 SHIPPED = [catalog.DEFAULT_PAIR[1], "mnist-2layer-iwae-k50", "mnist-2d-vae-k1"]
 RUN = """async ([file, given]) => {
@@ -50,3 +54,36 @@ def test_the_browser_computes_what_torch_does(page, name):
         expected |= {f"h_{number}": h for number, h in enumerate(drawn.h, 1)}
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value.flatten(), rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def drawings(count: int) -> np.ndarray:
+    """Smooth strokes of a soft pen on 28×28 pixels, of every size and place, [count, 784] of 0…255."""
+    random, grid = np.random.default_rng(2), np.stack(np.mgrid[:28, :28], -1) + 0.5
+    found = []
+    for _ in range(count):
+        corners = random.uniform(3, 25, (4, 2)) * random.uniform(0.4, 1) + random.uniform(0, 1, 2)
+        along = np.linspace(0, 1, 60)[:, None]
+        points = np.concatenate([a + (b - a) * along for a, b in itertools.pairwise(corners)])
+        distance = np.linalg.norm(grid[:, :, None] - points, axis=-1).min(-1)
+        found.append((255 * np.clip(1.9 - distance, 0, 1)).round().astype(int).ravel())
+    return np.array(found)
+
+
+def test_the_browser_prepares_a_drawing_as_the_server_does(page):
+    pixels = drawings(60)
+    page.add_script_tag(content=canvas.source("prepare.js"))
+    generator = torch.Generator().manual_seed(0)
+    thresholds = datasets.thresholds(torch.zeros(784, dtype=torch.uint8), generator)
+    grey, bits = page.evaluate(
+        """([drawings, thresholds]) => {
+            const grey = drawings.map(prepareDigit);
+            return [grey.map((one) => [...one]), grey.map((one) => [...binarize(one, thresholds)])];
+        }""",
+        [pixels.tolist(), thresholds.tolist()],
+    )
+    expected = [prepared(digits.from_canvas(one)) for one in pixels]
+    greys = [np.rint(255 * digits.from_canvas(one).image).ravel() for one in pixels]
+    # a level in thousands may round to its neighbour, as Pillow keeps its sums in other orders
+    assert np.abs(np.array(grey) - greys).max() <= 1
+    assert (np.array(grey) != greys).mean() < 1e-3
+    assert (np.array(bits) != np.array([one.x.numpy() for one in expected])).sum() <= 1

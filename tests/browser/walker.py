@@ -23,7 +23,7 @@ KINDS = {  # what to act on, and how often beside the others
     "popover": ('[data-testid="stPopover"] button:enabled:visible', 1),
     "tab": ('[role="tab"]:visible', 2),
     "chart": ('[data-testid="stPlotlyChart"]:visible', 1),
-    "canvas": (".st-key-canvas canvas:visible", 4),
+    "canvas": (".st-key-canvas .paper canvas:visible", 4),
     "file": ('[data-testid="stFileUploaderDropzoneInput"]', 4),
     "back": (None, 1),
     "reload": (None, 1),

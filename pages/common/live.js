@@ -1,0 +1,133 @@
+// Pictures beside the drawing surface that follow its strokes: the page itself encodes, samples and decodes. What the
+// server answers about the same drawing replaces them.
+
+const GAP = 1; // pixels of the pictures between two draws
+
+const networks = new Map(); // address of a file of weights → promise of the network in it
+
+class LivePictures {
+  models = []; // what is on the page of each: { network, noise, mean, draws }
+
+  constructor(host) {
+    this.host = host;
+    this.seen = host.querySelector(".seen canvas");
+  }
+
+  // `live` is what live.py sends; `answered` says that it is about what is drawn now.
+  update(live, answered) {
+    this.host.hidden = !live;
+    if (!live) return;
+    this.thresholds = bytes(live.thresholds);
+    if (JSON.stringify(live.models.map(({ title, kind, note }) => [title, kind, note])) !== this.shown) this.build(live);
+    live.models.forEach(({ weights, noise }, place) => {
+      const model = this.models[place];
+      if (model.address !== weights) Object.assign(model, { address: weights, network: null });
+      model.noise = noise && new Float32Array(bytes(noise).buffer);
+      if (weights && !model.network) whenIdle(() => this.load(model, weights));
+    });
+    if (answered) {
+      this.cancel();
+      paint(this.seen, live.seen && bytes(live.seen));
+      live.models.forEach((one, place) => this.show(this.models[place], one.pictures && bytes(one.pictures)));
+    }
+  }
+
+  build(live) {
+    this.shown = JSON.stringify(live.models.map(({ title, kind, note }) => [title, kind, note]));
+    this.models = live.models.map(({ title, kind, note }) => {
+      const row = this.host.querySelector("template").content.firstElementChild.cloneNode(true);
+      row.classList.add(kind);
+      row.ariaLabel = title;
+      row.querySelector(".title").textContent = title;
+      row.querySelector(".note").textContent = note;
+      const [mean, draws] = row.querySelectorAll("canvas");
+      mean.ariaLabel = `${title}: decoded from the mean of q`;
+      draws.ariaLabel = `${title}: ${live.draws} decoded draws from q`;
+      row.querySelector(".draws figcaption").textContent = `${live.draws} draws from q(h|x)`;
+      draws.style.setProperty("--draws", live.draws);
+      return { row, mean, draws };
+    });
+    this.host.querySelector(".models").replaceChildren(...this.models.map(({ row }) => row));
+  }
+
+  async load(model, address) {
+    try {
+      const network = await networkAt(address);
+      if (model.address === address) model.network = network;
+    } catch {
+      // the pictures then follow by the server, when the pen is lifted; the next answer tries again
+    }
+  }
+
+  // Called for every change of the drawing; `pixels` gives it, 784 values or null for blank paper.
+  follow(pixels) {
+    if (this.host.hidden) return;
+    this.pixels = pixels;
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      this.compute(this.pixels());
+    });
+  }
+
+  cancel() {
+    cancelAnimationFrame(this.frame);
+    this.frame = null;
+  }
+
+  compute(pixels) {
+    const x = pixels && binarize(prepareDigit(pixels), this.thresholds);
+    paint(this.seen, x && x.map((bit) => 255 * bit));
+    for (const model of this.models) if (model.network || !x) this.show(model, x && decoded(model, x));
+  }
+
+  // The first picture is decoded from the mean, the others from draws.
+  show({ mean, draws }, pictures) {
+    paint(mean, pictures && pictures.subarray(0, PICTURE));
+    paint(draws, pictures && pictures.subarray(PICTURE));
+  }
+}
+
+const PICTURE = FRAME * FRAME;
+
+// Grey levels of the picture of q's mean, and of those of its draws.
+function decoded({ network, noise }, x) {
+  const values = run(network, network.encoder[0], { x, noise_1: noise });
+  return run(network, network.decoder, values).pixels.map((probability) => 255 * probability);
+}
+
+// Grey levels of one or more pictures in a row; nothing for null.
+function paint(canvas, pictures) {
+  const count = pictures ? pictures.length / PICTURE : 0;
+  const context = canvas.getContext("2d");
+  const width = Math.max(1, count) * (FRAME + GAP) - GAP;
+  if (count && canvas.width !== width) canvas.width = width;
+  canvas.height === FRAME || (canvas.height = FRAME);
+  context.clearRect(0, 0, canvas.width, FRAME);
+  for (let place = 0; place < count; place++) {
+    const image = context.createImageData(FRAME, FRAME);
+    for (let i = 0; i < PICTURE; i++) {
+      image.data.fill(pictures[place * PICTURE + i], 4 * i, 4 * i + 3);
+      image.data[4 * i + 3] = 255;
+    }
+    context.putImageData(image, place * (FRAME + GAP), 0);
+  }
+}
+
+function networkAt(address) {
+  if (!networks.has(address)) {
+    const loading = fetch(address).then(async (response) => {
+      if (!response.ok) throw new Error(`${address}: ${response.status}`);
+      return readNetwork(await response.arrayBuffer());
+    });
+    loading.catch(() => networks.delete(address));
+    networks.set(address, loading);
+    if (networks.size > 8) networks.delete(networks.keys().next().value); // a few MB each
+  }
+  return networks.get(address);
+}
+
+function bytes(base64) {
+  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+}
+
+const whenIdle = (work) => (window.requestIdleCallback ?? setTimeout)(work); // after the first paint

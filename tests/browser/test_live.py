@@ -1,0 +1,163 @@
+"""Home's pictures follow the strokes in the page itself, and are replaced by the server's when the pen is lifted."""
+
+import numpy as np
+import torch
+from playwright.sync_api import Page, expect
+
+from iwae import catalog, checkpoints
+from iwae.inference import posterior as engine
+from pages.common.live import DRAWS
+from tests.browser.driver import assert_clean, screenshot, settled
+
+APP = "app.py"
+SEVEN = [(0.3, 0.2), (0.7, 0.2), (0.4, 0.85)]
+# Notes when the pictures were painted, and how long before that the first event came that they did not show yet.
+WATCH = """
+    window.frames = [];
+    let pending = null, last = null;
+    addEventListener("pointermove", (event) => (pending ??= event.timeStamp), { capture: true });
+    const put = CanvasRenderingContext2D.prototype.putImageData;
+    CanvasRenderingContext2D.prototype.putImageData = function (...given) {
+        put.apply(this, given);
+        if (!this.canvas.closest(".live") || pending === null) return;
+        if (last === null) queueMicrotask(() => {
+            frames.push({ at: last, latency: last - pending });
+            pending = last = null;
+        });
+        last = performance.now();
+    };
+"""
+
+
+def pictures(page: Page) -> np.ndarray:
+    """Grey levels [models, 1 + DRAWS, 28, 28]: decoded from the mean, and from the draws."""
+    rows = page.locator(".st-key-canvas .models > *")
+    levels = [_levels(rows.nth(place).locator("canvas").nth(which)) for place in range(2) for which in range(2)]
+    rows = [np.concatenate(levels[place : place + 2], 1) for place in (0, 2)]
+    return np.stack([_tiles(row[:, :28], 1) + _tiles(row[:, 28:], DRAWS) for row in rows])
+
+
+def _tiles(row: np.ndarray, count: int) -> list[np.ndarray]:
+    return [row[:, 29 * place : 29 * place + 28] for place in range(count)]
+
+
+def seen(page: Page) -> np.ndarray:
+    return _levels(page.locator(".st-key-canvas .seen canvas"))
+
+
+def _levels(canvas) -> np.ndarray:
+    levels, width = canvas.evaluate(
+        """canvas => {
+            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, 28);
+            return [Array.from({ length: data.length / 4 }, (_, i) => data[4 * i]), canvas.width];
+        }"""
+    )
+    return np.array(levels).reshape(28, width)
+
+
+def fetched(page: Page, count: int) -> None:
+    """Wait until the page has the weights of so many models."""
+    page.wait_for_function(
+        """count => performance.getEntriesByType("resource")
+            .filter(({ name, responseEnd }) => /media.*\\.bin$/.test(name) && responseEnd > 0).length >= count""",
+        arg=count,
+    )
+    page.wait_for_timeout(300)  # and has read them
+
+
+def pen_down(page: Page) -> list[tuple[float, float]]:
+    """On blank paper; the points of a seven, on the first of which the pen now stands."""
+    page.get_by_role("button", name="Clear the drawing").click()
+    expect(page.get_by_text("Draw one digit with the mouse")).to_be_visible()
+    settled(page)
+    surface = page.locator(".st-key-canvas .paper canvas")
+    surface.scroll_into_view_if_needed()
+    box = surface.bounding_box()
+    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in SEVEN]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    return points
+
+
+def lift(page: Page) -> None:
+    page.mouse.up()
+    expect(page.get_by_text("Draw one digit with the mouse")).not_to_be_attached()
+    settled(page)
+
+
+def test_pictures_follow_the_strokes_and_the_server_has_the_last_word(visit):
+    page = visit(APP)
+    page.add_init_script(WATCH)
+    page.reload()
+    settled(page)
+    fetched(page, 2)
+    assert pictures(page).max() > 200  # of the test image that is there from the beginning
+    points = pen_down(page)
+    assert not pictures(page).any() or seen(page).any()  # a tap is a dot
+    for point in points[1:]:
+        page.mouse.move(*point, steps=60)
+    page.wait_for_timeout(100)
+    frames = page.evaluate("frames")
+    expect(page.get_by_text("Draw one digit with the mouse")).to_be_visible()  # the server knows of nothing yet
+    live, bits = pictures(page), seen(page)
+
+    lift(page)
+    exact = pictures(page)
+    np.testing.assert_array_equal(seen(page), bits)
+    assert np.abs(exact - live).max() <= 3  # half precision, in 255 grey levels
+    for name, model in zip("AB", _default_pair(), strict=True):
+        drawn = engine.posterior(model, torch.from_numpy(bits.ravel() / 255).float(), samples=DRAWS, seed=0)
+        with torch.no_grad():
+            expected = model.decode(torch.cat([drawn.mean[None], drawn.h[0]]))
+        place = "AB".index(name)
+        assert np.abs(exact[place] - 255 * expected.reshape(-1, 28, 28).numpy()).max() <= 1
+
+    intervals = np.diff([frame["at"] for frame in frames])
+    latency = np.median([frame["latency"] for frame in frames])
+    print(f"{1000 / np.median(intervals):.0f} frames a second, {latency:.1f} ms from stroke to picture, {len(frames)}")
+    assert len(frames) > 20
+    assert np.median(intervals) < 100 and latency < 100  # ms; three times what is meant, for a busy machine
+    screenshot(page, "home-live")
+    assert_clean(page)
+
+
+def _default_pair() -> list:
+    return [checkpoints.load(catalog.SHIPPED / f"{key}{checkpoints.SUFFIX}")[0] for key in catalog.DEFAULT_PAIR]
+
+
+def test_another_digit_and_undo_to_it(visit):
+    page = visit(APP)
+    first = pictures(page)
+    page.get_by_role("button", name="Random image").click()
+    settled(page)
+    second = pictures(page)
+    assert (first != second).any()
+    pen_down(page)
+    lift(page)
+    page.get_by_role("button", name="Undo").click()  # the dot
+    page.get_by_role("button", name="Undo").click()  # the clearing
+    page.wait_for_timeout(600)
+    settled(page)
+    np.testing.assert_array_equal(pictures(page), second)
+    assert_clean(page)
+
+
+def test_the_keyboard_draws_live_and_the_drawing_is_in_hand_on_posterior(visit):
+    page = visit(APP)
+    fetched(page, 2)
+    page.get_by_role("button", name="Clear the drawing").click()
+    expect(page.get_by_text("Draw one digit with the mouse")).to_be_visible()
+    settled(page)
+    page.locator(".st-key-canvas .paper canvas").focus()
+    page.keyboard.press("Space")
+    for _ in range(8):
+        page.keyboard.press("ArrowDown")
+    page.wait_for_timeout(300)
+    expect(page.get_by_text("Draw one digit with the mouse")).to_be_visible()
+    assert pictures(page).max() > 100
+    page.keyboard.press("Space")
+    expect(page.get_by_text("Draw one digit with the mouse")).not_to_be_attached()
+    settled(page)
+    page.get_by_role("link", name="Posterior", exact=True).click()
+    expect(page.get_by_text("As drawn")).to_be_visible()
+    assert_clean(page)
