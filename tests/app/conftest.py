@@ -1,5 +1,8 @@
 """The app in Streamlit's AppTest: no browser, the real engine, its own folders for runs and data."""
 
+import functools
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,9 @@ import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
+from iwae.runs import store, worker
+from iwae.runs.store import Run
+from iwae.training.config import TrainConfig
 from pages.common.evidence import jobs
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +30,34 @@ def own_folders(tmp_path, monkeypatch):
     yield tmp_path
     jobs().end_all()
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def train(tmp_path_factory) -> Callable[[TrainConfig], Run]:
+    """`train(config)`: a finished run with this configuration, among those of the session; each is trained once."""
+    folder = tmp_path_factory.mktemp("trained")
+
+    @functools.cache
+    def finished(config: TrainConfig) -> Run:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("IWAE_RUNS_DIR", str(folder))
+            run = store.create(config)
+            assert worker.work(run).phase == "finished"
+        return run
+
+    return finished
+
+
+@pytest.fixture
+def trained(train) -> Callable[[TrainConfig], Run]:
+    """`trained(config)`: a finished run with this configuration among those that the pages of this test show."""
+
+    def own(config: TrainConfig) -> Run:
+        made = train(config)
+        shutil.copytree(made.folder, store.runs_dir() / made.name)
+        return store.get(made.name)
+
+    return own
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ from iwae.data import datasets
 from iwae.inference import estimates
 from iwae.inference import exact_posterior as planes
 from iwae.inference import posterior as engine
-from iwae.training.config import TrainConfig
 from pages.common.figure_card import plain
-from tests.app import open_tables
-from tests.app.test_samples_page import FLAT, pictures, trained, words
+from tests.app import TWO_LAYERS, open_tables
+from tests.app.test_samples_page import FLAT, pictures, words
 
 PAGE = "pages/6_Bounds.py"
 
@@ -133,14 +132,13 @@ def test_the_exact_posterior_in_the_plane(app):
     assert widths[0] == pytest.approx(widths[1])
 
 
-def test_mixed_pairs(app):
+def test_mixed_pairs(app, trained):
     """A plane against 50 units, and against two layers of one's own: each that cannot be shown says why."""
     test = app(PAGE, a=FLAT["a"], samples=300)
     assert len(test.get("plotly_chart")) == 3
     assert "Model B: a plane needs one stochastic layer of 2 units, not 50" in words(test)
-    key = trained(TrainConfig("digits", "2layer", k=2, passes=1))
-    test = app(PAGE, a=FLAT["a"], b=key, samples=300)
-    assert "Model B: a plane needs one stochastic layer of 2 units, not 100 and 50" in words(test)
+    test = app(PAGE, a=FLAT["a"], b=f"run:{trained(TWO_LAYERS).name}", samples=300)
+    assert "Model B: a plane needs one stochastic layer of 2 units, not 6 and 2" in words(test)
 
 
 def test_the_address_holds_every_choice(app):

@@ -8,7 +8,7 @@ import pytest
 
 from iwae import catalog
 from iwae.__main__ import main
-from iwae.runs import queue, store, summary, worker
+from iwae.runs import queue, store, summary
 from iwae.runs.store import Run, RunError
 from iwae.training.config import TrainConfig
 from tests import damage
@@ -18,14 +18,9 @@ CONFIG = TrainConfig("digits", model="16:4", objective="vae", k=1, passes=2, val
 SECONDS = 600  # after which a reader hangs, on a machine that many share
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("good")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IWAE_RUNS_DIR", str(folder))
-        run = store.create(CONFIG)
-        assert worker.work(run).phase == "finished"
-    return run.folder
+@pytest.fixture
+def good(train):
+    return train(CONFIG).folder
 
 
 @pytest.fixture(autouse=True)

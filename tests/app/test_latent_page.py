@@ -1,7 +1,6 @@
 """The page of the latent space, against direct calls into the engine."""
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -11,9 +10,7 @@ from iwae.analysis import latent, umap_maps
 from iwae.checkpoints import load
 from iwae.data import datasets
 from iwae.evaluation import metrics as evaluation
-from iwae.runs import store
-from iwae.training.config import TrainConfig
-from tests.app import open_tables
+from tests.app import TWO_LAYERS, open_tables
 
 PAGE = "pages/2_Latent_space.py"
 TWO_D = {"a": "mnist-2d-vae-k1", "b": "mnist-2d-iwae-k50"}
@@ -184,13 +181,11 @@ def test_pairs_that_differ_say_what_cannot_be_compared(app, digits):
     assert [value == "–" for value in table["B − A"]] == [False, False, True, True, True, True, False]
 
 
-def test_two_stochastic_layers(app, digits, monkeypatch):
-    run = store.start(TrainConfig("digits", "2layer", "iwae", k=2, passes=1))
-    while run.status().alive:
-        time.sleep(0.1)
+def test_two_stochastic_layers(app, digits, trained):
+    run = trained(TWO_LAYERS)
     for kind in ("PCA", "Two units"):
         test = app(PAGE, data="digits", b=f"run:{run.name}", map=kind, colour="D_KL")
-        assert "1 in A, 2 in B" in words(test) and len(test.get("plotly_chart")) == 4
+        assert "1 in A, 2 in B" in words(test) and len(test.main.get("plotly_chart")) == 4
     metrics = evaluation.evaluate(load(run.checkpoint)[0], digits.binary("test"), samples=50, prune=False)
     np.testing.assert_allclose(numbers(test, 1)["D_KL, nats"], metrics.kl_prior, rtol=1e-4)
 
@@ -224,5 +219,12 @@ def test_umap_that_failed_can_be_tried_again(app, digits, monkeypatch):
 
 
 def test_numbers_that_a_smaller_data_set_lacks(app):
+    """What the address asks for is refused by name; what another data set or model had is replaced."""
     test = app(PAGE, data="digits", images=5000, image=9999, a_x=77, map="Two units")
-    assert test.number_input(key="images").value == 300 and "300 test images" in words(test)
+    assert [error.value.split(" ")[0] for error in test.error] == ["5000", "9999", "77"]
+    assert "300 test images" in words(test)
+    for key, value in (("images", 5000), ("image", 9999), ("a_x", 77)):
+        test.session_state[key] = test.session_state[f"{key} in use"] = value
+    test.run()
+    assert not test.exception and not test.error and "300 test images" in words(test)
+    assert test.number_input(key="images").value == 300 and test.number_input(key="image").value == 0

@@ -1,16 +1,13 @@
 """The page of results: the rows and points of the engine, and a row that opens its model."""
 
 import json
-import time
 
 import pytest
 
 from iwae import catalog
 from iwae.results import grid
 from iwae.results import rows as results
-from iwae.runs import store
-from iwae.training.config import TrainConfig
-from tests.app import open_tables
+from tests.app import PLANE, open_tables
 
 PAGE = "pages/8_Results.py"
 
@@ -79,15 +76,13 @@ def test_what_is_not_run_is_shown_on_demand(app, rows):
     assert not any(button.label == "Show as A" for button in test.button)
 
 
-def test_a_small_run_of_one_s_own_does_not_take_the_figures_over(app):
+def test_a_small_run_of_one_s_own_does_not_take_the_figures_over(app, trained):
     """It and the models of mnist-5k are the first rows of the table, but model A's data keep the figures."""
-    run = store.start(TrainConfig("digits", "2d", k=2, passes=1))
-    while run.status().alive:
-        time.sleep(0.1)
+    run = trained(PLANE)
     test = app(PAGE)
     assert f"run:{run.name}" in list(table(test)["name"]) and table(test)["dataset"].iloc[0] == "mnist-5k"
     assert test.selectbox(key="results.data").value == "mnist"
     test.selectbox(key="results.data").set_value("digits").run()
-    test.selectbox(key="results.model").set_value("2d").run()
+    test.selectbox(key="results.model").set_value("16:2").run()
     spec = json.loads(test.get("plotly_chart")[0].proto.spec)
     assert len(spec["data"]) == 1 and spec["layout"]["showlegend"] is True

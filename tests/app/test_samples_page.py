@@ -2,7 +2,6 @@
 
 import base64
 import io
-import time
 
 import numpy as np
 import pytest
@@ -13,8 +12,7 @@ from iwae.analysis import generation
 from iwae.checkpoints import load
 from iwae.data import datasets
 from iwae.figures import base
-from iwae.runs import store
-from iwae.training.config import TrainConfig
+from tests.app import TWO_LAYERS
 
 PAGE = "pages/5_Samples.py"
 FLAT = {"a": "mnist-2d-vae-k1", "b": "mnist-2d-iwae-k50"}
@@ -38,15 +36,6 @@ def pixels(address: str) -> np.ndarray:
 def models():
     found, _ = catalog.entries()
     return lambda *keys: [load(found[key].path)[0] for key in keys]
-
-
-def trained(config: TrainConfig) -> str:
-    """The key of a run of one's own, finished."""
-    run = store.start(config)
-    while run.status().alive:
-        time.sleep(0.1)
-    assert run.status().phase == "finished"
-    return f"run:{run.name}"
 
 
 def test_samples_of_both_models_from_one_seed(app, models):
@@ -87,9 +76,9 @@ def test_without_the_training_images_says_how_to_get_them(app):
     assert "python -m iwae data download mnist" in words(app(PAGE))
 
 
-def test_nearest_training_images_of_two_layers(app):
+def test_nearest_training_images_of_two_layers(app, trained):
     """A model of one's own, with two layers, trained on digits, whose training images are at hand."""
-    key = trained(TrainConfig("digits", "2layer", k=2, passes=1))
+    key = f"run:{trained(TWO_LAYERS).name}"
     test = app(PAGE, b=key, sample=2, count=10)
     model, data = load(catalog.entries()[0][key].path)[0], datasets.load("digits")
     sample = generation.samples(model, 10, 0)[1]
@@ -107,7 +96,7 @@ def test_nearest_training_images_of_two_layers(app):
 def test_numbers_that_a_smaller_choice_lacks(app):
     """Sample 40 of 50, then 10 samples; image 9,000 of MNIST, then the 500 of mnist-5k."""
     test = app(PAGE, sample=40)
-    test.session_state["to"] = 9000
+    test.session_state["to"] = test.session_state["to in use"] = 9000
     test.slider(key="count").set_value(10).run()
     assert not test.exception and not test.error
     assert test.slider(key="sample").value <= 10 and test.number_input(key="to").value < 500

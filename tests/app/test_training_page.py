@@ -11,32 +11,20 @@ import torch
 from iwae import checkpoints
 from iwae.analysis import timeline
 from iwae.data import datasets
-from iwae.runs import store, summary, worker
+from iwae.runs import store, summary
 from iwae.training.config import TrainConfig
+from tests.app import TWO_LAYERS
 from tests.app.test_pages import finished, words
 
 PAGE = "pages/7_Training.py"
 VAE = TrainConfig("digits", model="16:4", objective="vae", k=1, passes=3, valid_images=50)
-IWAE = TrainConfig("digits", model="12:6/8:2", objective="iwae", k=5, passes=5, valid_images=50, seed=1)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The folders of two finished runs: other objective, other number of layers, other length."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IWAE_RUNS_DIR", str(folder))
-        for config in (VAE, IWAE):
-            assert worker.work(store.create(config)).phase == "finished"
-    return folder
 
 
 @pytest.fixture
 def pair(trained):
-    """(the newer run, the older one), copied to where the page looks."""
-    shutil.copytree(trained, store.runs_dir())
-    found = {run.config.objective: run for run in store.list_runs()}
-    return found["iwae"], found["vae"]
+    """(the newer run, the older one): other objective, other number of layers, other length."""
+    vae, iwae = trained(VAE), trained(TWO_LAYERS)
+    return iwae, vae
 
 
 def figures(test) -> dict[str, dict]:
@@ -55,15 +43,14 @@ def button(test, label: str, place: str = ".page"):
     return next(item for item in test.button if item.label == label and (item.key or "").endswith(place))
 
 
-def test_without_a_run_it_says_what_to_do_and_does_it(app):
+def test_without_a_run_it_says_what_to_do_and_does_it(app, monkeypatch):
+    monkeypatch.setattr(store, "start", lambda config, **_: store.create(config))
     test = app(PAGE)
     assert "There is no run yet" in test.info[0].value and not test.get("plotly_chart")
     next(item for item in test.button if item.label.startswith("Train an IWAE")).click().run()
     assert not test.exception
     (run,) = store.list_runs()
     assert (run.config.dataset, run.config.objective, run.config.k) == ("mnist-5k", "iwae", 20)
-    run.stop()
-    finished(run)
 
 
 def test_the_table_and_the_curves_are_those_of_the_folders(app, pair):
@@ -155,10 +142,11 @@ def test_a_click_is_not_lost_to_news_of_another_run(app, pair, news):
 
 def test_a_click_is_not_lost_to_a_run_that_ends(app, pair):
     """The same of the panel in the sidebar, which is drawn before everything on the page."""
-    run = store.start(dataclasses.replace(VAE, passes=5000))
-    test = app(PAGE, run=pair[0].name)
-    run.stop()
-    finished(run)
+    run = store.create(dataclasses.replace(VAE, seed=2))
+    with run.claim():
+        run.say("running")
+        test = app(PAGE, run=pair[0].name)
+        run.say("stopped")
     button(test, "Delete …", "").click().run()
     assert not test.exception and "Delete it" in [item.label for item in test.button]
 
