@@ -7,7 +7,7 @@ import torch
 
 from iwae.data import datasets
 from iwae.evaluation import metrics
-from iwae.kernels import cuda_graphs, tracing
+from iwae.kernels import cuda_graphs
 from iwae.model import Model, ModelConfig
 from iwae.training.config import TrainConfig
 from iwae.training.loop import NonFiniteError, Training
@@ -26,35 +26,26 @@ def data():
     return datasets.load("digits")
 
 
-def one_by_one(self) -> None:
-    self.function()
-
-
-@pytest.mark.parametrize("long", [10**9, 0], ids=["", "compiled"])
-@pytest.mark.parametrize("burst", [20, 5])  # no pass has 20 steps; with 5 there are two bursts, two steps, and the rest
+@pytest.mark.parametrize(("engine", "single"), [("cuda-graph", "planned"), ("compiled cuda-graph", "compiled")])
+@pytest.mark.parametrize(("batch", "passes"), [(100, 3), (20, 2)])  # an epoch has 13 steps, or 65: three bursts of 20
 @pytest.mark.parametrize(
     "options", [{}, {"resample": 0}, {"gradient": "exact"}, {"model": "20:6/10:4"}, {"kl_warmup": 2}]
 )
-def test_the_graph_trains_as_the_single_steps_do(options, burst, long, data, monkeypatch):
-    monkeypatch.setattr(cuda_graphs, "BURST", burst)
-    monkeypatch.setattr(tracing, "LONG", long)
-    config = TrainConfig(**SMALL | options)
-    replayed = Training(config, data, "cuda")
+def test_the_graph_trains_as_the_single_steps_do(options, batch, passes, engine, single, data):
+    config = TrainConfig(**SMALL | options | {"batch_size": batch, "passes": passes})
+    replayed = Training(config, data, "cuda", engine=engine)
     records = list(replayed.run())
-    assert {steps for _, steps in replayed.replayed} == ({1} if burst == 20 else {1, 5})
-    assert any(call.graph is not None for call in replayed.replayed.values())
-    assert (replayed.compiled is not None) == (long == 0)
-    monkeypatch.setattr(cuda_graphs.Replayed, "__call__", one_by_one)
-    single = Training(config, data, "cuda")
-    for a, b in zip(records, single.run(), strict=True):
+    graphs = {steps for kind, _, steps in replayed.engine.programs() if kind == "graph"}
+    assert graphs == ({1} if batch == 100 else {1, cuda_graphs.BURST})
+    for a, b in zip(records, (other := Training(config, data, "cuda", engine=single)).run(), strict=True):
         assert a.step == b.step and a.bound == pytest.approx(b.bound, rel=1e-4)
-    for a, b in zip(replayed.kept_model().parameters(), single.kept_model().parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)  # float32 sums in another order, over 39 steps
+    for a, b in zip(replayed.kept_model().parameters(), other.kept_model().parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)  # float32 sums in another order, over 39 or 130 steps
 
 
 @pytest.mark.parametrize("options", [{}, {"resample": 0}, {"model": "20:6/10:4", "resample": 0}, {"kl_warmup": 2}])
 def test_what_is_compiled_is_the_plain_gradient(options, data):
-    check_compiled(Training(TrainConfig(**SMALL | {"warm_k": 0} | options), data, "cuda"))
+    check_compiled(TrainConfig(**SMALL | {"warm_k": 0} | options), data, "cuda")
 
 
 def test_runs_at_the_same_time_are_what_each_is_alone(data):
@@ -70,7 +61,7 @@ def test_runs_at_the_same_time_are_what_each_is_alone(data):
     runs = [Training(config, data, "cuda") for config in configs]
     for run in runs:  # recording stops everyone
         for _ in range(13):  # a pass, of which the first record then tells, too
-            run._train_step()
+            run.advance()
     with ThreadPoolExecutor() as pool:
         together = list(pool.map(train, runs))
     for a, b in zip(alone, together, strict=True):
@@ -80,11 +71,11 @@ def test_runs_at_the_same_time_are_what_each_is_alone(data):
 def test_no_step_waits_for_the_device(data):
     run = Training(TrainConfig(**SMALL), data, "cuda")
     for _ in range(2 * 13 + 6):  # both graphs are recorded, and the third pass has begun
-        run._train_step()
+        run.advance()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(5):
-            run._train_step()
+            run.advance()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -95,7 +86,7 @@ def test_a_run_resumes_on_the_device(data):
     records = list(whole.run())
     first = Training(config, data, "cuda")
     for _ in range(20):
-        first._train_step()
+        first.advance()
     second = Training(config, data, "cuda")
     second.restore(*first.state())
     rest = list(second.run())

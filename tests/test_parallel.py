@@ -16,6 +16,7 @@ from iwae.runs import store
 from iwae.sweeps.process_pool import PROCESSES
 from iwae.training import distributed
 from iwae.training.config import TrainConfig
+from iwae.training.engine import StepInputs
 from iwae.training.loop import NonFiniteError, Training
 
 PROJECT = Path(__file__).parent.parent
@@ -49,8 +50,8 @@ def gradients(training: Training) -> dict[str, torch.Tensor]:
     training.model.double()
     x = datasets.binarize(training.images[:97], training.generator).double()
     noise = training.estimator.noise(training.model, len(x), training.generator)
-    gradient, values = training._gradient(x, x, noise, torch.ones(()), training.estimator)
-    return {"gradient": gradient, "values": values}
+    inputs = StepInputs(x, x, noise)
+    return training.engine.gradient_and_terms(inputs, torch.ones(()), training.estimator, whole=False)._asdict()
 
 
 def save_gradients(folder: Path) -> None:

@@ -36,7 +36,7 @@ for config in (TrainConfig(model="8:2", k=2), TrainConfig(**json.loads(sys.argv[
     before = bytes_of("VmRSS")
     training = Training(config)
     for _ in range(2):
-        training._train_step()
+        training.advance()
 print(bytes_of("VmHWM") - before)
 """
 
@@ -51,7 +51,7 @@ print(bytes_of("VmHWM") - before)
         pytest.param({"k": 2, "batch_size": 20, "model": "2000,2000:50", "passes": 2}, marks=pytest.mark.slow),
         pytest.param({"k": 20, "resample": 0, "warm_k": 0, "passes": 50}, marks=pytest.mark.slow),
     ],
-    ids=["all draws backward", "one of two layers", "one draw backward", "a wide model", "from a list"],
+    ids=["all draws backward", "one of two layers", "one draw backward", "a wide model", "traced"],
 )
 def test_the_estimate_is_near_the_measured_peak(options):
     """Between 0.6 and 2.5 times what three steps need at their peak: what has been freed and is kept is in neither."""

@@ -34,7 +34,7 @@ def test_results_are_in_order_and_on_threads_of_one():
         seen.add((threading.get_ident(), torch.get_num_threads()))
         return n * n
 
-    assert threads.spread(square, range(20), done.append) == [n * n for n in range(20)]
+    assert threads.parallel_map(square, range(20), done.append) == [n * n for n in range(20)]
     assert done == list(range(20))
     assert threading.get_ident() not in {ident for ident, _ in seen} and {count for _, count in seen} == {1}
 
@@ -46,7 +46,7 @@ def test_of_few_items_this_thread_takes_one():
         seen[n] = threading.get_ident(), torch.get_num_threads(), threads.count()
         return n * n
 
-    assert threads.spread(square, [5, 6], done.append) == [25, 36]
+    assert threads.parallel_map(square, [5, 6], done.append) == [25, 36]
     assert done == [5, 6] and seen[5][0] == threading.get_ident() != seen[6][0]
     assert seen[5][1:] == seen[6][1:] == (1, 1)  # both compute alone
 
@@ -58,7 +58,7 @@ torch.set_num_threads(2)
 product = lambda n: torch.randn(300, 300) @ torch.randn(300, 300)
 product(0)
 before = len(os.listdir("/proc/self/task"))
-threads.spread(product, range(20))
+threads.parallel_map(product, range(20))
 print(len(os.listdir("/proc/self/task")) - before)
 """
 
@@ -89,7 +89,7 @@ def test_an_error_comes_through_when_all_threads_are_at_rest(where, items):
             raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        threads.spread(work, items, after)
+        threads.parallel_map(work, items, after)
     assert running == [0]
 
 
@@ -113,8 +113,8 @@ def test_a_step_on_two_threads_is_that_of_one(gradient, resample):
     for count in (1, 2):
         torch.set_num_threads(count)
         training = Training(config)
-        training._train_step()
+        training.advance()
         found.append(gradients(training))
-        assert training.health.report() == (None, 0)
+        assert training.monitor.report() == (None, 0)
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())

@@ -10,11 +10,9 @@ import torch
 from iwae import checkpoints
 from iwae.data import datasets
 from iwae.evaluation import metrics
-from iwae.kernels import tracing
 from iwae.training.config import PAPER_PASSES, SCHEDULES, TrainConfig
 from iwae.training.loop import NonFiniteError, Training
-from iwae.training.prefetch import Ahead
-from tests.steps import gradients
+from tests.steps import gradients, step_inputs
 
 SMALL = dict(dataset="digits", model="16:4", k=4, passes=3, batch_size=100, log_every=5, valid_images=50, seed=3)
 
@@ -33,8 +31,8 @@ def plain(record) -> dict:
     }
 
 
-def train(config, data):
-    training = Training(config, data)
+def train(config, data, engine=None):
+    training = Training(config, data, engine=engine)
     return training, [plain(record) for record in training.run()]
 
 
@@ -64,7 +62,7 @@ def test_a_run_on_data_of_another_name_is_refused(data):
 
 
 def test_the_card_says_what_was_trained_on(data):
-    """Name, shapes, and a hash of the images that tells one changed pixel; a run goes on with the same images only."""
+    """Name, shapes, and a hash of the images that tells one changed pixel; a run resumes with the same images only."""
     changed = data.train.images.clone()
     changed[7, 300] ^= 1
     other = dataclasses.replace(data, train=datasets.Split(changed, data.train.labels))
@@ -103,7 +101,7 @@ def test_it_learns_and_is_repeatable(data):
     assert other != records
 
 
-@pytest.mark.parametrize("long", [tracing.LISTED_LONG, 1], ids=["", "listed"])
+@pytest.mark.parametrize("engine", ["plain", "traced"])
 @pytest.mark.parametrize(
     "more",
     [
@@ -114,17 +112,16 @@ def test_it_learns_and_is_repeatable(data):
     ],
 )
 @pytest.mark.parametrize("interrupted_at", [1, 7, 13, 30])
-def test_resuming_is_bit_for_bit(data, tmp_path, more, interrupted_at, long, monkeypatch):
+def test_resuming_is_bit_for_bit(data, tmp_path, more, interrupted_at, engine):
     """Stopped at any step, saved to a file, restored into a new object: the same records and the same weights."""
-    monkeypatch.setattr(tracing, "LISTED_LONG", long)
     config = TrainConfig(**SMALL | more)
-    whole, expected = train(config, data)
-    first = Training(config, data)
+    whole, expected = train(config, data, engine)
+    first = Training(config, data, engine=engine)
     records = [plain(record) for record in first.run(stop=lambda: first.step >= interrupted_at)]
     assert first.step == interrupted_at
     tensors, values = first.state()
     checkpoints.save_tensors(tmp_path / "state.safetensors", tensors, "state", values)
-    second = Training(config, data)
+    second = Training(config, data, engine=engine)
     second.restore(*checkpoints.load_tensors(tmp_path / "state.safetensors", "state"))
     records += [plain(record) for record in second.run()]
     assert records == expected
@@ -132,59 +129,55 @@ def test_resuming_is_bit_for_bit(data, tmp_path, more, interrupted_at, long, mon
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("long", [tracing.LISTED_LONG, 1], ids=["", "listed"])
-def test_a_resumed_run_keeps_its_own_number_of_threads(data, threads_as_before, long, monkeypatch):
+@pytest.mark.parametrize("engine", ["plain", "traced"])
+def test_a_resumed_run_keeps_its_own_number_of_threads(data, threads_as_before, engine):
     """Begun with two threads, resumed where torch has one, and the other way round: the same weights."""
-    monkeypatch.setattr(tracing, "LISTED_LONG", long)
     config = TrainConfig(**SMALL | {"k": 10, "passes": 1})
     ends = {}
     for count in (1, 2):
         torch.set_num_threads(count)
-        whole, _ = train(config, data)
-        first = Training(config, data)
+        whole, _ = train(config, data, engine)
+        first = Training(config, data, engine=engine)
         list(first.run(stop=lambda first=first: first.step >= 5))
         torch.set_num_threads(3 - count)
-        second = Training(config, data)
+        second = Training(config, data, engine=engine)
         second.restore(*first.state())
         list(second.run())
-        assert torch.equal(second.flat, whole.flat) and second.card().progress["threads"] == count
-        ends[count] = whole.flat
+        assert torch.equal(second.optimizer.flat, whole.optimizer.flat) and second.card().progress["threads"] == count
+        ends[count] = whole.optimizer.flat
     assert not torch.equal(ends[1], ends[2])  # so it matters
 
 
 def test_kl_warmup_rises_linearly(data):
-    """Over the first 2 of 3 epochs of 13 steps; at each step the gradient is that of the bound with that weight."""
+    """Over the first 2 of 3 epochs of 13 steps; the gradient is that of the bound with so much of its KL weight."""
     training = Training(TrainConfig(**SMALL | {"objective": "l-alpha", "alpha": 4.0, "kl_warmup": 2}), data)
-    shares = [training._numbers(step)[2] for step in range(39)]
+    shares = [training.scheduled(step).kl_share for step in range(39)]
     assert shares == [*(step / 26 for step in range(26)), *[1.0] * 13]
-    plain = Training(TrainConfig(**SMALL | {"objective": "l-alpha", "alpha": 4.0}), data)
+    inputs = step_inputs(training)
     for step in (0, 7, 30):
-        plain.config = TrainConfig(**SMALL | {"objective": "l-alpha", "alpha": 4.0 * shares[step]})
-        for run in (training, plain):
-            run.step, run.order_of = step, -1
-            run.flat.copy_(Training(training.config, data).flat)
-            run.generator.manual_seed(step)
-        call = dataclasses.replace(plain.estimator, bound=plain.config.bound())
-        plain.calls[call.k].estimator = plain.estimator = call
-        for run in (training, plain):
-            run._train_step()
-        for a, b in zip(gradients(training), gradients(plain), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * b.abs().max().item() + 1e-9)
+        config = TrainConfig(**SMALL | {"objective": "l-alpha", "alpha": 4.0 * shares[step]})
+        plain = Training(config, data)
+        found = training.engine.gradient(inputs, torch.tensor(shares[step]), training.estimator).gradient
+        expected = plain.engine.gradient(inputs, torch.ones(()), plain.estimator).gradient
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5 * expected.abs().max().item() + 1e-9)
 
 
-def test_the_plan_that_a_graph_reads_is_that_of_single_steps(data):
-    """On a GPU a step takes its numbers from a plan; here the same steps without a graph."""
-    config = TrainConfig(**SMALL | {"kl_warmup": 2, "ema": 0.9})
-    single, planned = Training(config, data), Training(config, data)
-    planned.replays, planned.place = True, torch.zeros(1, dtype=torch.long)
-    planned.plan, planned.rows = torch.zeros(planned.steps_per_pass, 3), torch.arange(100)
-    for _ in range(7):
-        single._train_step()
-    planned._begin_pass(0, 0)
-    planned._planned(planned.estimator, 7)
-    assert planned.plan[:, 2].tolist() == pytest.approx([step / 26 for step in range(13)])
-    torch.testing.assert_close(planned.flat, single.flat, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(planned.average, single.average, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("more", [{}, {"batch_size": 20}, {"warm_k": 2, "warm_share": 0.4, "input_dropout": 0.1}])
+def test_steps_that_a_graph_could_record_are_those_of_the_plain_engine(data, more):
+    """On a GPU the numbers of a step lie on the device; here the same steps without a graph, also in bursts of 20 and
+    from the middle of an epoch: the same draws, and the same weights up to float32's rounding of their moving average's
+    share."""
+    config = TrainConfig(**SMALL | {"kl_warmup": 2, "ema": 0.9, "passes": 2} | more)
+    plain, planned = (Training(config, data, engine=name) for name in ("plain", "planned"))
+    for run in (plain, planned):
+        list(run.run(stop=lambda run=run: run.step >= 5))
+    restored = Training(config, data, engine="planned")
+    restored.restore(*planned.state())
+    for run in (plain, restored):
+        list(run.run())
+    assert plain.step == restored.step and torch.equal(plain.generator.get_state(), restored.generator.get_state())
+    torch.testing.assert_close(restored.optimizer.flat, plain.optimizer.flat, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(restored.average, plain.average, rtol=1e-4, atol=1e-5)
 
 
 def test_validation_is_of_the_whole_weight_and_patience_begins_after_the_warm_up(data):
@@ -195,7 +188,7 @@ def test_validation_is_of_the_whole_weight_and_patience_begins_after_the_warm_up
     for record in training.run():
         if record.valid_bound is not None:
             found.append((record.passes, training.stale))
-            assert training._validate()[0] == record.valid_bound or training.finished
+            assert training.validate()[0] == record.valid_bound
     assert found == [(1, 0), (2, 0), (3, 0), (4, 0), (5, 1)] and training.finished
 
 
@@ -211,9 +204,9 @@ def test_one_step_is_adam_on_the_estimator(data):
     adam = {"schedule": "constant", "adam_eps": 1e-4, "learning_rate": 1e-3, "weight_decay": 0.5}
     config = TrainConfig(**SMALL | adam)
     training = Training(config, data)
-    before = [weight.detach().clone() for weight in training.weights]
+    before = [weight.detach().clone() for weight in training.optimizer.weights]
     next(training.run(stop=lambda: training.step >= 1), None)
-    for old, weight, g in zip(before, training.weights, gradients(training), strict=True):
+    for old, weight, g in zip(before, training.optimizer.weights, gradients(training), strict=True):
         decay = 1 - 1e-3 * 0.5 * (weight.ndim > 1)  # of matrices alone
         expected = decay * old - 1e-3 * (g / (g.abs() + 1e-4)).view_as(old)
         torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-7)
@@ -238,8 +231,7 @@ def test_every_objective_trains_by_default(data, objective):
     training = Training(config, data)
     (record,) = training.run(stop=lambda: training.step >= 1)
     other = Training(training.config, data)
-    other._begin_pass(0, 0)
-    x = data.draw(other.images[other.order[: other.config.batch_size]], other.generator)
+    x = data.draw(other.images[other.shuffled(0)[: other.config.batch_size]], other.generator)
     _, bound, _ = other.estimator(other.model, x, other.generator)
     assert record.bound == pytest.approx(bound.mean().item(), rel=1e-6)
 
@@ -248,8 +240,7 @@ def test_every_pass_sees_every_image_once(data):
     training = Training(TrainConfig(**SMALL), data)
     orders = []
     for number in range(2):
-        training._begin_pass(number, 0)
-        seen = training.order.tolist()
+        seen = training.shuffled(number).tolist()
         assert sorted(seen) == list(range(len(data.train)))
         orders.append(seen)
     assert orders[0] != orders[1]
@@ -264,7 +255,7 @@ def test_early_stopping_keeps_the_best(data):
     assert len(bounds) - 1 - max(range(len(bounds)), key=bounds.__getitem__) == 3
     kept = Training(config, data)
     kept.model = training.kept_model()
-    assert kept._validate()[0] == pytest.approx(max(bounds), abs=1e-4)
+    assert kept.validate()[0] == pytest.approx(max(bounds), abs=1e-4)
     assert training.card().progress["valid_bound"] == max(bounds)
 
 
@@ -282,7 +273,7 @@ def test_average_is_the_mean_of_the_weights(data):
     torch.testing.assert_close(training.kept_model().pixel_logits.bias.detach(), expected)
 
 
-def test_going_on_under_another_objective(data, tmp_path):
+def test_a_run_continues_under_another_objective(data, tmp_path):
     first, _ = train(TrainConfig(**SMALL), data)
     path = tmp_path / "first.safetensors"
     checkpoints.save(path, first.kept_model(), first.card())
@@ -374,45 +365,18 @@ def test_a_run_begins_with_few_draws(data):
     warm = Training(TrainConfig(**SMALL | {"warm_k": 2, "warm_share": 0.7}), data)
     few = Training(TrainConfig(**SMALL | {"k": 2}), data)
     for step in range(3 * warm.steps_per_pass):
-        warm._train_step()
-        few._train_step()
+        warm.advance()
+        few.advance()
         same = all(torch.equal(a, b) for a, b in zip(warm.model.parameters(), few.model.parameters(), strict=True))
         assert same == (step < 2 * warm.steps_per_pass)
     assert warm.estimator.k == 4
-
-
-@pytest.mark.parametrize("options", [{}, {"input_dropout": 0.2, "resample": 2}, {"warm_k": 2, "warm_share": 0.5}])
-def test_drawing_ahead_changes_no_number(options, data, threads_as_before):
-    """With two threads the next step's draws are begun with while this step ends: at every step, saved and restored or
-    not, the numbers of one thread, which draws when it is time."""
-    alone, ahead, restored = (Training(TrainConfig(**SMALL | options), data) for _ in range(3))
-    begun = 0
-    for _ in range(alone.steps_per_pass + 2):
-        for run, count in ((alone, 1), (ahead, 2), (restored, 2)):
-            run.threads = count
-            run._train_step()
-        begun += ahead.ahead.begun is not None
-        states = [run.state()[0]["generator"] for run in (alone, ahead, restored)]
-        assert torch.equal(states[0], states[1]) and torch.equal(states[0], states[2])
-        torch.testing.assert_close(alone.flat, ahead.flat, rtol=1e-3, atol=1e-4)
-        restored.restore(*restored.state())
-    assert begun == alone.steps_per_pass + 1  # of two more steps; not at the end of a pass
-    assert alone.ahead.begun is None and restored.ahead.begun is None
-
-
-def test_what_was_drawn_ahead_for_another_step_is_undone():
-    first, second = (Ahead(torch.Generator().manual_seed(0)) for _ in range(2))
-    first.begin(1, lambda: torch.rand(3, generator=first.generator))
-    taken = first.take(2, lambda: torch.rand(5, generator=first.generator))
-    assert torch.equal(taken, second.take(2, lambda: torch.rand(5, generator=second.generator)))
-    assert torch.equal(first.state(), second.state())
 
 
 @pytest.mark.parametrize("gradient", ["exact", "dreg"])
 def test_input_dropout_hides_pixels_from_the_encoder_only(gradient, data):
     training = Training(TrainConfig(**SMALL | {"input_dropout": 0.25, "gradient": gradient}), data)
     x = data.binary("train")[:100]
-    seen = training._hide(x)
+    seen = training.dropout(x)
     lit = seen[x == 1]
     assert lit.unique().tolist() == pytest.approx([0, 4 / 3]) and not seen[x == 0].any()
     hidden = (lit == 0).double().mean()
@@ -422,3 +386,13 @@ def test_input_dropout_hides_pixels_from_the_encoder_only(gradient, data):
     h, log_qh = training.model.propose(seen, noise)
     assert torch.equal(sample.log_qh, log_qh)
     torch.testing.assert_close(sample.log_px, training.model.log_likelihood(x, h[0]))
+
+
+def test_progress_is_a_bar_and_the_same_records(data, capsys):
+    """On stderr, to the last step, with the bound of the last record."""
+    config = TrainConfig(**SMALL | {"passes": 1})
+    silent = [plain(record) for record in Training(config, data).run()]
+    assert capsys.readouterr() == ("", "")
+    assert [plain(record) for record in Training(config, data).run(progress=True)] == silent
+    out, err = capsys.readouterr()
+    assert not out and "| 13/13 [" in err and f"bound {silent[-1]['bound']:.2f} nats" in err

@@ -340,7 +340,7 @@ class Steps:
     def take(self, blocks: list[tuple[Tensor, torch.Generator]], function: Callable[..., Any]) -> list[Any]:
         """``function(images, generator)`` of every block, on a CPU on all threads."""
         malloc.keep_freed()
-        run = threads.spread if blocks[0][0].device.type == "cpu" else threads.one_by_one
+        run = threads.parallel_map if blocks[0][0].device.type == "cpu" else threads.serial_map
         return run(lambda block: function(*block), blocks, lambda block: self.advance(len(block[0])))
 
     def advance(self, images: int) -> None:

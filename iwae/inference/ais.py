@@ -346,7 +346,7 @@ def _fixed(model: Model) -> Model:
 
 def _spread(function: Callable, parts: list, device: torch.device) -> list:
     """``function`` of every block, on a CPU on all threads."""
-    return (threads.spread if device.type == "cpu" else threads.one_by_one)(function, parts)
+    return (threads.parallel_map if device.type == "cpu" else threads.serial_map)(function, parts)
 
 
 def _ticks(progress: Progress | None, total: int) -> Callable[[], None]:

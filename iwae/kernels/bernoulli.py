@@ -35,14 +35,14 @@ _here = threading.local()
 
 
 @contextmanager
-def straightly() -> Iterator[None]:
-    """In this thread the same operations whatever the numbers, for making programs of them: where the plain formula
-    would be needed, log p is NaN."""
-    _here.straight = True
+def branch_free() -> Iterator[None]:
+    """In this thread the operations do not depend on the numbers, so that they can be traced: where the plain formula
+    is needed, log p is NaN."""
+    _here.branch_free = True
     try:
         yield
     finally:
-        _here.straight = False
+        _here.branch_free = False
 
 
 def log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
@@ -173,14 +173,14 @@ def _linear(layer: _Layer, below: Tensor, out: Tensor | None = None) -> Tensor:
 
 def _sum_log(probability: Tensor, scratch: Tensor) -> Tensor | None:
     """Σ_pixels log probability [rows], one logarithm for GROUP pixels; where a product could underflow None, or NaN if
-    ``straightly``."""
+    ``branch_free``."""
     rows, pixels = probability.shape
     if pixels % GROUP:
         return None
     torch.prod(probability.view(rows, GROUP // 2, -1), 1, out=scratch)
     product = torch.mul(*scratch.chunk(2, 1))
     enough = product.min() > SMALLEST_PRODUCT  # not where there is a NaN
-    if getattr(_here, "straight", False):
+    if getattr(_here, "branch_free", False):
         return product.log_().sum(-1).where(enough, torch.nan)
     return product.log_().sum(-1) if enough else None
 

@@ -1,7 +1,7 @@
-"""A step on a CUDA device, recorded once as a CUDA graph and then replayed.
+"""A training step on a CUDA device, recorded once as a CUDA graph and then replayed.
 
-A step is many small kernels (``programs`` makes them fewer). A GPU needs less time for each than Python takes to launch
-it, so they are recorded and launched together.
+A step is many small kernels (``tracing.Compiled`` makes them fewer). A GPU runs each of them in less time than Python
+takes to launch it, so they are recorded and launched together.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 EAGER_CALLS = 2  # on a side stream before the recording, so that libraries have set themselves up
-BURST = 20  # steps in one graph, where a pass has so many left: Python need not come in between
+BURST = 20  # steps in one graph while a pass has so many left: fewer returns to Python
 
 
 class Replayed:
@@ -17,21 +17,21 @@ class Replayed:
     the device. Every call does the work once, whether it runs, records or replays it."""
 
     def __init__(self, function: Callable[[], None], generator: torch.Generator):
-        """``generator`` is the one that ``function`` draws from; it goes on as if nothing were recorded."""
+        """``generator`` is the one that ``function`` draws from; its stream is the same as without a graph."""
         self.function, self.generator = function, generator
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
         if self.graph is None and self.calls < EAGER_CALLS:
-            self._run_aside()
+            self._run_on_side_stream()
         else:
             if self.graph is None:
                 self._record()
             self.graph.replay()
         self.calls += 1
 
-    def _run_aside(self) -> None:
+    def _run_on_side_stream(self) -> None:
         current, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(current)
         with torch.cuda.stream(side):

@@ -1,15 +1,15 @@
-"""Work on a CPU spread over Python threads that compute alone, in the place of torch's own threads.
+"""Work spread over Python threads that compute alone, instead of over torch's own threads.
 
-torch splits every single operation among its threads and waits for all of them after each. With every core to itself
-that is as fast as whole blocks of images, each on one thread; but where another process has one of the cores, each of
-hundreds of operations may wait for a thread that does not run, and a training step takes 3 to 40 times as long, where
-the blocks take 1.5 times. torch lets other Python threads run while an operation computes.
+torch splits every single operation among its threads and waits for all of them after each. On idle cores that is as
+fast as whole blocks of images, each on one thread. Where another process runs on one of the cores, each of hundreds of
+operations may wait for a thread that is not running, and a training step takes 3 to 40 times as long; the blocks take
+1.5 times as long. torch lets other Python threads run while an operation computes.
 """
 
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -18,17 +18,17 @@ import torch
 
 from iwae.system import cores
 
-_here = threading.local()  # count: the threads to spread over, where torch's own are held at one
+_here = threading.local()  # count: the threads of ``parallel_map`` inside ``single_threaded``
 Function, After = Callable[[Any], Any], Callable[[Any], None]
 
 
 @cache
 def _pool(count: int) -> ThreadPoolExecutor:
-    """So many threads, which wait for the next call. Asked for where torch's own are held at one.
+    """``count`` threads that wait for the next call. Created inside ``single_threaded``.
 
-    Every thread is told at its start that it computes alone: the first product of a new one would found a team of
-    OpenMP threads of its own, and with more of those than processors all teams sleep between two operations instead
-    of spinning, which makes whatever else the process computes up to 2.5 times as slow.
+    Each thread is limited to one torch thread when it starts: its first matrix product would otherwise create its own
+    team of OpenMP threads. With more of those than processors, all teams sleep between operations instead of spinning,
+    which makes everything else in the process up to 2.5 times as slow.
     """
     pool, all_here = ThreadPoolExecutor(count), threading.Barrier(count)
 
@@ -41,7 +41,7 @@ def _pool(count: int) -> ThreadPoolExecutor:
 
 
 def count() -> int:
-    """Threads that ``spread`` uses when called from this one: as many as torch has, or had before ``held``."""
+    """Threads that ``parallel_map`` uses: as many as torch has, or had before ``single_threaded``."""
     return getattr(_here, "count", None) or torch.get_num_threads()
 
 
@@ -53,11 +53,11 @@ def limit() -> None:
 
 
 @contextmanager
-def held(to: int | None = None) -> Iterator[None]:
-    """torch's own threads held at one, between two calls of ``spread``, too, which uses ``to``, by default as many as
-    before."""
+def single_threaded(parallel: int | None = None) -> Iterator[None]:
+    """torch computes on one thread, also between calls of ``parallel_map``, which uses ``parallel`` threads, by default
+    as many as before."""
     outside, before = getattr(_here, "count", None), torch.get_num_threads()
-    _here.count = to or count()
+    _here.count = parallel or count()
     torch.set_num_threads(1)
     try:
         yield
@@ -66,43 +66,37 @@ def held(to: int | None = None) -> Iterator[None]:
         _here.count = outside
 
 
-def spread(function: Function, items: Sequence[Any], after: After = lambda item: None) -> list[Any]:
+def parallel_map(function: Function, items: Sequence[Any], after: After = lambda item: None) -> list[Any]:
     """``[function(item) for item in items]``, ``count()`` items at a time.
 
-    ``after(item)`` is called in this thread, in order, when an item is done; what it or ``function`` raises comes
-    through when no thread is at work any more.
+    ``after(item)`` is called in this thread, in order, when an item is done. An exception in it or in ``function`` is
+    raised when no thread is running any more.
     """
     if min(count(), len(items)) < 2:
-        return one_by_one(function, items, after)
-    here = len(items) <= count()  # one of them, then: this thread is awake, which the others have to become
-    with held():
+        return serial_map(function, items, after)
+    here = len(items) <= count()  # then this thread takes one item: it is awake, and the others have to be woken
+    with single_threaded():
         futures = [_pool(count()).submit(function, item) for item in items[here:]]
         try:
-            with held(1):
-                results = one_by_one(function, items[:here], after)
+            with single_threaded(1):
+                results = serial_map(function, items[:here], after)
             pairs = list(zip(items[here:], futures, strict=True))
-            return results + one_by_one(lambda pair: pair[1].result(), pairs, lambda pair: after(pair[0]))
+            return results + serial_map(lambda pair: pair[1].result(), pairs, lambda pair: after(pair[0]))
         finally:
             for future in futures:
                 future.cancel()
             wait(futures)
 
 
-def aside(function: Callable[[], Any]) -> Future:
-    """``function()`` in a thread of its own, while this one goes on; it must be done before the next ``spread``."""
-    with held():
-        return _pool(count()).submit(function)
-
-
-def share(number: int, count: int, rows: int) -> slice:
-    """Those of ``rows`` that are the share of worker ``number`` of ``count``: as many for each as can be."""
-    return slice(rows * number // count, rows * (number + 1) // count)
-
-
-def one_by_one(function: Function, items: Sequence[Any], after: After = lambda item: None) -> list[Any]:
-    """The same in this thread."""
+def serial_map(function: Function, items: Sequence[Any], after: After = lambda item: None) -> list[Any]:
+    """The same in this thread alone."""
     results = []
     for item in items:
         results.append(function(item))
         after(item)
     return results
+
+
+def share(number: int, count: int, rows: int) -> slice:
+    """The share of worker ``number`` of ``count`` in so many rows; shares differ by one row at most."""
+    return slice(rows * number // count, rows * (number + 1) // count)

@@ -1,8 +1,8 @@
-"""A step's gradient as a program of its own, in the place of Python and autograd, which find their way through it anew
-at every step.
+"""A step's gradient as a program of its own, without Python and autograd, which otherwise build it anew at every step.
 
-``Compiled``, for a GPU: few kernels instead of some 200, each of which takes longer to begin than to do its work.
-``Listed``, for a CPU: the same operations one after the other, without Python's lock, for which two threads would wait.
+``Compiled``, for a GPU: a few fused kernels instead of some 200, each of which takes longer to launch than to run.
+``Traced``, for a CPU: the same operations one after the other, without Python's lock, for which two threads would wait.
+Only ``training.engine`` uses them.
 """
 
 import os
@@ -19,51 +19,32 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from iwae.kernels import bernoulli
 
-LONG = 75_000  # steps of a run from which on compiling, some 20 seconds, is paid back
-LISTED_LONG = 500  # and from which on listing is, half a second
 TOO_NEW = (3, 14)  # the first Python for which torch.jit is not supported
-CAN_LIST = sys.version_info < TOO_NEW
 
 Function = Callable[..., tuple[Tensor, ...]]
 
 
-def worth_compiling(steps: int) -> bool:
-    """Whether a run of so many steps gains by it. Warns where it would, but Triton or a C compiler is missing."""
-    if steps < LONG:
-        return False
+def missing_for_compiling() -> str | None:
+    """What torch.compile lacks on this machine to make kernels for a GPU; None if nothing."""
     compiler = os.environ.get("CC") or any(map(shutil.which, ("cc", "gcc", "clang")))
-    wanted = {"Triton": find_spec("triton"), "a C compiler": compiler}
-    missing = [name for name, found in wanted.items() if not found]
-    if missing:
-        warnings.warn(
-            f"steps on the GPU are not compiled, and take about twice as long: there is not {missing[0]}", stacklevel=2
-        )
-    return not missing
+    needed = {"Triton": find_spec("triton"), "a C compiler": compiler}
+    return next((name for name, found in needed.items() if not found), None)
 
 
-def worth_listing(steps: int) -> bool:
-    """Whether a run of so many steps gains by it. Warns where it would, but this Python is too new for torch's."""
-    if steps < LISTED_LONG:
-        return False
-    if not CAN_LIST:
-        version = ".".join(map(str, TOO_NEW))
-        warnings.warn(
-            f"steps take a tenth to a half as long again: torch runs no lists on Python {version} or later",
-            stacklevel=2,
-        )
-        return False
-    return True
+def can_trace() -> bool:
+    """Whether torch.jit supports this Python."""
+    return sys.version_info < TOO_NEW
 
 
 def _operations(function: Function, given: tuple[Tensor, ...]) -> GraphModule:
-    """What ``function`` does, its own derivatives too, to tensors of these shapes. What it does to others is fixed."""
+    """What ``function`` does, including its derivatives, to tensors of these shapes; others are constants."""
     with torch.enable_grad():
         return make_fx(function)(*given)
 
 
 class Compiled:
-    """``function`` of tensors of always the same shapes, as few kernels: what it does to tensors that it is not given
-    is fixed at the first call."""
+    """``function``, of tensors whose shapes never change, as a few kernels. Tensors that it is not given are constants
+    from the first call on."""
 
     def __init__(self, function: Function):
         self.function, self.compiled = function, None
@@ -75,16 +56,16 @@ class Compiled:
         return self.compiled(*given)
 
 
-class Listed:
-    """``function`` of tensors of the shapes of ``example``, as a list of operations. Several threads may call it.
+class Traced:
+    """``function``, of tensors of the shapes of ``example``, as a list of operations. Several threads may call it.
 
-    A list cannot turn aside: a likelihood whose short way is no way (``bernoulli.straightly``) is NaN, and so is what
-    follows from it.
+    A trace cannot branch: where a likelihood needs its plain formula, it is NaN instead (``bernoulli.branch_free``),
+    and so is everything that follows from it.
     """
 
     def __init__(self, function: Function, *example: Tensor):
-        with torch.no_grad(), bernoulli.straightly(), warnings.catch_warnings():
-            # torch says that torch.compile will follow; that needs a compiler, and runs under Python's lock
+        with torch.no_grad(), bernoulli.branch_free(), warnings.catch_warnings():
+            # torch announces that torch.compile replaces it; that needs a compiler, and runs under Python's lock
             warnings.filterwarnings("ignore", message="`torch.jit")
             self.script = torch.jit.trace(_operations(function, example), example, check_trace=False)
 

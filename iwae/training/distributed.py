@@ -5,7 +5,7 @@
 All processes draw the noise of the whole batch from the same seed, and each keeps that of its own images. So the sum
 of their gradients is the gradient of one process, up to float32 rounding, for any number of processes and any size of
 a pass's last batch. (DistributedDataParallel works on forward(), which an estimator never calls, and averages, which is
-right for equal shares only; so the gradients are summed here, as the one flat tensor that they are.)
+right for equal shares only; so the gradients are summed here, as one flat tensor.)
 
 Rank 0 decides: it validates, saves, prints and stops. The others follow it, step by step.
 """
@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,14 +24,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from iwae.data import datasets
-from iwae.gradients import Estimator, Noise
+from iwae.gradients import Estimator
 from iwae.kernels import threads
 from iwae.system.processes import ENDINGS
 from iwae.training.config import TrainConfig
+from iwae.training.engine import Engine, GradientAndTerms, StepInputs
 from iwae.training.loop import NonFiniteError, Record, Training
-from iwae.training.steps import Found
 
-STEP, END = 1, 0  # what rank 0 tells the others
+STEP, END = 1, 0  # messages of rank 0 to the others
 
 
 def launched() -> bool:
@@ -40,7 +41,7 @@ def launched() -> bool:
 
 @contextmanager
 def group(device: str) -> Iterator[int]:
-    """Join the processes that torchrun has started; gives the rank. On CUDA everyone has the GPU of its local rank.
+    """Join the processes that torchrun has started; yields the rank. On CUDA each uses the GPU of its local rank.
 
     Raises ValueError for a device that is neither cpu nor cuda.
     """
@@ -72,46 +73,55 @@ class SharedTraining(Training):
         smallest, size = len(self.images) % config.batch_size or config.batch_size, dist.get_world_size()
         if smallest < size:
             raise ValueError(f"batch size {config.batch_size} leaves a batch of {smallest} images for {size} processes")
-        self.replays, self.compiled = False, None  # what is recorded, or compiled, knows nothing of the others
 
-    def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
-        """As Training's, with the others at work too until it ends."""
+    def _engine_type(self) -> Callable[..., Engine]:
+        """Not what is recorded or compiled as one program, which could not reach the other processes."""
+        return partial(SharedEngine, trace=self.engine_name == "traced")
+
+    def run(self, stop: Callable[[], bool] = lambda: False, progress: bool = False) -> Iterator[Record]:
+        """As Training's; the other processes work too until it ends."""
         dist.broadcast_object_list([asdict(self.config), self.device.type, self.state()])
         try:
-            yield from super().run(stop)
+            yield from super().run(stop, progress)
         finally:
-            _tell(END)
+            _send(END)
 
     def follow(self) -> None:
         """Step whenever rank 0 does."""
         try:
-            while _hear() == STEP:
-                super()._train_step()
+            while _receive() == STEP:
+                super().advance()
         except NonFiniteError:  # rank 0 has met it too
-            _hear()
+            _receive()
 
-    def _train_step(self) -> None:
-        _tell(STEP)
-        super()._train_step()
+    def advance(self) -> None:
+        """Tell the others, and step with them."""
+        _send(STEP)
+        super().advance()
 
-    def _gradient(
-        self, x: Tensor, seen: Tensor, noise: Noise, kl_share: Tensor, estimator: Estimator, lasting: bool = False
-    ) -> Found:
-        """Every process makes its part, and gets the whole."""
-        mine = threads.share(dist.get_rank(), dist.get_world_size(), len(x))
-        gradient, own = super()._gradient(x[mine], seen[mine], noise.rows(mine), kl_share, estimator, lasting)
-        gradient *= own.shape[1] / len(x)
-        values = own.new_zeros(len(own), len(x))
-        values[:, mine] = own
-        for sum_of_all in (gradient, values):
+
+class SharedEngine(Engine):
+    """Every process computes its share of the images, and gets the gradient of all."""
+
+    def gradient_and_terms(
+        self, inputs: StepInputs, kl_share: Tensor, estimator: Estimator, whole: bool
+    ) -> GradientAndTerms:
+        """As Engine's, of the images of all processes."""
+        images = len(inputs.x)
+        mine = threads.share(dist.get_rank(), dist.get_world_size(), images)
+        gradient, own = super().gradient_and_terms(inputs.rows(mine), kl_share, estimator, whole)
+        gradient *= own.shape[1] / images
+        terms = own.new_zeros(len(own), images)
+        terms[:, mine] = own
+        for sum_of_all in (gradient, terms):
             dist.all_reduce(sum_of_all)
-        return gradient, values
+        return GradientAndTerms(gradient, terms)
 
 
 def follow() -> None:
-    """What a process other than rank 0 does until that says it is over: it writes nothing."""
+    """What a process other than rank 0 does until rank 0 ends it: it writes nothing."""
     for number in ENDINGS:
-        signal.signal(number, signal.SIG_IGN)  # rank 0 hears them, and saves
+        signal.signal(number, signal.SIG_IGN)  # rank 0 handles them, and saves
     received: list[Any] = [None, None, None]
     dist.broadcast_object_list(received)
     config, device, state = received
@@ -122,19 +132,19 @@ def follow() -> None:
 
 
 def leave() -> NoReturn:
-    """The end of a process that has followed: at once, with nothing that Python tidies up.
+    """End a process that has followed, at once and without Python's clean-up.
 
-    A thread of gloo's may still let go of what it has received; if it asks for Python's lock when that is no more, the
+    A thread of gloo may still release what it has received; if it asks for Python's lock after Python has gone, the
     process aborts, and torchrun then stops rank 0, which is still measuring the model.
     """
     os._exit(0)
 
 
-def _tell(word: int) -> None:
-    dist.broadcast(torch.tensor(word), 0)
+def _send(message: int) -> None:
+    dist.broadcast(torch.tensor(message), 0)
 
 
-def _hear() -> int:
-    word = torch.tensor(END)
-    dist.broadcast(word, 0)
-    return int(word)
+def _receive() -> int:
+    message = torch.tensor(END)
+    dist.broadcast(message, 0)
+    return int(message)

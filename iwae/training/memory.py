@@ -13,15 +13,14 @@ import torch
 
 from iwae.data.sources import SOURCES
 from iwae.evaluation.sampling import IMAGES
-from iwae.kernels.tracing import LISTED_LONG
 from iwae.model import Model
 from iwae.system import cores
 from iwae.training.config import TrainConfig
-from iwae.training.steps import LISTED_ROWS
+from iwae.training.engine import TRACED_ROWS, TRACED_STEPS
 
 NUMBER = 4  # bytes of a float32
 BASE = 30_000_000  # bytes that any run needs
-LIST_COPIES = 3  # of a step's activations, while the step is written down as a list (``programs``)
+TRACE_COPIES = 3  # of a step's activations, while the step is traced
 UNLIMITED = 2**60  # bytes; version 1 of the control groups writes "no limit" as a number near 2⁶³
 
 
@@ -76,12 +75,12 @@ def needed(config: TrainConfig, device: str | torch.device = "cpu", images: int 
     backward = pixels + hidden + 7 * latent + 4.5 * above  # numbers for each draw that goes backward
     forward = 5 * latent + 0.75 * above + (0 if on_cpu else pixels + hidden)  # and for one that does not
 
-    listed = on_cpu and config.passes * math.ceil(images / batch) >= LISTED_LONG
+    traced = on_cpu and config.passes * math.ceil(images / batch) >= TRACED_STEPS
 
     def of(k: int, resample: int) -> float:
         if resample:
             return batch * (k * forward + resample * backward)
-        return batch * k * backward * (LIST_COPIES if listed and k * batch <= LISTED_ROWS * threads else 1)
+        return batch * k * backward * (TRACE_COPIES if traced and k * batch <= TRACED_ROWS * threads else 1)
 
     step = max(of(config.k, config.resample), of(config.warm_k, 0) if config.warm_k else 0.0)
     images_once = batch * (3 * sizes.pixels + 4 * hidden)  # x, as uint8 and as seen, and the first layer's encoder

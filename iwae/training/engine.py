@@ -1,0 +1,348 @@
+"""How a step of training is made. The result is the same with every engine, up to rounding::
+
+    Training(config, engine="traced")
+
+    plain                  by Python and autograd, on a CPU in shares on all threads; on any device
+    traced                 the gradient as a list of operations, traced once (CPU)
+    planned                step after step from numbers that lie on the device: what a CUDA graph records
+    cuda-graph             up to 20 steps replayed as one CUDA graph (CUDA)
+    compiled               the gradient as a few kernels made by torch.compile
+    compiled cuda-graph    both (CUDA)
+
+``choose`` names the fastest for a device and a number of steps. A training calls ``Engine.step``, which calls
+``Training.update`` for each step, which asks ``Engine.gradient``.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils import parameters_to_vector
+
+from iwae.gradients import Estimator, Noise
+from iwae.kernels import cuda_graphs, threads, tracing
+from iwae.kernels.cuda_graphs import Replayed
+from iwae.kernels.finite import NonFiniteMonitor
+from iwae.kernels.tracing import Compiled, Traced
+from iwae.model import Model, wide
+from iwae.training.optimizer import FlatAdamW
+
+if TYPE_CHECKING:
+    from iwae.training.loop import Training
+
+COMPILED_STEPS = 75_000  # steps of a run from which on compiling, some 20 seconds, pays
+TRACED_STEPS = 500  # and from which on tracing does, half a second
+FEW_IMAGES = 10  # are not worth a thread of their own
+FEW_ROWS, TRACED_FEW = 500, 50  # nor are so few draws × images; and where the thread runs a trace
+TRACED_ROWS = 20_000  # draws × images of a thread, above which a trace would need much memory
+
+
+class Scheduled(NamedTuple):
+    """The numbers of a step that follow from its place in the run. On a GPU they are tensors []."""
+
+    learning_rate: float | Tensor
+    average_share: float | Tensor  # of the new weights in their moving average
+    kl_share: float | Tensor  # of the KL's own weight, below 1 during a KL warm-up
+
+
+class StepInputs(NamedTuple):
+    """Everything random in a step."""
+
+    x: Tensor  # the images, [batch, pixels] of zeros and ones
+    seen: Tensor  # what the encoder sees of them
+    noise: Noise
+
+    def rows(self, rows: slice) -> "StepInputs":
+        """Those of some of the images."""
+        return StepInputs(self.x[rows], self.seen[rows], self.noise.rows(rows))
+
+
+class GradientAndTerms(NamedTuple):
+    """Of some images."""
+
+    gradient: Tensor  # of the mean loss, [weights]
+    terms: Tensor  # the bound and the sums of the three log-densities over the draws, [4, batch]
+
+
+class StepResult(NamedTuple):
+    """Of a step."""
+
+    gradient: Tensor  # of the mean loss, [weights]
+    bound: Tensor  # its sum over the images, []
+    non_finite: Tensor  # which of NonFiniteMonitor.TERMS are not finite
+
+
+def result(gradient: Tensor, terms: Tensor) -> StepResult:
+    """From what has been computed of all images of a step."""
+    bound, *densities = terms
+    return StepResult(gradient, wide(bound).sum(), NonFiniteMonitor.non_finite(*densities, bound, gradient))
+
+
+class StepGradient(nn.Module):
+    """The gradient of an estimator in all weights of a model, which are views of ``flat``, in this order.
+
+    ``kl_share`` [] is a tensor, so that a program made at one step serves the others; where ``warms_up`` is False it is
+    not used, and the KL has its whole weight.
+    """
+
+    def __init__(
+        self, model: Model, estimator: Estimator, weights: Sequence[nn.Parameter], flat: Tensor, warms_up: bool
+    ):
+        super().__init__()
+        self.model, self.estimator, self.weights, self.flat = model, estimator, weights, flat
+        self.warms_up = warms_up
+        self.traces: dict[tuple[int, int], Traced] = {}  # by images of the share and of the batch
+
+    def parallel(self, inputs: StepInputs, kl_share: Tensor, trace: bool) -> GradientAndTerms:
+        """In shares of the images, on all threads of a CPU. ``trace``: such a batch comes again, so traces pay."""
+        k, backward, x = self.estimator.k, self.estimator.resample, inputs.x
+        draws = backward + k // 3 if backward else k  # a draw costs a third of one that goes backward
+        traced = trace and k * len(x) <= TRACED_ROWS * threads.count()
+        parts = [
+            (*inputs.rows(rows), kl_share, len(x)) for rows in _shares(x, draws, TRACED_FEW if traced else FEW_ROWS)
+        ]
+        work = [self._trace(*part) if traced else partial(self._derive, *part) for part in parts]
+        (gradient, *others), terms = zip(*threads.parallel_map(lambda function: function(), work), strict=True)
+        for more in others:
+            gradient += more
+        return GradientAndTerms(gradient, torch.cat(terms, 1))
+
+    def forward(self, x: Tensor, seen: Tensor, noise: Noise, kl_share: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and the terms of ``GradientAndTerms``."""
+        share = kl_share if self.warms_up else 1.0
+        loss, bound, sample = self.estimator.at(self.model, x, noise, seen, share)
+        return loss, torch.stack([bound, *(log_p.detach().sum(0) for log_p in sample[:3])])
+
+    def _derive(self, x: Tensor, seen: Tensor, noise: Noise, kl_share: Tensor, images: int) -> GradientAndTerms:
+        """The share of these images in a batch of ``images``."""
+        loss, terms = self(x, seen, noise, kl_share)
+        gradient = torch.autograd.grad(loss * (len(x) / images), self.weights)
+        return GradientAndTerms(parameters_to_vector(gradient), terms)
+
+    def _trace(
+        self, x: Tensor, seen: Tensor, noise: Noise, kl_share: Tensor, images: int
+    ) -> Callable[[], GradientAndTerms]:
+        """The same as a traced program, of the weights as they are when it is run."""
+        given = (self.flat, x, seen, kl_share, noise.uniform, *noise.normal)
+        key = len(x), images
+        if key not in self.traces:
+
+            def function(
+                flat: Tensor, x: Tensor, seen: Tensor, kl_share: Tensor, uniform: Tensor, *normal: Tensor
+            ) -> GradientAndTerms:
+                return self.of_weights(flat, x, seen, Noise(normal, uniform), kl_share, len(x) / images)
+
+            self.traces[key] = Traced(function, *given)
+
+        def run() -> GradientAndTerms:
+            gradient, terms = self.traces[key](*given)
+            if terms.isnan().any():  # the likelihood needs its plain formula
+                return self._derive(x, seen, noise, kl_share, images)
+            return GradientAndTerms(gradient, terms)
+
+        return run
+
+    def of_weights(
+        self, flat: Tensor, x: Tensor, seen: Tensor, noise: Noise, kl_share: Tensor, share: float = 1.0
+    ) -> GradientAndTerms:
+        """``share`` of the gradient, and the terms, as a function of these weights and of nothing that is not given."""
+        parts = zip(flat.detach().split([weight.numel() for weight in self.weights]), self.weights, strict=True)
+        weights = [part.view_as(weight).requires_grad_() for part, weight in parts]
+        names = {id(weight): name for name, weight in self.named_parameters()}
+        replaced = {names[id(weight)]: new for weight, new in zip(self.weights, weights, strict=True)}
+        loss, terms = functional_call(self, replaced, (x, seen, noise, kl_share))
+        return GradientAndTerms(parameters_to_vector(torch.autograd.grad(loss * share, weights)), terms)
+
+    def whole_result(
+        self, flat: Tensor, x: Tensor, seen: Tensor, kl_share: Tensor, uniform: Tensor, *normal: Tensor
+    ) -> StepResult:
+        """The result of a step as a function of tensors, to be compiled."""
+        return result(*self.of_weights(flat, x, seen, Noise(normal, uniform), kl_share))
+
+
+def _shares(x: Tensor, draws: int, few: int) -> list[slice]:
+    """The images of x, with so many draws each, shared among the threads of a CPU; ``few`` rows are not split."""
+    count = 1
+    if x.device.type == "cpu":
+        count = max(1, min(threads.count(), len(x) // FEW_IMAGES, draws * len(x) // few + 1))
+    return [threads.share(number, count, len(x)) for number in range(count)]
+
+
+class Engine:
+    """``plain`` and ``traced``: steps one by one."""
+
+    def __init__(
+        self,
+        model: Model,
+        optimizer: FlatAdamW,
+        estimators: Sequence[Estimator],
+        batch_size: int,
+        warms_up: bool,
+        trace: bool = False,
+    ):
+        self.flat, self.batch_size, self.trace = optimizer.flat, batch_size, trace
+        self.gradients = {
+            estimator.k: StepGradient(model, estimator, optimizer.weights, optimizer.flat, warms_up)
+            for estimator in estimators
+        }
+
+    def step(self, training: "Training") -> int:
+        """Make the next step, or several; returns how many."""
+        rate, average_share, kl_share = training.scheduled(training.step)
+        with threads.single_threaded(training.threads):
+            now = Scheduled(rate, average_share, torch.full((), kl_share, device=self.flat.device))
+            training.update(training.batch(), now, training.current_estimator())
+        return 1
+
+    def gradient(self, inputs: StepInputs, kl_share: Tensor, estimator: Estimator) -> StepResult:
+        """The gradient of the mean loss, and what it came from."""
+        return result(*self.gradient_and_terms(inputs, kl_share, estimator, self._is_whole(inputs)))
+
+    def gradient_and_terms(
+        self, inputs: StepInputs, kl_share: Tensor, estimator: Estimator, whole: bool
+    ) -> GradientAndTerms:
+        """Those of the images given; ``whole``: of a batch that is not the shorter one at an epoch's end."""
+        return self.gradients[estimator.k].parallel(inputs, kl_share, trace=whole and self.trace)
+
+    def _is_whole(self, inputs: StepInputs) -> bool:
+        return len(inputs.x) == self.batch_size
+
+    def programs(self) -> set[tuple[str, int, int]]:
+        """What has been made of it so far: ("trace", draws, images of a share)."""
+        return {("trace", k, images) for k, gradient in self.gradients.items() for images, _ in gradient.traces}
+
+
+class Compiling(Engine):
+    """``compiled``: the gradient of a whole batch as a few kernels."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.compiled: dict[int, Compiled] = {}  # by the number of draws
+
+    def gradient(self, inputs: StepInputs, kl_share: Tensor, estimator: Estimator) -> StepResult:
+        if not self._is_whole(inputs):
+            return super().gradient(inputs, kl_share, estimator)
+        if estimator.k not in self.compiled:
+            self.compiled[estimator.k] = Compiled(self.gradients[estimator.k].whole_result)
+        (x, seen, noise), compiled = inputs, self.compiled[estimator.k]
+        return StepResult(*compiled(self.flat, x, seen, kl_share, noise.uniform, *noise.normal))
+
+    def programs(self) -> set[tuple[str, int, int]]:
+        """And ("compiled", draws, images of a batch)."""
+        return super().programs() | {("compiled", k, self.batch_size) for k in self.compiled}
+
+
+class Planned(Engine):
+    """``planned``: the numbers of all steps of an epoch lie on the device before it begins, and nothing in a step is
+    known to Python."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.epoch: int | None = None  # that the plan is of
+        self.made: dict[tuple[int, int], Callable[[], None]] = {}  # by the number of draws and of steps
+
+    def step(self, training: "Training") -> int:
+        images = len(training.images)
+        epoch, place = divmod(training.step, training.steps_per_pass)
+        whole = images // self.batch_size - place  # steps of this epoch that have as many images as a graph takes
+        if whole <= 0:
+            return super().step(training)
+        if self.epoch != epoch:
+            self._plan(training, epoch, place)
+        steps = cuda_graphs.BURST if whole >= cuda_graphs.BURST else 1
+        estimator = training.current_estimator()
+        if (estimator.k, steps) not in self.made:
+            self.made[estimator.k, steps] = self._make(training, lambda: self._steps(training, estimator, steps))
+        self.made[estimator.k, steps]()
+        return steps
+
+    def _plan(self, training: "Training", epoch: int, place: int) -> None:
+        """What a graph reads instead of Python's numbers. The tensors stay the same: a graph knows no others."""
+        first, count, device = epoch * training.steps_per_pass, training.steps_per_pass, self.flat.device
+        if self.epoch is None:
+            self.place = torch.zeros(1, dtype=torch.long, device=device)  # of the next step in the epoch
+            self.plan = torch.zeros(count, len(Scheduled._fields), device=device)
+            self.rows = torch.arange(min(self.batch_size, len(training.images)), device=device)
+        self.plan.copy_(torch.tensor([training.scheduled(first + i) for i in range(count)]))
+        self.place.fill_(place)
+        self.epoch = epoch
+
+    def _steps(self, training: "Training", estimator: Estimator, steps: int) -> None:
+        """So many steps from ``place`` on."""
+        for _ in range(steps):
+            now = Scheduled(*self.plan.index_select(0, self.place)[0].unbind())
+            batch = training.order.index_select(0, self.place * self.batch_size + self.rows)
+            training.update(batch, now, estimator)
+            self.place += 1
+
+    def _make(self, training: "Training", steps: Callable[[], None]) -> Callable[[], None]:
+        return steps
+
+    def programs(self) -> set[tuple[str, int, int]]:
+        """And ("graph", draws, steps) for each CUDA graph."""
+        recorded = {key for key, made in self.made.items() if isinstance(made, Replayed) and made.graph is not None}
+        return super().programs() | {("graph", k, steps) for k, steps in recorded}
+
+
+class CudaGraph(Planned):
+    """``cuda-graph``: planned steps, recorded once and then replayed."""
+
+    def _make(self, training: "Training", steps: Callable[[], None]) -> Callable[[], None]:
+        return Replayed(steps, training.generator)
+
+
+class CompilingCudaGraph(CudaGraph, Compiling):
+    """``compiled cuda-graph``."""
+
+
+ENGINES: dict[str, tuple[Callable[..., Engine], str | None]] = {  # and the only kind of device for it
+    "plain": (Engine, None),
+    "traced": (partial(Engine, trace=True), "cpu"),
+    "planned": (Planned, None),
+    "cuda-graph": (CudaGraph, "cuda"),
+    "compiled": (Compiling, None),
+    "compiled cuda-graph": (CompilingCudaGraph, "cuda"),
+}
+
+
+def find(name: str, device: str | torch.device) -> Callable[..., Engine]:
+    """The engine of this name. Raises ValueError for an unknown one, or one that this device or Python cannot run."""
+    if name not in ENGINES:
+        raise ValueError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
+    engine, kind = ENGINES[name]
+    if kind not in (None, torch.device(device).type):
+        raise ValueError(f"engine {name!r} needs the device {kind}, not {device}")
+    if name == "traced" and not tracing.can_trace():
+        raise ValueError(f"engine 'traced' needs a Python before {_version(tracing.TOO_NEW)}")
+    return engine
+
+
+def choose(device: str | torch.device, steps: int) -> str:
+    """The name of the fastest engine for a run of so many steps. Warns where a faster one is missing something."""
+    kind = torch.device(device).type
+    if kind == "cpu" and steps >= TRACED_STEPS:
+        if tracing.can_trace():
+            return "traced"
+        warnings.warn(
+            "steps take 10 to 50% longer: torch.jit does not trace them on Python "
+            f"{_version(tracing.TOO_NEW)} or later",
+            stacklevel=2,
+        )
+    if kind != "cuda":
+        return "plain"
+    if steps < COMPILED_STEPS:
+        return "cuda-graph"
+    if missing := tracing.missing_for_compiling():
+        warnings.warn(
+            f"steps on the GPU are not compiled, and take about twice as long: {missing} is missing", stacklevel=2
+        )
+        return "cuda-graph"
+    return "compiled cuda-graph"
+
+
+def _version(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))
