@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from iwae.export.report import Draws
-from pages.common import cache, image_strips
+from iwae.export.report import SampledImage
+from pages.common import cache, image_rows
 from pages.common.canvas import draw_digit, drawn
 from pages.common.digit_input import on_paper, random_image
 from pages.common.evidence import Evidence
@@ -21,8 +21,8 @@ st.write(
     "the same digit: see what each one thinks it could be."
 )
 
-if view.seen:
-    st.caption(view.seen)
+if view.training_overlap:
+    st.caption(view.training_overlap)
 digit = on_paper(view.dataset)
 evidence = Evidence(view, digit.x, 1000, 0) if digit else None
 before = drawn("canvas")
@@ -36,15 +36,15 @@ if digit.note:
     (st.warning if digit.doubtful else st.caption)(digit.note)
 for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
     with column:
-        image_strips.heading(name, entry)
+        image_rows.heading(name, entry)
         found, seen = evidence.drawn[name], evidence.pictured[name]
-        image_strips.reconstructions(digit.x.numpy(), seen)
+        image_rows.reconstructions(digit.x.numpy(), seen)
         st.markdown(f"**The heaviest of {found.samples:,} samples from q(h|x)**, with their share of the weight")
-        image_strips.samples_grid(cache.model(entry, view.device), found, count=10, heaviest=True)
+        image_rows.weighted_samples(cache.model(entry, view.device), found, count=10, heaviest=True)
         evidence.headline(name)
 evidence.numbers()
 
 st.divider()
 st.page_link("pages/1_Posterior.py", label="Try a digit of your own: upload, draw or pick one", icon=":material/draw:")
 st.caption("Or train a small model in the sidebar, and choose it as A or B.")
-report_button(view, Draws(digit.x, 1000, 0))
+report_button(view, SampledImage(digit.x, 1000, 0))

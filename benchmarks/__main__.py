@@ -7,7 +7,7 @@ from inspect import cleandoc
 import tyro
 
 from benchmarks import apart, report
-from benchmarks.settings import Settings
+from benchmarks.settings import BenchmarkSettings
 from iwae.cli import STYLE
 from iwae.system import files
 
@@ -18,23 +18,27 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run with these words (by default the shell's); returns the exit status. Errors are one line."""
     try:
         settings = tyro.cli(
-            Settings, prog="python -m benchmarks", description=cleandoc(Settings.__doc__), args=words, config=STYLE
+            BenchmarkSettings,
+            prog="python -m benchmarks",
+            description=cleandoc(BenchmarkSettings.__doc__),
+            args=words,
+            config=STYLE,
         )
         settings.check()
         if settings.file:
             files.check_target(settings.file)
     except (ValueError, files.TargetError) as error:
-        return _complain(str(error), WRONG_ARGUMENTS)
+        return _print_error(str(error), WRONG_ARGUMENTS)
     try:
         run(settings)
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
-        return _complain(str(error) or type(error).__name__, FAILED)
+        return _print_error(str(error) or type(error).__name__, FAILED)
     except KeyboardInterrupt:
-        return _complain("interrupted; nothing was written", INTERRUPTED)
+        return _print_error("interrupted; nothing was written", INTERRUPTED)
     return 0
 
 
-def run(settings: Settings) -> None:
+def run(settings: BenchmarkSettings) -> None:
     """Measure the sections, print the report, write its file."""
     measured = {}
     for name in settings.sections:
@@ -48,7 +52,7 @@ def run(settings: Settings) -> None:
         print(f"written: {settings.file}", file=sys.stderr)
 
 
-def _complain(message: str, status: int) -> int:
+def _print_error(message: str, status: int) -> int:
     print("error:", " ".join(message.split()), file=sys.stderr)
     return status
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from benchmarks.report import Section
-from benchmarks.settings import Settings
+from benchmarks.settings import BenchmarkSettings
 
 
-def measure(name: str, settings: Settings) -> Section:
+def measure(name: str, settings: BenchmarkSettings) -> Section:
     """What the section's module finds; a quick run, which measures nothing, stays in this process."""
     if settings.quick:
         return _here(name, settings)
@@ -22,7 +22,7 @@ def measure(name: str, settings: Settings) -> Section:
         return new.submit(_here, name, settings).result()
 
 
-def _here(name: str, settings: Settings) -> Section:
+def _here(name: str, settings: BenchmarkSettings) -> Section:
     torch.set_num_threads(settings.threads)
     return importlib.import_module(f"benchmarks.{name}").measure(settings)
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from benchmarks.report import Section, at_most
 from benchmarks.report import table as markdown
-from benchmarks.settings import Settings
+from benchmarks.settings import BenchmarkSettings
 from iwae import catalog, checkpoints
 from iwae.data import datasets
 from iwae.model import Model
@@ -60,7 +60,7 @@ GOALS = {
 
 
 @dataclass(frozen=True)
-class Look:
+class PageContent:
     """What tells that a page is complete."""
 
     heading: str
@@ -68,8 +68,8 @@ class Look:
     charts: int
 
 
-HOME = Look("Latent-space explorer", 2 * (4 + 10), 0)
-POSTERIOR = Look("The posterior of one digit", 2 * (4 + 20) + 2, 3)
+HOME = PageContent("Latent-space explorer", 2 * (4 + 10), 0)
+POSTERIOR = PageContent("The posterior of one digit", 2 * (4 + 20) + 2, 3)
 
 MOMENT = """([look, before]) => {
     const all = (selector) => [...document.querySelectorAll(`[data-testid="stMain"] ${selector}`)];
@@ -89,7 +89,7 @@ MOMENT = """([look, before]) => {
 ACTED = 'for (const kind of ["click", "change"]) addEventListener(kind, () => (window.acted = Date.now()), true);'
 
 
-def measure(settings: Settings) -> Section:
+def measure(settings: BenchmarkSettings) -> Section:
     """Idle, and beside a training run. Raises RuntimeError without a Chromium."""
     chromium = find_chromium()
     if chromium is None:
@@ -181,7 +181,7 @@ def _page(browser: Browser) -> Iterator[Page]:
     context.close()
 
 
-def _moment(page: Page, look: Look, before: list[str] | None = None) -> float:
+def _moment(page: Page, look: PageContent, before: list[str] | None = None) -> float:
     """When the page was complete, with other numbers than ``before``; seconds since 1970."""
     asked = [look.__dict__, before or ["", "", "", ""]]
     shown = page.wait_for_function(MOMENT, arg=asked, polling="raf")

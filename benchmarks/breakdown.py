@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import ceiling
 from benchmarks.report import table
-from benchmarks.settings import Settings
+from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import Contender, number, race
 
 OPERATIONS = {  # by PyTorch's names, without aten:: and without the _ of those in place
@@ -33,7 +33,7 @@ class Part:
     seconds: float
 
 
-def measure(parts: dict[str, Part], unit: str, settings: Settings) -> str:
+def measure(parts: dict[str, Part], unit: str, settings: BenchmarkSettings) -> str:
     """For the report: each part's time on one thread by what takes it, beside its time without the profiler, that of
     its products alone at one thread's ceiling, and its time on all threads."""
     with _one_thread():

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from benchmarks import pythae_peer, workload
 from benchmarks.apart import Elsewhere
 from benchmarks.report import Section, table
-from benchmarks.settings import Settings
+from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import Contender, race
 from benchmarks.training import EXACT, PEERS, RESAMPLED, ours, theirs
 
 BATCH = 100
 
 
-def measure(settings: Settings) -> Section:
+def measure(settings: BenchmarkSettings) -> Section:
     """Every trainer on an idle machine, then beside a process that counts."""
     data = workload.dataset(settings.pick(None, "digits"))
     few, many = settings.pick((1, 50), (1, 5))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from benchmarks import breakdown, ceiling, flops, pythae_peer, workload
 from benchmarks.apart import Elsewhere
 from benchmarks.report import Section, at_least, at_most, table
-from benchmarks.settings import Settings
+from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import Contender, number, race
 from iwae.bounds import Bound
 from iwae.data.datasets import Dataset
@@ -20,7 +20,7 @@ ALL, ALONE = "ours, `evaluate` (all measures)", "ours, NLL alone"
 BLOCK = sampling.IMAGES
 
 
-def measure(settings: Settings) -> Section:
+def measure(settings: BenchmarkSettings) -> Section:
     """The race, the agreement of the two estimates, and in the full mode the whole test set."""
     samples, data = settings.pick(5000, 200), workload.dataset(settings.pick(None, "digits"))
     model = workload.trained(settings.device)
@@ -93,7 +93,7 @@ def difference(model: Model, peer: nn.Module, x: Tensor, samples: int) -> Tensor
     return nll(model, x, samples).cpu().double() - torch.tensor(theirs, dtype=torch.float64)
 
 
-def full_test(settings: Settings, model: Model, data: Dataset, samples: int) -> tuple[str, float, float]:
+def full_test(settings: BenchmarkSettings, model: Model, data: Dataset, samples: int) -> tuple[str, float, float]:
     """Our time for the whole test set, between two looks at the ceiling: text, ratio, and draws per second."""
 
     def best() -> float:

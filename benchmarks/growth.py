@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks import training, workload
 from benchmarks.probe import Peak, peak
 from benchmarks.report import Section, table
-from benchmarks.settings import Settings
+from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import Contender, race, spread
 from iwae.evaluation import metrics, sampling
 
@@ -35,7 +35,7 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, fl
     return slope, math.sqrt(float(rest @ rest) / (len(x) - 2) / float(x @ x))
 
 
-def measure(settings: Settings) -> Section:
+def measure(settings: BenchmarkSettings) -> Section:
     """All series, their timings in the same rounds."""
     data = workload.dataset("digits")
     model, fixed = workload.trained(), settings.pick(100, 10)  # draws of the series over images

@@ -5,11 +5,11 @@ import statistics
 from benchmarks import pythae_peer
 from benchmarks.probe import peak
 from benchmarks.report import Section, at_most, table
-from benchmarks.settings import Settings
+from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import spread
 
 
-def measure(settings: Settings) -> Section:
+def measure(settings: BenchmarkSettings) -> Section:
     """Some processes for each row, in turns."""
     k, batch, steps = settings.pick((50, 100, 30), (5, 20, 2))
     processes = settings.pick(3, 1)

@@ -28,7 +28,7 @@ if INSTALLED:
     for _name in [name for name in logging.root.manager.loggerDict if name.startswith("pythae")]:
         logging.getLogger(_name).setLevel(logging.WARNING)
 
-    class Encoder(BaseEncoder):
+    class PythaeEncoder(BaseEncoder):
         """x → mean and log variance of q(h|x)."""
 
         def __init__(self, config: ModelConfig):
@@ -42,7 +42,7 @@ if INSTALLED:
             features = self.hidden(x)
             return ModelOutput(embedding=self.mean(features), log_covariance=self.log_variance(features))
 
-    class Decoder(BaseDecoder):
+    class PythaeDecoder(BaseDecoder):
         """h → probabilities of the pixels."""
 
         def __init__(self, config: ModelConfig):
@@ -58,7 +58,7 @@ if INSTALLED:
 def build(config: ModelConfig, k: int, kind: str = "iwae") -> nn.Module:
     """pythae's IWAE with k draws, or for the kind ``vae`` its VAE."""
     sizes = {"input_dim": (config.pixels,), "latent_dim": config.latent[0], "reconstruction_loss": "bce"}
-    networks = {"encoder": Encoder(config), "decoder": Decoder(config)}
+    networks = {"encoder": PythaeEncoder(config), "decoder": PythaeDecoder(config)}
     if kind == "vae":
         return VAE(VAEConfig(**sizes), **networks)
     return IWAE(IWAEConfig(number_samples=k, **sizes), **networks)

@@ -9,8 +9,8 @@ A run that went on from another's model counts that one's passes and minutes, to
 
 from dataclasses import replace
 
-from benchmarks.report import Section, Target, table
-from benchmarks.settings import Settings
+from benchmarks.report import Section, SpeedTarget, table
+from benchmarks.settings import BenchmarkSettings
 from iwae import checkpoints
 from iwae.checkpoints import Card
 from iwae.runs import store
@@ -21,7 +21,7 @@ PAPER_PASSES = 3280
 MINUTES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60, 90, 120, 180)
 
 
-def measure(settings: Settings) -> Section:
+def measure(settings: BenchmarkSettings) -> Section:
     """The curves of the runs named by ``--runs``, and what the first of them reached."""
     if not settings.runs:
         raise ValueError("quality needs --runs NAME …: runs of `python -m iwae train` on this machine")
@@ -84,9 +84,9 @@ def _end(run: store.Run) -> str:
     return f"{took}, {nll} ({metrics['images']:,} test images, {metrics['samples']:,} draws)"
 
 
-def _target(run: store.Run) -> Target:
+def _target(run: store.Run) -> SpeedTarget:
     card = checkpoints.read_card(run.checkpoint)
     passes, nll = _total(card, "passes"), card.metrics.get("nll")
     what = f"NLL ≤ {GOAL} within 1/5 of the paper's {PAPER_PASSES:,} passes"
     measured = None if nll is None else f"{nll:.2f} after {passes:.0f} passes"
-    return Target(what, measured, nll is not None and nll <= GOAL and passes <= PAPER_PASSES / 5)
+    return SpeedTarget(what, measured, nll is not None and nll <= GOAL and passes <= PAPER_PASSES / 5)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.settings import ASKED_FOR, SECTIONS, Settings
+from benchmarks.settings import ASKED_FOR, SECTIONS, BenchmarkSettings
 
 INTRODUCTION = """# Benchmarks
 Written by `python -m benchmarks`. A number is the median over the rounds of one run, in which all contenders took
@@ -22,7 +22,7 @@ QUICK = "**QUICK: tiny sizes, to see that it runs; the numbers mean nothing**"
 
 
 @dataclass(frozen=True)
-class Target:
+class SpeedTarget:
     """A bar to clear: what, the value measured (None: not measured in this run), and whether that is enough."""
 
     what: str
@@ -30,14 +30,14 @@ class Target:
     met: bool
 
 
-def at_least(what: str, value: float | None, goal: float, unit: str = "×") -> Target:
+def at_least(what: str, value: float | None, goal: float, unit: str = "×") -> SpeedTarget:
     """A value that should be no smaller than ``goal``."""
-    return Target(f"{what} ≥ {goal:g}{unit}", _text(value, unit), value is not None and value >= goal)
+    return SpeedTarget(f"{what} ≥ {goal:g}{unit}", _text(value, unit), value is not None and value >= goal)
 
 
-def at_most(what: str, value: float | None, goal: float, unit: str = "×") -> Target:
+def at_most(what: str, value: float | None, goal: float, unit: str = "×") -> SpeedTarget:
     """A value that should be no greater than ``goal``."""
-    return Target(f"{what} ≤ {goal:g}{unit}", _text(value, unit), value is not None and value <= goal)
+    return SpeedTarget(f"{what} ≤ {goal:g}{unit}", _text(value, unit), value is not None and value <= goal)
 
 
 def _text(value: float | None, unit: str) -> str | None:
@@ -49,7 +49,7 @@ class Section:
     """What a section's ``measure`` returns: Markdown without a heading, and its targets."""
 
     body: str
-    targets: tuple[Target, ...] = ()
+    targets: tuple[SpeedTarget, ...] = ()
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -57,12 +57,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
 
 
-def heading(name: str, settings: Settings) -> str:
+def heading(name: str, settings: BenchmarkSettings) -> str:
     """Of a section: its name, with the device where that is not the CPU."""
     return name if settings.device == "cpu" else f"{name}, {settings.device}"
 
 
-def stamp(settings: Settings) -> str:
+def stamp(settings: BenchmarkSettings) -> str:
     """When, on what machine and how a section was measured; no host name and no path."""
     parts = [f"{datetime.now(UTC):%Y-%m-%d}", f"{_processor()}, {os.cpu_count()} cores"]
     if settings.device == "cuda":
@@ -106,7 +106,7 @@ def _first_cell(row: str) -> str:
     return row.split("|")[1].strip()
 
 
-def _row(section: str, target: Target, judge: bool) -> str:
+def _row(section: str, target: SpeedTarget, judge: bool) -> str:
     if target.measured is None:
         return f"| {section} | {target.what} | not measured | – |"
     verdict = ("yes" if target.met else "**no**") if judge else "– (quick)"

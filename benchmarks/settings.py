@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchmarkSettings:
     """Measure this package side by side with pythae and with the machine's own limit.
 
     Contenders take turns within each round; a number is the median over the rounds, with the least and the greatest

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from benchmarks import breakdown, ceiling, flops, pythae_peer, workload
 from benchmarks.apart import Elsewhere
 from benchmarks.report import Section, at_least, table
-from benchmarks.settings import Settings
+from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import Contender, Rate, number, race
 from iwae.data.datasets import Dataset
 from iwae.kernels import cuda_graphs
@@ -68,7 +68,7 @@ def unit(device: str) -> int:
     return cuda_graphs.BURST if device == "cuda" else 1
 
 
-def measure(settings: Settings) -> Section:
+def measure(settings: BenchmarkSettings) -> Section:
     """Every k and batch size in the same rounds."""
     data = workload.dataset(settings.pick(None, "digits"))
     cells = [
@@ -95,7 +95,7 @@ def measure(settings: Settings) -> Section:
     return Section("\n\n".join([body, *parts]), _targets(rates))
 
 
-def _breakdown(contenders: list[Contender], cell: tuple[int, int], rates: dict, settings: Settings) -> str:
+def _breakdown(contenders: list[Contender], cell: tuple[int, int], rates: dict, settings: BenchmarkSettings) -> str:
     """The steps of a cell, taken apart."""
     k, batch = cell
     parts = {

@@ -50,11 +50,11 @@ WRONG_ARGUMENTS, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command in ``words`` (by default the shell's); returns the exit status. Errors are one line."""
-    with streams.safe():
+    with streams.robust_streams():
         try:
             return _run(list(sys.argv[1:] if words is None else words))
         except KeyboardInterrupt:
-            return _complain("interrupted", INTERRUPTED)
+            return _print_error("interrupted", INTERRUPTED)
 
 
 def _run(words: list[str]) -> int:
@@ -65,16 +65,16 @@ def _run(words: list[str]) -> int:
         print(f"iwae {__version__}")
         return 0
     if words[0] not in COMMANDS:
-        return _complain(f"unknown command {words[0]!r}; there are {', '.join(COMMANDS)}", WRONG_ARGUMENTS)
+        return _print_error(f"unknown command {words[0]!r}; there are {', '.join(COMMANDS)}", WRONG_ARGUMENTS)
     module = importlib.import_module(f"iwae.cli.{words[0]}")  # here, because torch takes seconds to import
     refusal = io.StringIO()
     try:
         with contextlib.redirect_stderr(refusal):
             command = module.parse(words[1:])
     except ValueError as error:
-        return _complain(str(error), WRONG_ARGUMENTS)
+        return _print_error(str(error), WRONG_ARGUMENTS)
     except SystemExit as exit:  # --help, or tyro has refused
-        return _complain(_one_line(refusal.getvalue()), WRONG_ARGUMENTS) if exit.code else 0
+        return _print_error(_one_line(refusal.getvalue()), WRONG_ARGUMENTS) if exit.code else 0
     from iwae.kernels import threads  # torch, as above
 
     threads.limit()
@@ -82,10 +82,10 @@ def _run(words: list[str]) -> int:
         return command.run()
     except (ValueError, RuntimeError, OSError, MemoryError) as error:  # RuntimeError: torch's, for want of memory too
         status = WRONG_ARGUMENTS if isinstance(error, module.cli.UsageError) else FAILED
-        return _complain(str(error) or type(error).__name__, status)
+        return _print_error(str(error) or type(error).__name__, status)
 
 
-def _complain(message: str, status: int) -> int:
+def _print_error(message: str, status: int) -> int:
     if os.environ.get("TORCHELASTIC_RUN_ID") is None or os.environ.get("RANK") == "0":  # of torchrun's processes, one
         print("error:", " ".join(message.split()), file=sys.stderr)
     return status

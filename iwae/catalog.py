@@ -14,7 +14,7 @@ from iwae.data.formats import PIXELS
 from iwae.evaluation.metrics import plus_minus
 from iwae.runs import store
 from iwae.system import files, paths
-from iwae.system.files import shown
+from iwae.system.files import printable
 from iwae.system.paths import SHIPPED, models_dir
 from iwae.training.config import TrainConfig
 
@@ -89,7 +89,7 @@ def entries() -> tuple[dict[str, Entry], dict[str, str]]:
         except CheckpointError as error:
             refused[name] = str(error)
         except OSError as error:  # it has just gone
-            refused[name] = f"{shown(name)}: {error.strerror}"
+            refused[name] = f"{printable(name)}: {error.strerror}"
     return found, refused
 
 
@@ -103,7 +103,7 @@ def add(content: bytes, name: str) -> str:
     stem = clean_name(name)
     if len(content) > MAX_BYTES:
         raise CheckpointError(
-            f"{shown(name)}: {len(content) / 2**20:.1f} MB; a model may have {MAX_BYTES // 2**20} MB at most"
+            f"{printable(name)}: {len(content) / 2**20:.1f} MB; a model may have {MAX_BYTES // 2**20} MB at most"
         )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{stem}{checkpoints.SUFFIX}"
@@ -113,14 +113,14 @@ def add(content: bytes, name: str) -> str:
     try:
         costs.check(config, costs.posterior(config, FEWEST_DRAWS), f"{FEWEST_DRAWS:,} draws from its posterior")
     except costs.CostError as error:
-        raise CheckpointError(f"{shown(name)}: {error}") from None
+        raise CheckpointError(f"{printable(name)}: {error}") from None
     kept = list(models_dir().glob(f"*{checkpoints.SUFFIX}"))
     for path in kept:
         if path.stat().st_size == len(content) and path.read_bytes() == content:
             return f"model:{path.stem}"
     if sum(path.stat().st_size for path in kept) + len(content) > MAX_TOTAL:
         raise CheckpointError(
-            f"{shown(name)}: there is no room; {models_dir()} may hold {MAX_TOTAL // 2**20} MB. Remove files there"
+            f"{printable(name)}: there is no room; {models_dir()} may hold {MAX_TOTAL // 2**20} MB. Remove files there"
         )
     paths.make_writable(models_dir(), paths.MODELS)
     number, path = 1, models_dir() / f"{stem}{checkpoints.SUFFIX}"
@@ -142,11 +142,13 @@ def _entry(key: str, path: Path, written: int) -> Entry:
     """The model in a file that was written at that time: read once, for all pages."""
     entry = Entry(key, path, checkpoints.read_card(path))
     if entry.card.model.pixels != PIXELS:
-        raise CheckpointError(f"{shown(path.name)}: for images of {entry.card.model.pixels} pixels, not of {PIXELS}")
+        raise CheckpointError(
+            f"{printable(path.name)}: for images of {entry.card.model.pixels} pixels, not of {PIXELS}"
+        )
     try:
         _ = entry.label, entry.trained_on  # need every part of the card
     except Exception as error:  # what somebody else wrote into a card raises nearly every type
-        raise CheckpointError(f"{shown(path.name)}: its card cannot be read ({shown(error, 300)})") from None
+        raise CheckpointError(f"{printable(path.name)}: its card cannot be read ({printable(error, 300)})") from None
     return entry
 
 

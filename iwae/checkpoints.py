@@ -18,7 +18,7 @@ from torch import Tensor
 
 from iwae.model import Model, ModelConfig
 from iwae.system import files, reprs
-from iwae.system.files import shown
+from iwae.system.files import printable
 
 FORMAT_VERSION = 2  # as written here; version 1, which called Rényi's bound l-alpha, is read as well
 READABLE = ("1", "2")
@@ -62,8 +62,8 @@ def save(path: Path, model: Model, card: Card) -> None:
     """
     if (reason := model.nonstandard()) is not None:
         raise CheckpointError(
-            f"{shown(path.name)}: only models that Model(config) can make again can be saved, and {reason}; keep the "
-            "weights of other models by torch.save(model.state_dict(), …)"
+            f"{printable(path.name)}: only models that Model(config) can make again can be saved, and {reason}; keep "
+            "the weights of other models by torch.save(model.state_dict(), …)"
         )
     header = asdict(card)
     _card(path, header)
@@ -95,14 +95,16 @@ def _check_tensors(path: Path, tensors: dict[str, Tensor], card: Card) -> Model:
         wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
         name = wrong[0]
         raise CheckpointError(
-            f"{shown(path.name)}: {len(wrong)} tensors do not fit the model it describes; "
-            f"'{shown(name)}' is {found.get(name, 'missing')}, expected {expected.get(name, 'none')}"
+            f"{printable(path.name)}: {len(wrong)} tensors do not fit the model it describes; "
+            f"'{printable(name)}' is {found.get(name, 'missing')}, expected {expected.get(name, 'none')}"
         )
     for name, weight in tensors.items():
         if weight.dtype != WEIGHTS[card.weights]:
-            raise CheckpointError(f"{shown(path.name)}: {name!r} is {weight.dtype}, expected {WEIGHTS[card.weights]}")
+            raise CheckpointError(
+                f"{printable(path.name)}: {name!r} is {weight.dtype}, expected {WEIGHTS[card.weights]}"
+            )
         if not weight.isfinite().all():
-            raise CheckpointError(f"{shown(path.name)}: {name!r} holds values that are not finite")
+            raise CheckpointError(f"{printable(path.name)}: {name!r} holds values that are not finite")
     return model
 
 
@@ -154,8 +156,8 @@ def find(folder: Path) -> tuple[dict[str, Card], dict[str, str]]:
 
 def check_place(path: Path, folder: Path) -> None:
     """Raises CheckpointError where a link leads from the folder to a place outside it."""
-    if not files.inside(path, folder):
-        raise CheckpointError(f"{shown(path.name)}: a link to a place outside its folder, which is not followed")
+    if not files.is_inside(path, folder):
+        raise CheckpointError(f"{printable(path.name)}: a link to a place outside its folder, which is not followed")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], kind: str, header: dict[str, Any]) -> None:
@@ -164,14 +166,16 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], kind: str, header: dict
     try:
         written = json.dumps(header, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{shown(path.name)}: its card holds what JSON cannot ({shown(error, 300)})") from None
+        raise CheckpointError(
+            f"{printable(path.name)}: its card holds what JSON cannot ({printable(error, 300)})"
+        ) from None
     metadata = {"kind": f"iwae-{kind}", "version": str(FORMAT_VERSION), "header": written}
-    with files.whole(path) as beside:
+    with files.atomic_write(path) as beside:
         try:
             save_file(tensors, beside, metadata)
         except SafetensorError as error:  # a full disk, for one
             raise OSError(f"{path} cannot be written ({error})") from error
-        _check_header(beside, shown(path.name))
+        _check_header(beside, printable(path.name))
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -182,7 +186,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 
 def _open(path: Path):
-    name = shown(path.name)
+    name = printable(path.name)
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
             raise CheckpointError(f"{name}: a folder, pipe or device, not a file")
@@ -193,7 +197,7 @@ def _open(path: Path):
     except (SafetensorError, OSError, ValueError) as error:  # ValueError: a card that is not UTF-8, or our own
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{name}: not a safetensors file, or a damaged one ({shown(error, 300)})") from None
+        raise CheckpointError(f"{name}: not a safetensors file, or a damaged one ({printable(error, 300)})") from None
 
 
 def _check_header(path: Path, name: str) -> None:
@@ -208,18 +212,20 @@ def _check_header(path: Path, name: str) -> None:
 
 
 def _header(path: Path, metadata: dict[str, str] | None, kind: str) -> dict[str, Any]:
-    metadata, name = metadata or {}, shown(path.name)
+    metadata, name = metadata or {}, printable(path.name)
     if metadata.get("kind") != f"iwae-{kind}":
-        raise CheckpointError(f"{name}: holds '{shown(metadata.get('kind', 'something else'))}', not an iwae-{kind}")
+        raise CheckpointError(
+            f"{name}: holds '{printable(metadata.get('kind', 'something else'))}', not an iwae-{kind}"
+        )
     if metadata.get("version") not in READABLE:
         raise CheckpointError(
-            f"{name}: format version '{shown(metadata.get('version'))}', but this program reads "
+            f"{name}: format version '{printable(metadata.get('version'))}', but this program reads "
             f"{' and '.join(READABLE)}; a newer one may read it"
         )
     try:
         header = json.loads(metadata["header"], parse_constant=_no_constant)
     except (KeyError, ValueError, RecursionError) as error:  # RecursionError: nested thousands deep
-        raise CheckpointError(f"{name}: its header cannot be read ({shown(error, 300)})") from None
+        raise CheckpointError(f"{name}: its header cannot be read ({printable(error, 300)})") from None
     if not isinstance(header, dict):
         raise CheckpointError(f"{name}: its header is not an object")
     progress = header.get("progress")
@@ -242,8 +248,8 @@ def _card(path: Path, header: dict[str, Any]) -> Card:
         _check_values(parts["progress"], parts["metrics"])
         return Card(ModelConfig(**header["model"]), **parts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        message = shown(error, 300)
-        raise CheckpointError(f"{shown(path.name)}: its card does not describe a model ({message})") from None
+        message = printable(error, 300)
+        raise CheckpointError(f"{printable(path.name)}: its card does not describe a model ({message})") from None
 
 
 def _check_values(progress: dict[str, Any], metrics: dict[str, Any]) -> None:
@@ -255,17 +261,17 @@ def _check_values(progress: dict[str, Any], metrics: dict[str, Any]) -> None:
         numbers |= {f"{name}[{place}]": value for place, value in enumerate(list(metrics.get(name) or ()))}
     for name, value in numbers.items():
         if value is not None and not (isinstance(value, int | float) and abs(value) < LARGEST):
-            raise ValueError(f"{name} is {shown(value)!r}, not a number below {LARGEST:g}")
+            raise ValueError(f"{name} is {printable(value)!r}, not a number below {LARGEST:g}")
     if not isinstance(metrics.get("bounds", {}), dict) or not isinstance(progress.get("history", []), list):
         raise ValueError("its bounds are no object, or its history is no list")
     if not isinstance(refits := progress.get("refits", []), list) or not all(isinstance(each, dict) for each in refits):
         raise ValueError("its refits are no list of objects")
     if progress.get("weights", "float32") not in tuple(WEIGHTS):  # a tuple: what cannot be hashed is no name either
-        raise ValueError(f"weights are {shown(progress['weights'])!r}; there are {', '.join(WEIGHTS)}")
+        raise ValueError(f"weights are {printable(progress['weights'])!r}; there are {', '.join(WEIGHTS)}")
     if not isinstance(data := progress.get("data", {}), dict) or not isinstance(data.get("sha256", ""), str):
         raise ValueError("its data are no object with a hash")
     if not isinstance(progress.get("device", ""), str):
-        raise ValueError(f"device is {shown(progress['device'])!r}, not a name")
+        raise ValueError(f"device is {printable(progress['device'])!r}, not a name")
 
 
 def _no_constant(name: str) -> None:

@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from iwae.export.report import Draws
+from iwae.export.report import SampledImage
 from iwae.figures.base import Line, bound_curves
-from pages.common import cache, figure_card, image_strips
+from pages.common import cache, figure_card, image_rows
 from pages.common.digit_input import choose_digit
 from pages.common.evidence import Evidence
 from pages.common.number_field import whole_number
@@ -23,9 +23,9 @@ if digit is None:
 
 with st.expander("What the models see, step by step", expanded=True):
     names, images = zip(*digit.stages, strict=True)
-    image_strips.strip(images, names, names, width=112)
+    image_rows.image_row(images, names, names, width=112)
     with st.popover("What each step does", type="tertiary"):
-        st.markdown(digit.told)
+        st.markdown(digit.explanation)
     if digit.note:
         (st.warning if digit.doubtful else st.caption)(digit.note)
 
@@ -40,25 +40,25 @@ lines, numbers, units = [], [], choose_units(view.pair)
 evidence = Evidence(view, digit.x, samples, seed)
 for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
     with column:
-        image_strips.heading(name, entry)
+        image_rows.heading(name, entry)
         drawn, seen = evidence.drawn[name], evidence.pictured[name]
         evidence.headline(name)
         st.markdown(
             "**Reconstructions**",
             help="From the mean of q; the plain average of all decoded draws; and their average by weight.",
         )
-        image_strips.reconstructions(digit.x.numpy(), seen)
+        image_rows.reconstructions(digit.x.numpy(), seen)
         st.markdown(
             f"**Samples from q(h|x)**: {which}, ordered by weight",
             help="Decoded to pixel probabilities; below each its share of the importance weight of all draws.",
         )
-        image_strips.samples_grid(cache.model(entry, view.device), drawn, count, heaviest=which == "the heaviest")
+        image_rows.weighted_samples(cache.model(entry, view.device), drawn, count, heaviest=which == "the heaviest")
         dashed = name == "B" and view.a.kind == view.b.kind
         ks, bounds = cache.curve(entry, view.device, digit.x, samples, seed)
         lines.append(Line(f"{name} · {entry.short}", entry.kind, ks, bounds, dashed))
         numbers += [{"model": name, "k": k, "L_k": bound} for k, bound in zip(ks, bounds, strict=True)]
         by_weight(cache.model(entry, view.device), drawn)
-        evidence.ends(name, cache.model(entry, view.device))
+        evidence.end_states(name, cache.model(entry, view.device))
         true_posterior(name, entry, cache.model(entry, view.device), drawn, units[name])
 
 evidence.numbers()
@@ -70,11 +70,11 @@ st.write(
     "divergence of q from the true posterior, so a curve that still climbs is one whose q misses much."
 )
 ends = " and ".join(f"{line.name} from {line.y[0]:.1f} to {line.y[-1]:.1f}".replace("-", "−") for line in lines)
-said = f"L_k in nats for this digit, for k from 1 to {samples:,}: {ends}. Dotted: log p̂(x)."
-figure_card.figure(bound_curves(lines), "curve", said, numbers)
+caption = f"L_k in nats for this digit, for k from 1 to {samples:,}: {ends}. Dotted: log p̂(x)."
+figure_card.figure(bound_curves(lines), "curve", caption, numbers)
 with st.expander("The formula"):
     st.latex(
         r"L_k = \mathbb{E}_{h_1,\dots,h_k \sim q(h|x)}\left[\log \frac{1}{k}\sum_{i=1}^k w_i\right],"
         r"\qquad w_i = \frac{p(x, h_i)}{q(h_i|x)}"
     )
-report_button(view, Draws(digit.x, samples, seed))
+report_button(view, SampledImage(digit.x, samples, seed))

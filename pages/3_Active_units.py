@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.common import cache, image_strips
+from pages.common import cache, image_rows
 from pages.common.digit_input import pick_image
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
@@ -48,7 +48,7 @@ layer = (
 
 for column, model in zip(st.columns(2, gap="large"), models, strict=True):
     with column:
-        image_strips.heading(model.name, model.entry)
+        image_rows.heading(model.name, model.entry)
         pruning.counts(model, model.layers(threshold))
 pruning.curves(models, layer, threshold)
 
@@ -61,7 +61,7 @@ index = pick_image(view.dataset)
 x = cache.test_images(view.dataset)[index]
 for column, model in zip(st.columns(2, gap="large"), models, strict=True):
     with column:
-        image_strips.heading(model.name, model.entry)
+        image_rows.heading(model.name, model.entry)
         pruning.switch_off(view, model, layer, threshold, x, images)
 
 with st.expander("The formulas"):

@@ -4,7 +4,7 @@ import streamlit as st
 import torch
 
 from iwae.analysis import generation
-from pages.common import cache, image_strips
+from pages.common import cache, image_rows
 from pages.common.digit_input import choose_digit
 from pages.common.number_field import keep_below, whole_number
 from pages.common.report_button import report_button
@@ -23,11 +23,11 @@ count = left.slider("Images", 10, MOST, 50, 10, key="count", bind="query-params"
 seed = whole_number("Seed", 0, 10**6, 0, key="seed", help="The same for both models.", place=right)
 drawn = []
 for column, (name, entry, model) in zip(st.columns(2, gap="large"), models, strict=True):
-    with column, cache.told(entry):
-        image_strips.heading(name, entry)
-        drawn.append(generation.samples(model, count, seed))
+    with column, cache.stop_on_model_error(entry):
+        image_rows.heading(name, entry)
+        drawn.append(generation.sample_images(model, count, seed))
         alt = f"{count} images drawn from the prior of model {name}, ten in a row"
-        image_strips.sheet(drawn[-1], 10, f"samples.prior.{name}", alt)
+        image_rows.image_grid(drawn[-1], 10, f"samples.prior.{name}", alt)
 with st.expander("The formula"):
     st.latex(
         r"h_L \sim \mathcal N(0, I),\quad h_l \sim p(h_l\,|\,h_{l+1})\ \ (l = L-1, \dots, 1),\quad x \sim p(x\,|\,h_1)"
@@ -54,7 +54,7 @@ st.header("The plane of a latent space of two units", anchor=False)
 st.write("Each picture is what the model decodes at that place of its plane; every cell holds the same prior mass.")
 side = st.slider("Pictures in each direction", 5, 30, 20, key="side", bind="query-params")
 for column, (name, entry, model) in zip(st.columns(2, gap="large"), models, strict=True):
-    with column, cache.told(entry):
+    with column, cache.stop_on_model_error(entry):
         plane_grid(name, entry, model, side)
 with st.expander("The grid"):
     st.latex(r"h = \Phi^{-1}\!\Big(\frac{i - 1/2}{n}\Big),\quad i = 1, \dots, n\ \text{ in each unit}")
@@ -69,12 +69,12 @@ if (first := choose_digit(view.dataset)) is not None:
     other = whole_number("To test image", 0, len(images) - 1, 1, key="to", place=left)
     steps = right.slider("Steps", 3, 20, 10, key="steps", bind="query-params")
     ends = torch.stack([first.x, images[other]])
-    image_strips.strip(ends.numpy(), ["from", "to"], ["the digit at the start", "the digit at the end"])
+    image_rows.image_row(ends.numpy(), ["from", "to"], ["the digit at the start", "the digit at the end"])
     for name, entry, model in models:
-        image_strips.heading(name, entry)
-        with cache.told(entry):
+        image_rows.heading(name, entry)
+        with cache.stop_on_model_error(entry):
             way = generation.interpolate(model, ends, steps)
         captions = [f"{share:.0%}" for share in torch.linspace(0, 1, steps).tolist()]
-        image_strips.strip(way.numpy(), captions, [f"{caption} of the way" for caption in captions])
+        image_rows.image_row(way.numpy(), captions, [f"{caption} of the way" for caption in captions])
 
 report_button(view)

@@ -5,11 +5,11 @@ import inspect
 import streamlit as st
 
 from iwae.bounds import OBJECTIVES
-from iwae.export.report import Draws
+from iwae.export.report import SampledImage
 from pages.bounds.sections import all_bounds, exact_posteriors, one_step, pick_bounds, weights_figure
-from pages.common import cache, image_strips
+from pages.common import cache, image_rows
 from pages.common.digit_input import choose_digit
-from pages.common.figure_card import plain
+from pages.common.figure_card import escape_markdown
 from pages.common.number_field import whole_number
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
@@ -23,7 +23,7 @@ if digit is None:
     st.stop()
 left, *rest = st.columns([1, 2, 2, 2], vertical_alignment="center")
 with left:
-    image_strips.strip([digit.x.numpy()], ["the digit"], ["the digit, binarized"])
+    image_rows.image_row([digit.x.numpy()], ["the digit"], ["the digit, binarized"])
 samples = whole_number("Samples per model", 100, 50_000, 5000, 100, key="samples", place=rest[0])
 seed = whole_number("Seed", 0, 10**6, 0, key="seed", place=rest[1])
 k = whole_number(
@@ -49,7 +49,7 @@ name = st.selectbox(
 )  # fmt: skip
 row = OBJECTIVES[name]
 st.latex(row.formula)
-st.caption(f"{plain(row.source)}. The function that computed it:")
+st.caption(f"{escape_markdown(row.source)}. The function that computed it:")
 st.code(inspect.getsource(row.function), language="python", wrap_lines=True)
 
 st.header("One step of training", anchor=False)
@@ -57,7 +57,7 @@ st.write(f"{k} draws of this digit, weighed by {bounds[name].title}: those with 
 number = whole_number("Step", 1, samples // k, 1, key="step", help="Each takes the next k draws.")
 for column, (slot, entry), part in zip(st.columns(2, gap="large"), view.pair, drawn, strict=True):
     with column:
-        image_strips.heading(slot, entry)
+        image_rows.heading(slot, entry)
         one_step(slot, cache.model(entry, view.device), part, bounds[name], k, number - 1)
 with st.expander("The formula"):
     st.latex(
@@ -69,4 +69,4 @@ with st.expander("The formula"):
 st.header("The exact posterior", anchor=False)
 st.write("With two latent units nothing has to be estimated: Bayes' rule on a grid of the plane.")
 exact_posteriors(view, drawn)
-report_button(view, Draws(digit.x, samples, seed))
+report_button(view, SampledImage(digit.x, samples, seed))

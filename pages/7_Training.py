@@ -3,7 +3,7 @@
 import streamlit as st
 
 from iwae.runs import store
-from pages.common.figure_card import plain
+from pages.common.figure_card import escape_markdown
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
 from pages.training.overview import choose_runs, commands_of, compare, export, live, manage, start_here
@@ -28,7 +28,7 @@ with st.expander("What the curves are"):
 
 found, refused = store.find_runs()
 for reason in refused.values():
-    st.caption(plain(reason))
+    st.caption(escape_markdown(reason))
 if not found:
     start_here()
     st.stop()

@@ -22,7 +22,7 @@ st.write(
 rows, refused = results.collect(catalog.entries()[0])
 missing = grid.not_run(rows)
 for reason in refused.values():
-    st.warning(figure_card.plain(reason))
+    st.warning(figure_card.escape_markdown(reason))
 
 left, right = st.columns(2)
 places = list(dict.fromkeys((row.cell.dataset, row.cell.model) for row in [*rows, *missing]))
@@ -40,12 +40,12 @@ for column, (measure, title) in zip(
     with column:
         st.markdown(f"**{title}**, nats per image")
         if points:
-            said = (
+            caption = (
                 f"{title} against k on {dataset}, {model}. Filled: measured, ± standard error over test images, which "
                 "is the uncertainty of the level and not of a difference. Hollow: published, by source, without errors."
             )
             drawn = points_against_k(points, f"{title}, nats")
-            figure_card.figure(drawn, f"results.{measure}", said, tables.points(title, points))
+            figure_card.figure(drawn, f"results.{measure}", caption, tables.points(title, points))
         else:
             st.info("Neither measured nor published for VAE and IWAE.")
 

@@ -132,7 +132,7 @@ def test_the_peers_trainer_trains():
 
 
 def test_targets():
-    assert at_least("speed", 2.5, 2.2) == report.Target("speed ≥ 2.2×", "2.5×", True)
+    assert at_least("speed", 2.5, 2.2) == report.SpeedTarget("speed ≥ 2.2×", "2.5×", True)
     assert not at_least("speed", 2.19, 2.2).met and not at_most("time", 1.31, 1.3).met
     assert at_most("time", 1.2, 1.3).met and at_most("time", None, 1.3).measured is None
 
@@ -231,7 +231,7 @@ def test_time_to_quality_is_read_from_finished_runs(tmp_path, monkeypatch):
     config = TrainConfig("digits", model="16:4", k=5, passes=3, valid_images=50)
     run = store.create(config)
     worker.work(run)
-    asked = settings.Settings(sections=("quality",), runs=(run.name,))
+    asked = settings.BenchmarkSettings(sections=("quality",), runs=(run.name,))
     section = apart.measure("quality", asked)  # in a process of its own
     assert section == quality.measure(asked)
     last = run.records()[-1]
@@ -241,12 +241,12 @@ def test_time_to_quality_is_read_from_finished_runs(tmp_path, monkeypatch):
     assert not section.targets[0].met and "after 3 passes" in section.targets[0].measured
     further = store.create(dataclasses.replace(config, passes=2, start=str(run.checkpoint)))
     worker.work(further)
-    section = quality.measure(settings.Settings(sections=("quality",), runs=(further.name,)))
+    section = quality.measure(settings.BenchmarkSettings(sections=("quality",), runs=(further.name,)))
     last = further.records()[-1]
     assert f"| end | 5, {last.valid_bound:.2f} at 0 min |" in section.body and "fast, 3 + 2 passes" in section.body
     assert "after 5 passes" in section.targets[0].measured
     with pytest.raises(ValueError, match="needs --runs"):
-        quality.measure(settings.Settings(sections=("quality",)))
+        quality.measure(settings.BenchmarkSettings(sections=("quality",)))
 
 
 def test_the_apps_times_become_targets():

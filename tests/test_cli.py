@@ -326,9 +326,9 @@ def test_runs_commands(trained, capsys):
     assert main(["runs", "list"]) == 0
     assert "no runs in" in capsys.readouterr().out
     run = store.create(trained[1].config)
-    run.say("stopped")
+    run.set_status("stopped")
     broken = store.create(trained[1].config)
-    broken.say("stopped")
+    broken.set_status("stopped")
     (broken.folder / "config.json").write_text("[]")
     (broken.folder / "metrics.jsonl").write_text("{}\n")
     assert main(["runs", "list"]) == 0
@@ -370,7 +370,7 @@ def test_ctrl_c_saves_and_the_run_goes_on():
 def test_resume_in_the_background_and_a_second_worker(trained, capsys):
     """The second says so, at once, and leaves the first alone."""
     run = store.create(dataclasses.replace(trained[1].config, passes=10_000))
-    run.say("stopped")
+    run.set_status("stopped")
     assert main(["runs", "resume", run.name]) == 0
     while not run.records():
         assert run.status().alive

@@ -47,7 +47,7 @@ def assert_whole(run: Run) -> None:
     steps = [record.step for record in run.records()]
     assert steps == sorted(set(steps))
     assert [listed.name for listed in store.list_runs()] == [run.name]
-    assert run._word().phase
+    assert run._read_status().phase
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(100, marks=pytest.mark.slow)])
@@ -148,7 +148,7 @@ def test_a_full_disk_of_a_run_is_told_though_its_last_words_find_no_room(monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def train(*args):
-        monkeypatch.setattr(files, "whole", full)
+        monkeypatch.setattr(files, "atomic_write", full)
         full()
 
     monkeypatch.setattr(worker, "_train_and_test", train)
@@ -167,7 +167,7 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     old, new = tmp_path / ".data.abc.tmp", tmp_path / ".data.def.tmp"
     for path in (old, new):
         path.touch()
-    os.utime(old, (0, time.time() - files.LEFT_OVER - 1))
+    os.utime(old, (0, time.time() - files.STALE_SECONDS - 1))
     files.write(tmp_path / "data", "content")
     assert not old.exists() and new.exists()  # another process may be at it
 
@@ -269,23 +269,23 @@ def test_caches_and_downloads_on_a_full_or_read_only_disk():
 
 def test_a_half_written_cache_is_never_used(tmp_path, monkeypatch):
     """At every 50th byte of it, and with one byte changed; and a failure at any call leaves no file."""
-    monkeypatch.setattr(cache, "folder", lambda: tmp_path)
+    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path)
     good, built = {"values": np.arange(50)}, []
 
     def build():
         built.append(1)
         return good
 
-    cache.recall("cache", "stamp", build)
+    cache.load_or_build("cache", "stamp", build)
     whole = (tmp_path / "cache.npz").read_bytes()
     for end in range(0, len(whole), 50):
         (tmp_path / "cache.npz").write_bytes(whole[:end])
         before = len(built)
-        assert np.array_equal(cache.recall("cache", "stamp", build)["values"], good["values"])
+        assert np.array_equal(cache.load_or_build("cache", "stamp", build)["values"], good["values"])
         assert len(built) == before + 1
     (tmp_path / "cache.npz").unlink()
     for fatal in (1, 2, 3):
         with monkeypatch.context() as patch:
             Faulty(patch, fatal, errno.ENOSPC)
-            assert cache.recall("cache", "stamp", build)["values"] is good["values"]
+            assert cache.load_or_build("cache", "stamp", build)["values"] is good["values"]
         assert list(tmp_path.iterdir()) == []

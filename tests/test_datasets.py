@@ -32,7 +32,7 @@ FALSE_ALARM = 1e-6  # per statistical test; the seeds are fixed, so a test that 
 def cache(tmp_path, monkeypatch) -> Path:
     """An empty cache of decoded data sets."""
     folder = tmp_path / "packed"
-    monkeypatch.setattr(packed, "folder", lambda: folder)
+    monkeypatch.setattr(packed, "cache_folder", lambda: folder)
     return folder
 
 
@@ -131,7 +131,7 @@ def test_without_the_package_mnist_5k_says_what_to_install(tmp_path, monkeypatch
 def digits(tmp_path_factory) -> datasets.Dataset:
     folder = tmp_path_factory.mktemp("packed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packed, "folder", lambda: folder)
+        patch.setattr(packed, "cache_folder", lambda: folder)
         first, again = (datasets.load("digits", download=False) for _ in range(2))
     assert torch.equal(first.train.images, again.train.images) and (folder / "digits.npz").exists()
     return first
@@ -239,7 +239,7 @@ def fixed(data_dir, tmp_path_factory) -> tuple[Path, Path, datasets.Dataset]:
     for part in ("binarized_mnist", "mnist"):
         shutil.copytree(data_dir / part, directory / part)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packed, "folder", lambda: folder)
+        patch.setattr(packed, "cache_folder", lambda: folder)
         return directory, folder, datasets.load("mnist-fixed", directory=directory, download=False)
 
 
@@ -286,7 +286,7 @@ def test_matlab_random_numbers():
 
 def test_the_packed_cache_spares_the_source_and_heals_itself(fixed, monkeypatch):
     directory, folder, first = fixed
-    monkeypatch.setattr(packed, "folder", lambda: folder)
+    monkeypatch.setattr(packed, "cache_folder", lambda: folder)
 
     def load() -> datasets.Dataset:
         return datasets.load("mnist-fixed", directory=directory, download=False)
@@ -320,7 +320,7 @@ def test_fixed_mnist_without_labels_and_without_a_cache(fixed, tmp_path, monkeyp
     directory, _, first = fixed
     blocked = tmp_path / "a file, not a folder"
     blocked.touch()
-    monkeypatch.setattr(packed, "folder", lambda: blocked / "packed")
+    monkeypatch.setattr(packed, "cache_folder", lambda: blocked / "packed")
     (tmp_path / "binarized_mnist").symlink_to(directory / "binarized_mnist")
     dataset = datasets.load("mnist-fixed", directory=tmp_path, download=False)
     assert torch.equal(dataset.test.images, first.test.images)

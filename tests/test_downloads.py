@@ -265,7 +265,7 @@ def test_data_dir_is_the_environments_or_the_users_cache(monkeypatch):
     monkeypatch.setenv("IWAE_DATA_DIR", "~/pictures")
     assert datasets.data_dir() == Path.home() / "pictures"
     monkeypatch.delenv("IWAE_DATA_DIR")
-    assert datasets.data_dir() == cache.folder().parent
+    assert datasets.data_dir() == cache.cache_folder().parent
 
 
 def test_git_blob_id(tmp_path):

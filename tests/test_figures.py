@@ -10,11 +10,11 @@ from PIL import Image
 from iwae.figures.base import (
     COLOURS,
     GREY,
-    Cloud,
     Line,
     Points,
-    address,
+    SampleCloud,
     bound_curves,
+    data_uri,
     points_against_k,
     posterior_cloud,
     scatter_of_losses,
@@ -47,14 +47,14 @@ def test_other_shapes_become_squares_in_the_colour_of_their_corners(shape):
 @pytest.mark.parametrize("shape", [(84, 84), (84, 84, 3)])
 def test_a_picture_s_address_holds_its_very_pixels(shape):
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    with urllib.request.urlopen(address(pixels, 84)) as reply:
+    with urllib.request.urlopen(data_uri(pixels, 84)) as reply:
         assert reply.headers["Content-Type"] == "image/png"
         np.testing.assert_array_equal(Image.open(io.BytesIO(reply.read())), pixels)
 
 
 def test_a_wider_picture_is_averaged_down_in_its_address():
     pixels = np.kron(np.array([[0, 255], [255, 0]], dtype=np.uint8), np.ones((100, 50), dtype=np.uint8))
-    with urllib.request.urlopen(address(pixels, 20)) as reply:
+    with urllib.request.urlopen(data_uri(pixels, 20)) as reply:
         picture = np.asarray(Image.open(io.BytesIO(reply.read())))
     np.testing.assert_array_equal(picture, np.kron([[0, 255], [255, 0]], np.ones((20, 10))))
 
@@ -120,7 +120,9 @@ def test_points_against_k_are_filled_where_measured_and_hollow_where_published()
 
 def test_the_cloud_is_larger_where_more_draws_fell():
     points = np.array([[0.0, 1.0], [2.0, 3.0]])
-    cloud = Cloud("vae", points[[0, 0, 1]], np.array([1.0, -1.0]), np.array([0.5, 2.0]), points, np.array([1, 99]))
+    cloud = SampleCloud(
+        "vae", points[[0, 0, 1]], np.array([1.0, -1.0]), np.array([0.5, 2.0]), points, np.array([1, 99])
+    )
     q, ellipse, resampled = posterior_cloud(cloud, ("unit 3", "unit 8")).data
     assert len(q.x) == 3 and resampled.marker.color == COLOURS["vae"]
     assert resampled.marker.size[0] < resampled.marker.size[1] and list(resampled.customdata) == [1, 99]

@@ -267,5 +267,5 @@ def test_added_models_are_bounded_in_bytes(monkeypatch):
 
 
 def test_somebody_elses_text_in_a_message():
-    assert files.shown("a\x1b[2Jb\nc‮d") == "a�[2Jb�c�d"
-    assert files.shown("x" * 100, 10) == "x" * 9 + "…"
+    assert files.printable("a\x1b[2Jb\nc‮d") == "a�[2Jb�c�d"
+    assert files.printable("x" * 100, 10) == "x" * 9 + "…"

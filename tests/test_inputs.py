@@ -41,7 +41,7 @@ ENTRIES = {
     "encode": lambda model, x: torch.from_numpy(latent.encode(model, x).mean),
     "reconstruct": lambda model, x: reconstruction.reconstructions(model, x, samples=3).losses["draw"],
     "reconstructions": generation.reconstructions,
-    "look": lambda model, x: timeline.look(model, x, x).pictures,
+    "look": lambda model, x: timeline.describe_model(model, x, x).pictures,
     "sample": lambda model, x: model.sample(x, 3, generator=seeded()).log_w,
     "log_likelihood": lambda model, x: model.log_likelihood(x, torch.ones(2, len(x), 4)),
     "log_joint": lambda model, x: model.log_joint(x, (torch.ones(2, len(x), 4), torch.ones(2, len(x), 2)))[0],

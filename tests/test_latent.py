@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from iwae import catalog, checkpoints
 from iwae.analysis import latent
-from iwae.analysis.latent import Encoded, Estimate
+from iwae.analysis.latent import Encoded, MeanEstimate
 from iwae.data import datasets
 from iwae.model import Model, ModelConfig
 
@@ -61,7 +61,7 @@ def test_pca_is_that_of_sklearn(encoded):
     points = encoded.mean
     view, theirs = latent.pca(points), PCA(2).fit(points)
     placed = theirs.transform(points)
-    np.testing.assert_allclose(np.abs(view.place(points)), np.abs(placed), atol=1e-8)
+    np.testing.assert_allclose(np.abs(view.project(points)), np.abs(placed), atol=1e-8)
     assert view.share == pytest.approx(theirs.explained_variance_ratio_.sum())
     np.testing.assert_allclose(view.axes @ view.axes.T, np.eye(2), atol=1e-12)
     assert (view.axes[[0, 1], np.abs(view.axes).argmax(1)] > 0).all()
@@ -69,16 +69,16 @@ def test_pca_is_that_of_sklearn(encoded):
 
 def test_one_unit_has_a_map_too():
     points = rng.normal(size=(50, 1))
-    placed = latent.pca(points).place(points)
+    placed = latent.pca(points).project(points)
     np.testing.assert_allclose(placed, np.hstack([points - points.mean(), np.zeros((50, 1))]))
-    np.testing.assert_allclose(latent.units(points, 0, 0).place(points), np.hstack([points, points]))
+    np.testing.assert_allclose(latent.units(points, 0, 0).project(points), np.hstack([points, points]))
     with pytest.raises(ValueError, match="not 1"):
         latent.pca(points[:1])
 
 
 def test_two_units_as_they_are(encoded):
     view = latent.units(encoded.mean, 3, 1)
-    np.testing.assert_array_equal(view.place(encoded.mean), encoded.mean[:, [3, 1]])
+    np.testing.assert_array_equal(view.project(encoded.mean), encoded.mean[:, [3, 1]])
     np.testing.assert_allclose(view.covariance(encoded.std[0]), np.diag(encoded.std[0, [3, 1]] ** 2))
     assert view.share == pytest.approx(encoded.mean.var(0)[[1, 3]].sum() / encoded.mean.var(0).sum())
     for bad in ((6, 0), (0, -1)):
@@ -88,13 +88,13 @@ def test_two_units_as_they_are(encoded):
 
 def test_a_posterior_s_ellipse_is_that_of_its_draws(encoded):
     """W diag(σ²) Wᵀ against 100,000 draws: s.e. of a variance v is v √(2/100,000); of 0.95 inside, 0.0007."""
-    view = latent.pca(encoded.mean).turned(turn(0.7))
-    one = encoded.one(3)
+    view = latent.pca(encoded.mean).rotated(turn(0.7))
+    one = encoded.select(3)
     covariance, count = view.covariance(one.std[0]), 100_000
-    placed = view.place(one.draw(count, seed=2))
+    placed = view.project(one.draw(count, seed=2))
     se = np.sqrt((np.outer(covariance.diagonal(), covariance.diagonal()) + covariance**2) / count)
     assert (np.abs(np.cov(placed.T) - covariance) < Z * se).all()
-    centre = view.place(one.mean)[0]
+    centre = view.project(one.mean)[0]
     assert latent.inside(placed, centre, covariance).mean() == pytest.approx(0.95, abs=Z * 0.0007)
     curve = latent.ellipse(centre, covariance)
     np.testing.assert_allclose(curve[0], curve[-1])
@@ -104,11 +104,11 @@ def test_a_posterior_s_ellipse_is_that_of_its_draws(encoded):
 
 def test_the_typical_posterior_of_a_class(encoded):
     members = np.arange(200) % 10 == 4
-    found = encoded.typical(members)
+    found = encoded.average(members)
     np.testing.assert_allclose(found.mean[0], encoded.mean[members].mean(0))
     np.testing.assert_allclose(found.trace, encoded.trace[members].mean())
     with pytest.raises(ValueError, match="no image"):
-        encoded.typical(np.zeros(200, dtype=bool))
+        encoded.average(np.zeros(200, dtype=bool))
 
 
 @pytest.mark.parametrize("mirror", [False, True])
@@ -148,11 +148,11 @@ def test_overlap():
 def test_the_predicted_label_is_the_commonest_and_of_equal_ones_the_nearest():
     labels = np.array([5, 5, 7, 7, 3])
     index = np.array([[0, 2, 3, 4], [2, 0, 3, 1], [4, 0, 1, 2]])
-    assert latent.predicted(index, labels).tolist() == [7, 7, 5]
+    assert latent.predict_labels(index, labels).tolist() == [7, 7, 5]
 
 
 def test_trustworthiness_is_that_of_sklearn(encoded):
-    placed = latent.pca(encoded.mean).place(encoded.mean)
+    placed = latent.pca(encoded.mean).project(encoded.mean)
     found = latent.trustworthiness(encoded.mean, placed, 10)
     assert found.value == pytest.approx(sklearn_trustworthiness(encoded.mean, placed, n_neighbors=10), abs=1e-9)
     assert latent.trustworthiness(encoded.mean, encoded.mean, 10).value == 1
@@ -167,14 +167,14 @@ def test_draws_are_placed_among_their_neighbours(encoded):
     points = rng.normal(size=(400, 3))
     placed = 3 * points[:, :2]
     draws = rng.normal(size=(20, 3))
-    together = latent.place(draws, points, placed)
-    alone = np.vstack([latent.place(draw[None], points, placed) for draw in draws])
+    together = latent.place_on_map(draws, points, placed)
+    alone = np.vstack([latent.place_on_map(draw[None], points, placed) for draw in draws])
     np.testing.assert_allclose(together, alone, atol=1e-6)
     near = latent.nearest(draws, points)[0]
     assert (together >= placed[near].min(1) - 1e-9).all() and (together <= placed[near].max(1) + 1e-9).all()
     pair = np.array([[-1.0], [1.0]])
-    np.testing.assert_allclose(latent.place(np.array([[0.0]]), pair, np.array([[0.0, 2], [4, 6]])), [[2, 4]])
-    far = latent.place(np.full((1, 3), 1e4), points, placed)
+    np.testing.assert_allclose(latent.place_on_map(np.array([[0.0]]), pair, np.array([[0.0, 2], [4, 6]])), [[2, 4]])
+    far = latent.place_on_map(np.full((1, 3), 1e4), points, placed)
     assert np.isfinite(far).all()
 
 
@@ -209,7 +209,7 @@ def test_differences_are_paired(encoded):
         assert found.value == pytest.approx(b.estimate.value - a.estimate.value)
         if a.name.startswith("entropy"):  # the same for each image, so known without error
             assert found.value == pytest.approx(6 * np.log(1.1)) and found.se < 1e-12
-    assert Estimate.of(np.array([2.0])) == Estimate(2.0, None, 1)
+    assert MeanEstimate.from_values(np.array([2.0])) == MeanEstimate(2.0, None, 1)
 
 
 def test_draws_from_the_prior_come_down_through_the_layers():

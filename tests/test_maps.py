@@ -9,7 +9,7 @@ import pytest
 
 from iwae.analysis import latent, umap_maps
 
-SETTINGS = umap_maps.Settings(neighbours=8)
+SETTINGS = umap_maps.UmapSettings(neighbours=8)
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def points():
     return np.repeat(np.eye(5)[:3] * 20, 40, axis=0) + rng.normal(size=(120, 5))
 
 
-def wait(one: umap_maps.Map, seconds: float = 120) -> umap_maps.Status:
+def wait(one: umap_maps.Map, seconds: float = 120) -> umap_maps.MapStatus:
     end = time.monotonic() + seconds
     while (status := one.status()).phase == "running" and time.monotonic() < end:
         time.sleep(0.1)
@@ -47,12 +47,12 @@ def instant(monkeypatch):
 
 def test_the_name_is_decided_by_content_data_settings_and_beginning():
     names = {
-        umap_maps.find(settings, **decided).folder.name
-        for settings in (SETTINGS, umap_maps.Settings(neighbours=9), umap_maps.Settings(seed=1))
+        umap_maps.find_map(settings, **decided).folder.name
+        for settings in (SETTINGS, umap_maps.UmapSettings(neighbours=9), umap_maps.UmapSettings(seed=1))
         for decided in ({"checkpoint": "a"}, {"checkpoint": "b"}, {"checkpoint": "a", "begin": "x"})
     }
     assert len(names) == 9
-    assert umap_maps.find(SETTINGS, x=1, y=2) == umap_maps.find(SETTINGS, y=2, x=1)
+    assert umap_maps.find_map(SETTINGS, x=1, y=2) == umap_maps.find_map(SETTINGS, y=2, x=1)
 
 
 def test_a_fingerprint_is_of_the_content(tmp_path):
@@ -67,16 +67,16 @@ def test_a_fingerprint_is_of_the_content(tmp_path):
 
 def test_a_pair_in_the_background_and_then_from_the_disk(points):
     """The real thing: B begins from A, both keep the groups apart, and a second request computes nothing."""
-    start = latent.pca(points).place(points)
-    a, b = umap_maps.find(SETTINGS, checkpoint="a"), umap_maps.find(SETTINGS, checkpoint="b", begin="a")
-    assert b.status() == umap_maps.Status("missing") and b.coordinates() is None
+    start = latent.pca(points).project(points)
+    a, b = umap_maps.find_map(SETTINGS, checkpoint="a"), umap_maps.find_map(SETTINGS, checkpoint="b", begin="a")
+    assert b.status() == umap_maps.MapStatus("missing") and b.coordinates() is None
     began = time.monotonic()
     a.prepare(points, start, SETTINGS)
     b.start(points + 0.1, a, SETTINGS)
     assert time.monotonic() - began < 2  # nobody waits for it
     assert b.status().phase == "running"
     b.start(points + 0.1, a, SETTINGS)  # a second request while it runs does nothing
-    assert wait(b) == umap_maps.Status("finished", share=1.0) and a.status().phase == "finished"
+    assert wait(b) == umap_maps.MapStatus("finished", share=1.0) and a.status().phase == "finished"
     for one in (a, b):
         placed = one.coordinates()
         centres = placed.reshape(3, 40, 2).mean(1)
@@ -105,7 +105,7 @@ def test_points_without_extent_on_some_axis_are_laid_out(named, kept):
         "all alike": np.ones((60, 3)),
     }[named]
     view = latent.pca(points)
-    placed = umap_maps.umap(points, view.place(points), SETTINGS, lambda message, share: None)
+    placed = umap_maps.umap(points, view.project(points), SETTINGS, lambda message, share: None)
     assert placed.shape == (60, 2) and np.isfinite(placed).all()
     assert latent.trustworthiness(points, placed, 8).value >= kept
     assert (view.share is None) == (named == "all alike") and (placed.any() or named == "all alike")
@@ -115,18 +115,18 @@ def test_a_map_that_cannot_be_kept_is_refused_with_the_variable(points, tmp_path
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("IWAE_MAPS_DIR", str(tmp_path / "file"))
     with pytest.raises(OSError, match=r"cannot be written .* set IWAE_MAPS_DIR to a folder"):
-        umap_maps.find(SETTINGS, x=1).start(points, points[:, :2], SETTINGS)
+        umap_maps.find_map(SETTINGS, x=1).start(points, points[:, :2], SETTINGS)
 
 
 def test_a_killed_process_leaves_no_map_and_can_be_tried_again(points):
-    one = umap_maps.find(SETTINGS, checkpoint="killed")
+    one = umap_maps.find_map(SETTINGS, checkpoint="killed")
     one.start(points, points[:, :2], SETTINGS)
     held = [pid for pid in os.listdir("/proc") if pid.isdigit() and _works_at(pid, one)]
     assert len(held) == 1
     os.kill(int(held[0]), signal.SIGKILL)
     status = wait(one)
     assert status.phase == "failed" and "without a word" in status.message and one.coordinates() is None
-    one.forget()
+    one.delete()
     assert one.status().phase == "missing"
 
 
@@ -139,11 +139,11 @@ def _works_at(pid: str, one: umap_maps.Map) -> bool:
 
 
 def test_work_reports_and_begins_from_the_other_map(points, instant):
-    a, b = umap_maps.find(SETTINGS, checkpoint="a"), umap_maps.find(SETTINGS, checkpoint="b")
+    a, b = umap_maps.find_map(SETTINGS, checkpoint="a"), umap_maps.find_map(SETTINGS, checkpoint="b")
     a.prepare(points, points[:, :2], SETTINGS)
     b.prepare(points, a, SETTINGS)
     said = []
-    umap_maps.work(b.folder, lambda message, share: said.append((message, share)))
+    umap_maps.compute(b.folder, lambda message, share: said.append((message, share)))
     np.testing.assert_allclose(b.coordinates(), points[:, :2] + 2)
     np.testing.assert_allclose(a.coordinates(), points[:, :2] + 1)
     shares = [share for _, share in said]
@@ -155,24 +155,24 @@ def test_what_fails_says_why(points, monkeypatch):
         raise RuntimeError("no room")
 
     monkeypatch.setattr(umap_maps, "umap", broken)
-    one = umap_maps.find(SETTINGS, checkpoint="a")
+    one = umap_maps.find_map(SETTINGS, checkpoint="a")
     one.prepare(points, points[:, :2], SETTINGS)
     with pytest.raises(RuntimeError, match="no room"):
         umap_maps.main(one.folder)
-    assert one.status() == umap_maps.Status("failed", "no room")
+    assert one.status() == umap_maps.MapStatus("failed", "no room")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY broken", b"text"])
 def test_a_damaged_map_is_no_map(points, instant, content):
-    one = umap_maps.find(SETTINGS, checkpoint="a")
+    one = umap_maps.find_map(SETTINGS, checkpoint="a")
     one.prepare(points, points[:, :2], SETTINGS)
-    umap_maps.work(one.folder, lambda message, share: None)
+    umap_maps.compute(one.folder, lambda message, share: None)
     (one.folder / "map.npy").write_bytes(content)
     assert one.coordinates() is None and one.status().phase != "finished"
 
 
 def test_points_that_cannot_be_placed_are_named(points):
-    one = umap_maps.find(SETTINGS, checkpoint="a")
+    one = umap_maps.find_map(SETTINGS, checkpoint="a")
     with pytest.raises(ValueError, match="2 to 7 neighbours, not 8"):
         one.prepare(points[:8], points[:8, :2], SETTINGS)
     with pytest.raises(ValueError, match="finite"):

@@ -245,10 +245,10 @@ def test_a_result_whose_target_fails_in_the_end_is_kept_elsewhere(tmp_path, monk
     (tmp_path / "blocked").write_text("")
     path = tmp_path / "blocked" / "result.csv"
     with pytest.raises(files.TargetError, match=r"File exists.*; the result is in .*result.csv instead") as error:
-        files.deliver(path, functools.partial(files.write, content="all of it"))
+        files.write_or_rescue(path, functools.partial(files.write, content="all of it"))
     kept = Path(re.search(r"in (\S+) instead", str(error.value))[1])
     assert kept.read_text() == "all of it" and kept.is_relative_to(tmp_path / "temporary")
-    files.deliver(tmp_path / "result.csv", functools.partial(files.write, content="all of it"))
+    files.write_or_rescue(tmp_path / "result.csv", functools.partial(files.write, content="all of it"))
     assert (tmp_path / "result.csv").read_text() == "all of it"
 
 
@@ -388,7 +388,7 @@ def test_cores_are_those_that_this_process_may_use():
     assert cores.count() == cpu_count()
     one = {min(os.sched_getaffinity(0))}
     program = f"import os; os.sched_setaffinity(0, {one}); "
-    program += "from iwae.runs import queue; from iwae.system import cores; print(cores.count(), queue.limit())"
+    program += "from iwae.runs import queue; from iwae.system import cores; print(cores.count(), queue.max_running())"
     environment = {name: value for name, value in os.environ.items() if name != "IWAE_MAX_RUNS"}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout == "1 1\n"
@@ -419,7 +419,7 @@ def test_what_control_groups_grant(written, membership, granted, tmp_path, monke
     assert cores.quota() == granted
     assert 1 <= cores.count() <= max(1, math.ceil(min(granted, os.cpu_count())))
     monkeypatch.setenv("IWAE_MAX_RUNS", "3")
-    assert queue.limit() == 3
+    assert queue.max_running() == 3
 
 
 def test_torch_takes_no_more_threads_than_cores_are_granted(monkeypatch, threads_as_before):

@@ -23,10 +23,10 @@ def decoded(model, h1):
 def test_samples_of_one_layer_are_decoded_normal_draws():
     model = Model(ONE, seed=1)
     top = torch.randn(6, 5, generator=torch.Generator().manual_seed(3))
-    drawn = generation.samples(model, 6, seed=3)
+    drawn = generation.sample_images(model, 6, seed=3)
     torch.testing.assert_close(drawn, decoded(model, top))
-    assert torch.equal(drawn, generation.samples(model, 6, seed=3)) and not torch.equal(
-        drawn, generation.samples(model, 6, seed=4)
+    assert torch.equal(drawn, generation.sample_images(model, 6, seed=3)) and not torch.equal(
+        drawn, generation.sample_images(model, 6, seed=4)
     )
 
 
@@ -35,8 +35,10 @@ def test_samples_go_through_every_layer():
     model = Model(TWO, seed=1)
     generator = torch.Generator().manual_seed(3)
     top = torch.randn(6, 2, generator=generator)
-    torch.testing.assert_close(generation.samples(model, 6, seed=3), decoded(model, model.descend(top, generator)))
-    assert not torch.allclose(generation.samples(model, 6, seed=3), decoded(model, model.descend(top)))
+    torch.testing.assert_close(
+        generation.sample_images(model, 6, seed=3), decoded(model, model.descend(top, generator))
+    )
+    assert not torch.allclose(generation.sample_images(model, 6, seed=3), decoded(model, model.descend(top)))
 
 
 def test_the_grid_lies_at_quantiles_with_the_second_unit_upwards():
@@ -62,7 +64,7 @@ def test_the_way_ends_at_the_posterior_means(x):
 def test_neighbours_against_all_distances():
     """More images than are compared at once; ties do not occur in random grey levels."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (generation.ROWS + 700, 30), generator=generator, dtype=torch.uint8)
+    images = torch.randint(0, 256, (generation.BLOCK + 700, 30), generator=generator, dtype=torch.uint8)
     pictures = torch.rand(4, 30, generator=generator)
     found = generation.nearest(pictures, images, 6)
     all_of_them = (pictures[:, None].double() - images.double() / 255).norm(dim=-1)
@@ -88,7 +90,7 @@ def test_one_pixel_wholly_different_is_a_distance_of_one():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: generation.samples(Model(ONE), 0), "at least 1, not 0"),
+        (lambda: generation.sample_images(Model(ONE), 0), "at least 1, not 0"),
         (lambda: generation.manifold(Model(ONE)), "2 units, not of 5"),
         (lambda: generation.manifold(Model(TWO), 1), "at least 2 rows, not 1"),
         (

@@ -61,16 +61,16 @@ def test_a_suspended_process_is_told_from_one_that_runs(sleeper):
 
 
 def test_how_a_process_ended_is_said():
-    assert processes.describe_end(3) == "ended with exit status 3"
-    assert processes.describe_end(-11) == "was ended by SIGSEGV"
-    assert processes.describe_end(-200) == "was ended by signal 200"
-    assert processes.describe_end(-9).startswith("was killed (SIGKILL): by `kill -9`, or")
-    assert processes.describe_end(-9, out_of_memory=True).endswith("had run out of memory")
+    assert processes.describe_exit(3) == "ended with exit status 3"
+    assert processes.describe_exit(-11) == "was ended by SIGSEGV"
+    assert processes.describe_exit(-200) == "was ended by signal 200"
+    assert processes.describe_exit(-9).startswith("was killed (SIGKILL): by `kill -9`, or")
+    assert processes.describe_exit(-9, out_of_memory=True).endswith("had run out of memory")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux counts them")
 def test_the_processes_killed_for_want_of_memory_are_counted():
-    count = processes.memory_kills()
+    count = processes.oom_kill_count()
     if count is None:
         pytest.skip("this kernel does not say")
     assert count >= 0 and isinstance(count, int)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from iwae.analysis.reconstruction import LEAST, PICTURES, cross_entropy, reconstructions
+from iwae.analysis.reconstruction import MIN_PROBABILITY, PICTURES, cross_entropy, reconstructions
 from iwae.evaluation.metrics import evaluate
 from iwae.inference.posterior import posterior, reconstruct
 from iwae.model import Model, ModelConfig
@@ -60,10 +60,10 @@ def test_losses_are_those_of_the_pictures():
 def test_a_cross_entropy_is_finite_for_certain_pixels():
     x = torch.tensor([[0.0, 1.0, 1.0]])
     assert cross_entropy(x, torch.tensor([[0.0, 1.0, 0.5]])).item() == pytest.approx(
-        math.log(2) - 2 * math.log1p(-LEAST), abs=1e-5
+        math.log(2) - 2 * math.log1p(-MIN_PROBABILITY), abs=1e-5
     )
     assert cross_entropy(x, torch.tensor([[1.0, 1.0, 0.5]])).item() == pytest.approx(
-        -math.log(LEAST) + math.log(2), rel=1e-2
+        -math.log(MIN_PROBABILITY) + math.log(2), rel=1e-2
     )
 
 

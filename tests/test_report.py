@@ -17,7 +17,7 @@ from PIL import Image
 from iwae import catalog, checkpoints
 from iwae.data import datasets
 from iwae.export import report
-from iwae.export.report import Draws, Shown
+from iwae.export.report import PageItem, SampledImage
 from iwae.inference.posterior import posterior
 
 SAMPLES, SEED = 70, 3
@@ -39,10 +39,10 @@ def archive(pair, x):
     view = {"dataset": "digits", "value": float("nan")}
     figure = go.Figure(go.Scatter(x=[1, 2], y=[3, 4], name="only here"))
     shown = {
-        "some-figure": Shown("a < b", figure, lambda: "x,y\n1,3\n2,4\n"),
-        "some-picture": Shown("a dot", picture=lambda: b"PNG"),
+        "some-figure": PageItem("a < b", figure, lambda: "x,y\n1,3\n2,4\n"),
+        "some-picture": PageItem("a dot", picture=lambda: b"PNG"),
     }
-    return zipfile.ZipFile(io.BytesIO(report.build(pair, view, shown, Draws(x, SAMPLES, SEED))))
+    return zipfile.ZipFile(io.BytesIO(report.build(pair, view, shown, SampledImage(x, SAMPLES, SEED))))
 
 
 def table(archive, name) -> list[dict[str, str]]:
@@ -74,7 +74,7 @@ def test_numbers_are_the_engine_s(archive, pair, x):
 
 
 def test_the_same_view_gives_the_same_bytes(pair, x):
-    once, again = (report.build(pair, {}, {}, Draws(x, 20, 0)) for _ in range(2))
+    once, again = (report.build(pair, {}, {}, SampledImage(x, 20, 0)) for _ in range(2))
     names = zipfile.ZipFile(io.BytesIO(once)).namelist()
     for name in set(names) - {"figures.html"}:  # plotly gives each figure a random name
         assert zipfile.ZipFile(io.BytesIO(once)).read(name) == zipfile.ZipFile(io.BytesIO(again)).read(name)

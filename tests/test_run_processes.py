@@ -16,7 +16,7 @@ import pytest
 
 from iwae import checkpoints
 from iwae.runs import queue, store, worker
-from iwae.runs.queue import Folder
+from iwae.runs.queue import RunFolder
 from iwae.runs.store import Run, RunError
 from iwae.training.config import TrainConfig
 
@@ -30,7 +30,7 @@ from pathlib import Path
 from iwae.runs.queue import Folder
 run = Folder(Path(sys.argv[1]))
 with run.claim():
-    run.say(sys.argv[2], since=1.0)
+    run.set_status(sys.argv[2], since=1.0)
     time.sleep(600)
 """
 
@@ -43,7 +43,7 @@ def wait_until(condition, seconds: float = 120) -> None:
 
 
 @contextmanager
-def held(run: Folder, phase: str):
+def held(run: RunFolder, phase: str):
     """Another process that works on the run."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(run.folder), phase])
     try:
@@ -54,7 +54,7 @@ def held(run: Folder, phase: str):
         process.wait()
 
 
-def word(run: Folder, **values) -> None:
+def word(run: RunFolder, **values) -> None:
     path = run.folder / "status.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
@@ -63,43 +63,43 @@ def word(run: Folder, **values) -> None:
 def test_a_number_that_another_process_has_by_now_is_no_process(started):
     """This process has the number; the one that was about to start had it before."""
     run = store.create(CONFIG)
-    run.say("starting", since=time.time())
-    assert run.status().phase == "starting" and [one.name for one in queue.queue(store.runs_dir())] == [run.name]
+    run.set_status("starting", since=time.time())
+    assert run.status().phase == "starting" and [one.name for one in queue.waiting_runs(store.runs_dir())] == [run.name]
     word(run, started=started)
-    assert run.status().phase == "died" and queue.queue(store.runs_dir()) == []
+    assert run.status().phase == "died" and queue.waiting_runs(store.runs_dir()) == []
     run.delete()
     assert not run.folder.exists()
 
 
 def test_each_run_that_waits_looks_at_the_one_before_its_own(monkeypatch):
     """Sixty that each looked at all took a core."""
-    looks, status = [], Folder.status
+    looks, status = [], RunFolder.status
     every = [store.create(CONFIG) for _ in range(12)]
     for number, run in enumerate(every):
-        run.say("starting", since=1.0 + number)  # by this process, which lives
-    monkeypatch.setattr(queue, "LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(queue, "limit", lambda: 1)
+        run.set_status("starting", since=1.0 + number)  # by this process, which lives
+    monkeypatch.setattr(queue, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(queue, "max_running", lambda: 1)
     last = every[-1]
     over = threading.Event()
 
-    def count(run: Folder):
+    def count(run: RunFolder):
         if threading.current_thread().name == "waiting" and run.name != last.name:
             looks.append(run.name)
             if len(looks) > 500:
                 over.set()
         return status(run)
 
-    monkeypatch.setattr(Folder, "status", count)
+    monkeypatch.setattr(RunFolder, "status", count)
 
     def wait():
         with last.claim():
-            queue.wait(last)
+            queue.wait_for_slot(last)
 
     waiting = threading.Thread(target=wait, name="waiting")
     waiting.start()
     assert over.wait(60)
     assert set(looks[20:400]) == {every[-2].name}
-    every[-2].say("stopped", since=None)
+    every[-2].set_status("stopped", since=None)
     wait_until(lambda: looks[-1] == every[-3].name)
     last.stop()
     waiting.join(60)
@@ -110,12 +110,12 @@ def test_each_run_that_waits_looks_at_the_one_before_its_own(monkeypatch):
 def test_a_suspended_process_is_said_to_be_and_leaves_the_queue():
     running, waiting = store.create(CONFIG), store.create(CONFIG)
     with held(running, "running") as process, held(waiting, "waiting") as other:
-        assert [run.name for run in queue.queue(store.runs_dir())] == [waiting.name]
+        assert [run.name for run in queue.waiting_runs(store.runs_dir())] == [waiting.name]
         for one in (process, other):
             one.send_signal(signal.SIGSTOP)
         wait_until(lambda: running.status().phase == waiting.status().phase == "suspended")
         assert f"kill -CONT {process.pid}" in running.status().message and running.status().alive
-        assert queue.queue(store.runs_dir()) == []
+        assert queue.waiting_runs(store.runs_dir()) == []
         with pytest.raises(RunError, match="stop it first"):
             running.delete()
         for one in (process, other):
@@ -123,9 +123,9 @@ def test_a_suspended_process_is_said_to_be_and_leaves_the_queue():
         wait_until(lambda: running.status().phase == "running")
         running.stop()
         assert running.status().phase == "stopping" and running.status().alive
-        assert [run.name for run in queue.queue(store.runs_dir())] == [waiting.name]
+        assert [run.name for run in queue.waiting_runs(store.runs_dir())] == [waiting.name]
         waiting.stop()
-        assert queue.queue(store.runs_dir()) == []
+        assert queue.waiting_runs(store.runs_dir()) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the end is explained by a parent, which is made by a fork")
@@ -148,12 +148,12 @@ def test_the_end_of_a_killed_process_is_explained(monkeypatch):
 
 def test_what_a_process_said_itself_is_not_replaced():
     run = store.create(CONFIG)
-    run.say("failed", "the disk is full")
-    run.explain_end("ended with exit status 1")
+    run.set_status("failed", "the disk is full")
+    run.record_exit("ended with exit status 1")
     assert run.status().message == "the disk is full"
-    run.say("running")  # by this process, which does not hold its lock
-    run.explain_end("ended with exit status 1")
-    assert run.status() == queue.Status("died", "its process ended with exit status 1")
+    run.set_status("running")  # by this process, which does not hold its lock
+    run.record_exit("ended with exit status 1")
+    assert run.status() == queue.RunStatus("died", "its process ended with exit status 1")
 
 
 def test_a_run_whose_folder_is_moved_away_ends_and_goes_on_there(tmp_path):
@@ -169,7 +169,7 @@ def test_a_run_whose_folder_is_moved_away_ends_and_goes_on_there(tmp_path):
         worker.work(run, move, save_seconds=0)
     assert len(seen) == 2 and not run.folder.parent.exists()
     moved = Run(aside / run.name)
-    assert (moved.status().phase, moved.status().message) == ("died", queue.SILENT)
+    assert (moved.status().phase, moved.status().message) == ("died", queue.NO_MESSAGE)
     assert checkpoints.read_card(moved.checkpoint).progress["steps"] == seen[0]
     moved.prepare()
     worker.work(moved, lambda record, training: record.step > seen[1] and moved.stop())
@@ -177,14 +177,14 @@ def test_a_run_whose_folder_is_moved_away_ends_and_goes_on_there(tmp_path):
 
 
 def test_a_run_that_waits_ends_when_its_folder_is_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(queue, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(queue, "POLL_SECONDS", 0.01)
     run, errors = store.create(CONFIG), []
     with queue.FileLock(store.runs_dir() / ".place-0"):
-        monkeypatch.setattr(queue, "limit", lambda: 1)
+        monkeypatch.setattr(queue, "max_running", lambda: 1)
 
         def wait():
             try:
-                queue.wait(run)
+                queue.wait_for_slot(run)
             except RunError as error:
                 errors.append(str(error))
 
@@ -248,20 +248,20 @@ def test_another_users_runs_are_shown_and_those_that_may_not_be_read_are_passed_
         place.chmod(0o755)  # as umask 022 leaves it
         monkeypatch.setenv("IWAE_RUNS_DIR", str(place))
         finished, running, secret, closed = (store.create(CONFIG) for _ in range(4))
-        finished.say("finished")
+        finished.set_status("finished")
         secret.folder.chmod(0o700)
         (closed.folder / "config.json").chmod(0o600)
         for run in (finished, running, closed):
             run.folder.chmod(0o755)
         with running.claim():
-            running.say("running")
+            running.set_status("running")
             with another_user():
                 found, refused = store.find_runs()
                 assert [run.name for run in found] == [running.name, finished.name]
                 assert [run.status().phase for run in found] == ["running", "finished"]
                 assert set(refused) == {secret.name, closed.name}
                 assert f"run {secret.name} is passed over: it cannot be read (permission denied)" in refused.values()
-                assert queue.queue(place) == [] and running.records() == []
+                assert queue.waiting_runs(place) == [] and running.records() == []
                 with pytest.raises(RunError, match="cannot be asked to stop"):
                     running.stop()
         with another_user():

@@ -47,14 +47,14 @@ def undisturbed_run(folder: Path) -> tuple[list[dict], dict, dict, dict, dict]:
 
 def outcome(run: Run) -> tuple[list[dict], dict, dict, dict, dict]:
     """(records without the clock, weights, the whole state, metrics, snapshots) of a finished run."""
-    assert run.status() == queue.Status("finished", total_steps=78)
+    assert run.status() == queue.RunStatus("finished", total_steps=78)
     records = [{k: v for k, v in dataclasses.asdict(r).items() if k not in CLOCK} for r in run.records()]
     model, card = checkpoints.load(run.checkpoint)
     state, values = checkpoints.load_tensors(run.folder / "state.safetensors", "state")
     state |= {name: torch.tensor(value) for name, value in values.items() if name not in ("seconds", "since", "data")}
     snapshots = {
         f"{step}.{name}": weight
-        for step, path in run.album.paths().items()
+        for step, path in run.snapshots.paths().items()
         for name, weight in checkpoints.load(path)[0].state_dict().items()
     }
     return records, model.state_dict(), state, card.metrics, snapshots
@@ -148,7 +148,7 @@ def test_a_killed_run_goes_on_from_its_last_save(uninterrupted, records, save_se
     wait_until(lambda: run.status().total_steps and len(run.records()) >= records)
     process.kill()
     process.join()
-    assert run.status() == queue.Status("died", "its process ended without a word", 78)
+    assert run.status() == queue.RunStatus("died", "its process ended without a word", 78)
     if save_seconds == 1000.0:
         assert not run.checkpoint.exists()  # nothing was saved: it begins again
     elif records > 1:  # the save that follows a record may not have come about
@@ -251,7 +251,7 @@ def test_an_unfinished_line_is_left_out_and_a_damaged_one_is_told():
 
 def test_a_run_is_deleted_while_another_of_its_name_still_is():
     run = store.create(CONFIG)
-    run.say("stopped")
+    run.set_status("stopped")
     other = run.folder.with_name(f".deleted-{run.name}")
     other.mkdir()
     (other / "model.safetensors").write_bytes(b"half way")
@@ -271,7 +271,7 @@ def test_a_run_is_listed_whatever_happens_to_its_folder():
         try:
             while not over.is_set():
                 run = store.create(CONFIG)
-                run.say("stopped")
+                run.set_status("stopped")
                 run.delete()
         except Exception as error:
             errors.append(error)
@@ -294,7 +294,7 @@ def test_a_run_is_listed_whatever_happens_to_its_folder():
         thread.join()
     assert errors == []
     assert {run.name for run in store.list_runs()} == {damaged.name, silent.name}
-    assert silent.status() == queue.Status("died", "its status.json cannot be read")
+    assert silent.status() == queue.RunStatus("died", "its status.json cannot be read")
     with pytest.raises(RunError, match=f"{damaged.name}: its config.json cannot be read"):
         _ = damaged.config
     with pytest.raises(RunError, match="there are: 2"):
@@ -303,7 +303,7 @@ def test_a_run_is_listed_whatever_happens_to_its_folder():
 
 def test_looking_at_a_dead_run_from_many_threads_never_takes_it_for_alive():
     run = store.create(CONFIG)
-    run.say("running")
+    run.set_status("running")
     (run.folder / "lock").touch()
     phases = []
 
@@ -372,7 +372,7 @@ def pid(run: Run) -> int:
 def test_runs_wait_for_their_turn_in_order(one_place, capsys):
     first, second, third = started(LONG, LONG, LONG)
     assert [queue.position(run) for run in (first, second, third)] == ["", "1st in the queue", "2nd in the queue"]
-    assert [run.name for run in queue.queue(store.runs_dir())] == [second.name, third.name]
+    assert [run.name for run in queue.waiting_runs(store.runs_dir())] == [second.name, third.name]
     assert second.records() == [] and second.progress() == (0.0, None)
     assert use(pid(second)).resident < 60e6 < use(pid(first)).resident  # it has not loaded torch
     with pytest.raises(RunError, match="already running"):
@@ -394,7 +394,7 @@ def test_a_run_that_waits_can_be_stopped_or_killed_and_comes_again_last(one_plac
     first, second, third, fourth = started(LONG, LONG, LONG, LONG)
     second.stop()
     wait_until(lambda: not second.status().alive)
-    assert second.status() == queue.Status("stopped") and not second.checkpoint.exists()
+    assert second.status() == queue.RunStatus("stopped") and not second.checkpoint.exists()
     os.kill(pid(third), signal.SIGKILL)
     wait_until(lambda: third.status().phase == "died")
     assert queue.position(fourth) == "1st in the queue"
@@ -418,9 +418,9 @@ def test_the_limit_leaves_a_core_for_the_app_and_can_be_set(monkeypatch):
     monkeypatch.delenv("IWAE_MAX_RUNS", raising=False)
     for count, places in ((1, 1), (2, 1), (8, 7)):
         monkeypatch.setattr(cores, "count", lambda count=count: count)
-        assert queue.limit() == places
+        assert queue.max_running() == places
     monkeypatch.setenv("IWAE_MAX_RUNS", "3")
-    assert queue.limit() == 3
+    assert queue.max_running() == 3
     for wrong in ("0", "-1", "two", "1.5"):
         monkeypatch.setenv("IWAE_MAX_RUNS", wrong)
         with pytest.raises(RunError, match=f"IWAE_MAX_RUNS is '{wrong}'; it must be a whole number of at least 1"):

@@ -23,8 +23,8 @@ from iwae.evaluation import metrics as evaluation
 from iwae.runs import store, worker
 from iwae.sweeps import grid as cells
 from iwae.sweeps import ray_pool, sweep
-from iwae.sweeps.process_pool import Pool
-from iwae.sweeps.sweep import Job, Measurement, Sweep
+from iwae.sweeps.process_pool import ProcessPool
+from iwae.sweeps.sweep import Measurement, Sweep, TrainingJob
 from iwae.training.config import TrainConfig
 from iwae.training.loop import Training
 
@@ -54,8 +54,8 @@ class Here:
     def room(self) -> bool:
         return not self.ended
 
-    def start(self, name: str, job: Job) -> None:
-        self.ended[name] = job.work()
+    def start(self, name: str, job: TrainingJob) -> None:
+        self.ended[name] = job.run()
 
     def wait(self, seconds: float) -> dict[str, str]:
         ended, self.ended = self.ended, {}
@@ -65,7 +65,7 @@ class Here:
         raise AssertionError("nobody has asked for it")
 
 
-def parse(text: str) -> list[cells.Cell]:
+def parse(text: str) -> list[cells.GridCell]:
     return cells.parse(tomllib.loads(text))
 
 
@@ -116,8 +116,8 @@ def test_a_grid_is_every_combination_and_single_cells():
 def test_names_never_change():
     """Sweeps find their finished cells by them."""
     settings = dict(dataset="mnist-fixed", model="200,200:100/100,100:50", objective="ciwae", beta=0.25, k=8, seed=2)
-    assert cells.Cell(TrainConfig(**settings)).name == "mnist-fixed-ciwae-k8-2layer-s2-6b3a93fd"
-    odd = cells.Cell(TrainConfig("digits", model="30,20:5/8:3"))
+    assert cells.GridCell(TrainConfig(**settings)).name == "mnist-fixed-ciwae-k8-2layer-s2-6b3a93fd"
+    odd = cells.GridCell(TrainConfig("digits", model="30,20:5/8:3"))
     assert odd.name == "digits-iwae-k50-30_20_5_8_3-s0-792538b7"
 
 
@@ -210,14 +210,14 @@ def test_a_killed_process_is_told_and_the_cell_goes_on_the_next_time(done, tmp_p
             time.sleep(0.01)
         os.kill(json.loads((victim / "status.json").read_text())["pid"], signal.SIGKILL)
 
-    with Pool(2) as pool:
+    with ProcessPool(2) as pool:
         killer = threading.Thread(target=kill)
         killer.start()
         first, second, _ = work.run(pool)
         killer.join()
     assert second.state == "finished"
     assert first.state == "failed" and first.reason == "its process ended without a word (exit code -9)"
-    with Pool(2) as pool:
+    with ProcessPool(2) as pool:
         work.run(pool)
     assert table(tmp_path) == table(done.folder)
 
@@ -250,7 +250,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(done, tmp_path, capsys):
 def test_what_cells_still_cost(done):
     """By the time a pass has taken in a cell that costs as much."""
     like, other = dataclasses.replace(done.cells[0].config, passes=400), TrainConfig("digits", k=3)
-    more = dataclasses.replace(done, cells=[*done.cells, *map(cells.Cell, (like, other))])
+    more = dataclasses.replace(done, cells=[*done.cells, *map(cells.GridCell, (like, other))])
     left = more.seconds_left()
     first = more.row(more.cells[0])
     assert left[more.cells[0].name] == 0 and left[more.cells[4].name] is None
@@ -305,11 +305,11 @@ def test_a_missing_ray_says_what_to_install(tmp_path, capsys, monkeypatch):
 def test_what_travels_between_nodes_goes_on_bit_for_bit(done, tmp_path):
     """A run stopped in the middle, as bytes, put down elsewhere."""
     config = done.cells[1].config
-    there, here = (Job(tmp_path / name, config, "cpu", MEASUREMENT) for name in ("there", "here"))
+    there, here = (TrainingJob(tmp_path / name, config, "cpu", MEASUREMENT) for name in ("there", "here"))
     run = store.create(config, folder=there.folder)
     worker.work(run, lambda *_: (there.folder / "stop").touch())
     assert run.status().phase == "stopped" and run.records()[-1].step < 52
-    ray_pool.write_parts(here.folder, ray_pool.read_parts(there.folder))
+    ray_pool.write_files(here.folder, ray_pool.read_files(there.folder))
     assert not (here.folder / "stop").exists()
     assert here.work() == ""
     folders = here.folder, done.folder / done.cells[1].name
@@ -352,7 +352,7 @@ def test_a_ray_cluster_loses_a_node_and_nothing_else(ray_cluster, tmp_path):
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    with ray_pool.Cluster(made.address, far.folder, carry_seconds=0.2) as engine:
+    with ray_pool.RayCluster(made.address, far.folder, sync_seconds=0.2) as engine:
         rows = far.run(engine)
         killer.join()
         assert [row.state for row in rows] == ["finished"] * 4 + ["failed"]

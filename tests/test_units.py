@@ -55,7 +55,7 @@ def test_the_kl_of_one_layer_is_the_closed_form(x):
 def test_bands_of_units_far_from_the_threshold_have_no_width():
     means = torch.randn(500, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     means *= torch.tensor([1, 1, 1e-4, 1e-4, 1e-4, 1e-4])
-    for band in units.bands(means, means, (20, 500), threshold=1e-2):
+    for band in units.count_bands(means, means, (20, 500), threshold=1e-2):
         assert (band.mean, band.low, band.high) == (2, 2, 2)
 
 
@@ -63,11 +63,11 @@ def test_a_band_narrows_and_centres_with_more_images():
     """A unit at the threshold is active in half of the large sets; one at 1.5 times it in ever more."""
     means = torch.randn(4000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     means = (means - means.mean(0)) / means.std(0) * torch.tensor([0.1, 0.1 * math.sqrt(1.5)])
-    few, many = units.bands(means, means, (10, 4000), threshold=0.01, resamples=400)
+    few, many = units.count_bands(means, means, (10, 4000), threshold=0.01, resamples=400)
     assert abs(many.mean - 1.5) < 4 * 0.5 / math.sqrt(400) and many.low >= 1
     assert few.low == 0 and few.mean < many.mean
     with pytest.raises(ValueError, match="at least 2 images, not 1"):
-        units.bands(means, means, (1,), threshold=0.01)
+        units.count_bands(means, means, (1,), threshold=0.01)
 
 
 def test_activity_of_the_means_is_active_units(model, x):
@@ -79,16 +79,16 @@ def test_activity_of_the_means_is_active_units(model, x):
 def test_with_every_unit_nothing_is_lost(model, x):
     layers = active_units(model, x)
     every = [torch.ones(size, dtype=torch.bool) for size in model.config.latent]
-    loss = units.without(model, x, layers, every, samples=7)
-    torch.testing.assert_close(loss.whole, loss.without, rtol=1e-5, atol=1e-5)
-    assert loss.whole.equal(log_evidence(model, x, samples=7))
+    loss = units.pruning_loss(model, x, layers, every, samples=7)
+    torch.testing.assert_close(loss.full, loss.pruned, rtol=1e-5, atol=1e-5)
+    assert loss.full.equal(log_evidence(model, x, samples=7))
 
 
 def test_without_the_inactive_units_it_is_the_pruned_nll(model, x):
     threshold = sorted(v for layer in active_units(model, x) for v in layer.variance.tolist())[1]  # two go
     metrics = evaluate(model, x, samples=30, threshold=threshold)
-    loss = units.without(model, x, metrics.activity, [layer.active for layer in metrics.activity], samples=30)
-    assert loss.without.equal(-metrics.pruned_nll)
+    loss = units.pruning_loss(model, x, metrics.activity, [layer.active for layer in metrics.activity], samples=30)
+    assert loss.pruned.equal(-metrics.pruned_nll)
     assert loss.mean == pytest.approx((metrics.pruned_nll - metrics.nll).mean().item(), abs=1e-4)
     difference = metrics.pruned_nll - metrics.nll
     assert loss.se == pytest.approx((difference.std() / math.sqrt(150)).item(), rel=1e-3)
@@ -101,11 +101,11 @@ def test_a_unit_that_nothing_depends_on_costs_nothing(x):
         model.encoder[0].mean.weight[2] = model.encoder[0].log_std.weight[2] = 0
         model.pixel_hidden[0].weight[:, 2] = 0
     layers = active_units(model, x)
-    loss = units.without(model, x, layers, units.all_but(layers, 0, 2), samples=5)
-    torch.testing.assert_close(loss.whole, loss.without, rtol=1e-5, atol=1e-5)
+    loss = units.pruning_loss(model, x, layers, units.all_but(layers, 0, 2), samples=5)
+    torch.testing.assert_close(loss.full, loss.pruned, rtol=1e-5, atol=1e-5)
     assert units.unit_kl(model, x)[0][:, 2].abs().max() == 0
-    other = units.without(model, x, layers, units.all_but(layers, 0, 0), samples=5)
-    assert (other.whole - other.without).abs().max() > 1e-3
+    other = units.pruning_loss(model, x, layers, units.all_but(layers, 0, 0), samples=5)
+    assert (other.full - other.pruned).abs().max() > 1e-3
 
 
 def test_a_unit_that_does_not_exist_is_named(model, x):
@@ -140,7 +140,7 @@ def test_a_smaller_model_can_have_the_larger_bound():
         model.pixel_hidden[0].weight[:, 2] = model.encoder[1].hidden[0].weight[:, 2] = 0
     x = torch.randint(0, 2, (300, 16), generator=torch.Generator().manual_seed(0)).float()
     layers = active_units(model, x)
-    few, many = (units.without(model, x, layers, units.all_but(layers, 0, 2), samples=k) for k in (1, 500))
+    few, many = (units.pruning_loss(model, x, layers, units.all_but(layers, 0, 2), samples=k) for k in (1, 500))
     kl = torch.distributions.kl_divergence(*(torch.distributions.Normal(0.0, math.exp(s)) for s in (0.5, 0.0))).item()
     assert abs(few.mean + kl) < 4 * few.se < kl
     assert abs(many.mean) < 4 * many.se + 0.005 and many.se < 0.01

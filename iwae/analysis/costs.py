@@ -12,8 +12,10 @@ from iwae.model import ModelConfig
 
 LIMIT_BYTES = 600e6  # at the peak, beside the model itself
 LIMIT_SECONDS = 8.0
-PRODUCTS = 2e10  # multiply-adds of matrix products in a second, of one core
-DECOMPOSED = 2.5e8  # size³ of a matrix in a second: its covariance, eigenvalues, inverse and determinant, some twice
+MULTIPLY_ADDS = 2e10  # multiply-adds of matrix products in a second, of one core
+DECOMPOSITION_RATE = (
+    2.5e8  # size³ of a matrix in a second: its covariance, eigenvalues, inverse and determinant, some twice
+)
 THREADS = 2  # blocks of images at once
 FLOAT, DOUBLE = 4, 8  # bytes
 
@@ -71,7 +73,7 @@ def posterior(config: ModelConfig, samples: int) -> Cost:
     """Draws from q(h|x) of one image, and their reconstructions (``posterior``)."""
     kept = 5 * samples * sum(config.latent)  # noise, draws, and what is between
     passing = 2 * min(samples, 5000) * (_widths(config) + config.pixels)
-    return Cost(FLOAT * (kept + passing), samples * (proposal(config) + 2 * decoder(config)) / PRODUCTS)
+    return Cost(FLOAT * (kept + passing), samples * (proposal(config) + 2 * decoder(config)) / MULTIPLY_ADDS)
 
 
 def occlusion(config: ModelConfig, samples: int) -> Cost:
@@ -81,7 +83,7 @@ def occlusion(config: ModelConfig, samples: int) -> Cost:
     population = 12 * 500 * units + 6 * 500 * (_widths(config) + config.pixels)
     gradients = 500 * 15 * 3 * 3
     return posterior(config, samples) + Cost(
-        FLOAT * (4 * 5000 * units + population), (5000 + gradients) * decoder(config) / PRODUCTS
+        FLOAT * (4 * 5000 * units + population), (5000 + gradients) * decoder(config) / MULTIPLY_ADDS
     )
 
 
@@ -96,7 +98,7 @@ def latent_space(config: ModelConfig, images: int, shown: int) -> Cost:
     encoding = images * units * (2 * DOUBLE + 2 * FLOAT) + 1000 * FLOAT * 2 * _widths(config)
     map_ = DOUBLE * (6 * shown * units + 6 * units**2)
     products = images * encoder(config) + 4 * shown * units**2 + 3 * shown**2 * units
-    return Cost(encoding + map_, products / PRODUCTS + units**3 / DECOMPOSED)
+    return Cost(encoding + map_, products / MULTIPLY_ADDS + units**3 / DECOMPOSITION_RATE)
 
 
 def units(config: ModelConfig, images: int) -> Cost:
@@ -107,9 +109,9 @@ def units(config: ModelConfig, images: int) -> Cost:
     bands = 200 * 3 * images * largest  # resampled images, each a few operations a unit
     products = images * (2 * encoder(config) + 110 * proposal(config) + 10 * (deep and decoder(config)))
     products += images * sum(size**2 for size in config.latent)
-    covariances = sum(size**3 for size in config.latent) / (4 * DECOMPOSED)
+    covariances = sum(size**3 for size in config.latent) / (4 * DECOMPOSITION_RATE)
     memory = DOUBLE * (8 * images * largest + 4 * images * total + 6 * largest**2)
-    return Cost(block + memory, products / PRODUCTS + bands / 5e8 + covariances)
+    return Cost(block + memory, products / MULTIPLY_ADDS + bands / 5e8 + covariances)
 
 
 def draws(config: ModelConfig, images: int, samples: int, pictures: int = 0) -> Cost:
@@ -118,13 +120,13 @@ def draws(config: ModelConfig, images: int, samples: int, pictures: int = 0) -> 
     rows = THREADS * 5000  # 50 draws of 100 images in a block
     block = FLOAT * rows * (4 * sum(config.latent) + _widths(config) + (2 + pictures) * config.pixels)
     each = proposal(config) + (1 + pictures) * decoder(config)
-    return Cost(block, images * (encoder(config) + samples * each) / PRODUCTS / THREADS)
+    return Cost(block, images * (encoder(config) + samples * each) / MULTIPLY_ADDS / THREADS)
 
 
 def generation(config: ModelConfig, images: int) -> Cost:
     """Images from the prior, and reconstructions of as many (``prior``)."""
     rows = FLOAT * images * 4 * (sum(config.latent) + _widths(config) + config.pixels)
-    return Cost(rows, images * (encoder(config) + 2 * decoder(config)) / PRODUCTS)
+    return Cost(rows, images * (encoder(config) + 2 * decoder(config)) / MULTIPLY_ADDS)
 
 
 def _chain(sizes: tuple[int, ...]) -> int:

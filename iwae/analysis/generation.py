@@ -11,10 +11,10 @@ from torch import Tensor
 from iwae.kernels.finite import check_finite
 from iwae.model import Model
 
-ROWS = 5000  # training images compared at once: 16 MB as float32
+BLOCK = 5000  # training images compared at once: 16 MB as float32
 
 
-def draw(model: Model, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+def sample_prior(model: Model, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """``count`` times h from the prior, h[l] of [count, latent[l]]: the top layer from N(0, I), every layer below drawn
     from p(hₗ|hₗ₊₁) (ancestral sampling)."""
     top = torch.randn(count, model.config.latent[-1], generator=generator, device=model.device)
@@ -22,13 +22,13 @@ def draw(model: Model, count: int, generator: torch.Generator) -> tuple[Tensor, 
 
 
 @torch.no_grad()
-def samples(model: Model, count: int, seed: int = 0) -> Tensor:
+def sample_images(model: Model, count: int, seed: int = 0) -> Tensor:
     """``count`` images from the prior, [count, pixels], by ``draw``. Repeatable from ``seed``. Raises ValueError for a
     count below 1; as every function here, NonFiniteError where a pixel is not finite."""
     if count < 1:
         raise ValueError(f"the number of samples must be at least 1, not {count}")
     generator = torch.Generator(model.device).manual_seed(seed)
-    return _decoded(model, draw(model, count, generator)[0])
+    return _decode(model, sample_prior(model, count, generator)[0])
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def manifold(model: Model, side: int = 20) -> Tensor:
         raise ValueError(f"a grid has at least 2 rows, not {side}")
     ticks = torch.special.ndtri((torch.arange(side, device=model.device) + 0.5) / side)
     second, first = torch.meshgrid(ticks.flip(0), ticks, indexing="ij")  # the first unit runs right, the second up
-    return _decoded(model, model.descend(torch.stack([first, second], -1).view(-1, 2)))
+    return _decode(model, model.descend(torch.stack([first, second], -1).view(-1, 2)))
 
 
 @torch.no_grad()
@@ -53,16 +53,16 @@ def interpolate(model: Model, x: Tensor, steps: int = 10) -> Tensor:
         raise ValueError(f"a way has at least its two ends, not {steps}")
     start, end = model.first(model.check_images(x, count=2))[0]
     share = torch.linspace(0, 1, steps, device=model.device)[:, None]
-    return _decoded(model, start.lerp(end, share))
+    return _decode(model, start.lerp(end, share))
 
 
 @torch.no_grad()
 def reconstructions(model: Model, x: Tensor) -> Tensor:
     """Images x [n, pixels] decoded from the means of q(h₁|x)."""
-    return _decoded(model, model.first(model.check_images(x))[0])
+    return _decode(model, model.first(model.check_images(x))[0])
 
 
-def _decoded(model: Model, h1: Tensor) -> Tensor:
+def _decode(model: Model, h1: Tensor) -> Tensor:
     pictures = model.decode(h1).cpu()
     check_finite(pictures, "a pixel")
     return pictures
@@ -84,8 +84,8 @@ def nearest(pictures: Tensor, images: Tensor, count: int = 1) -> Neighbours:
     if not 1 <= count <= len(images):
         raise ValueError(f"the number of neighbours must lie between 1 and {len(images)}, not {count}")
     best, index = torch.full((len(pictures), 0), 0.0), torch.full((len(pictures), 0), 0)
-    for start in range(0, len(images), ROWS):
-        part = images[start : start + ROWS].float() / 255
+    for start in range(0, len(images), BLOCK):
+        part = images[start : start + BLOCK].float() / 255
         squares = part.square().sum(1) - 2 * pictures @ part.T  # less |picture|², which is the same for all
         order = torch.arange(start, start + len(part)).expand(len(pictures), -1)
         best, kept = torch.cat([best, squares], 1).topk(min(count, start + len(part)), largest=False)

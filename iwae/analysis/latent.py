@@ -68,11 +68,11 @@ class Encoded:
         """Units whose mean varies with the image by more than 0.01, [latent] of bool. Burda et al. 2016, section 5."""
         return self.mean.var(0) > ACTIVE
 
-    def one(self, index: int) -> "Encoded":
+    def select(self, index: int) -> "Encoded":
         """One image alone."""
         return Encoded(self.mean[index : index + 1], self.std[index : index + 1])
 
-    def typical(self, members: np.ndarray) -> "Encoded":
+    def average(self, members: np.ndarray) -> "Encoded":
         """The mean of some posteriors as one: the mean of their means, and of their variances. ``members``: indices or
         bools. Raises ValueError when there are none."""
         if not len(self.mean[members]):
@@ -110,7 +110,7 @@ def prior(model: Model, count: int, seed: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class View:
+class LinearProjection:
     """A linear picture of the space: h ↦ axes (h − centre)."""
 
     centre: np.ndarray  # [latent]
@@ -119,7 +119,7 @@ class View:
 
     __repr__ = reprs.one_line
 
-    def place(self, points: np.ndarray) -> np.ndarray:
+    def project(self, points: np.ndarray) -> np.ndarray:
         """Points [n, latent] on the plane, [n, 2]."""
         return (points - self.centre) @ self.axes.T
 
@@ -127,12 +127,12 @@ class View:
         """W diag(σ²) Wᵀ, [2, 2]: the exact covariance on the plane of a Gaussian with standard deviations ``std``."""
         return (self.axes * np.square(std)) @ self.axes.T
 
-    def turned(self, rotation: np.ndarray) -> "View":
+    def rotated(self, rotation: np.ndarray) -> "LinearProjection":
         """The same plane seen through ``rotation`` [2, 2]."""
-        return View(self.centre, rotation @ self.axes, self.share)
+        return LinearProjection(self.centre, rotation @ self.axes, self.share)
 
 
-def pca(points: np.ndarray) -> View:
+def pca(points: np.ndarray) -> LinearProjection:
     """The two directions of largest variance of points [n, latent], largest first, each with its largest entry
     positive; of a single unit the second direction is 0. Raises ValueError for fewer than 2 points."""
     if len(points) < 2:
@@ -142,10 +142,10 @@ def pca(points: np.ndarray) -> View:
     axes, whole = np.zeros((2, size)), np.trace(covariance)
     largest = vectors[:, ::-1].T
     axes[: len(largest)] = largest * np.sign(largest[range(len(largest)), np.abs(largest).argmax(1)])[:, None]
-    return View(points.mean(0), axes, float(variances.sum() / whole) if whole > 0 else None)
+    return LinearProjection(points.mean(0), axes, float(variances.sum() / whole) if whole > 0 else None)
 
 
-def units(points: np.ndarray, first: int, second: int) -> View:
+def units(points: np.ndarray, first: int, second: int) -> LinearProjection:
     """Two units as they are. Raises ValueError for a unit that points [n, latent] do not have."""
     size = points.shape[1]
     for unit in (first, second):
@@ -153,7 +153,7 @@ def units(points: np.ndarray, first: int, second: int) -> View:
             raise ValueError(f"unit {unit} does not exist: there are 0 to {size - 1}")
     variances = points.var(0)
     whole, chosen = variances.sum(), variances[list({first, second})].sum()
-    return View(np.zeros(size), np.eye(size)[[first, second]], float(chosen / whole) if whole > 0 else None)
+    return LinearProjection(np.zeros(size), np.eye(size)[[first, second]], float(chosen / whole) if whole > 0 else None)
 
 
 def ellipse(centre: np.ndarray, covariance: np.ndarray, mass: float = MASS, points: int = 97) -> np.ndarray:
@@ -226,7 +226,7 @@ def overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (one[:, :, None] == other[:, None, :]).any(2).mean(1)
 
 
-def predicted(index: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def predict_labels(index: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The commonest label among each image's neighbours (indices [n, k]), [n]; of equal ones that of the nearest."""
     near = labels[index]  # n, k
     votes = (near[:, :, None] == near[:, None, :]).sum(2)
@@ -234,7 +234,7 @@ def predicted(index: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanEstimate:
     """A mean over n images and its standard error."""
 
     value: float
@@ -242,7 +242,7 @@ class Estimate:
     n: int
 
     @classmethod
-    def of(cls, values: np.ndarray) -> "Estimate":
+    def from_values(cls, values: np.ndarray) -> "MeanEstimate":
         """From one value for each image; the error of a single image is unknown, None."""
         n = len(values)
         return cls(float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else None, n)
@@ -250,7 +250,7 @@ class Estimate:
 
 def trustworthiness(
     points: np.ndarray, placed: np.ndarray, k: int = NEIGHBOURS, images: int = 1000, seed: int = 0
-) -> Estimate:
+) -> MeanEstimate:
     """How far the neighbours on a map [n, 2] are neighbours in the space [n, latent]: 1 when all of them are.
 
     Venna & Kaski 2001. Averaged over at most ``images`` images, drawn from ``seed``, each among all n: the average of
@@ -271,10 +271,10 @@ def trustworthiness(
         order = far.sort(1).values
         rank = torch.searchsorted(order, far.gather(1, near)) + 1  # 1 is the nearest
         lost.append((rank - k).clamp_min(0).sum(1))
-    return Estimate.of(1 - 2 / (k * (2 * n - 3 * k - 1)) * torch.cat(lost).double().numpy())
+    return MeanEstimate.from_values(1 - 2 / (k * (2 * n - 3 * k - 1)) * torch.cat(lost).double().numpy())
 
 
-def place(draws: np.ndarray, points: np.ndarray, placed: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
+def place_on_map(draws: np.ndarray, points: np.ndarray, placed: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
     """Draws [m, latent] on a map that has no formula, [m, 2]: the mean of the places ``placed`` [n, 2] of their k
     nearest points, weighted by UMAP's strength of membership exp(−d/s), with s such that the k strengths sum to log₂ k
     (McInnes et al. 2018, where ``transform`` starts). The points stay, so each draw's place depends on it alone."""
@@ -291,17 +291,17 @@ def place(draws: np.ndarray, points: np.ndarray, placed: np.ndarray, k: int = NE
 
 
 @dataclass(frozen=True)
-class Measure:
+class SpreadMeasure:
     """One line of the table of spread: the model's number, and what it is made of."""
 
     name: str
-    told: str
-    estimate: Estimate
-    each: np.ndarray  # what the mean is taken of, or for log det its influence on it, [n]
-    sized: bool  # whether it grows with the number of units, so that other sizes cannot be compared
+    description: str
+    estimate: MeanEstimate
+    values: np.ndarray  # what the mean is taken of, or for log det its influence on it, [n]
+    size_dependent: bool  # whether it grows with the number of units, so that other sizes cannot be compared
 
 
-def spread(encoded: Encoded, kl: np.ndarray) -> tuple[Measure, ...]:
+def spread(encoded: Encoded, kl: np.ndarray) -> tuple[SpreadMeasure, ...]:
     """How far the posteriors, and all of them together, spread; ``kl`` [n] is D_KL(q‖p) of each image, nats.
 
     The standard errors are over images; those of the aggregated covariance C come by the delta method from the
@@ -316,8 +316,8 @@ def spread(encoded: Encoded, kl: np.ndarray) -> tuple[Measure, ...]:
     around, active = np.square(centred).sum(1), encoded.active
     lines = [("mean posterior standard deviation", "σ(x) of q(h₁|x), over all units", encoded.std.mean(1), False)]
     if active.any():
-        told = f"over units whose mean varies with the image by more than {ACTIVE}"
-        lines += [("the same, active units only", told, encoded.std[:, active].mean(1), False)]
+        description = f"over units whose mean varies with the image by more than {ACTIVE}"
+        lines += [("the same, active units only", description, encoded.std[:, active].mean(1), False)]
     lines += [
         ("tr Σ(x), posterior", "sum of the posterior variances", encoded.trace, True),
         ("tr C, aggregated posterior", "variance of the mixture of all q(h₁|x)", encoded.trace + around, True),
@@ -325,12 +325,15 @@ def spread(encoded: Encoded, kl: np.ndarray) -> tuple[Measure, ...]:
         ("entropy of q, nats", "of q(h₁|x)", encoded.entropy, True),
         ("D_KL(q ‖ prior), nats", "what the code tells of the image; all layers", kl, False),
     ]  # fmt: skip
-    return tuple(Measure(name, told, Estimate.of(each), each, sized) for name, told, each, sized in lines)
+    return tuple(
+        SpreadMeasure(name, description, MeanEstimate.from_values(values), values, size_dependent)
+        for name, description, values, size_dependent in lines
+    )
 
 
-def difference(a: Measure, b: Measure) -> Estimate:
+def difference(a: SpreadMeasure, b: SpreadMeasure) -> MeanEstimate:
     """b − a over the same images, the standard error paired."""
-    return Estimate.of(b.each - a.each)
+    return MeanEstimate.from_values(b.values - a.values)
 
 
 def subset(total: int, count: int, seed: int = 0) -> np.ndarray:

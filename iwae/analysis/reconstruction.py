@@ -21,11 +21,11 @@ from iwae.model import Model
 from iwae.system import reprs
 
 PICTURES = ("draw", "mean", "average", "weighted")
-LEAST = 1e-6  # probability of a pixel in a cross-entropy: an average of float32 pictures can round to 0 or 1
+MIN_PROBABILITY = 1e-6  # probability of a pixel in a cross-entropy: an average of float32 pictures can round to 0 or 1
 
 
 @dataclass(frozen=True)
-class Reconstructed:
+class ReconstructionResult:
     """The pictures of n images, in 256 grey levels, and their losses; on the CPU."""
 
     pictures: dict[str, Tensor]  # of PICTURES: uint8 [n, pixels]
@@ -39,7 +39,7 @@ class Reconstructed:
 @torch.no_grad()
 def reconstructions(
     model: Model, x: Tensor, *, samples: int = 50, seed: int = 0, progress: Progress | None = None
-) -> Reconstructed:
+) -> ReconstructionResult:
     """The pictures and losses of images x [n, pixels] of zeros and ones, from ``samples`` draws of q(h|x) each.
 
     Raises ValueError for images that the model does not take (``Model.check_images``) or fewer than 1 sample,
@@ -55,12 +55,12 @@ def reconstructions(
     )
     for name, values in losses.items():
         check_finite(values, f"the loss of the reconstruction ({name})")
-    return Reconstructed(pictures, losses, samples, seed)
+    return ReconstructionResult(pictures, losses, samples, seed)
 
 
 def cross_entropy(x: Tensor, picture: Tensor) -> Tensor:
     """−Σ_pixels x log p + (1 − x) log(1 − p), nats: [..., pixels] → [...]; p is kept from 0 and 1 by ``LEAST``."""
-    p = picture.clamp(LEAST, 1 - LEAST)
+    p = picture.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     return -torch.where(x > 0, p, 1 - p).log().sum(-1)
 
 

@@ -13,7 +13,7 @@ IMAGES = 500  # that the map and the active units are of
 
 
 @dataclass(frozen=True)
-class Look:
+class ModelState:
     """What one model makes of some images, on the CPU."""
 
     means: Tensor  # [images, latent[0]], of q(h₁|x)
@@ -22,7 +22,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Frame:
+class TimelineAxes:
     """Two directions of the latent space onto which every moment is laid, so that moments can be compared."""
 
     centre: Tensor  # [latent]
@@ -30,13 +30,13 @@ class Frame:
     titles: tuple[str, str]
     reach: float  # half the side of the square that holds the frame's own images
 
-    def place(self, means: Tensor) -> Tensor:
+    def project(self, means: Tensor) -> Tensor:
         """Means [images, latent] → [images, 2]."""
         return (means - self.centre) @ self.axes
 
 
 @torch.no_grad()
-def look(model: Model, x: Tensor, shown: Tensor) -> Look:
+def describe_model(model: Model, x: Tensor, shown: Tensor) -> ModelState:
     """``model`` on images x [images, pixels] and on those to show [shown, pixels], zeros and ones.
 
     Raises ValueError for other images, NonFiniteError where what comes out is not finite.
@@ -45,15 +45,15 @@ def look(model: Model, x: Tensor, shown: Tensor) -> Look:
     pictures = model.decode(model.first(model.check_images(shown))[0]).cpu()
     check_finite(means, "the mean of q(h₁|x)")
     check_finite(pictures, "the reconstruction")
-    return Look(means, active_units(model, x), pictures)
+    return ModelState(means, active_units(model, x), pictures)
 
 
-def frame(seen: Look) -> Frame:
+def timeline_axes(state: ModelState) -> TimelineAxes:
     """The latent plane itself where the first layer has two units, else the two main directions of its means.
 
     The directions are eigenvectors of Cov_x(E_q[h₁|x]); each points where its largest entry is positive.
     """
-    activity = seen.activity[0]
+    activity = state.activity[0]
     size = len(activity.mean)
     if size == 1:
         axes, titles = torch.tensor([[1.0, 0.0]]), ("h₁", "nothing: the layer has one unit")
@@ -66,5 +66,5 @@ def frame(seen: Look) -> Frame:
         shares = values[[-1, -2]] / values.sum()
         titles = tuple(f"PCA {i} ({share:.0%} of the variance)" for i, share in enumerate(shares.tolist(), 1))
     centre = activity.mean.float() if size > 2 else torch.zeros(size)
-    placed = Frame(centre, axes, titles, 0.0).place(seen.means)
-    return Frame(centre, axes, titles, 1.1 * placed.abs().max().item())
+    placed = TimelineAxes(centre, axes, titles, 0.0).project(state.means)
+    return TimelineAxes(centre, axes, titles, 1.1 * placed.abs().max().item())

@@ -29,7 +29,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from iwae.analysis import latent
-from iwae.system import files, launcher, niceness, optional, paths, processes
+from iwae.system import files, launcher, optional, paths, priority, processes
 from iwae.system.paths import maps_dir
 
 LOCK_PATIENCE = 1.0  # seconds; whoever starts a process holds the lock for an instant
@@ -37,7 +37,7 @@ VERSION = 1  # of what a folder's name stands for
 
 
 @dataclass(frozen=True)
-class Settings:
+class UmapSettings:
     """UMAP's own (McInnes et al. 2018)."""
 
     neighbours: int = latent.NEIGHBOURS
@@ -46,7 +46,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Status:
+class MapStatus:
     """How a map stands. ``phase``: missing, running, finished, or failed (``message`` says why)."""
 
     phase: str
@@ -78,22 +78,22 @@ class Map:
                 return found.astype(np.float64)
         return None
 
-    def status(self) -> Status:
+    def status(self) -> MapStatus:
         """How it stands now."""
         if self.coordinates() is not None:
-            return Status("finished", share=1.0)
-        said = _said(self.folder)
-        if not said:
-            return Status("missing")
-        if said.get("failed"):
-            return Status("failed", str(said.get("message")))
-        if processes.is_alive(said.get("pid"), said.get("started")):
-            return Status("running", str(said.get("message")), _share(said))
-        if _said(self.folder) != said or self.coordinates() is not None:  # it spoke between the two looks
+            return MapStatus("finished", share=1.0)
+        status = _read_status(self.folder)
+        if not status:
+            return MapStatus("missing")
+        if status.get("failed"):
+            return MapStatus("failed", str(status.get("message")))
+        if processes.is_alive(status.get("pid"), status.get("started")):
+            return MapStatus("running", str(status.get("message")), _progress(status))
+        if _read_status(self.folder) != status or self.coordinates() is not None:  # it spoke between the two looks
             return self.status()
-        return Status("failed", "its process ended without a word")
+        return MapStatus("failed", "its process ended without a word")
 
-    def start(self, points: np.ndarray, begin: "np.ndarray | Map", settings: Settings) -> None:
+    def start(self, points: np.ndarray, init: "np.ndarray | Map", settings: UmapSettings) -> None:
         """Compute it in a process of its own; returns at once. One that is running or finished is left alone.
 
         points: [n, latent], finite. begin: places [n, 2] to begin from, or the map whose places these are; it is
@@ -102,7 +102,7 @@ class Map:
         """
         if self.status().phase == "running":
             return
-        self.prepare(points, begin, settings)
+        self.prepare(points, init, settings)
         with suppress(Timeout), FileLock(self.folder / "lock", timeout=LOCK_PATIENCE):  # Timeout: it is being computed
             if self.status().phase in ("running", "finished"):
                 return
@@ -114,9 +114,9 @@ class Map:
                 | _compiler_cache(),
             )
             about = {"pid": process.pid, "started": processes.start_time(process.pid)}
-            _say(self.folder, "starting …", 0.0, **about)  # the process waits for the lock
+            _write_status(self.folder, "starting …", 0.0, **about)  # the process waits for the lock
 
-    def prepare(self, points: np.ndarray, begin: "np.ndarray | Map", settings: Settings) -> None:
+    def prepare(self, points: np.ndarray, init: "np.ndarray | Map", settings: UmapSettings) -> None:
         """Leave in its folder what its computation needs. Raises ValueError for points that cannot be placed,
         FolderError where the map cannot be kept, and MissingError without UMAP."""
         if points.ndim != 2 or not np.isfinite(points).all():
@@ -125,30 +125,30 @@ class Map:
             raise ValueError(f"{len(points)} images allow 2 to {len(points) - 1} neighbours, not {settings.neighbours}")
         if self.coordinates() is not None:
             return
-        optional.need("the map", "umap", extra="umap")
+        optional.require("the map", "umap", extra="umap")
         paths.make_writable(maps_dir(), paths.MAPS)
         _save(self.folder / "points.npy", points)
         request = asdict(settings)
-        if isinstance(begin, Map):
-            request["begin"] = begin.folder.name
+        if isinstance(init, Map):
+            request["begin"] = init.folder.name
         else:
-            _save(self.folder / "init.npy", begin)
+            _save(self.folder / "init.npy", init)
         files.write(self.folder / "request.json", json.dumps(request))
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         """Remove it, unless a process is at work on it."""
         if self.status().phase != "running":
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def find(settings: Settings, **decided: Any) -> Map:
+def find_map(settings: UmapSettings, **decided: Any) -> Map:
     """The map of what ``decided`` names (plain values: a checkpoint's fingerprint, the data, the map it begins from),
     there or not: the same for the same values and settings."""
     text = json.dumps({"version": VERSION} | asdict(settings) | decided, sort_keys=True)
     return Map(maps_dir() / hashlib.sha256(text.encode()).hexdigest()[:32])
 
 
-def work(folder: Path, report: Callable[[str, float], None], first: float = 0.0) -> np.ndarray:
+def compute(folder: Path, report: Callable[[str, float], None], first: float = 0.0) -> np.ndarray:
     """Compute a prepared map in this process, after the one it begins from; ``report(message, share done)``."""
     found = Map(folder).coordinates()
     if found is not None:
@@ -161,23 +161,25 @@ def work(folder: Path, report: Callable[[str, float], None], first: float = 0.0)
         with FileLock(other / "lock"):  # another process may be computing it
 
             def report_both(message: str, share: float) -> None:
-                _say(other, message, share)
+                _write_status(other, message, share)
                 report(f"first map: {message}", share / 2)
 
-            start = work(other, report_both)
+            start = compute(other, report_both)
         first = 0.5
     else:
         start = np.load(folder / "init.npy", allow_pickle=False)
     points = np.load(folder / "points.npy", allow_pickle=False)
     report("finding neighbours …", first)
-    placed = umap(points, start, Settings(**request), lambda text, share: report(text, first + (1 - first) * share))
+    placed = umap(points, start, UmapSettings(**request), lambda text, share: report(text, first + (1 - first) * share))
     _save(folder / "map.npy", placed)
     for name in ("points.npy", "init.npy"):
         (folder / name).unlink(missing_ok=True)
     return placed
 
 
-def umap(points: np.ndarray, start: np.ndarray, settings: Settings, report: Callable[[str, float], None]) -> np.ndarray:
+def umap(
+    points: np.ndarray, start: np.ndarray, settings: UmapSettings, report: Callable[[str, float], None]
+) -> np.ndarray:
     """UMAP of points [n, latent] from places ``start`` [n, 2], [n, 2]: repeatable from ``settings.seed``.
 
     It gets its neighbours, exact, so that it compiles no search of its own (45 s). Where the start is far from UMAP's
@@ -228,7 +230,7 @@ class _Bar:
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    with files.whole(path) as beside, beside.open("wb") as stream:
+    with files.atomic_write(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, array)
 
 
@@ -240,21 +242,21 @@ def _compiler_cache() -> dict[str, str]:
     return {"NUMBA_CACHE_DIR": str(maps_dir().resolve() / "numba")}
 
 
-def _say(folder: Path, message: str, share: float, **more: Any) -> None:
-    said = {"message": message, "share": share} | processes.identity() | more
-    files.write(folder / "status.json", json.dumps(said))
+def _write_status(folder: Path, message: str, share: float, **more: Any) -> None:
+    status = {"message": message, "share": share} | processes.identity() | more
+    files.write(folder / "status.json", json.dumps(status))
 
 
-def _said(folder: Path) -> dict[str, Any]:
+def _read_status(folder: Path) -> dict[str, Any]:
     try:
-        said = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return status if isinstance(status, dict) else {}
 
 
-def _share(said: dict[str, Any]) -> float:
-    share = said.get("share")
+def _progress(status: dict[str, Any]) -> float:
+    share = status.get("share")
     return min(max(float(share), 0.0), 1.0) if isinstance(share, int | float) else 0.0
 
 
@@ -263,13 +265,13 @@ def main(folder: Path) -> None:
     started = time.monotonic()
     with FileLock(folder / "lock"):
         try:
-            work(folder, lambda message, share: _say(folder, message, share))
+            compute(folder, lambda message, share: _write_status(folder, message, share))
         except Exception as error:
-            _say(folder, str(error) or type(error).__name__, 0.0, failed=True)
+            _write_status(folder, str(error) or type(error).__name__, 0.0, failed=True)
             raise
     print(f"finished in {time.monotonic() - started:.1f} s")
 
 
 if __name__ == "__main__":
-    niceness.give_way(niceness.MAP)
+    priority.lower_priority(priority.MAP)
     main(Path(sys.argv[1]))

@@ -53,7 +53,7 @@ def _log_densities(value: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     return log_normal(*(part.unsqueeze(-1) for part in (value, mean, log_std)))
 
 
-def bands(
+def count_bands(
     first: Tensor, second: Tensor, sizes: Sequence[int], *, threshold: float, seed: int = 0, resamples: int = RESAMPLES
 ) -> list[Band]:
     """The number of active units of one layer against the number of images, from ``evaluation.unit_means``; sets are
@@ -76,32 +76,32 @@ def bands(
 
 
 @dataclass(frozen=True)
-class Loss:
+class PruningLoss:
     """What a smaller model loses on each image: L_k of the whole model and without the units; nats, [n]."""
 
-    whole: Tensor
-    without: Tensor
+    full: Tensor
+    pruned: Tensor
 
     @property
     def mean(self) -> float:
         """L_k of the whole model minus that without the units, nats per image."""
-        return (self.whole - self.without).mean().item()
+        return (self.full - self.pruned).mean().item()
 
     @property
     def se(self) -> float | None:
         """Its paired standard error over images; None for one image."""
-        difference = self.whole - self.without
+        difference = self.full - self.pruned
         return (difference.std() / len(difference) ** 0.5).item() if len(difference) > 1 else None
 
 
-def without(
+def pruning_loss(
     model: Model, x: Tensor, layers: tuple[Activity, ...], kept: Sequence[Tensor], *, samples: int, seed: int = 0
-) -> Loss:
+) -> PruningLoss:
     """L_samples of images x [n, pixels] with all units and with those that are ``kept`` ([latent] of bool, by layer):
     the others are held at their prior mean and leave log p and log q, so both are bounds of a true model."""
     keep = keep_units(layers, kept, x.device)
     both = (log_evidence(model, x, samples=samples, seed=seed, keep=one).cpu() for one in (None, keep))
-    return Loss(*both)
+    return PruningLoss(*both)
 
 
 def all_but(layers: tuple[Activity, ...], layer: int, unit: int) -> list[Tensor]:

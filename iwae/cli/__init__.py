@@ -30,8 +30,8 @@ class UsageError(ValueError):
 
 
 def parse(command: type, words: list[str]) -> Any:
-    """The command that stands alone under its own name in lower case."""
-    prog = f"python -m iwae {command.__name__.lower()}"
+    """Parse a command without subcommands: the class `TrainCommand` is the command `train`."""
+    prog = f"python -m iwae {command.__name__.removesuffix('Command').lower()}"
     return tyro.cli(command, prog=prog, description=cleandoc(command.__doc__), args=words, config=STYLE)
 
 

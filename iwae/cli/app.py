@@ -26,7 +26,7 @@ class App:
     options: tuple[str, ...] = ()
 
     def run(self) -> int:
-        optional.need("the explorer", "streamlit", "plotly", "pandas", extra="app")
+        optional.require("the explorer", "streamlit", "plotly", "pandas", extra="app")
         sys.argv = ["streamlit", "run", str(paths.APP), *self.options]
         runpy.run_module("streamlit", run_name="__main__", alter_sys=True)  # ends by SystemExit, with its status
         return 0

@@ -11,7 +11,7 @@ from iwae.system import files
 
 
 @dataclass(frozen=True)
-class Card:
+class CardCommand:
     """Write a trained model's card in the Hugging Face format: what it is, how it was trained and measured.
 
     Without options the cards are printed.
@@ -52,5 +52,5 @@ def card_text(path: Path, file: str | None = None) -> str:
     return model_card.text(checkpoints.read_card(path), path.stem, file or path.name)
 
 
-def parse(words: list[str]) -> Card:
-    return cli.parse(Card, words)
+def parse(words: list[str]) -> CardCommand:
+    return cli.parse(CardCommand, words)

@@ -23,7 +23,7 @@ Examples:
 
 
 @dataclass(frozen=True)
-class List:
+class ListDatasets:
     """The data sets, which of them are on this machine, and their licences."""
 
     def run(self) -> int:
@@ -70,5 +70,5 @@ class Verify:
         return 0
 
 
-def parse(words: list[str]) -> List | Download | Verify:
-    return cli.parse_group("data", {"list": List, "download": Download, "verify": Verify}, DESCRIPTION, words)
+def parse(words: list[str]) -> ListDatasets | Download | Verify:
+    return cli.parse_group("data", {"list": ListDatasets, "download": Download, "verify": Verify}, DESCRIPTION, words)

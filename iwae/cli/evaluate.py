@@ -18,7 +18,7 @@ from iwae.system import files
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class EvaluateCommand:
     """Measure a trained model on the test images of its data set.
 
     All measures come from the same draws h ~ q(h|x), in nats per image with their standard errors over images.
@@ -70,7 +70,7 @@ class Evaluate:
             print(table(summary, name, card.model.latent))
         if self.save:
             measured = replace(card, metrics=summary)
-            files.deliver(self.checkpoint, lambda path: checkpoints.save(path, model, measured))
+            files.write_or_rescue(self.checkpoint, lambda path: checkpoints.save(path, model, measured))
         return 0
 
     def _images(self, data: datasets.Dataset) -> torch.Tensor:
@@ -111,5 +111,5 @@ def table(summary: dict[str, Any], dataset: str, latent: tuple[int, ...]) -> str
     return "\n".join([head, *(f"{title:34}{value}" for title, value in rows)])
 
 
-def parse(words: list[str]) -> Evaluate:
-    return cli.parse(Evaluate, words)
+def parse(words: list[str]) -> EvaluateCommand:
+    return cli.parse(EvaluateCommand, words)

@@ -14,7 +14,7 @@ from iwae.system import files
 
 
 @dataclass(frozen=True)
-class Export:
+class ExportCommand:
     """Make a folder of a trained model that other programs and the Hugging Face Hub can take.
 
     It holds the encoder (x → mean and log standard deviation of every stochastic layer) and the decoder (the top
@@ -47,5 +47,5 @@ class Export:
         return 0
 
 
-def parse(words: list[str]) -> Export:
-    return cli.parse(Export, words)
+def parse(words: list[str]) -> ExportCommand:
+    return cli.parse(ExportCommand, words)

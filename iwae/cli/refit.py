@@ -21,7 +21,7 @@ IMAGES, SAMPLES = 1000, 1000  # of the validation set, and draws for each: what 
 
 
 @dataclass(frozen=True)
-class Refit:
+class RefitCommand:
     """Go on with the encoder alone, on images that the model makes up (the sleep phase of wake-sleep).
 
     An encoder that has seen the same images for hundreds of passes fits others less well; the model's own images never
@@ -54,7 +54,7 @@ class Refit:
             refitted = self.settings(model, progress)
         seconds = time.perf_counter() - started
         card = checkpoints.refitted(card, asdict(self.settings), seconds)
-        files.deliver(self.out, lambda path: checkpoints.save(path, refitted, card))
+        files.write_or_rescue(self.out, lambda path: checkpoints.save(path, refitted, card))
         made = f"{self.settings.images:,} images of the model's own in {seconds / 60:.1f} minutes"
         print(f"{self.out}: {made}", flush=True)
         before, after = (metrics.evaluate(each, x, samples=SAMPLES, prune=False).nll for each in (model, refitted))
@@ -66,5 +66,5 @@ class Refit:
         return 0
 
 
-def parse(words: list[str]) -> Refit:
-    return cli.parse(Refit, words)
+def parse(words: list[str]) -> RefitCommand:
+    return cli.parse(RefitCommand, words)

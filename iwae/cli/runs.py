@@ -25,18 +25,18 @@ Examples:
 
 
 @dataclass(frozen=True)
-class List:
+class ListRuns:
     """All runs, newest first, and how they stand."""
 
     def run(self) -> int:
         found, refused = store.find_runs()
         if not found:
             print(f"no runs in {store.runs_dir()}: `python -m iwae train` makes one")
-        waiting = [run.name for run in queue.queue(store.runs_dir())]
+        waiting = [run.name for run in queue.waiting_runs(store.runs_dir())]
         for run in found:
-            print(f"{files.shown(run.name):45} {files.shown(_standing(run, waiting), 300)}")
+            print(f"{files.printable(run.name):45} {files.printable(_describe(run, waiting), 300)}")
         for reason in refused.values():
-            print(files.shown(reason, 300), file=sys.stderr)
+            print(files.printable(reason, 300), file=sys.stderr)
         return 0
 
 
@@ -49,11 +49,11 @@ class Show:
     def run(self) -> int:
         run = store.get(self.name)
         settings = dataclasses.asdict(run.config) | {"device": run.device, "tensorboard": run.tensorboard}
-        print(f"{run.name}: {files.shown(_standing(run), 2000)}")
+        print(f"{run.name}: {files.printable(_describe(run), 2000)}")
         print(f"folder: {run.folder}")
         for name, value in settings.items():
             if value is not None:
-                print(f"  {name:16} {files.shown(value, 500)}")
+                print(f"  {name:16} {files.printable(value, 500)}")
         if untrusted.is_file(run.checkpoint):
             print(f"model: {run.checkpoint}")
             print(describe_nll(checkpoints.read_card(run.checkpoint).metrics))
@@ -96,7 +96,7 @@ class Delete:
         return 0
 
 
-def _standing(run: store.Run, waiting: list[str] | None = None) -> str:
+def _describe(run: store.Run, waiting: list[str] | None = None) -> str:
     """How it stands; ``waiting`` are the names of the runs in the queue, if they are at hand."""
     status = run.status()
     if status.message:
@@ -116,6 +116,6 @@ def _standing(run: store.Run, waiting: list[str] | None = None) -> str:
     return ", ".join(parts)
 
 
-def parse(words: list[str]) -> List | Show | Stop | Resume | Delete:
-    commands = {"list": List, "show": Show, "stop": Stop, "resume": Resume, "delete": Delete}
+def parse(words: list[str]) -> ListRuns | Show | Stop | Resume | Delete:
+    commands = {"list": ListRuns, "show": Show, "stop": Stop, "resume": Resume, "delete": Delete}
     return cli.parse_group("runs", commands, DESCRIPTION, words)

@@ -14,13 +14,13 @@ from iwae.data import datasets
 from iwae.kernels import precision
 from iwae.sweeps import grid as cells
 from iwae.sweeps import ray_pool, sweep
-from iwae.sweeps.process_pool import Pool
+from iwae.sweeps.process_pool import ProcessPool
 from iwae.system import cores, paths
 from iwae.training import memory
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepCommand:
     """Train every cell of a grid, on this machine or on a Ray cluster, and gather the results in one table.
 
     The grid is a TOML file: docs/scale.md says how it is written. What is finished is never run again, and a cell
@@ -52,8 +52,8 @@ class Sweep:
         if self.dry_run:
             return _list(work)
         cli.check_folder("--out", folder)
-        with self._engine(folder, {cell.config.dataset for cell in found}, device) as engine:
-            rows = work.run(engine, device, lambda line: print(line, file=sys.stderr, flush=True))
+        with self._backend(folder, {cell.config.dataset for cell in found}, device) as backend:
+            rows = work.run(backend, device, lambda line: print(line, file=sys.stderr, flush=True))
         print(sweep.markdown(rows), end="")
         print(f"\nin {folder}: table.md, table.csv, table.json")
         if any(row.state == "failed" for row in rows):
@@ -81,7 +81,7 @@ class Sweep:
             raise cli.UsageError("--jobs and --device are for this machine; with --ray, --gpus-per-cell decides")
         return "cuda" if self.gpus_per_cell else "cpu"
 
-    def _cells(self, device: str) -> list[cells.Cell]:
+    def _cells(self, device: str) -> list[cells.GridCell]:
         if not self.grid.is_file():
             raise cli.UsageError(f"there is no file {self.grid}")
         try:
@@ -97,13 +97,13 @@ class Sweep:
                 raise cli.UsageError(f"{self.grid}, cell {cell.name}: {error}") from None
         return found
 
-    def _engine(self, folder: Path, names: set[str], device: str) -> AbstractContextManager[sweep.Engine]:
+    def _backend(self, folder: Path, names: set[str], device: str) -> AbstractContextManager[sweep.Backend]:
         if self.ray is not None:
-            return ray_pool.Cluster(self.ray, folder, cpus=self.cpus_per_cell, gpus=self.gpus_per_cell)
+            return ray_pool.RayCluster(self.ray, folder, cpus=self.cpus_per_cell, gpus=self.gpus_per_cell)
         for name in sorted(names):
             if not datasets.available(name):
                 datasets.download(name, progress=sys.stderr.isatty())
-        return Pool(self.jobs or (max(1, cores.count() - 1) if device == "cpu" else 1))
+        return ProcessPool(self.jobs or (max(1, cores.count() - 1) if device == "cpu" else 1))
 
 
 def _list(work: sweep.Sweep) -> int:
@@ -129,5 +129,5 @@ def _time(seconds: float) -> str:
     return tqdm.format_interval(round(seconds))
 
 
-def parse(words: list[str]) -> Sweep:
-    return cli.parse(Sweep, words)
+def parse(words: list[str]) -> SweepCommand:
+    return cli.parse(SweepCommand, words)

@@ -21,7 +21,7 @@ FAILED = 1  # exit status when a second measurement disagrees
 
 
 @dataclass(frozen=True)
-class Table:
+class TableCommand:
     """Every shipped or finished model, measured against published values.
 
     NLL and the rest in nats per image ± standard error over test images, from the cards of the models. A narrow
@@ -117,7 +117,7 @@ class Table:
     def _write(self, rows: list[Row]) -> None:
         texts = {self.markdown: tables.document, self.csv: tables.csv_text, self.json: tables.json_text}
         for path, text in {path: text(rows) for path, text in texts.items() if path is not None}.items():
-            files.deliver(path, partial(files.write, content=text))
+            files.write_or_rescue(path, partial(files.write, content=text))
             print(f"wrote {path}")
 
     def _verify(self, rows: list[Row], device: str) -> int:
@@ -185,5 +185,5 @@ def _test_images(dataset: str) -> Tensor:
     return datasets.load(dataset, progress=sys.stderr.isatty()).binary("test")
 
 
-def parse(words: list[str]) -> Table:
-    return cli.parse(Table, words)
+def parse(words: list[str]) -> TableCommand:
+    return cli.parse(TableCommand, words)

@@ -24,7 +24,7 @@ STOPPED = 130  # exit status, as for any program that Ctrl-C ends
 
 
 @dataclass(frozen=True)
-class Train:
+class TrainCommand:
     """Train a model and watch it learn.
 
     It runs here, with a progress bar, and shows among the app's runs. Ctrl-C saves and stops, --resume goes on.
@@ -101,7 +101,7 @@ class Train:
                 files.write(self.out, model.read_bytes())
             except OSError as error:
                 raise files.TargetError(
-                    f"{self.out} cannot be written ({files.reason(error)}); the model is in {model}"
+                    f"{self.out} cannot be written ({files.error_text(error)}); the model is in {model}"
                 ) from error
             model = self.out
         print(f"model: {model}")
@@ -137,5 +137,5 @@ def _follow(run: store.Run) -> Iterator[worker.OnRecord]:
         yield show
 
 
-def parse(words: list[str]) -> Train:
-    return cli.parse(Train, words)
+def parse(words: list[str]) -> TrainCommand:
+    return cli.parse(TrainCommand, words)

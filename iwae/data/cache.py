@@ -11,22 +11,22 @@ from iwae.system import files, paths
 Arrays = dict[str, np.ndarray]
 
 
-def folder() -> Path:
+def cache_folder() -> Path:
     """Where decoded data sets are kept."""
     return paths.cache_dir() / "packed"
 
 
-def recall(name: str, stamp: str, build: Callable[[], Arrays]) -> Arrays:
+def load_or_build(name: str, stamp: str, build: Callable[[], Arrays]) -> Arrays:
     """The arrays that `build` gives, from the disk where they were kept under this `name` and `stamp`.
 
     Another stamp, a damaged file or none: they are built, and kept if the cache folder can be written.
     """
-    path = folder() / f"{name}.npz"
+    path = cache_folder() / f"{name}.npz"
     # A damaged archive can raise nearly anything, and the way out is always to build.
-    with suppress(Exception), np.load(path) as kept:
-        if str(kept["stamp"]) == stamp:
-            return {key: kept[key] for key in kept.files if key != "stamp"}
+    with suppress(Exception), np.load(path) as cached:
+        if str(cached["stamp"]) == stamp:
+            return {key: cached[key] for key in cached.files if key != "stamp"}
     arrays = build()
-    with suppress(OSError), files.whole(path) as beside, beside.open("wb") as stream:
+    with suppress(OSError), files.atomic_write(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, stamp=np.array(stamp), **arrays)
     return arrays

@@ -45,13 +45,13 @@ import torch
 from torch import Generator, Tensor
 
 from iwae.data.downloads import DataError, DataFile, PackagedFile, Progress
-from iwae.data.sources import SOURCES, Source
+from iwae.data.sources import SOURCES, DatasetSource
 from iwae.system import reprs
 from iwae.system.paths import data_dir
 
 __all__ = [
     "NAMES", "BINARIZATION_SEED", "Dataset", "Split", "binarize", "load", "part_of",
-    "DataError", "data_dir", "available", "Status", "FileStatus", "status", "download", "verify",
+    "DataError", "data_dir", "available", "DatasetStatus", "FileStatus", "status", "download", "verify",
 ]  # fmt: skip
 
 NAMES = tuple(SOURCES)
@@ -129,11 +129,13 @@ class Dataset:
         """What a model's card says of the data that it was trained on: the name, the shape [n, pixels] of each split,
         whether pixels are drawn anew in every epoch, and the SHA-256 of all images, split after split, and of that."""
         parts = {"train": self.train, "valid": self.valid, "test": self.test}
-        told = {"stochastic": self.stochastic} | {name: list(split.images.shape) for name, split in parts.items()}
-        content = hashlib.sha256(json.dumps(told).encode())
+        description = {"stochastic": self.stochastic} | {
+            name: list(split.images.shape) for name, split in parts.items()
+        }
+        content = hashlib.sha256(json.dumps(description).encode())
         for split in parts.values():
             content.update(split.images.cpu().contiguous().numpy())
-        return {"name": self.name, "sha256": content.hexdigest()} | told
+        return {"name": self.name, "sha256": content.hexdigest()} | description
 
     @cached_property
     def pixel_mean(self) -> Tensor:
@@ -211,7 +213,7 @@ class FileStatus:
 
 
 @dataclass(frozen=True)
-class Status:
+class DatasetStatus:
     """A data set and its files (`digits` has none, and the one of `mnist-5k` lies in a Python package)."""
 
     name: str
@@ -224,19 +226,19 @@ class Status:
         return all(file.state in ("present", "good") for file in self.files if file.required)
 
 
-def status(*, directory: Path | None = None) -> tuple[Status, ...]:
+def status(*, directory: Path | None = None) -> tuple[DatasetStatus, ...]:
     """What is there of every data set, by the names of its files alone."""
     directory = directory or data_dir()
     return tuple(_status(name, [_present(file, directory) for file in SOURCES[name].files]) for name in NAMES)
 
 
-def verify(name: str, *, directory: Path | None = None) -> Status:
+def verify(name: str, *, directory: Path | None = None) -> DatasetStatus:
     """Check what is inside every file of a data set that is there: good or damaged. ValueError: unknown name."""
     directory = directory or data_dir()
     return _status(name, [_checked(file, directory) for file in _source(name).files])
 
 
-def download(name: str, *, directory: Path | None = None, progress: Progress = True) -> Status:
+def download(name: str, *, directory: Path | None = None, progress: Progress = True) -> DatasetStatus:
     """Check every file of a data set and fetch those that are missing or damaged.
 
     Raises ValueError for an unknown name, and DataError where a file cannot be fetched; those before it stay.
@@ -252,8 +254,8 @@ def download(name: str, *, directory: Path | None = None, progress: Progress = T
     return _status(name, found)
 
 
-def _status(name: str, found: list[FileStatus]) -> Status:
-    return Status(name, SOURCES[name].title, tuple(found))
+def _status(name: str, found: list[FileStatus]) -> DatasetStatus:
+    return DatasetStatus(name, SOURCES[name].title, tuple(found))
 
 
 def _present(file: DataFile, directory: Path) -> FileStatus:
@@ -274,7 +276,7 @@ def _checked(file: DataFile, directory: Path) -> FileStatus:
     return replace(found, state="good")
 
 
-def _source(name: str) -> Source:
+def _source(name: str) -> DatasetSource:
     if name not in SOURCES:
         raise ValueError(f"unknown data set {name!r}; there are {', '.join(NAMES)}")
     return SOURCES[name]

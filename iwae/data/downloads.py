@@ -53,27 +53,27 @@ class DataFile:
             if (directory / path).is_file():
                 return directory / path
         for path in _gzipped_or_plain(*self.ambiguous):
-            if (directory / path).is_file() and self._is_at(directory / path):
+            if (directory / path).is_file() and self._is_valid(directory / path):
                 return directory / path
         return None
 
-    def _is_at(self, path: Path) -> bool:
+    def _is_valid(self, path: Path) -> bool:
         """Whether a checksum proves the file at `path`, which is read once for as long as it stays the same."""
         with suppress(OSError):
             facts = path.stat()
-            return _proves(self, path, facts.st_size, facts.st_mtime_ns)
+            return _matches(self, path, facts.st_size, facts.st_mtime_ns)
         return False
 
     def read(self, directory: Path) -> Any:
         """The decoded contents of the file in this folder. Raises DataError where it is missing or damaged."""
-        return self.check(self._found(directory))
+        return self.check(self._located(directory))
 
     def stamp(self, directory: Path) -> str:
         """Tells this very file from any other without reading it. Raises DataError where it is missing."""
-        facts = self._found(directory).stat()
+        facts = self._located(directory).stat()
         return f"{self.sha256 or self.canonical_sha256} {facts.st_size} {facts.st_mtime_ns}"
 
-    def _found(self, directory: Path) -> Path:
+    def _located(self, directory: Path) -> Path:
         path = self.locate(directory)
         if path is None:
             raise DataError(f"{self.path} is missing from {directory}")
@@ -82,11 +82,11 @@ class DataFile:
     def check(self, path: Path) -> Any:
         """The decoded contents of the file at `path`, once a checksum has proved them; DataError otherwise."""
         try:
-            return self._proved(path)
+            return self._verified_contents(path)
         except (ValueError, OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path} is not the published {Path(self.path).name} ({error})") from error
 
-    def _proved(self, path: Path) -> Any:
+    def _verified_contents(self, path: Path) -> Any:
         with path.open("rb") as stream:
             wrapped = self._limited(stream)
         contents = wrapped
@@ -100,11 +100,11 @@ class DataFile:
         )
         published = [check for check in checks if check[1]]
         wrong = [f"{kind} is not {good}" for kind, good, digest in published if digest().hexdigest() != good]
-        proved = len(wrong) < len(published)
-        if not proved and not self.canonical_sha256:
+        verified = len(wrong) < len(published)
+        if not verified and not self.canonical_sha256:
             raise ValueError("; ".join(wrong))
         decoded = self.decode(contents)
-        if not proved and hashlib.sha256(decoded.canonical()).hexdigest() != self.canonical_sha256:
+        if not verified and hashlib.sha256(decoded.canonical()).hexdigest() != self.canonical_sha256:
             raise ValueError(f"SHA-256 of the decoded contents is not {self.canonical_sha256}")
         return decoded
 
@@ -122,27 +122,27 @@ class DataFile:
         """
         target = directory / self.path
         try:
-            with files.whole(target) as beside:
+            with files.atomic_write(target) as temporary:
                 failures = []
                 for url in self.mirrors:
                     try:
-                        self._transfer(url, beside, progress)
-                        self.check(beside)
+                        self._transfer(url, temporary, progress)
+                        self.check(temporary)
                         break
                     except (OSError, ValueError, DataError) as error:  # OSError: network errors too
-                        failures.append(f"{url}: {error}".replace(str(beside), "what came"))
+                        failures.append(f"{url}: {error}".replace(str(temporary), "what came"))
                 else:
                     raise DataError(f"{target} could not be downloaded ({'; '.join(failures)})")
         except OSError as error:
             raise DataError(
-                f"{target} cannot be written ({files.reason(error)}): "
+                f"{target} cannot be written ({files.error_text(error)}): "
                 f"set {paths.DATA} to a folder where this user may write"
             ) from error
         return target
 
     def _transfer(self, url: str, path: Path, progress: Progress) -> None:
         bar = (
-            _Report(self.path, progress)
+            _ProgressAdapter(self.path, progress)
             if callable(progress)
             else tqdm(desc=self.path, total=self.limit, unit="B", unit_scale=True, disable=not progress)
         )
@@ -153,7 +153,7 @@ class DataFile:
             headers={"Accept-Encoding": "identity"},  # the file as it is, so that its own checksum holds
         )
         try:
-            with _Limited(path, self.limit) as file:
+            with _SizeLimitedFile(path, self.limit) as file:
                 download(url, file, pooch=None)
         finally:
             bar.close()
@@ -167,7 +167,7 @@ def _gzipped_or_plain(*paths: str) -> Iterator[str]:
 
 
 @lru_cache(maxsize=100)
-def _proves(file: DataFile, path: Path, size: int, written: int) -> bool:
+def _matches(file: DataFile, path: Path, size: int, written: int) -> bool:
     try:
         file.check(path)
     except DataError:
@@ -193,10 +193,10 @@ class PackagedFile(DataFile):
     def fetch(self, directory: Path, progress: Progress = True) -> Path:
         """The package's file, if that is there and right; nothing is ever downloaded."""
         self.read(directory)
-        return self._found(directory)
+        return self._located(directory)
 
 
-class _Limited(io.FileIO):
+class _SizeLimitedFile(io.FileIO):
     """A file to write that refuses to grow beyond `limit` bytes."""
 
     def __init__(self, path: Path, limit: int):
@@ -209,7 +209,7 @@ class _Limited(io.FileIO):
         return super().write(chunk)
 
 
-class _Report:
+class _ProgressAdapter:
     """pooch's idea of a progress bar, told to a function."""
 
     def __init__(self, name: str, report: Callable[[str, int, int], None]):

@@ -34,7 +34,7 @@ class Content:
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetSource:
     """A data set before it is loaded."""
 
     title: str  # for people
@@ -64,7 +64,7 @@ def read_digits(files: tuple[DataFile, ...], directory: Path) -> Content:
         return {"images": images[order], "labels": labels[order]}
 
     versions = (f"{package} {importlib.metadata.version(package)}" for package in ("scikit-learn", "pillow"))
-    return Content(**cache.recall("digits", f"{DECODED} {' '.join(versions)} seed {SPLIT_SEED}", build))
+    return Content(**cache.load_or_build("digits", f"{DECODED} {' '.join(versions)} seed {SPLIT_SEED}", build))
 
 
 def read_idx(files: tuple[DataFile, ...], directory: Path, label_names: tuple[str, ...] = TEN) -> Content:
@@ -85,7 +85,7 @@ def read_fixed(files: tuple[DataFile, ...], directory: Path) -> Content:
         rows = np.concatenate([file.read(directory) for file in texts])
         return {"rows": rows, "order": matlab.randperm(60_000)}
 
-    kept = cache.recall("mnist-fixed", f"{DECODED} {_stamps(texts, directory)}", build)
+    kept = cache.load_or_build("mnist-fixed", f"{DECODED} {_stamps(texts, directory)}", build)
     images = np.unpackbits(kept["rows"], axis=1)
     images *= 255
     if not all(file.locate(directory) for file in label_files):
@@ -103,7 +103,7 @@ def read_omniglot(files: tuple[DataFile, ...], directory: Path) -> Content:
         order = np.random.RandomState(SPLIT_SEED).permutation(len(images))
         return {"images": images[order], "labels": labels[order].astype(np.int64), "names": names}
 
-    kept = cache.recall("omniglot", f"{DECODED} {_stamps(files, directory)} seed {SPLIT_SEED}", build)
+    kept = cache.load_or_build("omniglot", f"{DECODED} {_stamps(files, directory)} seed {SPLIT_SEED}", build)
     return Content(kept["images"], kept["labels"], tuple(map(str, kept["names"])))
 
 
@@ -223,8 +223,8 @@ MNIST_5K_FILE = PackagedFile(
 MNIST_LICENCE = "CC BY-SA 3.0 (LeCun and Cortes)"
 OMNIGLOT_LICENCE = "MIT (Lake)"
 LIKE_MNIST = (59_000, 1_000, 10_000)
-SOURCES: dict[str, Source] = {
-    "mnist-5k": Source(
+SOURCES: dict[str, DatasetSource] = {
+    "mnist-5k": DatasetSource(
         "MNIST, 5,000 images, stochastic binarization",
         (4_000, 500, 500),
         read_mnist_5k,
@@ -232,14 +232,16 @@ SOURCES: dict[str, Source] = {
         (MNIST_5K_FILE,),
         part_of=("mnist", "mnist-fixed"),
     ),
-    "digits": Source(
+    "digits": DatasetSource(
         "Digits 8×8 enlarged, stochastic binarization",
         (1297, 200, 300),
         read_digits,
         "CC BY 4.0 (Alpaydin and Kaynak), out of scikit-learn (BSD 3-Clause)",
     ),
-    "mnist": Source("MNIST, stochastic binarization", LIKE_MNIST, read_idx, MNIST_LICENCE, MNIST_FILES, test_files=2),
-    "mnist-fixed": Source(
+    "mnist": DatasetSource(
+        "MNIST, stochastic binarization", LIKE_MNIST, read_idx, MNIST_LICENCE, MNIST_FILES, test_files=2
+    ),
+    "mnist-fixed": DatasetSource(
         "MNIST, fixed binarization",
         (50_000, 10_000, 10_000),
         read_fixed,
@@ -247,13 +249,13 @@ SOURCES: dict[str, Source] = {
         FIXED_FILES + tuple(replace(file, required=False) for file in MNIST_FILES[1::2]),  # labels
         stochastic=False,
     ),
-    "fashion-mnist": Source(
+    "fashion-mnist": DatasetSource(
         "Fashion-MNIST, stochastic binarization", LIKE_MNIST, read_fashion, "MIT (Zalando)", FASHION_FILES, test_files=2
     ),
-    "omniglot": Source(
+    "omniglot": DatasetSource(
         "OMNIGLOT, stochastic binarization", (24_345, 45, 8_070), read_omniglot, OMNIGLOT_LICENCE, OMNIGLOT_FILES
     ),
-    "omniglot-burda": Source(
+    "omniglot-burda": DatasetSource(
         "OMNIGLOT as in Burda et al., stochastic binarization",
         (23_000, 1_345, 8_070),
         read_burda,

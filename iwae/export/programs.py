@@ -63,7 +63,7 @@ def package(checkpoint: Path, formats: tuple[str, ...]) -> dict[str, bytes]:
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ValueError(f"unknown format {unknown[0]!r}; there are {', '.join(FORMATS)}")
     if "onnx" in formats:
-        optional.need("exporting to ONNX", "onnx", "onnxscript")
+        optional.require("exporting to ONNX", "onnx", "onnxscript")
     model, card = checkpoints.load(checkpoint)
     layers = range(1, len(card.model.latent) + 1)
     outputs = [f"{name}_{layer}" for layer in layers for name in ("mean", "log_std")]

@@ -36,16 +36,16 @@ CURVE_POINTS = 60
 SIDE = 112  # pixels of a reconstruction
 
 
-class Shown(NamedTuple):
+class PageItem(NamedTuple):
     """A figure, a table or a picture of a page."""
 
-    said: str  # what it shows, in words
+    caption: str  # what it shows, in words
     figure: go.Figure | None = None
     csv: Callable[[], str] | None = None  # its numbers
     picture: Callable[[], bytes] | None = None  # as a PNG file
 
 
-class Draws(NamedTuple):
+class SampledImage(NamedTuple):
     """The image that a page is about, and what was drawn for it."""
 
     x: Tensor  # [pixels] of zeros and ones
@@ -54,7 +54,10 @@ class Draws(NamedTuple):
 
 
 def build(
-    pair: Sequence[tuple[str, Entry]], view: Mapping[str, Any], shown: Mapping[str, Shown], draws: Draws | None = None
+    pair: Sequence[tuple[str, Entry]],
+    view: Mapping[str, Any],
+    shown: Mapping[str, PageItem],
+    draws: SampledImage | None = None,
 ) -> bytes:
     """The ZIP of a page under each named model, with what is ``shown`` on it by name.
 
@@ -63,7 +66,7 @@ def build(
     """
     files: dict[str, str | bytes] = {f"{name}.csv": one.csv() for name, one in shown.items() if one.csv}
     files |= {f"{name}.png": one.picture() for name, one in shown.items() if one.picture}
-    figures = {name: (one.figure, one.said) for name, one in shown.items() if one.figure is not None}
+    figures = {name: (one.figure, one.caption) for name, one in shown.items() if one.figure is not None}
     everything = dict(view) | {"models": {name: entry.key for name, entry in pair}, "versions": _versions()}
     for name, entry in pair:
         files[f"{name}/card.json"] = _json(vars(entry.card))
@@ -79,7 +82,7 @@ def build(
     return _zip(files)
 
 
-def _of_one_image(pair: Sequence[tuple[str, Entry]], draws: Draws) -> tuple[dict[str, str | bytes], go.Figure]:
+def _of_one_image(pair: Sequence[tuple[str, Entry]], draws: SampledImage) -> tuple[dict[str, str | bytes], go.Figure]:
     """Files of the draws for one image, and the curves of its bounds."""
     x, samples, seed = draws
     files: dict[str, str | bytes] = {"image.csv": _csv(["pixel", "value"], enumerate(x.int().tolist()))}
@@ -93,7 +96,7 @@ def _of_one_image(pair: Sequence[tuple[str, Entry]], draws: Draws) -> tuple[dict
         pictures = reconstruct(model, drawn)
         row = [x, pictures.from_mean, pictures.average, pictures.weighted]
         files |= {
-            f"{name}/posterior.csv": _csv(["draw", "log_px", "log_w", "weight"], _draws(drawn)),
+            f"{name}/posterior.csv": _csv(["draw", "log_px", "log_w", "weight"], _weight_rows(drawn)),
             f"{name}/coordinates.csv": _coordinates(drawn),
             f"{name}/curve.csv": _csv(["k", "L_k in nats"], zip(ks.tolist(), curve.tolist(), strict=True)),
             f"{name}/summary.json": _json(_summary(drawn)),
@@ -105,13 +108,13 @@ def _of_one_image(pair: Sequence[tuple[str, Entry]], draws: Draws) -> tuple[dict
 def _html(figures: Mapping[str, tuple[go.Figure, str]]) -> str:
     """One page of all figures; plotly's own code is in it once."""
     parts = ['<!doctype html><html lang="en"><meta charset="utf-8"><title>Figures of the IWAE explorer</title>']
-    for number, (name, (figure, said)) in enumerate(figures.items()):
+    for number, (name, (figure, caption)) in enumerate(figures.items()):
         drawing = figure.to_html(full_html=False, include_plotlyjs=number == 0, default_height=500)
-        parts.append(f"<h2>{html.escape(name)}</h2>{drawing}<p>{html.escape(said)}</p>")
+        parts.append(f"<h2>{html.escape(name)}</h2>{drawing}<p>{html.escape(caption)}</p>")
     return "\n".join(parts)
 
 
-def _draws(drawn: Posterior) -> list[tuple[Any, ...]]:
+def _weight_rows(drawn: Posterior) -> list[tuple[Any, ...]]:
     columns = (drawn.log_px.tolist(), drawn.log_w.tolist(), drawn.weights.tolist())
     return list(zip(range(drawn.samples), *columns, strict=True))
 
@@ -134,7 +137,7 @@ def _summary(drawn: Posterior) -> dict[str, Any]:
     }
 
 
-def _readme(pair: Sequence[tuple[str, Entry]], draws: Draws | None) -> str:
+def _readme(pair: Sequence[tuple[str, Entry]], draws: SampledImage | None) -> str:
     shell = "\n".join(commands.train(entry.config, f"{name}.safetensors") for name, entry in pair)
     text = f"""# A view of the IWAE explorer
 
@@ -151,7 +154,7 @@ The models again (the same weights on the same machine, versions and threads):
     return text if draws is None else text + _readme_of_one_image(draws)
 
 
-def _readme_of_one_image(draws: Draws) -> str:
+def _readme_of_one_image(draws: SampledImage) -> str:
     return f"""
 The page is about one image, `image.csv`: {draws.samples:,} draws from q(h|x) under each model, seed {draws.seed}. `A`
 and `B` hold the draws, importance weights, bounds and pictures (reconstructions: input, from the mean of q, plain
@@ -180,15 +183,15 @@ def _csv(names: Sequence[str], rows: Any) -> str:
 
 
 def _json(values: Any) -> str:
-    return json.dumps(_plain(values), indent=2, ensure_ascii=False, default=str) + "\n"
+    return json.dumps(_without_nan(values), indent=2, ensure_ascii=False, default=str) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def _without_nan(value: Any) -> Any:
     """Without NaN and infinities, which JSON has not."""
     if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: _without_nan(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_without_nan(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -59,7 +59,7 @@ def bound_curves(lines: Sequence[Line]) -> go.Figure:
 
 
 @dataclass(frozen=True)
-class Cloud:
+class SampleCloud:
     """Draws in two units of a latent space: from q, and resampled from the true posterior."""
 
     kind: str  # "vae" or "iwae"
@@ -70,7 +70,7 @@ class Cloud:
     times: np.ndarray  # [m], how often each was drawn
 
 
-def posterior_cloud(cloud: Cloud, titles: tuple[str, str]) -> go.Figure:
+def posterior_cloud(cloud: SampleCloud, titles: tuple[str, str]) -> go.Figure:
     """q as hollow grey dots and its two-sigma ellipse; the resampled draws on top, larger the more often they came."""
     angle = np.linspace(0, 2 * np.pi, 100)
     ellipse = cloud.mean + 2 * cloud.std * np.stack([np.cos(angle), np.sin(angle)], 1)
@@ -152,7 +152,7 @@ def training_curve(name: str, kind: str, passes: Sequence[float], bound: Sequenc
             note | {"text": "passes over the data", "x": 0.5, "y": -0.3},
             note | {"text": "bound, nats per image", "x": 0, "y": 1.2, "xanchor": "left"},
         ],
-        "yaxis": {"tickformat": ".0f", "range": _sensible(bound)},
+        "yaxis": {"tickformat": ".0f", "range": _late_range(bound)},
         "legend": {"x": 1, "y": 0, "xanchor": "right", "yanchor": "bottom"},
         "margin": LAYOUT["margin"] | {"b": 45},
         "height": 240,
@@ -178,7 +178,7 @@ def _level(y: float, line: dict[str, Any]) -> dict[str, Any]:
     return {"type": "line", "xref": "x domain", "x0": 0, "x1": 1, "yref": "y", "y0": y, "y1": y, "line": line}
 
 
-def _sensible(bound: Sequence[float]) -> list[float] | None:
+def _late_range(bound: Sequence[float]) -> list[float] | None:
     """A range without the first steep points, which would flatten all that follows."""
     if len(bound) < 8:
         return None
@@ -203,7 +203,7 @@ def tile(image: np.ndarray, side: int = 112) -> np.ndarray:
     return (255 * values.clip(0, 1)).round().astype(np.uint8).repeat(zoom, 0).repeat(zoom, 1)
 
 
-def sheet(images: np.ndarray, columns: int, gap: int = 2, zoom: int = 2) -> np.ndarray:
+def image_grid(images: np.ndarray, columns: int, gap: int = 2, zoom: int = 2) -> np.ndarray:
     """Pictures in [0, 1], [n, 784], row by row in one: uint8 [h, w], each pixel ``zoom`` wide, ``gap`` pixels of grey
     between the pictures. What the last row lacks is grey too."""
     values = np.asarray(images, dtype=np.float32).reshape(-1, 28, 28)
@@ -215,7 +215,7 @@ def sheet(images: np.ndarray, columns: int, gap: int = 2, zoom: int = 2) -> np.n
     return pixels.repeat(zoom, 0).repeat(zoom, 1)
 
 
-def address(pixels: np.ndarray, width: int) -> str:
+def data_uri(pixels: np.ndarray, width: int) -> str:
     """The picture itself as an address (RFC 2397): a PNG of these uint8 pixels, averaged down to ``width`` if wider.
 
     It travels with the page: dozens of small pictures need no request each, of a server that is at work on more.

@@ -14,7 +14,7 @@ OPACITY = (0.5, 0.35, 0.2)  # of each region, painted over those that hold more
 
 
 @dataclass(frozen=True)
-class Marks:
+class BoundEstimates:
     """Values with standard errors, one for each row of a chart."""
 
     name: str
@@ -54,7 +54,7 @@ def weight_histograms(draws: Sequence[Line], weights: Sequence[Line], levels: Se
     return figure.update_layout(LAYOUT)
 
 
-def bounds_with_errors(names: Sequence[str], marks: Sequence[Marks]) -> go.Figure:
+def bounds_with_errors(names: Sequence[str], marks: Sequence[BoundEstimates]) -> go.Figure:
     """Bounds of one image, a row each, in nats ± s.e.; a dotted line at log p̂(x) of each model."""
     figure = go.Figure()
     rows = np.arange(len(names))
@@ -80,7 +80,7 @@ def bounds_with_errors(names: Sequence[str], marks: Sequence[Marks]) -> go.Figur
 
 
 @dataclass(frozen=True)
-class Regions:
+class PosteriorRegions:
     """A posterior in the plane: its grid, q, and draws resampled by weight."""
 
     first: np.ndarray  # [columns], the first unit
@@ -93,7 +93,7 @@ class Regions:
     counts: np.ndarray  # [n], how often each was drawn
 
 
-def posterior_plane(regions: Regions, kind: str, window: tuple[np.ndarray, float]) -> go.Figure:
+def posterior_plane(regions: PosteriorRegions, kind: str, window: tuple[np.ndarray, float]) -> go.Figure:
     """The exact posterior, q and the resampled draws one below the other on the same axes, in the window of this
     (centre [2], half width). Shades: the smallest regions that hold 50%, 90% and 99%; the grey line is the region
     that holds 90% of the exact posterior."""

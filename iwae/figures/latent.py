@@ -37,7 +37,7 @@ class Values:
 
 
 @dataclass(frozen=True)
-class Cloud:
+class PosteriorOverlay:
     """A posterior on the map: the curve that holds most of it, or draws from it."""
 
     points: np.ndarray  # [·, 2]
@@ -46,7 +46,7 @@ class Cloud:
 
 
 @dataclass(frozen=True)
-class Frame:
+class MapAxes:
     """What maps that are to be compared share."""
 
     x: tuple[float, float]
@@ -57,13 +57,13 @@ class Frame:
 def latent_map(
     places: np.ndarray,
     images: np.ndarray,
-    frame: Frame,
+    axes: MapAxes,
     *,
     kind: str,
     colour: Classes | Values | None = None,
     selected: np.ndarray | None = None,
     chosen: np.ndarray | None = None,
-    cloud: Cloud | None = None,
+    cloud: PosteriorOverlay | None = None,
 ) -> go.Figure:
     """Images at ``places`` [n, 2]. Each point carries the number of its image, [n], as ``customdata``.
 
@@ -82,12 +82,12 @@ def latent_map(
         cross = {"symbol": "circle-cross-open", "size": 15, "color": COLOURS[kind], "line": {"width": 3}}
         traces.append(_scatter(chosen[None], mode="markers", marker=cross, hoverinfo="name", name="the chosen image"))
     notes = _labels(places, colour) if isinstance(colour, Classes) else []
-    return go.Figure(traces, _layout(frame) | {"annotations": notes})
+    return go.Figure(traces, _layout(axes) | {"annotations": notes})
 
 
 def aggregated(
     posterior: np.ndarray,
-    frame: Frame,
+    axes: MapAxes,
     *,
     kind: str,
     prior: np.ndarray | None = None,
@@ -107,7 +107,7 @@ def aggregated(
         line = {"color": GREY, "width": 2, "dash": "dash" if number else "solid"}
         traces.append(_scatter(circle, mode="lines", line=line, name="prior p(h₁)", showlegend=not number))
     legend = {"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0}
-    return go.Figure(traces, _layout(frame) | {"showlegend": True, "legend": legend, "margin": MARGIN | {"t": 40}})
+    return go.Figure(traces, _layout(axes) | {"showlegend": True, "legend": legend, "margin": MARGIN | {"t": 40}})
 
 
 def _groups(places: np.ndarray, colour: Classes | Values | None, kind: str) -> list[tuple[np.ndarray, dict[str, Any]]]:
@@ -168,10 +168,10 @@ def _scatter(points: np.ndarray, **look: Any) -> dict[str, Any]:
     return {"type": "scattergl", **_xy(points), **look}  # an SVG trace would lie below the points
 
 
-def _layout(frame: Frame) -> dict[str, Any]:
+def _layout(axes: MapAxes) -> dict[str, Any]:
     x, y = (
         {"range": list(limits), "title": title, "zeroline": False}
-        for limits, title in zip((frame.x, frame.y), frame.titles, strict=True)
+        for limits, title in zip((axes.x, axes.y), axes.titles, strict=True)
     )
     return {
         "xaxis": x | {"constrain": "domain"},

@@ -25,7 +25,7 @@ class Curve:
     kind: str  # "vae" or "iwae"
     x: Sequence[float]
     y: Sequence[float]
-    place: int = 0
+    style: int = 0
 
 
 def run_curves(
@@ -40,20 +40,21 @@ def run_curves(
             "y": list(curve.y),
             "name": curve.name,
             "mode": "lines+markers" if len(curve.x) < 40 else "lines",
-            "line": {"color": COLOURS[curve.kind], "dash": DASHES[curve.place % len(DASHES)], "width": 2},
-            "marker": {"symbol": MARKERS[curve.place % len(MARKERS)], "size": 6},
+            "line": {"color": COLOURS[curve.kind], "dash": DASHES[curve.style % len(DASHES)], "width": 2},
+            "marker": {"symbol": MARKERS[curve.style % len(MARKERS)], "size": 6},
             "hovertemplate": f"%{{y:{form}}}",
         }
         for curve in curves
     ]
     axes = {
         "xaxis": {"title": x_title, "rangemode": "tozero"},
-        "yaxis": {"title": y_title} | ({"range": _late([c.y for c in curves])} if late else {"rangemode": "tozero"}),
+        "yaxis": {"title": y_title}
+        | ({"range": _late_range([c.y for c in curves])} if late else {"rangemode": "tozero"}),
     }
     return go.Figure(traces, LAYOUT | axes | {"height": HEIGHT, "showlegend": True})
 
 
-def _late(lines: Sequence[Sequence[float]]) -> list[float] | None:
+def _late_range(lines: Sequence[Sequence[float]]) -> list[float] | None:
     """A range that holds nine tenths of every long line."""
     if not any(len(line) >= 8 for line in lines):
         return None

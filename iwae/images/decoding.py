@@ -29,7 +29,7 @@ WORK_SIDE = 640  # px of the longer side that is worked on: a digit a tenth as w
 MODES = ("L", "LA", "RGB", "RGBA", "I", "F", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa")  # of a decoded picture
 MEGABYTES, SECONDS = 180, 2.0  # that decoding may take, above what the process has when it begins
 
-OTHERS = (  # files that people send as pictures: what they begin with, what they are, what to do
+OTHER_FORMATS = (  # files that people send as pictures: what they begin with, what they are, what to do
     (rb".{4}ftyp(hei|hev|mif1|msf1)", "a HEIC picture", "save it as JPEG (iPhone: Settings, Camera, Formats)"),
     (rb"RIFF.{4}WEBP", f"a WebP of over {MAX_WEBP_PIXELS:,} pixels, or its beginning is damaged", "save it as PNG"),
     (rb".{4}ftypavi[fs]", "an AVIF picture", "save it as PNG or JPEG"),
@@ -62,7 +62,7 @@ def decode(data: bytes, label: str = "The file") -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # decoders raise nearly every type on hostile bytes
-        raise PictureError(f"{label} {_otherwise(data)}.") from error
+        raise PictureError(f"{label} {_describe_unknown(data)}.") from error
     if image.format == "JPEG":
         _check_count(image.size, MAX_JPEG_PIXELS, label)
         parts = [width * height for _, width, height, _ in image.layer]  # of brightness and colours: how finely sampled
@@ -111,9 +111,9 @@ def _check_count(size: tuple[int, int], most: int, label: str, kind: str = "") -
         raise PictureError(f"{label} is too large ({width}×{height} pixels{kind}): at most {most:,} are allowed.")
 
 
-def _otherwise(data: bytes) -> str:
+def _describe_unknown(data: bytes) -> str:
     """What a file that is none of `FORMATS` is, and what to do about it."""
-    for beginning, what, remedy in OTHERS:
+    for beginning, what, remedy in OTHER_FORMATS:
         if re.match(beginning, data[:1000], re.DOTALL | re.IGNORECASE):
             return f"is {what}: {remedy} ({', '.join(FORMATS)} are allowed)"
     return f"is not a picture, or its beginning is damaged: {', '.join(FORMATS)} are allowed"

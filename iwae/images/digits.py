@@ -21,7 +21,7 @@ from iwae.images.decoding import PictureError
 from iwae.images.doubts import doubts
 from iwae.images.ink import crop, stroke_width
 from iwae.images.sheet import find as find_sheet
-from iwae.images.uploads import Array, decoded, pixels
+from iwae.images.uploads import Array, decode_picture, to_float
 
 THIN_STROKE = 1.05  # px in 20×20: none of MNIST's 70,000 digits has thinner strokes
 PEN_STROKE = 2.0  # what thinner ones are widened to: MNIST's quartiles are 2.0, 2.4 and 2.8
@@ -56,8 +56,8 @@ def prepare(picture: bytes | Image.Image | np.ndarray, *, invert: bool | None = 
     None decides from the picture. `name` is that of the file, for the errors of `read_picture`.
     Raises PictureError where no ink is found.
     """
-    image = decoded(picture, name)
-    received = pixels(image)
+    image = decode_picture(picture, name)
+    received = to_float(image)
     grey, covered, inverted, notes = _read_sheet(received, invert)
     dark, light = ("ink", "paper") if inverted else ("paper", "ink")
     stages = (
@@ -65,7 +65,7 @@ def prepare(picture: bytes | Image.Image | np.ndarray, *, invert: bool | None = 
         Stage("Grey", "One brightness per pixel, from the colours in which ink and paper differ most.", grey),
         Stage("Ink on paper", f"Dark {dark}, light {light}: the paper, its shadows and specks are removed.", covered),
     )
-    return _finish(covered, stages, inverted, notes)
+    return _to_mnist(covered, stages, inverted, notes)
 
 
 def _read_sheet(colours: Array, invert: bool | None) -> tuple[Array, Array, bool, list[str]]:
@@ -102,10 +102,10 @@ def from_canvas(pixels: Sequence[int] | np.ndarray) -> Digit:
     if not values.any():
         raise PictureError("Nothing is drawn yet: draw a digit first.")
     drawn = (values / 255).astype(np.float32).reshape(28, 28)
-    return _finish(drawn, (Stage("As drawn", "Your strokes, on 28×28 pixels.", drawn),), False, [])
+    return _to_mnist(drawn, (Stage("As drawn", "Your strokes, on 28×28 pixels.", drawn),), False, [])
 
 
-def _finish(marks: Array, stages: tuple[Stage, ...], inverted: bool, notes: list[str]) -> Digit:
+def _to_mnist(marks: Array, stages: tuple[Stage, ...], inverted: bool, notes: list[str]) -> Digit:
     cropped = crop(marks / marks.max())
     stroke = stroke_width(cropped)
     caption = "To the ink."

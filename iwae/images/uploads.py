@@ -12,7 +12,7 @@ from PIL import Image
 
 from iwae.images.decoding import FORMATS, MAX_BYTES, MODES, SECONDS, WORK_SIDE, PictureError, load
 from iwae.system import launcher
-from iwae.system.files import shown
+from iwae.system.files import printable
 
 Array = NDArray[np.float32]
 
@@ -31,7 +31,7 @@ def read_picture(data: bytes, *, name: str = "") -> Image.Image:
     and processor time (`decoding.py`). Raises PictureError where the bytes are none of `FORMATS`, damaged, more than
     `MAX_BYTES`, too many pixels, or too costly to decode.
     """
-    label = f"“{shown(name)}”" if name else "The file"
+    label = f"“{printable(name)}”" if name else "The file"
     allowed = f"{', '.join(FORMATS)} of at most {MAX_BYTES // 2**20} MB are allowed"
     if not data:
         raise PictureError(f"{label} is empty (0 bytes): {allowed}.")
@@ -86,7 +86,7 @@ def _ask(process: subprocess.Popen, data: bytes) -> tuple[dict, bytes]:
         watch.cancel()
 
 
-def decoded(picture: bytes | Image.Image | np.ndarray, name: str = "") -> Image.Image:
+def decode_picture(picture: bytes | Image.Image | np.ndarray, name: str = "") -> Image.Image:
     """The picture, upright and of at most `WORK_SIDE` px, its mode kept. Raises PictureError."""
     if isinstance(picture, bytes):
         return read_picture(picture, name=name)
@@ -104,7 +104,7 @@ def _from_array(values: np.ndarray) -> Image.Image:
     return Image.fromarray(np.rint(values * 255.0).astype(np.uint8) if unit else values)
 
 
-def pixels(image: Image.Image) -> Array:
+def to_float(image: Image.Image) -> Array:
     """Any mode → [h, w] or [h, w, 3] in 0..1, transparency laid over a paper that shows the ink."""
     if image.mode in ("I", "F"):  # 16 bits and more have no fixed white: 12-bit scans come in 16-bit files
         values = np.asarray(image, dtype=np.float64)

@@ -20,7 +20,7 @@ from iwae.figures.base import Points
 from iwae.gradients import GRADIENTS
 from iwae.results import published
 from iwae.results.published import Cell, Result
-from iwae.system.files import shown
+from iwae.system.files import printable
 from iwae.system.paths import CHECKOUT
 from iwae.training import commands
 from iwae.training.config import TrainConfig
@@ -201,7 +201,7 @@ def collect(entries: dict[str, Entry]) -> tuple[list[Row], dict[str, str]]:
             _ = row.record()  # needs every part of the card
             found.append((row, _all_but_seed(entry)))
         except Exception as error:  # what somebody else wrote into a card raises nearly every type
-            refused[entry.key] = f"{shown(entry.key)}: its card cannot be read ({shown(error, 300)})"
+            refused[entry.key] = f"{printable(entry.key)}: its card cannot be read ({printable(error, 300)})"
     found.sort(key=lambda pair: _order(pair[0]))
     groups: dict[str, list[Row]] = {}
     for row, alike in found:

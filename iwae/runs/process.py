@@ -10,22 +10,22 @@ import sys
 from pathlib import Path
 
 from iwae.runs import queue
-from iwae.system import niceness, processes
+from iwae.system import priority, processes
 
 
 def train_in_turn(folder: Path) -> int:
     """Returns the exit status; the run of this folder is finished, stopped or failed then."""
-    run = queue.Folder(folder)
+    run = queue.RunFolder(folder)
     signal.signal(signal.SIGTERM, lambda *_: run.stop())  # it may be long until there is a training to interrupt
     try:
         with run.claim():
-            place = queue.wait(run)
+            slot = queue.wait_for_slot(run)
     except queue.RunError as error:
         print("error:", error, file=sys.stderr)
         return 1
-    if place is None:
+    if slot is None:
         return 0
-    with place:
+    with slot:
         from iwae.runs import worker  # torch, which a process that waits does without
 
         return worker.main(folder)
@@ -35,18 +35,18 @@ def explained(folder: Path) -> int:
     """``train_in_turn`` in a child of this process; returns its exit status, once the run says how it ended."""
     if not hasattr(os, "fork"):
         return train_in_turn(folder)
-    killed = processes.memory_kills()
+    killed = processes.oom_kill_count()
     child = os.fork()
     if child == 0:
         return train_in_turn(folder)
-    for number in processes.ENDINGS:
+    for number in processes.STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # the child hears them, and saves
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    out_of_memory = code == -signal.SIGKILL and processes.memory_kills() != killed
-    queue.Folder(folder).explain_end(processes.describe_end(code, out_of_memory))
+    out_of_memory = code == -signal.SIGKILL and processes.oom_kill_count() != killed
+    queue.RunFolder(folder).record_exit(processes.describe_exit(code, out_of_memory))
     return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":
-    niceness.give_way(niceness.TRAINING)
+    priority.lower_priority(priority.TRAINING)
     sys.exit(explained(Path(sys.argv[1])))

@@ -23,19 +23,19 @@ from iwae.system import cores, files, processes, untrusted
 from iwae.system.untrusted import UntrustedError
 
 LOCK_PATIENCE = 2.0  # seconds; whoever looks whether a run is alive holds its lock for an instant
-LOOK_SECONDS = 0.5  # between two looks of a waiting process
+POLL_SECONDS = 0.5  # between two looks of a waiting process
 STATUS_BYTES = 2**16  # of a status.json, at most
 LONGEST_MESSAGE = 2000  # characters of it
-SILENT = "its process ended without a word"
+NO_MESSAGE = "its process ended without a word"
 
-_looking = threading.Lock()  # two threads that look at once would each take the other for the run's process
+_probe_lock = threading.Lock()  # two threads that look at once would each take the other for the run's process
 
 
 class RunError(ValueError):
     """A run that cannot do what was asked of it; the message says why."""
 
 
-def limit() -> int:
+def max_running() -> int:
     """How many runs in the background train at once: IWAE_MAX_RUNS, or one fewer than the cores that it may use,
     at least 1.
 
@@ -50,7 +50,7 @@ def limit() -> int:
 
 
 @dataclass(frozen=True)
-class Status:
+class RunStatus:
     """How a run stands. ``phase``: starting, waiting, running, evaluating, finished, stopped, failed or died.
 
     A process that has not ended yet is ``stopping`` once it was asked to, and ``suspended`` while it gets no time.
@@ -69,7 +69,7 @@ ALIVE = ("starting", "waiting", "running", "evaluating")
 
 
 @dataclass(frozen=True)
-class Word:
+class StatusRecord:
     """What a process last said of its run, in status.json."""
 
     phase: Literal["starting", "waiting", "running", "evaluating", "finished", "stopped", "failed", "died"]
@@ -89,7 +89,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Folder:
+class RunFolder:
     """The folder of a run: what its process last said, and the lock that tells whether there is one."""
 
     folder: Path
@@ -98,38 +98,38 @@ class Folder:
     def name(self) -> str:
         return self.folder.name
 
-    def status(self) -> Status:
+    def status(self) -> RunStatus:
         """How it stands now; ``died`` when its process is gone without a last word."""
         try:
-            word = self._word()
+            record = self._read_status()
         except FileNotFoundError:
-            return Status("died", "its status.json cannot be read")
+            return RunStatus("died", "its status.json cannot be read")
         except UntrustedError as error:
-            return Status("died", f"its status.json cannot be read ({error})")
-        status = Status(word.phase, word.message[:LONGEST_MESSAGE], word.total_steps)
-        if word.ended:
+            return RunStatus("died", f"its status.json cannot be read ({error})")
+        status = RunStatus(record.phase, record.message[:LONGEST_MESSAGE], record.total_steps)
+        if record.ended:
             return status
-        if self._process_exists(word):
-            if processes.is_suspended(word.pid, word.started):
-                message = f"its process is suspended; `kill -CONT {word.pid}` in a shell lets it go on"
+        if self._process_exists(record):
+            if processes.is_suspended(record.pid, record.started):
+                message = f"its process is suspended; `kill -CONT {record.pid}` in a shell lets it go on"
                 return replace(status, phase="suspended", message=message)
-            return replace(status, phase="stopping") if self.asked_to_stop else status
+            return replace(status, phase="stopping") if self.stop_requested else status
         with suppress(FileNotFoundError, UntrustedError):
-            if self._word() != word:  # it spoke between the two looks
+            if self._read_status() != record:  # it spoke between the two looks
                 return self.status()
-        return replace(status, phase="died", message=SILENT)
+        return replace(status, phase="died", message=NO_MESSAGE)
 
     @property
     def queued_since(self) -> float | None:
         """When it got into the queue; None if it is not there."""
         with suppress(FileNotFoundError, UntrustedError):
-            word = self._word()
-            if word.since is not None and self.status().phase in ("starting", "waiting"):
-                return word.since
+            record = self._read_status()
+            if record.since is not None and self.status().phase in ("starting", "waiting"):
+                return record.since
         return None
 
     @property
-    def asked_to_stop(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether somebody waits for its process to save and stop."""
         return os.path.lexists(self.folder / "stop")
 
@@ -142,7 +142,7 @@ class Folder:
         except OSError as error:
             raise RunError(f"run {self.name} cannot be asked to stop ({error.strerror or error})") from None
 
-    def say(self, phase: str, message: str = "", **more: Any) -> None:
+    def set_status(self, phase: str, message: str = "", **more: Any) -> None:
         """Put into status.json how the run stands, as this process sees it unless ``more`` names another one.
 
         Raises RunError where the folder is gone.
@@ -150,29 +150,29 @@ class Folder:
         if not self.folder.is_dir():
             raise RunError(f"run {self.name} has been deleted")
         try:
-            before = asdict(self._word())
+            before = asdict(self._read_status())
         except (FileNotFoundError, UntrustedError):
             before = {}
-        word = before | {"phase": phase, "message": message[:LONGEST_MESSAGE]} | processes.identity() | more
+        record = before | {"phase": phase, "message": message[:LONGEST_MESSAGE]} | processes.identity() | more
         try:
-            files.write(self.folder / "status.json", json.dumps(word))
+            files.write(self.folder / "status.json", json.dumps(record))
         except FileNotFoundError:
             raise RunError(f"run {self.name} has been deleted") from None
 
-    def explain_end(self, reason: str) -> None:
+    def record_exit(self, reason: str) -> None:
         """Say why its process ended, if that did not say anything itself."""
         with suppress(RunError, OSError):  # it has been deleted, or is another user's
             status = self.status()
-            if (status.phase, status.message) == ("died", SILENT):
-                self.say("died", f"its process {reason}")
+            if (status.phase, status.message) == ("died", NO_MESSAGE):
+                self.set_status("died", f"its process {reason}")
 
-    def _word(self) -> Word:
+    def _read_status(self) -> StatusRecord:
         """What its process last said; raises FileNotFoundError and UntrustedError."""
         path = self.folder / "status.json"
         version = untrusted.version(path)
-        word = _read_word(path, version)
+        record = _parse_status(path, version)
         # the last word of a process stays; of one that lives, another may have come within the clock's resolution
-        return word if word.ended else _read_word.__wrapped__(path, version)
+        return record if record.ended else _parse_status.__wrapped__(path, version)
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -188,10 +188,10 @@ class Folder:
         with lock:
             yield
 
-    def watch(self) -> Callable[[], None]:
+    def folder_guard(self) -> Callable[[], None]:
         """A function that raises RunError once this folder is no longer where it is now."""
 
-        def place() -> tuple[int, int]:
+        def identity() -> tuple[int, int]:
             try:
                 about = self.folder.stat()
             except OSError:
@@ -200,44 +200,44 @@ class Folder:
                 raise RunError(f"run {self.name}: its folder has been moved away or deleted, so nothing can be saved")
             return about.st_dev, about.st_ino
 
-        before = place()
+        before = identity()
 
         def check() -> None:
-            if place() != before:
+            if identity() != before:
                 raise RunError(f"run {self.name}: another folder is in the place of its own, so nothing can be saved")
 
         return check
 
-    def _process_exists(self, word: Word) -> bool:
+    def _process_exists(self, record: StatusRecord) -> bool:
         lock = self.folder / "lock"
         if untrusted.is_file(lock):  # FileLock would make it, and the folder
             try:
-                with _looking, FileLock(lock, timeout=0):
+                with _probe_lock, FileLock(lock, timeout=0):
                     pass
             except Timeout:
                 return True
             except OSError:  # another user's run, whose lock this user may not touch
-                return processes.is_alive(word.pid, word.started)
+                return processes.is_alive(record.pid, record.started)
         # nobody holds the lock: it has not come to that yet, or it is over
-        return word.phase == "starting" and processes.is_alive(word.pid, word.started)
+        return record.phase == "starting" and processes.is_alive(record.pid, record.started)
 
 
 @lru_cache(maxsize=4096)
-def _read_word(path: Path, version: untrusted.Version | None) -> Word:
-    return untrusted.decode(untrusted.read(path, STATUS_BYTES), Word)
+def _parse_status(path: Path, version: untrusted.Version | None) -> StatusRecord:
+    return untrusted.decode(untrusted.read(path, STATUS_BYTES), StatusRecord)
 
 
-def queue(folder: Path) -> list[Folder]:
+def waiting_runs(folder: Path) -> list[RunFolder]:
     """The runs in ``folder`` that wait for a place, or are about to, the next one first."""
-    every = [Folder(path.parent) for path in folder.glob("[!.]*/status.json")]
+    every = [RunFolder(path.parent) for path in folder.glob("[!.]*/status.json")]
     waiting = [(since, run.name, run) for run in every if (since := run.queued_since) is not None]
     return [run for *_, run in sorted(waiting)]
 
 
-def position(run: Folder, names: list[str] | None = None) -> str:
+def position(run: RunFolder, names: list[str] | None = None) -> str:
     """``2nd in the queue``, or nothing for a run that does not wait; ``names`` of the queue, if they are at hand."""
     if names is None:
-        names = [other.name for other in queue(run.folder.parent)]
+        names = [other.name for other in waiting_runs(run.folder.parent)]
     if run.name not in names:
         return ""
     number = names.index(run.name) + 1
@@ -245,41 +245,41 @@ def position(run: Folder, names: list[str] | None = None) -> str:
     return f"{number}{ending} in the queue"
 
 
-def wait(run: Folder) -> FileLock | None:
+def wait_for_slot(run: RunFolder) -> FileLock | None:
     """Wait for a place; returns it, to be released or to end with this process, or None when asked to stop.
 
     The caller has claimed the run. Raises RunError for a wrong IWAE_MAX_RUNS, and when the folder is moved away.
     """
-    places = limit()
-    check_place = run.watch()
-    run.say("waiting")
+    slots = max_running()
+    check_folder = run.folder_guard()
+    run.set_status("waiting")
     # Each looks at the one run before its own only: if all looked at all, sixty that wait would take a core.
-    before = _before(run)
+    predecessor = _predecessor(run)
     while True:
-        check_place()
-        if before is not None and before.queued_since is None:
-            before = _before(run)
-        if before is None and (place := _free_place(run.folder.parent, places)):
-            run.say("starting", since=None)
-            return place
-        if run.asked_to_stop:
-            run.say("stopped", since=None)
+        check_folder()
+        if predecessor is not None and predecessor.queued_since is None:
+            predecessor = _predecessor(run)
+        if predecessor is None and (slot := _acquire_slot(run.folder.parent, slots)):
+            run.set_status("starting", since=None)
+            return slot
+        if run.stop_requested:
+            run.set_status("stopped", since=None)
             return None
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
-def _before(run: Folder) -> Folder | None:
+def _predecessor(run: RunFolder) -> RunFolder | None:
     """The run that comes before this one in the queue."""
     before = None
-    for other in queue(run.folder.parent):
+    for other in waiting_runs(run.folder.parent):
         if other.name == run.name:
             break
         before = other
     return before
 
 
-def _free_place(folder: Path, places: int) -> FileLock | None:
-    for number in range(places):
+def _acquire_slot(folder: Path, slots: int) -> FileLock | None:
+    for number in range(slots):
         lock = FileLock(folder / f".place-{number}", timeout=0)
         try:
             lock.acquire()

@@ -18,14 +18,14 @@ from iwae.checkpoints import Card
 from iwae.model import Model
 from iwae.system import untrusted
 
-COUNT = 24  # of a run, at most
-BYTES = 64 * 2**20  # of all of them; 24 of the one-layer model take 37 MiB
-FEWEST = 4  # where no more fit, none are taken
+MAX_COUNT = 24  # of a run, at most
+MAX_BYTES = 64 * 2**20  # of all of them; 24 of the one-layer model take 37 MiB
+MIN_COUNT = 4  # where no more fit, none are taken
 NAME = re.compile(r"[0-9]{8,15}")  # of a snapshot's file, without its suffix
 
 
 @dataclass(frozen=True)
-class Album:
+class SnapshotFolder:
     """The snapshots of one run."""
 
     folder: Path
@@ -46,7 +46,7 @@ class Album:
         """Keep the model as it is now, whole or not at all."""
         checkpoints.save(self.folder / f"{card.progress['steps']:08}{checkpoints.SUFFIX}", model, card)
 
-    def cut(self, step: int) -> None:
+    def truncate(self, step: int) -> None:
         """Drop the snapshots after ``step``, which the run is about to go through again."""
         for later, path in self.paths().items():
             if later > step:
@@ -59,7 +59,7 @@ def plan(passes: int, count: int, model: Model) -> list[int]:
     At most ``count`` of them, and no more than BYTES have room for.
     """
     size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    count = min(count, BYTES // size)
-    if count < FEWEST:
+    count = min(count, MAX_BYTES // size)
+    if count < MIN_COUNT:
         return []
     return sorted({0, *np.geomspace(1, passes, count - 1).round().astype(int).tolist()})

@@ -35,8 +35,8 @@ from typing import Any
 
 from iwae import checkpoints
 from iwae.runs import queue, snapshots, tensorboard
-from iwae.runs.queue import Folder, RunError
-from iwae.runs.snapshots import Album
+from iwae.runs.queue import RunError, RunFolder
+from iwae.runs.snapshots import SnapshotFolder
 from iwae.system import cores, files, launcher, paths, processes, untrusted
 from iwae.system.paths import runs_dir
 from iwae.system.untrusted import ForbiddenError, UntrustedError
@@ -48,7 +48,7 @@ CONFIG_BYTES, METRICS_BYTES = 2**16, 2**26  # that a file may have; 3,280 passes
 
 
 @dataclass(frozen=True)
-class Run(Folder):
+class Run(RunFolder):
     """A run's folder, read afresh at every call but for its settings, which never change."""
 
     @property
@@ -73,7 +73,7 @@ class Run(Folder):
         return Path(log) / self.name if log else None
 
     @property
-    def snapshots(self) -> int:
+    def max_snapshots(self) -> int:
         """How many snapshots it takes, at most; raises RunError when config.json cannot be read."""
         return self._settings[0].snapshots
 
@@ -84,16 +84,16 @@ class Run(Folder):
         return path if untrusted.is_file(path) else None
 
     @property
-    def album(self) -> Album:
+    def snapshots(self) -> SnapshotFolder:
         """Its snapshots so far."""
-        return Album(self.folder / "snapshots")
+        return SnapshotFolder(self.folder / "snapshots")
 
     @property
     def _settings(self) -> "tuple[_Settings, TrainConfig]":
         # not a functools.cached_property: before Python 3.12 the threads of all pages would wait for one lock of it
         if "_read" not in self.__dict__:
             if links := [path.name for path in self.folder.glob("*") if path.is_symlink()]:
-                raise RunError(f"run {self.name}: {files.shown(links[0])} is a link, which is not followed")
+                raise RunError(f"run {self.name}: {files.printable(links[0])} is a link, which is not followed")
             with self._damage("config.json"):
                 path = self.folder / "config.json"
                 self.__dict__["_read"] = _read_settings(path, untrusted.version(path))
@@ -141,7 +141,7 @@ class Run(Folder):
 
     def resume(self) -> None:
         """Go on from the last saved state in a new process, when it is its turn; returns at once."""
-        queue.limit()  # a wrong one is said here, not in the log
+        queue.max_running()  # a wrong one is said here, not in the log
         self.prepare()
         self._spawn()
 
@@ -168,13 +168,13 @@ class Run(Folder):
                     environment=environment,
                 )
             except OSError as error:
-                self.say("failed", f"no process could be started ({error})")
+                self.set_status("failed", f"no process could be started ({error})")
                 raise
             started = processes.start_time(process.pid)
-            self.say("starting", pid=process.pid, started=started, since=time.time())
+            self.set_status("starting", pid=process.pid, started=started, since=time.time())
 
         def see_it_end() -> None:
-            self.explain_end(processes.describe_end(process.wait()))
+            self.record_exit(processes.describe_exit(process.wait()))
 
         threading.Thread(target=see_it_end, daemon=True).start()
 
@@ -197,7 +197,7 @@ def _read_settings(path: Path, version: untrusted.Version | None) -> tuple[_Sett
     try:
         return settings, TrainConfig.from_dict(checkpoints.upgraded(settings.config, settings.version))
     except (ValueError, TypeError) as error:
-        raise UntrustedError(files.shown(error, 300)) from None
+        raise UntrustedError(files.printable(error, 300)) from None
 
 
 def _record(line: bytes) -> Record:
@@ -216,7 +216,7 @@ def create(
     log: Path | None = None,
     *,
     folder: Path | None = None,
-    keep: int = snapshots.COUNT,
+    max_snapshots: int = snapshots.MAX_COUNT,
 ) -> Run:
     """A new run, not yet started: in ``folder``, or in one of its own in ``runs_dir()``.
 
@@ -225,17 +225,17 @@ def create(
     """
     memory.check(config, device, ever=True)
     if log:
-        tensorboard.need()
+        tensorboard.require()
     if config.start:
         checkpoints.load(config.start)  # raises what is wrong with it before there is a run
     run = Run(folder or _new_folder(config))
     run.folder.mkdir(parents=True, exist_ok=True)
-    run.say("starting")
+    run.set_status("starting")
     if config.start:  # the run must not need a file elsewhere once it has begun
         files.write(run.folder / f"start{checkpoints.SUFFIX}", Path(config.start).read_bytes())
     settings = {"version": checkpoints.FORMAT_VERSION, "created": time.time()}
     settings |= {"config": dataclasses.asdict(config), "device": device}
-    settings |= {"tensorboard": str(log.absolute()) if log else None, "snapshots": keep}
+    settings |= {"tensorboard": str(log.absolute()) if log else None, "snapshots": max_snapshots}
     files.write(run.folder / "config.json", json.dumps(settings, indent=1))  # the last: it makes the folder a run
     return run
 
@@ -255,7 +255,7 @@ def _new_folder(config: TrainConfig) -> Path:
 
 def start(config: TrainConfig, device: str = "cpu", log: Path | None = None) -> Run:
     """``create`` it and train in a process of its own, when it is its turn; returns at once."""
-    queue.limit()  # a wrong one is said here, not in the log
+    queue.max_running()  # a wrong one is said here, not in the log
     run = create(config, device, log)
     run._spawn()
     return run
@@ -291,7 +291,7 @@ def find_runs() -> tuple[list[Run], dict[str, str]]:
     for folder in folders:
         run = Run(Path(folder.path))
         path = run.folder / "config.json"
-        if folder.is_symlink() and not files.inside(run.folder, runs_dir()):
+        if folder.is_symlink() and not files.is_inside(run.folder, runs_dir()):
             continue
         try:
             if version := untrusted.version(path):

@@ -14,7 +14,7 @@ from iwae import checkpoints
 from iwae.checkpoints import CheckpointError
 from iwae.model import ModelConfig
 from iwae.runs import store
-from iwae.runs.queue import Status
+from iwae.runs.queue import RunStatus
 from iwae.runs.store import Run
 from iwae.system import untrusted
 from iwae.system.untrusted import UntrustedError, Version
@@ -23,18 +23,18 @@ from iwae.training.loop import Record
 
 POINTS = 500  # of a curve: more than a screen has room for
 MISSING = "–"
-HELD = 200  # runs whose records stay in memory
+CACHED_RUNS = 200  # runs whose records stay in memory
 
-_held: dict[Path, tuple[Version | None, tuple[Record, ...]]] = {}
+_cache: dict[Path, tuple[Version | None, tuple[Record, ...]]] = {}
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunSummary:
     """A run as it stands, read once."""
 
     run: Run
     config: TrainConfig
-    status: Status
+    status: RunStatus
     records: tuple[Record, ...]
 
     @property
@@ -52,7 +52,7 @@ class Standing:
         return self.config.kind
 
     @cached_property
-    def checked(self) -> tuple[Record, ...]:
+    def validated(self) -> tuple[Record, ...]:
         """The records with a validation."""
         return tuple(record for record in self.records if record.valid_bound is not None)
 
@@ -75,9 +75,9 @@ class Standing:
             return {}
 
 
-def read(run: Run) -> Standing:
+def read(run: Run) -> RunSummary:
     """How a run stands; raises RunError when its files cannot be read."""
-    return Standing(run, run.config, run.status(), _records(run))
+    return RunSummary(run, run.config, run.status(), _records(run))
 
 
 def _records(run: Run) -> tuple[Record, ...]:
@@ -89,12 +89,12 @@ def _records(run: Run) -> tuple[Record, ...]:
         version = untrusted.version(run.folder / "metrics.jsonl")
     except UntrustedError:
         version = None
-    held = _held.get(run.folder)
-    if version is None or held is None or held[0] != version:
-        held = _held[run.folder] = version, tuple(run.records())  # which says what is wrong
-        for folder in list(_held)[:-HELD]:
-            _held.pop(folder, None)
-    return held[1]
+    cached = _cache.get(run.folder)
+    if version is None or cached is None or cached[0] != version:
+        cached = _cache[run.folder] = version, tuple(run.records())  # which says what is wrong
+        for folder in list(_cache)[:-CACHED_RUNS]:
+            _cache.pop(folder, None)
+    return cached[1]
 
 
 @lru_cache(maxsize=1000)
@@ -102,26 +102,26 @@ def _metrics(path: Path, written: int) -> dict[str, Any]:
     return checkpoints.read_card(path).metrics
 
 
-def row(standing: Standing) -> dict[str, Any]:
+def table_row(summary: RunSummary) -> dict[str, Any]:
     """One line on a run; None for what is not known. Bounds in nats per image, of its own objective."""
-    last = standing.records[-1] if standing.records else None
-    checked = standing.checked[-1] if standing.checked else None
-    metrics = standing.metrics
+    last = summary.records[-1] if summary.records else None
+    validated = summary.validated[-1] if summary.validated else None
+    metrics = summary.metrics
     return {
-        "objective": standing.title,
-        "data set": standing.config.dataset,
-        "model": standing.config.model,
-        "state": standing.status.phase,
-        "done": standing.progress[0],
+        "objective": summary.title,
+        "data set": summary.config.dataset,
+        "model": summary.config.model,
+        "state": summary.status.phase,
+        "done": summary.progress[0],
         "passes": last and last.passes,
         "minutes": last and last.seconds / 60,
         "bound": last and last.bound,
-        "validation": checked and checked.valid_bound,
-        "active units": units(checked),
+        "validation": validated and validated.valid_bound,
+        "active units": units(validated),
         "images/s": last and last.images_per_second,
         "test NLL": metrics.get("nll"),
         "± s.e.": metrics.get("nll_se"),
-        "run": standing.name,
+        "run": summary.name,
     }
 
 
@@ -130,9 +130,9 @@ def units(record: Record | None) -> str | None:
     return None if record is None or record.active_units is None else " + ".join(map(str, record.active_units))
 
 
-def differences(standings: Sequence[Standing]) -> dict[str, list[str]]:
+def differences(summaries: Sequence[RunSummary]) -> dict[str, list[str]]:
     """The settings in which runs differ, and the value of each run as text; ``device`` among them."""
-    settings = [dataclasses.asdict(standing.config) | {"device": standing.run.device} for standing in standings]
+    settings = [dataclasses.asdict(summary.config) | {"device": summary.run.device} for summary in summaries]
     return {
         name.replace("_", " "): [_text(one[name]) for one in settings]
         for name in (settings[0] if settings else ())
@@ -166,7 +166,7 @@ def settings_json(run: Run) -> str:
 
 
 @dataclass(frozen=True)
-class Moment:
+class Snapshot:
     """A model of the run, and when it was that."""
 
     path: Path
@@ -175,12 +175,12 @@ class Moment:
     valid_bound: float | None  # nats per image, of the run's own objective
 
 
-def moments(run: Run) -> tuple[list[Moment], list[str]]:
+def snapshots(run: Run) -> tuple[list[Snapshot], list[str]]:
     """(the run's snapshots in order and, where it is later or another model, its checkpoint; a sentence on each file
     that cannot be used)."""
     found, refused = {}, []
     sizes = ModelConfig.parse(run.config.model)
-    for path in (*run.album.paths().values(), run.checkpoint):
+    for path in (*run.snapshots.paths().values(), run.checkpoint):
         if not untrusted.is_file(path):  # not saved yet, or just gone
             continue
         try:
@@ -194,5 +194,5 @@ def moments(run: Run) -> tuple[list[Moment], list[str]]:
         elif not isinstance(step, int) or passes is None:
             refused.append(f"{path.name}: its card does not say after how many steps and passes it was saved")
         else:
-            found[step] = Moment(path, step, passes, card.progress.get("valid_bound"))
-    return sorted(found.values(), key=lambda moment: moment.step), refused
+            found[step] = Snapshot(path, step, passes, card.progress.get("valid_bound"))
+    return sorted(found.values(), key=lambda snapshot: snapshot.step), refused

@@ -23,9 +23,9 @@ def available() -> bool:
     return not optional.missing("tensorboard")
 
 
-def need() -> None:
+def require() -> None:
     """Raises MissingError unless its package is installed."""
-    optional.need("logging for TensorBoard", "tensorboard")
+    optional.require("logging for TensorBoard", "tensorboard")
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def log(
     ``started``: when the run began, in seconds since 1970; TensorBoard's relative time is then that of training.
     Raises MissingError, and OSError where the folder cannot be written.
     """
-    need()
+    require()
     from torch.utils.tensorboard import SummaryWriter  # here, because it is slow to import
     from torch.utils.tensorboard.summary import hparams
 

@@ -20,10 +20,10 @@ from iwae.evaluation import metrics as evaluation
 from iwae.kernels import threads
 from iwae.model import Model
 from iwae.runs import snapshots, tensorboard
-from iwae.runs.queue import RunError, Status
+from iwae.runs.queue import RunError, RunStatus
 from iwae.runs.store import Run
 from iwae.system import files, streams
-from iwae.system.processes import ENDINGS
+from iwae.system.processes import STOP_SIGNALS
 from iwae.training.loop import NonFiniteError, Record, Training
 
 SAVE_SECONDS = 10.0  # between saves: what a crash may cost
@@ -38,7 +38,7 @@ def work(
     *,
     training_type: type[Training] = Training,
     save_seconds: float | None = None,
-) -> Status:
+) -> RunStatus:
     """Train a run to its end in this process, from its last saved state if it has one.
 
     Ends early, keeping everything, on SIGTERM, SIGHUP, Ctrl-C or ``Run.stop``; a second Ctrl-C ends it at once. Raises
@@ -46,22 +46,22 @@ def work(
     ``training_type`` does the training; ``save_seconds`` between two saves replace SAVE_SECONDS.
     """
     with run.claim(), Signals() as signals:
-        files.clear(run.folder)  # what a killed process was writing
-        check_place = run.watch()
-        run.say("running")
+        files.remove_temporary_files(run.folder)  # what a killed process was writing
+        check_folder = run.folder_guard()
+        run.set_status("running")
         every = SAVE_SECONDS if save_seconds is None else save_seconds
 
         def stop() -> bool:
-            check_place()  # else it would go on, unseen, for a folder that is gone
-            return signals.caught or run.asked_to_stop
+            check_folder()  # else it would go on, unseen, for a folder that is gone
+            return signals.caught or run.stop_requested
 
         try:
             phase = _train_and_test(run, training_type, on_record, stop, every)
         except Exception as error:
             with suppress(OSError, RunError):  # a full disk has no room for these words either
-                run.say("failed", str(error) or type(error).__name__)
+                run.set_status("failed", str(error) or type(error).__name__)
             raise
-        run.say(phase)
+        run.set_status(phase)
     return run.status()
 
 
@@ -78,7 +78,7 @@ def print_record(record: Record, training: Training) -> None:
 def main(folder: Path) -> int:
     """Train the run of this folder in a process of its own, printing its records and how it ends, an error on one line;
     returns the exit status."""
-    with streams.safe():
+    with streams.robust_streams():
         threads.limit()
         try:
             print(work(Run(folder), print_record).phase)
@@ -97,7 +97,7 @@ def measure(run: Run, images: int, samples: int) -> bool:
         data = datasets.load(run.config.dataset, download=False)
         model, card = checkpoints.load(run.checkpoint, run.device)
         try:
-            _test(run, data, model, card, lambda: run.asked_to_stop, images, samples)
+            _test(run, data, model, card, lambda: run.stop_requested, images, samples)
         except _Stopped:
             return False
     return True
@@ -110,8 +110,8 @@ def _train_and_test(
     data = datasets.load(run.config.dataset, download=False)
     training = training_type(run.config, data, run.device, run.start)
     _restore(run, training)
-    run.say("running", total_steps=training.total_steps)
-    planned = snapshots.plan(run.config.passes, run.snapshots, training.model)
+    run.set_status("running", total_steps=training.total_steps)
+    planned = snapshots.plan(run.config.passes, run.max_snapshots, training.model)
     _look_back(run, training, planned)
     saved = time.monotonic()
     with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as metrics, _log(run) as log:
@@ -133,7 +133,7 @@ def _train_and_test(
         _save(run, training, metrics, stop)
     if not training.finished:
         return "stopped"
-    run.say("evaluating")
+    run.set_status("evaluating")
     try:
         _test(run, data, training.kept_model(), training.card(), stop)
     except _Stopped:
@@ -160,10 +160,10 @@ def _save(run: Run, training: Training, metrics: TextIO, stop: Callable[[], bool
 
 def _look_back(run: Run, training: Training, planned: list[int]) -> None:
     """Take a snapshot if one is due."""
-    if run.album.due(planned, training.step / training.steps_per_pass, training.steps_per_pass):
+    if run.snapshots.due(planned, training.step / training.steps_per_pass, training.steps_per_pass):
         card = training.card()
         now = card.progress | {"valid_bound": training.valid_bound}  # not that of the best model so far
-        run.album.add(training.latest_model(), dataclasses.replace(card, progress=now))
+        run.snapshots.add(training.latest_model(), dataclasses.replace(card, progress=now))
 
 
 def _restore(run: Run, training: Training) -> None:
@@ -172,7 +172,7 @@ def _restore(run: Run, training: Training) -> None:
         training.restore(*checkpoints.load_tensors(_state(run), "state"))
     kept = [record for record in run.records() if record.step <= training.step]
     files.write(run.folder / "metrics.jsonl", "".join(json.dumps(dataclasses.asdict(r)) + "\n" for r in kept))
-    run.album.cut(training.step)
+    run.snapshots.truncate(training.step)
 
 
 def _test(
@@ -208,7 +208,7 @@ class Signals:
     def __enter__(self) -> "Signals":
         self.before = {}
         if threading.current_thread() is threading.main_thread():
-            for number in ENDINGS:
+            for number in STOP_SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                     self.before[number] = signal.signal(number, self._catch)
         return self

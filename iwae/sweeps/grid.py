@@ -46,7 +46,7 @@ class GridError(ValueError):
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridCell:
     """One run of a grid."""
 
     config: TrainConfig
@@ -55,8 +55,8 @@ class Cell:
     def name(self) -> str:
         """What a reader looks for, and a hash of the settings that are not TrainConfig's defaults. It never changes."""
         model = re.sub(r"[^\w.]+", "_", str(ModelConfig.parse(self.config.model)))[:40]
-        usual = asdict(TrainConfig()) | {"dataset": "digits"}  # the default when the first names were given
-        own = {name: value for name, value in asdict(self.config).items() if value != usual[name]}
+        defaults = asdict(TrainConfig()) | {"dataset": "digits"}  # the default when the first names were given
+        own = {name: value for name, value in asdict(self.config).items() if value != defaults[name]}
         if self.config.objective == "l-alpha":
             own["version"] = 2  # before, Rényi's bound had this name: its runs are no runs of this cell
         digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]
@@ -64,7 +64,7 @@ class Cell:
         return f"{c.dataset}-{c.objective}-k{c.k}-{model}-s{c.seed}-{digest}"
 
 
-def load(path: Path) -> list[Cell]:
+def load(path: Path) -> list[GridCell]:
     """The cells of a TOML file, in its order. Raises GridError, or OSError when it cannot be read."""
     try:
         return parse(tomllib.loads(path.read_text(encoding="utf-8-sig")))
@@ -74,14 +74,14 @@ def load(path: Path) -> list[Cell]:
         raise GridError(f"{path}: {error}") from None
 
 
-def parse(tables: dict[str, Any]) -> list[Cell]:
+def parse(tables: dict[str, Any]) -> list[GridCell]:
     """The cells of the module's four tables. Raises GridError."""
     if unknown := sorted(set(tables) - set(TABLES)):
         raise GridError(f"unknown table {unknown[0]!r}; there are {', '.join(TABLES)}")
     defaults, grid = (_table(name, tables.get(name, {})) for name in ("defaults", "grid"))
     defaults = {name: _typed("defaults", name, value) for name, value in defaults.items()}
-    overrides = [_Override.of(*item) for item in _numbered("override", tables)]
-    found: dict[str, Cell] = {}
+    overrides = [_Override.from_table(*item) for item in _numbered("override", tables)]
+    found: dict[str, GridCell] = {}
     for own in itertools.chain(
         _combinations("grid", grid) if grid else (),
         *(_combinations(title, table) for title, table in _numbered("cell", tables)),
@@ -91,7 +91,7 @@ def parse(tables: dict[str, Any]) -> list[Cell]:
             settings |= override.settings_for(settings)
         label = "cell " + ", ".join(f"{name} = {value}" for name, value in own.items())
         try:
-            cell = Cell(TrainConfig.from_dict(settings))
+            cell = GridCell(TrainConfig.from_dict(settings))
         except ValueError as error:
             raise GridError(f"{label}: {error}") from None
         if cell.name in found:
@@ -114,7 +114,7 @@ class _Override:
     used: bool = False
 
     @classmethod
-    def of(cls, title: str, table: dict[str, Any]) -> "_Override":
+    def from_table(cls, title: str, table: dict[str, Any]) -> "_Override":
         table = dict(table)
         where = _table(f"{title}: where", table.pop("where", {}))
         typed = ({n: _typed(title, n, v) for n, v in part.items()} for part in (where, table))

@@ -7,7 +7,7 @@ from multiprocessing.process import BaseProcess
 
 import torch
 
-from iwae.sweeps.sweep import Job
+from iwae.sweeps.sweep import TrainingJob
 
 _METHODS = multiprocessing.get_all_start_methods()
 PROCESSES = multiprocessing.get_context("forkserver" if "forkserver" in _METHODS else "spawn")
@@ -16,14 +16,14 @@ PROCESSES.set_forkserver_preload(
 )  # one import for all; optimisers need the latter
 
 
-class Pool:
+class ProcessPool:
     """At most ``jobs`` processes, with one torch thread each. As a context it leaves none behind."""
 
     def __init__(self, jobs: int):
         self.jobs = jobs
-        self.working: dict[Connection, tuple[str, Job, BaseProcess]] = {}
+        self.working: dict[Connection, tuple[str, TrainingJob, BaseProcess]] = {}
 
-    def __enter__(self) -> "Pool":
+    def __enter__(self) -> "ProcessPool":
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -31,10 +31,10 @@ class Pool:
             process.kill()
             process.join()
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         return len(self.working) < self.jobs
 
-    def start(self, name: str, job: Job) -> None:
+    def start(self, name: str, job: TrainingJob) -> None:
         ours, theirs = PROCESSES.Pipe(duplex=False)
         process = PROCESSES.Process(target=_work, args=(job, theirs), daemon=True)
         process.start()
@@ -59,7 +59,7 @@ class Pool:
             job.ask_to_stop()
 
 
-def _work(job: Job, pipe: Connection) -> None:
+def _work(job: TrainingJob, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep's own process hears it, and asks to stop
     torch.set_num_threads(1)
-    pipe.send(job.work())
+    pipe.send(job.run())

@@ -20,26 +20,26 @@ import torch
 
 from iwae import checkpoints
 from iwae.data import datasets
-from iwae.sweeps.sweep import Job, SweepError
+from iwae.sweeps.sweep import SweepError, TrainingJob
 from iwae.system import files
 from iwae.system.paths import PACKAGE
 
 RETRIES = 20  # lost workers that a cell may see before it counts as failed
-CARRY_SECONDS = 60.0  # between two reports of a cell: what a lost node may cost
+SYNC_SECONDS = 60.0  # between two reports of a cell: what a lost node may cost
 # of a run, in the order in which they are read and written: records reach at least as far as the state before them
-PARTS = ("state.safetensors", "log.txt", "metrics.jsonl", "checkpoint.safetensors", "config.json", "status.json")
+FILES = ("state.safetensors", "log.txt", "metrics.jsonl", "checkpoint.safetensors", "config.json", "status.json")
 
-Parts = dict[str, bytes]  # by name
+RunFiles = dict[str, bytes]  # by name
 
 
-class Cluster:
+class RayCluster:
     """Every cell is a task at once; Ray finds room for it. As a context it leaves the cluster as it was.
 
     Raises SweepError when Ray is not installed, or the cluster cannot be reached.
     """
 
     def __init__(
-        self, address: str, folder: Path, *, cpus: int = 1, gpus: float = 0.0, carry_seconds: float = CARRY_SECONDS
+        self, address: str, folder: Path, *, cpus: int = 1, gpus: float = 0.0, sync_seconds: float = SYNC_SECONDS
     ):
         self.ray = _import_ray()
         if address.startswith("ray://"):
@@ -54,23 +54,23 @@ class Cluster:
         here = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             self.ray.get_runtime_context().get_node_id(), soft=False
         )
-        keeper = self.ray.remote(num_cpus=0, scheduling_strategy=here)(Keeper)
-        self.keeper = keeper.remote(str(folder.resolve()))
+        actor = self.ray.remote(num_cpus=0, scheduling_strategy=here)(FolderActor)
+        self.actor = actor.remote(str(folder.resolve()))
         self.task = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_work)
-        self.threads, self.carry_seconds = cpus, carry_seconds
+        self.threads, self.sync_seconds = cpus, sync_seconds
         self.working: dict[Any, str] = {}  # names by the tasks' references
 
-    def __enter__(self) -> "Cluster":
+    def __enter__(self) -> "RayCluster":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.ray.shutdown()  # with all that is still at work for this job
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         return True
 
-    def start(self, name: str, job: Job) -> None:
-        task = self.task.options(name=name).remote(name, job, self.keeper, self.threads, self.carry_seconds)
+    def start(self, name: str, job: TrainingJob) -> None:
+        task = self.task.options(name=name).remote(name, job, self.actor, self.threads, self.sync_seconds)
         self.working[task] = name
 
     def wait(self, seconds: float) -> dict[str, str]:
@@ -78,7 +78,7 @@ class Cluster:
         return {self.working.pop(task): self._reason(task) for task in ended}
 
     def stop(self) -> None:
-        self.ray.get(self.keeper.stop.remote())
+        self.ray.get(self.actor.stop.remote())
 
     def _reason(self, task: Any) -> str:
         try:
@@ -89,58 +89,58 @@ class Cluster:
             return " ".join(str(error).split())
 
 
-class Keeper:
+class FolderActor:
     """The sweep's folder, for tasks on other machines."""
 
     def __init__(self, folder: str):
         self.folder, self.stopped = Path(folder), False
 
-    def parts(self, name: str) -> Parts:
+    def read(self, name: str) -> RunFiles:
         """What there is of a cell's run."""
-        return read_parts(self.folder / name)
+        return read_files(self.folder / name)
 
-    def keep(self, name: str, parts: Parts) -> None:
-        write_parts(self.folder / name, parts)
+    def save(self, name: str, contents: RunFiles) -> None:
+        write_files(self.folder / name, contents)
 
     def stop(self) -> None:
         self.stopped = True
 
-    def asked_to_stop(self) -> bool:
+    def stop_requested(self) -> bool:
         return self.stopped
 
 
-def read_parts(folder: Path) -> Parts:
+def read_files(folder: Path) -> RunFiles:
     """The files of a run that are there."""
-    return {name: (folder / name).read_bytes() for name in PARTS if (folder / name).exists()}
+    return {name: (folder / name).read_bytes() for name in FILES if (folder / name).exists()}
 
 
-def write_parts(folder: Path, parts: Parts) -> None:
+def write_files(folder: Path, contents: RunFiles) -> None:
     """A run's files, each whole."""
-    for name, content in parts.items():
+    for name, content in contents.items():
         files.write(folder / name, content)
 
 
-def _work(name: str, job: Job, keeper: Any, threads: int, carry_seconds: float) -> str:
+def _work(name: str, job: TrainingJob, actor: Any, threads: int, sync_seconds: float) -> str:
     """The task: a cell on this node, from what the keeper has of it."""
     ray = _import_ray()
     torch.set_num_threads(threads)
-    if ray.get(keeper.asked_to_stop.remote()):
+    if ray.get(actor.stop_requested.remote()):
         return ""
     with tempfile.TemporaryDirectory() as folder:
         job = dataclasses.replace(job, folder=Path(folder) / name)
-        write_parts(job.folder, ray.get(keeper.parts.remote(name)))
+        write_files(job.folder, ray.get(actor.read.remote(name)))
         _log_start(job.folder, ray.get_runtime_context().get_node_id())
-        courier = _Courier(name, job.folder, keeper, carry_seconds)
-        courier.start()
+        uploader = _Uploader(name, job.folder, actor, sync_seconds)
+        uploader.start()
         try:
             if not datasets.available(job.config.dataset):
                 datasets.download(job.config.dataset, progress=False)
-            reason = job.work(save_seconds=min(carry_seconds, 10.0))
+            reason = job.run(save_seconds=min(sync_seconds, 10.0))
         except (ValueError, OSError) as error:
             reason = str(error)
         finally:
-            courier.end()
-        ray.get(keeper.keep.remote(name, read_parts(job.folder)))
+            uploader.finish()
+        ray.get(actor.save.remote(name, read_files(job.folder)))
     return reason
 
 
@@ -155,27 +155,27 @@ def _log_start(folder: Path, node: str) -> None:
         log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} from step {step} on {socket.gethostname()}, node {node}\n")
 
 
-class _Courier(threading.Thread):
+class _Uploader(threading.Thread):
     """Takes what is saved to the keeper, and the wish to stop from it."""
 
-    def __init__(self, name: str, folder: Path, keeper: Any, seconds: float):
+    def __init__(self, name: str, folder: Path, actor: Any, seconds: float):
         super().__init__(daemon=True)
-        self.cell, self.folder, self.keeper, self.seconds = name, folder, keeper, seconds
+        self.cell, self.folder, self.actor, self.seconds = name, folder, actor, seconds
         self.over = threading.Event()
 
     def run(self) -> None:
         ray = _import_ray()
-        state, carried, last = self.folder / "state.safetensors", None, time.monotonic()
+        state, uploaded, last = self.folder / "state.safetensors", None, time.monotonic()
         while not self.over.wait(min(self.seconds, 1.0)):
-            if ray.get(self.keeper.asked_to_stop.remote()):
+            if ray.get(self.actor.stop_requested.remote()):
                 files.write(self.folder / "stop", "")
                 return
             saved = state.stat().st_mtime_ns if state.exists() else None
-            if saved != carried and time.monotonic() - last >= self.seconds:
-                ray.get(self.keeper.keep.remote(self.cell, read_parts(self.folder)))
-                carried, last = saved, time.monotonic()
+            if saved != uploaded and time.monotonic() - last >= self.seconds:
+                ray.get(self.actor.save.remote(self.cell, read_files(self.folder)))
+                uploaded, last = saved, time.monotonic()
 
-    def end(self) -> None:
+    def finish(self) -> None:
         self.over.set()
         self.join()
 

@@ -27,12 +27,12 @@ from iwae.data.sources import SOURCES
 from iwae.evaluation.metrics import plus_minus
 from iwae.runs import store, worker
 from iwae.runs.store import Run, RunError
-from iwae.sweeps.grid import Cell
+from iwae.sweeps.grid import GridCell
 from iwae.system import files
 from iwae.training.config import TrainConfig
 
-LOOK_SECONDS = 0.5  # between two looks at the engine
-TELL_SECONDS = 30.0  # between two lines on the cells that are being worked on
+POLL_SECONDS = 0.5  # between two looks at the engine
+REPORT_SECONDS = 30.0  # between two lines on the cells that are being worked on
 
 
 class SweepError(ValueError):
@@ -46,19 +46,19 @@ class Measurement:
     samples: int = 5000  # draws from q(h|x) for each image
     images: int | None = None  # only so many test images, chosen by a fixed seed; None for all
 
-    def images_of(self, dataset: str) -> int:
+    def image_count(self, dataset: str) -> int:
         there = SOURCES[dataset].sizes[2]
         return there if self.images is None else min(self.images, there)
 
-    def taken(self, run: Run) -> bool:
+    def is_done(self, run: Run) -> bool:
         """Whether a run's card has it."""
         found = checkpoints.read_card(run.checkpoint).metrics
-        wanted = {"samples": self.samples, "images": self.images_of(run.config.dataset), "seed": 0}
+        wanted = {"samples": self.samples, "images": self.image_count(run.config.dataset), "seed": 0}
         return {name: found.get(name) for name in wanted} == wanted
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """All that a process must know to bring one cell to its end."""
 
     folder: Path
@@ -66,7 +66,7 @@ class Job:
     device: str
     measurement: Measurement
 
-    def work(self, save_seconds: float | None = None) -> str:
+    def run(self, save_seconds: float | None = None) -> str:
         """Train and test in this process, from wherever the run stands, until the end or until asked to stop.
 
         Returns why it failed, or nothing.
@@ -74,13 +74,13 @@ class Job:
         run = Run(self.folder)
         try:
             if not (self.folder / "config.json").exists():
-                run = store.create(self.config, self.device, folder=self.folder, keep=0)
+                run = store.create(self.config, self.device, folder=self.folder, max_snapshots=0)
             if run.config != self.config:
                 raise RunError(f"{self.folder} holds a run with other settings")
             if run.status().phase != "finished":
                 worker.work(run, save_seconds=save_seconds)
-            if run.status().phase == "finished" and not self.measurement.taken(run):
-                worker.measure(run, self.measurement.images_of(self.config.dataset), self.measurement.samples)
+            if run.status().phase == "finished" and not self.measurement.is_done(run):
+                worker.measure(run, self.measurement.image_count(self.config.dataset), self.measurement.samples)
         except Exception as error:  # whatever it is, the other cells go on
             return str(error) or type(error).__name__
         return ""
@@ -90,13 +90,13 @@ class Job:
         files.write(self.folder / "stop", "")
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """Where jobs are worked on, each by a process with one torch thread for every core it may use."""
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether it takes another job now."""
 
-    def start(self, name: str, job: Job) -> None:
+    def start(self, name: str, job: TrainingJob) -> None:
         """Take a job."""
 
     def wait(self, seconds: float) -> dict[str, str]:
@@ -107,7 +107,7 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
-class Row:
+class CellResult:
     """A line of the table. None for what is not known."""
 
     cell: str
@@ -134,10 +134,10 @@ class Sweep:
     """The cells, and the folder where their runs lie."""
 
     folder: Path
-    cells: Sequence[Cell]
+    cells: Sequence[GridCell]
     measurement: Measurement = Measurement()
 
-    def run(self, engine: Engine, device: str = "cpu", say: Callable[[str], None] = print) -> list[Row]:
+    def run(self, backend: Backend, device: str = "cpu", report: Callable[[str], None] = print) -> list[CellResult]:
         """Bring all cells to their end; returns the table, which is also written.
 
         Ctrl-C, or SIGTERM, saves and stops. Raises SweepError when another process drives the sweep.
@@ -148,27 +148,27 @@ class Sweep:
         except Timeout:
             raise SweepError(f"{self.folder} is already being worked on by another process") from None
         with lock, worker.Signals() as signals:
-            reasons = self._drive(engine, device, say, lambda: signals.caught)
+            reasons = self._drive(backend, device, report, lambda: signals.caught)
             return self._write(reasons)
 
-    def rows(self, reasons: dict[str, str] | None = None) -> list[Row]:
+    def rows(self, reasons: dict[str, str] | None = None) -> list[CellResult]:
         """How every cell stands; ``reasons`` of those that have just failed, by name."""
         return [self.row(cell, (reasons or {}).get(cell.name, "")) for cell in self.cells]
 
-    def row(self, cell: Cell, reason: str = "") -> Row:
+    def row(self, cell: GridCell, reason: str = "") -> CellResult:
         """How one cell stands."""
         run, c = Run(self.folder / cell.name), cell.config
         named = dict(cell=cell.name, dataset=c.dataset, objective=c.objective, k=c.k, model=c.model, seed=c.seed)
-        found = dict.fromkeys(field.name for field in fields(Row)) | named
+        found = dict.fromkeys(field.name for field in fields(CellResult)) | named
         if not (run.folder / "config.json").exists():
-            return Row(**found | {"state": "failed" if reason else "not run", "reason": reason})
+            return CellResult(**found | {"state": "failed" if reason else "not run", "reason": reason})
         try:
             status, records, card = run.status(), run.records(), None
             if run.checkpoint.exists():
                 card = checkpoints.read_card(run.checkpoint)
-            done = status.phase == "finished" and self.measurement.taken(run)
+            done = status.phase == "finished" and self.measurement.is_done(run)
         except ValueError as error:
-            return Row(**found | {"state": "failed", "reason": str(error)})
+            return CellResult(**found | {"state": "failed", "reason": str(error)})
         if status.phase == "failed":
             reason = reason or status.message
         if records:
@@ -179,7 +179,7 @@ class Sweep:
             found |= {name: card.metrics[name] for name in ("nll", "nll_se", "samples", "images")}
             found["active_units"] = "+".join(map(str, card.metrics["active_units"] or ()))
         state = "finished" if done else "failed" if reason else "half-finished"
-        return Row(**found | {"state": state, "reason": "" if done else reason})
+        return CellResult(**found | {"state": state, "reason": "" if done else reason})
 
     def seconds_left(self) -> dict[str, float | None]:
         """Training time that every cell still needs, by name: from its own records, or those of a cell that costs as
@@ -199,33 +199,33 @@ class Sweep:
         return left
 
     def _drive(
-        self, engine: Engine, device: str, say: Callable[[str], None], stop: Callable[[], bool]
+        self, backend: Backend, device: str, report: Callable[[str], None], stop: Callable[[], bool]
     ) -> dict[str, str]:
         """Feed the engine; returns the reasons of failures."""
         rows = dict(zip(self.cells, self.rows(), strict=True))
         waiting = deque(cell for cell, row in rows.items() if row.state != "finished")
-        say(f"{len(rows)} cells, {len(rows) - len(waiting)} of them finished, in {self.folder}")
-        working: dict[str, Cell] = {}
+        report(f"{len(rows)} cells, {len(rows) - len(waiting)} of them finished, in {self.folder}")
+        working: dict[str, GridCell] = {}
         reasons: dict[str, str] = {}
-        stopping, told = False, time.monotonic()
+        stopping, reported = False, time.monotonic()
         while working or (waiting and not stopping):
             if stop() and not stopping:
                 stopping = True
-                say(f"{len(working)} cells save and stop")
-                engine.stop()
-            while waiting and not stopping and engine.room():
+                report(f"{len(working)} cells save and stop")
+                backend.stop()
+            while waiting and not stopping and backend.has_capacity():
                 cell = waiting.popleft()
                 working[cell.name] = cell
                 (self.folder / cell.name / "stop").unlink(missing_ok=True)
-                engine.start(cell.name, Job(self.folder / cell.name, cell.config, device, self.measurement))
-            for name, reason in engine.wait(LOOK_SECONDS).items():
+                backend.start(cell.name, TrainingJob(self.folder / cell.name, cell.config, device, self.measurement))
+            for name, reason in backend.wait(POLL_SECONDS).items():
                 reasons |= {name: reason} if reason else {}
-                say(_outcome(self.row(working.pop(name), reason)))
+                report(_outcome(self.row(working.pop(name), reason)))
                 self._write(reasons)
-            if time.monotonic() - told > TELL_SECONDS:
-                told = time.monotonic()
+            if time.monotonic() - reported > REPORT_SECONDS:
+                reported = time.monotonic()
                 for name in working:
-                    say(self._progress(name))
+                    report(self._progress(name))
         return reasons
 
     def _progress(self, name: str) -> str:
@@ -239,7 +239,7 @@ class Sweep:
         left = "" if left is None else f", {tqdm.format_interval(left)} left"
         return f"{name}: {done:.0%}{left}, bound {records[-1].bound:.2f} nats"
 
-    def _write(self, reasons: dict[str, str]) -> list[Row]:
+    def _write(self, reasons: dict[str, str]) -> list[CellResult]:
         rows = self.rows(reasons)
         files.write(self.folder / "table.md", markdown(rows))
         files.write(self.folder / "table.csv", _csv(rows))
@@ -249,7 +249,7 @@ class Sweep:
         return rows
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[CellResult]) -> str:
     """The table for a reader."""
     lines = [
         "| cell | passes | bound | validation bound | test NLL | active units | seconds | state |",
@@ -267,15 +267,15 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _csv(rows: Sequence[Row]) -> str:
+def _csv(rows: Sequence[CellResult]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    writer = csv.DictWriter(text, [field.name for field in fields(CellResult)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
     return text.getvalue()
 
 
-def _outcome(row: Row) -> str:
+def _outcome(row: CellResult) -> str:
     if row.state == "finished":
         nll = plus_minus(row.nll, row.nll_se)
         return f"{row.cell}: finished, test NLL {nll} nats, {row.seconds:.0f} s of training"

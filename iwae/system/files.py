@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-LEFT_OVER = 24 * 3600.0  # seconds after which nobody is still writing a temporary file
+STALE_SECONDS = 24 * 3600.0  # seconds after which nobody is still writing a temporary file
 REPLACE_SECONDS = 2.0  # for which Windows may refuse to replace a file that another process is reading
 
 
@@ -19,29 +19,29 @@ class TargetError(OSError):
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder that becomes ``path`` when the block ends well, and is gone otherwise.
 
     Raises TargetError where ``path`` is there and is not a regular file: a link, folder, pipe or device.
     """
     _check_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    clear(path.parent, LEFT_OVER)
-    beside = _temporary(path.parent, path)
+    remove_temporary_files(path.parent, STALE_SECONDS)
+    temporary = _temporary(path.parent, path)
     try:
-        yield beside
-        _flush(beside)
-        beside.chmod(0o644)
-        _replace(beside, path)
+        yield temporary
+        _flush(temporary)
+        temporary.chmod(0o644)
+        _replace(temporary, path)
         _flush_folder(path.parent)  # the rename itself
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write(path: Path, content: bytes | str) -> None:
     """Write ``content`` to ``path``, whole or not at all."""
-    with whole(path) as beside:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def check_target(path: Path) -> None:
@@ -56,10 +56,10 @@ def check_target(path: Path) -> None:
     except TargetError:
         raise
     except OSError as error:
-        raise TargetError(f"{path} cannot be written ({reason(error)})") from None
+        raise TargetError(f"{path} cannot be written ({error_text(error)})") from None
 
 
-def deliver(path: Path, write: Callable[[Path], object]) -> None:
+def write_or_rescue(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write(path)``; where it fails, ``write`` the same file elsewhere, so that the result is not lost.
 
     Elsewhere is a new folder among the system's temporary files, else the current folder. Raises TargetError, which
@@ -70,7 +70,7 @@ def deliver(path: Path, write: Callable[[Path], object]) -> None:
         return
     except OSError as error:
         failure = error
-    problem = failure if isinstance(failure, TargetError) else f"{path} cannot be written ({reason(failure)})"
+    problem = failure if isinstance(failure, TargetError) else f"{path} cannot be written ({error_text(failure)})"
     for folder in (None, "."):
         try:
             kept = Path(tempfile.mkdtemp(prefix="iwae-", dir=folder)).absolute() / path.name
@@ -81,20 +81,20 @@ def deliver(path: Path, write: Callable[[Path], object]) -> None:
     raise failure
 
 
-def reason(error: OSError) -> str:
+def error_text(error: OSError) -> str:
     """What the system says of an error, without its number and the path."""
     return error.strerror or str(error)
 
 
-def clear(folder: Path, older: float = 0.0) -> None:
+def remove_temporary_files(folder: Path, age: float = 0.0) -> None:
     """Remove the temporary files that killed processes left in a folder, where they are ``older`` (in seconds)."""
     for left in (*folder.glob(".*.tmp"), *folder.glob(".tmp??????")):  # ours, and those of safetensors
         with suppress(OSError):  # another process was faster, or it is somebody else's
-            if left.lstat().st_mtime <= time.time() - older:
+            if left.lstat().st_mtime <= time.time() - age:
                 left.unlink()
 
 
-def inside(path: Path, folder: Path) -> bool:
+def is_inside(path: Path, folder: Path) -> bool:
     """Whether a path leads to a place in the folder, once all symbolic links in it are followed."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
@@ -102,7 +102,7 @@ def inside(path: Path, folder: Path) -> bool:
         return False
 
 
-def shown(text: object, length: int = 80) -> str:
+def printable(text: object, length: int = 80) -> str:
     """Somebody else's text for a message on one line: characters that do not print become �, and the end is cut."""
     text = "".join(c if c.isprintable() else "�" for c in str(text)[: length + 1])
     return text if len(text) <= length else f"{text[: length - 1]}…"
@@ -126,12 +126,12 @@ def _temporary(folder: Path, path: Path) -> Path:
     return Path(name)
 
 
-def _replace(beside: Path, path: Path) -> None:
+def _replace(temporary: Path, path: Path) -> None:
     """Rename; on Windows again and again for a while, because a file that somebody reads cannot be replaced there."""
     end = time.monotonic() + REPLACE_SECONDS
     while True:
         try:
-            beside.replace(path)
+            temporary.replace(path)
             return
         except PermissionError:
             if sys.platform != "win32" or time.monotonic() > end:

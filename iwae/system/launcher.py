@@ -10,11 +10,11 @@ from pathlib import Path
 from iwae.system.paths import IMPORT_ROOT
 
 # Not by PYTHONPATH, which cannot hold a folder whose name contains its separator (":", on Windows ";").
-_RUN = (
+_BOOTSTRAP = (
     "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
     "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 )
-_APART = (
+_DETACHED = (
     {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
     if sys.platform == "win32"
     else {"start_new_session": True}
@@ -23,7 +23,7 @@ _APART = (
 
 def command(module: str, *arguments: str) -> list[str]:
     """``python -m module arguments…``, whatever the current folder is."""
-    return [sys.executable, "-c", _RUN, str(IMPORT_ROOT), module, *arguments]
+    return [sys.executable, "-c", _BOOTSTRAP, str(IMPORT_ROOT), module, *arguments]
 
 
 def start(module: str, *arguments: str, log: Path, environment: Mapping[str, str]) -> subprocess.Popen:
@@ -39,7 +39,7 @@ def start(module: str, *arguments: str, log: Path, environment: Mapping[str, str
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            **_APART,
+            **_DETACHED,
         )
     threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie
     return process

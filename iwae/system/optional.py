@@ -16,7 +16,7 @@ def missing(*packages: str) -> list[str]:
     return [package for package in packages if find_spec(package) is None]
 
 
-def need(feature: str, *packages: str, extra: str = "extra") -> None:
+def require(feature: str, *packages: str, extra: str = "extra") -> None:
     """Raises MissingError unless all ``packages``, which belong to an extra, are there."""
     if absent := missing(*packages):
         install = f"-r {REQUIREMENTS[extra]}" if CHECKOUT else f'"iwae-explorer[{extra}]"'

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import platformdirs
 
-from iwae.system.files import reason
+from iwae.system.files import error_text
 
 PACKAGE = Path(__file__).parents[1]
 IMPORT_ROOT = PACKAGE.parent  # the folder that Python must search to find the package
@@ -80,7 +80,7 @@ def make_writable(folder: Path, variable: str) -> Path:
             return folder
     except OSError as error:
         raise FolderError(
-            f"{folder} cannot be written ({reason(error)}): set {variable} to a folder where this user may write"
+            f"{folder} cannot be written ({error_text(error)}): set {variable} to a folder where this user may write"
         ) from error
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 # What asks a process to end: Ctrl-C, the system, and a terminal that is closed, which Windows does not have.
-ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 CLOCK_SECONDS = 2.0  # by which the start of one process may seem to move while the system's clock is being set
 
 
@@ -49,7 +49,7 @@ def is_suspended(pid: Any, started: Any) -> bool:
         return False
 
 
-def memory_kills() -> int | None:
+def oom_kill_count() -> int | None:
     """How many processes the kernel has killed for want of memory, of this process's control group or else of the
     whole machine; None where the system does not say."""
     with suppress(OSError, ValueError, StopIteration):
@@ -64,7 +64,7 @@ def memory_kills() -> int | None:
     return None
 
 
-def describe_end(code: int, out_of_memory: bool = False) -> str:
+def describe_exit(code: int, out_of_memory: bool = False) -> str:
     """How a process ended whose exit status, as ``subprocess`` gives it, is ``code``: a negative one is a signal."""
     if code >= 0:
         return f"ended with exit status {code}"

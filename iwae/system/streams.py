@@ -22,7 +22,7 @@ PLAIN = {
     **dict.fromkeys("₂²", "2"),
     **dict.fromkeys("█▉▊▋▌▍▎▏", "#"),  # tqdm's bar
 }
-UNREAD = (errno.EPIPE, errno.EIO)  # `… | head`, or a terminal that was closed
+READER_GONE = (errno.EPIPE, errno.EIO)  # `… | head`, or a terminal that was closed
 ENCODING_ERRORS = "iwae.plain"
 
 
@@ -37,7 +37,7 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(ENCODING_ERRORS, _plain)
 
 
-class Lasting:
+class RobustStream:
     """A stream whose ``write`` and ``flush`` never raise OSError, so that what is being worked on is not lost.
 
     Where nobody reads any more, the rest goes nowhere. Where it cannot be written (a full disk), the rest goes to a
@@ -51,22 +51,22 @@ class Lasting:
         try:
             return self._stream.write(text)
         except OSError as error:
-            self._give_up(error, text)
+            self._redirect(error, text)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except OSError as error:
-            self._give_up(error)
+            self._redirect(error)
             self._stream.flush()  # what was buffered
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def _give_up(self, error: OSError, text: str = "") -> None:
+    def _redirect(self, error: OSError, text: str = "") -> None:
         handle, kept = os.open(os.devnull, os.O_WRONLY), ""
-        if error.errno not in UNREAD:
+        if error.errno not in READER_GONE:
             with suppress(OSError):
                 handle, kept = tempfile.mkstemp(prefix="iwae-output-", suffix=".txt")
         os.dup2(handle, self._stream.fileno())
@@ -77,7 +77,7 @@ class Lasting:
 
 
 @contextmanager
-def safe() -> Iterator[None]:
+def robust_streams() -> Iterator[None]:
     """Inside, printing raises neither UnicodeEncodeError nor OSError."""
     before = sys.stdout, sys.stderr
     streams = [stream or io.StringIO() for stream in before]  # None: closed by the shell
@@ -85,7 +85,7 @@ def safe() -> Iterator[None]:
         with suppress(AttributeError):  # a stream of another kind, as a notebook's
             # Passed on at once to the buffer, which keeps what it could not write.
             stream.reconfigure(errors=ENCODING_ERRORS, write_through=True)
-    sys.stdout, sys.stderr = map(Lasting, streams)
+    sys.stdout, sys.stderr = map(RobustStream, streams)
     try:
         yield
     finally:

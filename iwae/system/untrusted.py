@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from iwae.system.files import shown
+from iwae.system.files import printable
 
 LARGEST = 10**15  # that any number in such a file may be
 # a pipe is not waited for, and a link not followed, where the system can be told so
@@ -86,7 +86,7 @@ def decode(content: bytes, kind: type[T]) -> T:
         _check_numbers(values)
         return msgspec.convert(values, kind)
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError) as error:
-        raise UntrustedError(shown(error, 300)) from None
+        raise UntrustedError(printable(error, 300)) from None
     except RecursionError:
         raise UntrustedError("it is nested too deeply") from None
 
@@ -98,7 +98,7 @@ def _check_numbers(values: Any) -> None:
         for value in values:
             _check_numbers(value)
     elif isinstance(values, int | float) and not abs(values) <= LARGEST:
-        raise ValueError(f"it holds {shown(values, 30)}; no number may be beyond {LARGEST:.0e}")
+        raise ValueError(f"it holds {printable(values, 30)}; no number may be beyond {LARGEST:.0e}")
 
 
 def _refusal(error: OSError) -> UntrustedError:

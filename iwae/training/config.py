@@ -15,7 +15,7 @@ from iwae.data import datasets
 from iwae.gradients import GRADIENTS, Estimator
 from iwae.kernels.precision import PRODUCTS
 from iwae.model import ModelConfig
-from iwae.system.files import shown
+from iwae.system.files import printable
 
 MAX_K = 1_000_000  # draws: what merely checks a configuration must not need more than 4 MB
 MAX_PASSES = 1_000_000
@@ -229,7 +229,7 @@ class TrainConfig(_FirstFields):
         """From JSON; names that this version does not know, and values of another type, are a ValueError."""
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ValueError(f"unknown settings: {shown(', '.join(unknown), 200)}")
+            raise ValueError(f"unknown settings: {printable(', '.join(unknown), 200)}")
         return cls(**values)
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from iwae.data import datasets
 from iwae.gradients import Estimator
 from iwae.kernels import threads
-from iwae.system.processes import ENDINGS
+from iwae.system.processes import STOP_SIGNALS
 from iwae.training.config import TrainConfig
 from iwae.training.engine import Engine, GradientAndTerms, StepInputs
 from iwae.training.loop import NonFiniteError, Record, Training
@@ -120,7 +120,7 @@ class SharedEngine(Engine):
 
 def follow() -> None:
     """What a process other than rank 0 does until rank 0 ends it: it writes nothing."""
-    for number in ENDINGS:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # rank 0 handles them, and saves
     received: list[Any] = [None, None, None]
     dist.broadcast_object_list(received)

@@ -27,7 +27,7 @@ DECAY = 0.999  # of the averaged weights
 def dream(model: Model, count: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
     """``count`` pairs of the model's own: x, zeros and ones [count, pixels], and h, of which
     h[l] is [count, latent[l]]."""
-    h = generation.draw(model, count, generator)
+    h = generation.sample_prior(model, count, generator)
     return model.likelihood.sample(model.logits(h[0]), generator), h
 
 

@@ -8,15 +8,22 @@ import torch
 
 from iwae.bounds import OBJECTIVES, Bound, factorings
 from iwae.figures.base import Line
-from iwae.figures.bounds import SHARES, Marks, Regions, bounds_with_errors, posterior_plane, weight_histograms
+from iwae.figures.bounds import (
+    SHARES,
+    BoundEstimates,
+    PosteriorRegions,
+    bounds_with_errors,
+    posterior_plane,
+    weight_histograms,
+)
 from iwae.inference.estimates import estimate, histograms, step
 from iwae.inference.exact_posterior import Plane, plane, radius
 from iwae.inference.posterior import Posterior
 from iwae.model import Model
-from pages.common import cache, image_strips
-from pages.common.evidence import in_one_line, nats
-from pages.common.figure_card import figure, in_numbers, plain
-from pages.common.image_strips import percent
+from pages.common import cache, image_rows
+from pages.common.evidence import nats, one_line
+from pages.common.figure_card import data_table, escape_markdown, figure
+from pages.common.image_rows import percent
 from pages.common.sidebar import View
 
 SHOWN = 10  # draws of a step that are decoded
@@ -37,7 +44,7 @@ def weights_figure(view: View, drawn: Sequence[Posterior]) -> None:
     )
     said = "Filled: where the log-weights of the draws lie. Line: where their importance weight lies. " + " ".join(
         f"{name}: mean {nats(part.elbo)} (the ELBO), standard deviation {part.log_w.std().item():.2f}, "
-        f"log p̂(x), dotted: {in_one_line(part)}."
+        f"log p̂(x), dotted: {one_line(part)}."
         for name, part in zip("AB", drawn, strict=True)
     )
     numbers = {"log w, nats": found[0].centres}
@@ -66,15 +73,15 @@ def _parameters(objective: str, k: int) -> dict[str, float]:
         labels = [row.parameters[name].label for name in row.factors]
         values |= choices[
             st.selectbox(
-                f"{plain(row.title)}: {symbols}", list(choices), len(choices) // 2, key=f"{objective}.factors",
-                bind="query-params", help=f"{'; '.join(labels)}. Their product is k.",
+                f"{escape_markdown(row.title)}: {symbols}", list(choices), len(choices) // 2,
+                key=f"{objective}.factors", bind="query-params", help=f"{'; '.join(labels)}. Their product is k.",
             )
         ]  # fmt: skip
     for name, parameter in row.parameters.items():
         if name not in values:
             low, high = map(float, parameter.usual)
             values[name] = st.slider(
-                f"{plain(row.title)}: {parameter.symbol}", low, high, float(parameter.default), 0.05,
+                f"{escape_markdown(row.title)}: {parameter.symbol}", low, high, float(parameter.default), 0.05,
                 key=f"{objective}.{name}", bind="query-params", help=parameter.help,
             )  # fmt: skip
     return {name: values[name] for name in row.parameters}
@@ -88,12 +95,12 @@ def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound],
     for place, ((slot, entry), part, ours) in enumerate(zip(view.pair, drawn, found, strict=True)):
         hollow = place == 1 and view.a.kind == view.b.kind
         values, errors = [one.value for one in ours], [one.error for one in ours]
-        marks.append(Marks(f"{slot} · {entry.short}", entry.kind, values, errors, part.log_p, hollow))
+        marks.append(BoundEstimates(f"{slot} · {entry.short}", entry.kind, values, errors, part.log_p, hollow))
     rows += [
-        f"| {plain(name)} | {nats(a.value, a.error)} | {nats(b.value, b.error)} |"
+        f"| {escape_markdown(name)} | {nats(a.value, a.error)} | {nats(b.value, b.error)} |"
         for name, a, b in zip(names, *found, strict=True)
     ]
-    ends = " | ".join(in_one_line(part) for part in drawn)
+    ends = " | ".join(one_line(part) for part in drawn)
     rows.append(f"| log p̂(x), all {drawn[0].samples:,} draws | {ends} |")
     groups, seed = found[0][0].groups, drawn[0].seed
     said = (
@@ -117,7 +124,7 @@ def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound],
     with left:
         figure(bounds_with_errors(names, marks), "bounds.all", said, numbers)
     right.markdown("\n".join(rows))
-    exceeding = [plain(bound.title) for bound in bounds.values() if not bound.lower_bound]
+    exceeding = [escape_markdown(bound.title) for bound in bounds.values() if not bound.lower_bound]
     others = f", except these, which may exceed it: {', '.join(exceeding)}" if exceeding else ""
     right.caption(f"In expectation all are lower bounds on log p(x){others}.")
 
@@ -135,7 +142,7 @@ def one_step(slot: str, model: Model, drawn: Posterior, bound: Bound, k: int, nu
     ]
     captions = [f"{log_w}  \nw̃ {weight}  \n**{gradient}**" for log_w, weight, gradient in says]
     alts = [f"draw with log w {says[0]}, weight {says[1]} and {says[2]} of the gradient" for says in says]
-    image_strips.strip(decoded.numpy(), captions, alts)
+    image_rows.image_row(decoded.numpy(), captions, alts)
     rest = 1 - taken.gradient[shown].sum().item()
     others = f" The other {k - SHOWN} draws share {percent(max(rest, 0.0))}." if k > SHOWN else ""
     st.caption(
@@ -150,7 +157,7 @@ def one_step(slot: str, model: Model, drawn: Posterior, bound: Bound, k: int, nu
         "w̃": taken.normalised[order].tolist(),
         "share of the gradient": taken.gradient[order].tolist(),
     }
-    in_numbers(table, f"bounds.step.{slot}")
+    data_table(table, f"bounds.step.{slot}")
 
 
 def exact_posteriors(view: View, drawn: Sequence[Posterior]) -> None:
@@ -162,7 +169,7 @@ def exact_posteriors(view: View, drawn: Sequence[Posterior]) -> None:
             planes[slot] = _exact(*cache.identity(entry), view.device, image, part.samples, part.seed, _drawn=part)
         except ValueError as error:
             st.info(
-                f"Model {slot}: {plain(error)}. Choose a model `2d` in the sidebar, or train one there: "
+                f"Model {slot}: {escape_markdown(error)}. Choose a model `2d` in the sidebar, or train one there: "
                 "Layers → “1 layer, 2 units: a plane”."
             )
     if not planes:
@@ -174,7 +181,7 @@ def exact_posteriors(view: View, drawn: Sequence[Posterior]) -> None:
     for column, (slot, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
         if slot in planes:
             with column:
-                image_strips.heading(slot, entry)
+                image_rows.heading(slot, entry)
                 _plane(slot, entry.kind, planes[slot], windows[slot])
     with st.expander("The formula"):
         st.latex(
@@ -204,14 +211,14 @@ def _window(found: Plane) -> tuple[np.ndarray, float]:
 def _plane(slot: str, kind: str, found: Plane, window: tuple[np.ndarray, float]) -> None:
     drawn = found.drawn
     chosen, counts = drawn.resample(RESAMPLED, drawn.seed).unique(return_counts=True)
-    regions = Regions(
+    regions = PosteriorRegions(
         found.first.numpy(), found.second.numpy(), found.regions.numpy(), drawn.mean.numpy(), drawn.std.numpy(),
         [radius(share) for share in SHARES], drawn.h[0][chosen].numpy(), counts.numpy(),
     )  # fmt: skip
     said = (
         f"Shades: the smallest regions that hold 50%, 90% and 99%; grey: where 90% of the exact posterior lies. "
         f"log p(x) = {nats(found.log_p)} on the grid (coarseness: {found.error:.1g}), log p̂(x) "
-        f"by {drawn.samples:,} draws: {in_one_line(drawn)}. D_KL(q‖p(h|x)) = {found.kl:.2f} nats. "
+        f"by {drawn.samples:,} draws: {one_line(drawn)}. D_KL(q‖p(h|x)) = {found.kl:.2f} nats. "
         f"q's 99% region holds {percent(found.inside())} of the exact posterior. {RESAMPLED:,} draws by weight are "
         f"{len(chosen):,} different ones."
     )

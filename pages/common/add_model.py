@@ -4,7 +4,7 @@ import streamlit as st
 
 from iwae import catalog
 from iwae.checkpoints import CheckpointError
-from pages.common.figure_card import plain
+from pages.common.figure_card import escape_markdown
 
 
 def add_model() -> None:
@@ -27,7 +27,7 @@ def add_model() -> None:
         try:
             key = catalog.add(file.getvalue(), file.name)
         except (CheckpointError, OSError) as error:
-            st.error(plain(error))
+            st.error(escape_markdown(error))
         else:
             st.session_state["pick"] = "b", key
             st.rerun()

@@ -13,7 +13,7 @@ import iwae.inference.posterior
 from iwae import checkpoints
 from iwae.analysis import costs, timeline
 from iwae.analysis.costs import Cost, CostError
-from iwae.analysis.timeline import Look
+from iwae.analysis.timeline import ModelState
 from iwae.catalog import Entry
 from iwae.checkpoints import CheckpointError
 from iwae.data import datasets
@@ -24,7 +24,7 @@ from iwae.inference.posterior import Posterior, Reconstructions
 from iwae.kernels.finite import NonFiniteError
 from iwae.model import Model
 from pages.common.bounded import bounded
-from pages.common.figure_card import plain
+from pages.common.figure_card import escape_markdown
 
 # One digit needs no second thread (5,000 draws: 0.05 s), and beside a training run a second one waits, tens of times
 # longer, for a core that is taken.
@@ -33,26 +33,28 @@ torch.set_num_threads(1)
 
 def model(entry: Entry, device: str) -> Model:
     """The entry's model on the device."""
-    with told(entry):
+    with stop_on_model_error(entry):
         return model_at(*identity(entry), device)
 
 
 @contextmanager
-def told(entry: Entry) -> Iterator[None]:
+def stop_on_model_error(entry: Entry) -> Iterator[None]:
     """Ends the page with a sentence where the entry's file is damaged or gone, or its numbers are not finite."""
     try:
         yield
     except (CheckpointError, NonFiniteError, OSError) as error:
-        st.error(plain(f"{entry.short} cannot be used: {error}."))
+        st.error(escape_markdown(f"{entry.short} cannot be used: {error}."))
         st.stop()
 
 
-def afford(entry: Entry, cost: Cost, what: str) -> None:
+def check_cost(entry: Entry, cost: Cost, what: str) -> None:
     """Ends the page with a sentence where the entry's model is too large for ``what`` this page makes of it."""
     try:
         costs.check(entry.card.model, cost, f"{what} on the page {st.session_state.get('title', 'here')}")
     except CostError as error:
-        st.error(plain(f"{entry.short}: {error}. Choose another model in the sidebar, or less of it on this page."))
+        st.error(
+            escape_markdown(f"{entry.short}: {error}. Choose another model in the sidebar, or less of it on this page.")
+        )
         st.stop()
 
 
@@ -63,8 +65,8 @@ def identity(entry: Entry) -> tuple[str, int]:
 
 def posterior(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[Posterior, Reconstructions]:
     """Draws from q(h|x) of one binary image x [784] under the entry's model, and its reconstructions."""
-    afford(entry, costs.posterior(entry.card.model, samples), f"{samples:,} draws from its posterior")
-    with told(entry):
+    check_cost(entry, costs.posterior(entry.card.model, samples), f"{samples:,} draws from its posterior")
+    with stop_on_model_error(entry):
         return _posterior(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed)
 
 
@@ -72,22 +74,22 @@ def occluded(
     entry: Entry, device: str, x: Tensor, visible: Tensor, samples: int, seed: int
 ) -> tuple[Occluded, Reconstructions]:
     """The posterior given the ``visible`` pixels [784] of bool of a binary image x [784], and its reconstructions."""
-    afford(entry, costs.occlusion(entry.card.model, samples), "the posterior of an occluded digit")
-    with told(entry):
+    check_cost(entry, costs.occlusion(entry.card.model, samples), "the posterior of an occluded digit")
+    with stop_on_model_error(entry):
         return _occluded(*identity(entry), device, x.byte().numpy().tobytes(), visible.numpy().tobytes(), samples, seed)
 
 
 def curve(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """L_k of ``posterior(…)`` at up to 60 values of k, evenly spread over its logarithm: (k, nats)."""
-    with told(entry):
+    with stop_on_model_error(entry):
         return _curve(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed)
 
 
-def look(path: Path, dataset: str, shown: tuple[int, ...]) -> Look:
+def model_state(path: Path, dataset: str, shown: tuple[int, ...]) -> ModelState:
     """What the model in a file makes of the first test images, and its pictures of the ``shown`` ones."""
     config = checkpoints.read_card(path).model
     costs.check(config, costs.units(config, timeline.IMAGES), f"a look back on {timeline.IMAGES} images")
-    return _look(str(path), path.stat().st_mtime_ns, dataset, shown)
+    return _model_state(str(path), path.stat().st_mtime_ns, dataset, shown)
 
 
 @st.cache_resource(max_entries=3, show_spinner="Loading the data …")
@@ -143,6 +145,6 @@ def _curve(path: str, written: int, device: str, pixels: bytes, samples: int, se
 
 @bounded(megabytes=30)
 @st.cache_resource(max_entries=64, show_spinner="Looking at the snapshot …")
-def _look(path: str, written: int, dataset: str, shown: tuple[int, ...]) -> Look:
+def _model_state(path: str, written: int, dataset: str, shown: tuple[int, ...]) -> ModelState:
     images = test_images(dataset)
-    return timeline.look(model_at(path, written, "cpu"), images[: timeline.IMAGES], images[list(shown)])
+    return timeline.describe_model(model_at(path, written, "cpu"), images[: timeline.IMAGES], images[list(shown)])

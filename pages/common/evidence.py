@@ -10,9 +10,9 @@ from iwae.inference.ais import Annealed
 from iwae.inference.posterior import Posterior
 from iwae.model import Model
 from iwae.system import cores
-from pages.common import cache, figure_card, image_strips
+from pages.common import cache, figure_card, image_rows
 from pages.common.jobs import Job, Jobs, Progress, Work
-from pages.common.polling import beat
+from pages.common.polling import poll
 from pages.common.sidebar import View
 
 POLL = 0.5  # seconds
@@ -39,7 +39,7 @@ def from_draws(drawn: Posterior) -> tuple[str, str]:
     return f"≥\u00a0{nats(drawn.log_p)}", f"at least; {_decide(drawn)}"
 
 
-def in_one_line(drawn: Posterior) -> str:
+def one_line(drawn: Posterior) -> str:
     """``−87.32 ± 0.05``, or ``at least −87.32 (5 draws decide)``."""
     if drawn.log_p_se is not None:
         return nats(drawn.log_p, drawn.log_p_se)
@@ -51,14 +51,14 @@ def _decide(drawn: Posterior) -> str:
     return "1 draw decides" if count == 1 else f"{count:,} draws decide"
 
 
-def missed(found: Annealed, drawn: Posterior) -> bool:
+def missed_a_mode(found: Annealed, drawn: Posterior) -> bool:
     """Whether the chains, a lower bound like the draws of q, lie so far below these that they must miss a mode."""
     return drawn.log_p > found.log_p.item() + MISSED
 
 
 def from_chains(found: Annealed, drawn: Posterior) -> tuple[str, str]:
     """log p̂(x) by annealing, and its interval; of two lower bounds the larger one, if they are nats apart."""
-    if missed(found, drawn):
+    if missed_a_mode(found, drawn):
         return f"≥\u00a0{nats(drawn.log_p)}", f"at least; annealing missed a mode ({nats(found.log_p.item())})"
     if not found.shown:
         return f"≥\u00a0{nats(found.log_p.item())}", f"at least; the chains scatter by {found.scatter.item():.1f} nats"
@@ -68,10 +68,10 @@ def from_chains(found: Annealed, drawn: Posterior) -> tuple[str, str]:
 
 def of_q_alone(found: Annealed, drawn: Posterior) -> str:
     """What the draws of q say, beside the chains; both bounds are random, and few draws may exceed log p(x) by luck."""
-    said = f"{drawn.samples:,} draws of q alone: {in_one_line(drawn)}."
-    if found.interval(0.95)[1].item() < drawn.log_p and not missed(found, drawn):
-        said += " Few draws decide there, and may lie too high by luck."
-    return said
+    text = f"{drawn.samples:,} draws of q alone: {one_line(drawn)}."
+    if found.interval(0.95)[1].item() < drawn.log_p and not missed_a_mode(found, drawn):
+        text += " Few draws decide there, and may lie too high by luck."
+    return text
 
 
 class Evidence:
@@ -94,20 +94,20 @@ class Evidence:
 
     def poll(self) -> dict[str, Job]:
         """The jobs of A and B; without it for a while, they end."""
-        found = dict(zip(self.works, jobs().want(self.visitor, self.works), strict=True))
+        found = dict(zip(self.works, jobs().request(self.visitor, self.works), strict=True))
         return {name: found[key] for name, key in self.keys.items()}
 
     def headline(self, name: str) -> None:
         """The numbers of one model in figures and words; the page runs again when both models' chains are there."""
         left, right = st.columns(2)
         with right:
-            image_strips.effective(self.drawn[name])
-        image_strips.carrying(self.drawn[name])
+            image_rows.effective_samples_metric(self.drawn[name])
+        image_rows.weight_concentration(self.drawn[name])
         with left:
-            self._watch(name)
+            self._metric_polled(name)
 
-    def _watch(self, name: str) -> None:
-        beat(
+    def _metric_polled(self, name: str) -> None:
+        poll(
             lambda: self._metric(self.poll()[name], self.drawn[name]),
             lambda: name == "A" and all(job.finished for job in self.poll().values()),
             None if self.finished else POLL,
@@ -123,14 +123,14 @@ class Evidence:
             "whose weights scatter so little that their interval holds.",
         )  # fmt: skip
         if job.error is not None:
-            st.warning(figure_card.plain(f"Annealing failed: {job.error}"))
+            st.warning(figure_card.escape_markdown(f"Annealing failed: {job.error}"))
         elif job.result is None:
             others = f"Annealing waits for {job.ahead} other{'s' if job.ahead > 1 else ''}"
             st.progress(job.share, others if job.ahead else "Annealing, for an error that holds")
         else:
             st.caption(of_q_alone(job.result, drawn))
 
-    def ends(self, name: str, model: Model) -> None:
+    def end_states(self, name: str, model: Model) -> None:
         """Decoded states in which the chains ended, drawn by weight."""
         found: Annealed | None = self.poll()[name].result
         if found is None:
@@ -141,7 +141,7 @@ class Evidence:
             f"took {found.temperatures:,} Hamiltonian steps. Drawn by weight.",
         )
         decoded = model.decode(found.draws(SHOWN)[0][:, 0].to(model.device)).detach().cpu().numpy()
-        image_strips.strip(decoded, None, ["draw from the true posterior"] * len(decoded))
+        image_rows.image_row(decoded, None, ["draw from the true posterior"] * len(decoded))
 
     def numbers(self) -> None:
         """All of it as a table, once it is there."""
@@ -159,7 +159,7 @@ class Evidence:
                     "k̂": drawn.k_hat,
                 })  # fmt: skip
         if rows:
-            figure_card.in_numbers(rows, "evidence", "log p̂(x) in numbers (nats)")
+            figure_card.data_table(rows, "evidence", "log p̂(x) in numbers (nats)")
 
 
 def _work(model: Model, x: Tensor, drawn: Posterior) -> Work:
@@ -167,7 +167,7 @@ def _work(model: Model, x: Tensor, drawn: Posterior) -> Work:
 
     def work(progress: Progress) -> Annealed:
         found = ais.anneal(model, x, progress=progress)
-        if missed(found, drawn):
+        if missed_a_mode(found, drawn):
             more = ais.anneal(model, x, chains=MORE * ais.CHAINS, seed=1, progress=progress)
             found = max(found, more, key=lambda one: one.log_p.item())
         return found

@@ -9,14 +9,14 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from iwae.export.report import Shown
+from iwae.export.report import PageItem
 
-_HERE = "figures here"  # in the session
+_ITEMS = "figures here"  # in the session
 ROWS = 1000  # of a table on the page; the file has all
 Numbers = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]]  # a record per row, or a sequence per column
 
 
-def figure(drawn: go.Figure, key: str, said: str, numbers: Numbers, **options: Any) -> Any:
+def figure(drawn: go.Figure, key: str, caption: str, numbers: Numbers, **options: Any) -> Any:
     """Show a figure, one sentence of what it shows, and the table behind it; returns plotly's selection event.
 
     key      names the widget and, with "." as "-", the files to download
@@ -25,14 +25,14 @@ def figure(drawn: go.Figure, key: str, said: str, numbers: Numbers, **options: A
     """
     name = file_name(key)
     config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
-    event = st.plotly_chart(drawn, width="stretch", key=key, config=config, alt=said, **options)
-    st.caption(said)
-    in_numbers(numbers, key)
-    here()[name] = here()[name]._replace(said=said, figure=drawn)
+    event = st.plotly_chart(drawn, width="stretch", key=key, config=config, alt=caption, **options)
+    st.caption(caption)
+    data_table(numbers, key)
+    page_items()[name] = page_items()[name]._replace(caption=caption, figure=drawn)
     return event
 
 
-def in_numbers(numbers: Numbers, key: str, title: str = "In numbers") -> None:
+def data_table(numbers: Numbers, key: str, title: str = "In numbers") -> None:
     """A closed table of numbers, its first 1,000 rows, with all of it as a CSV file."""
     name = file_name(key)
 
@@ -40,7 +40,7 @@ def in_numbers(numbers: Numbers, key: str, title: str = "In numbers") -> None:
         return pd.DataFrame(numbers).to_csv(index=False)
 
     _table(numbers, key, title, csv)
-    here()[name] = Shown(title, csv=csv)
+    page_items()[name] = PageItem(title, csv=csv)
 
 
 @st.fragment
@@ -63,17 +63,17 @@ def file_name(key: str) -> str:
     return key.replace(".", "-")
 
 
-def clear() -> None:
+def reset() -> None:
     """A page begins."""
-    st.session_state[_HERE] = {}
+    st.session_state[_ITEMS] = {}
 
 
-def here() -> dict[str, Shown]:
+def page_items() -> dict[str, PageItem]:
     """Figures, tables and pictures of this page so far, by name."""
-    return st.session_state.setdefault(_HERE, {})
+    return st.session_state.setdefault(_ITEMS, {})
 
 
-def plain(text: object) -> str:
+def escape_markdown(text: object) -> str:
     """Somebody else's text, such as a file's name in an error, for Streamlit's Markdown: shown as it is written.
 
     A name could otherwise hold a picture or a link to another host, or a formula.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from iwae.system.niceness import lower_thread_priority
+from iwae.system.priority import lower_thread_priority
 
 PATIENCE = 10.0  # seconds without a poll after which a visitor has left
 KEPT = 64  # results
@@ -16,7 +16,7 @@ Progress = Callable[[int, int], None]
 Work = Callable[[Progress], Any]  # calls its progress often; what that raises ends the work
 
 
-class Unwanted(Exception):
+class JobCancelled(Exception):
     """Nobody waits for this job any more."""
 
 
@@ -38,17 +38,17 @@ class Jobs:
     """Runs ``at_once`` jobs, the others wait in order. A job that no visitor wants is ended, or never begun."""
 
     def __init__(self, at_once: int):
-        self._pool = ThreadPoolExecutor(at_once, "jobs", _alone)
+        self._pool = ThreadPoolExecutor(at_once, "jobs", _init_thread)
         self._lock = threading.Lock()
         self._jobs: dict[Hashable, Job] = {}  # in the order in which they were wanted
         self._futures: dict[Hashable, Future] = {}  # of those that are not finished
-        self._wanted: dict[Hashable, tuple[set[Hashable], float]] = {}  # by visitor: keys, and when it last asked
+        self._requests: dict[Hashable, tuple[set[Hashable], float]] = {}  # by visitor: keys, and when it last asked
 
-    def want(self, visitor: Hashable, works: Mapping[Hashable, Work]) -> list[Job]:
+    def request(self, visitor: Hashable, works: Mapping[Hashable, Work]) -> list[Job]:
         """What this visitor waits for from now on, and nothing else; to be asked again at every poll."""
         with self._lock:
-            self._wanted[visitor] = set(works), time.monotonic()
-            self._drop()
+            self._requests[visitor] = set(works), time.monotonic()
+            self._forget_unwanted()
             for key, work in works.items():
                 if key not in self._jobs:
                     self._jobs[key] = Job()
@@ -63,16 +63,16 @@ class Jobs:
         with self._lock:
             return bool(self._futures)
 
-    def end_all(self) -> None:
+    def cancel_all(self) -> None:
         """As if every visitor had left."""
         with self._lock:
-            self._wanted.clear()
-            self._drop()
+            self._requests.clear()
+            self._forget_unwanted()
 
-    def _drop(self) -> None:
+    def _forget_unwanted(self) -> None:
         """Forget visitors that have left, jobs that are not begun and not wanted, and the oldest results."""
         oldest = time.monotonic() - PATIENCE
-        self._wanted = {visitor: given for visitor, given in self._wanted.items() if given[1] >= oldest}
+        self._requests = {visitor: given for visitor, given in self._requests.items() if given[1] >= oldest}
         for key, future in list(self._futures.items()):
             if not self._is_wanted(key) and future.cancel():
                 del self._futures[key], self._jobs[key]
@@ -82,19 +82,19 @@ class Jobs:
 
     def _is_wanted(self, key: Hashable) -> bool:
         oldest = time.monotonic() - PATIENCE
-        return any(key in keys and asked >= oldest for keys, asked in self._wanted.values())
+        return any(key in keys and asked >= oldest for keys, asked in self._requests.values())
 
     def _run(self, key: Hashable, job: Job, work: Work) -> None:
         def progress(done: int, total: int) -> None:
             with self._lock:
                 wanted = self._is_wanted(key)
             if not wanted:
-                raise Unwanted
+                raise JobCancelled
             job.share, job.ahead = done / total, 0
 
         try:
             job.result = work(progress)
-        except Unwanted:
+        except JobCancelled:
             with self._lock:
                 del self._jobs[key]
         except Exception as error:  # whatever it is, the page says it, and the thread lives
@@ -104,7 +104,7 @@ class Jobs:
                 self._futures.pop(key, None)
 
 
-def _alone() -> None:
+def _init_thread() -> None:
     """A thread of the pool computes alone, and gives way to the threads that draw pages."""
     torch.set_num_threads(1)
     lower_thread_priority(5)

@@ -22,7 +22,7 @@ from pages.common import cache
 from pages.common.canvas import PIXELS
 from pages.common.digit_input import BINARIZED_BY
 from pages.common.evidence import Evidence
-from pages.common.figure_card import plain
+from pages.common.figure_card import escape_markdown
 from pages.common.sidebar import View
 
 DRAWS = 5  # pictures of draws from q(h|x)
@@ -44,7 +44,7 @@ def _model(name: str, entry: Entry, device: str, evidence: Evidence | None) -> d
     content, reason = _weights(*cache.identity(entry), device)
     model = cache.model(entry, device)
     if content is None:
-        told["note"] = plain(f"Its pictures follow when you lift the pen: {reason}.")
+        told["note"] = escape_markdown(f"Its pictures follow when you lift the pen: {reason}.")
     else:
         drawn = standard_noise(model, DRAWS, evidence.seed if evidence else 0)[0][:, 0].cpu()
         told["noise"] = _base64(torch.cat([torch.zeros_like(drawn[:1]), drawn]))  # no noise: the mean itself

@@ -3,7 +3,7 @@
 
 import streamlit as st
 
-from pages.common.figure_card import plain
+from pages.common.figure_card import escape_markdown
 
 
 def parse(text: str, low: float, high: float, whole: bool = False) -> float:
@@ -45,7 +45,7 @@ def whole_number(
     try:
         value = parse(f"{typed:.15g}", low, high, whole=True)
     except ValueError as error:
-        place.error(plain(f"{error}. In use: {before:,}."))
+        place.error(escape_markdown(f"{error}. In use: {before:,}."))
         value = before
     st.session_state[used] = value
     return value
@@ -65,5 +65,5 @@ def number(
     try:
         return parse(text, low, high, whole)
     except ValueError as error:
-        st.error(plain(error))
+        st.error(escape_markdown(error))
         return None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import streamlit as st
 
 
-def beat(look: Callable[[], None], news: Callable[[], bool], seconds: float | None) -> None:
+def poll(draw: Callable[[], None], changed: Callable[[], bool], seconds: float | None) -> None:
     """Draw ``look()``, and again each ``seconds`` (None: never); if there are ``news()`` by then, the page runs again.
 
     It begins anew only after all has been drawn, and never in the middle of its own run: a button that was clicked,
@@ -15,8 +15,8 @@ def beat(look: Callable[[], None], news: Callable[[], bool], seconds: float | No
 
     def again() -> None:
         nonlocal in_page
-        look()
-        if not in_page and news():
+        draw()
+        if not in_page and changed():
             st.rerun()
         in_page = False
 

@@ -10,19 +10,19 @@ from pages.common import figure_card
 from pages.common.sidebar import View
 
 
-def report_button(view: View, draws: report.Draws | None = None, **more: Any) -> None:
+def report_button(view: View, draws: report.SampledImage | None = None, **more: Any) -> None:
     """Offers the report of the page as it stands above this button; it is made when it is asked for, in a second or so.
 
     draws   of the one image that the page is about
     more    settings that are in no address
     """
     page = {"page": st.context.url, "address": st.query_params.to_dict(), "dataset": view.dataset} | more
-    shown = dict(figure_card.here())
+    shown = dict(figure_card.page_items())
     try:
         for _, entry in view.pair if draws else ():
             costs.check(entry.card.model, costs.report(entry.card.model, draws.samples), "a report of these draws")
     except costs.CostError as error:
-        st.caption(f"There is no report to download: {figure_card.plain(error)}.")
+        st.caption(f"There is no report to download: {figure_card.escape_markdown(error)}.")
         return
     image = "draws, coordinates, importance weights and bounds of this image, " if draws else ""
     st.download_button(

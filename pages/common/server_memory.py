@@ -39,12 +39,12 @@ try:
 finally:
     gc.enable()
 gc.freeze()
-TIDY_SECONDS = 20.0
-ALONE = 2  # times in a row that nobody is found there, and then all is dropped
-FORGOTTEN = 10  # times until which it is dropped again: work may end late, and Streamlit keeps a session for 120 s
+INTERVAL_SECONDS = 20.0
+IDLE_ROUNDS = 2  # times in a row that nobody is found there, and then all is dropped
+LAST_ROUND = 10  # times until which it is dropped again: work may end late, and Streamlit keeps a session for 120 s
 
 
-def tidy(modules: int) -> int:
+def collect_garbage(modules: int) -> int:
     """Collect garbage, give memory back, and freeze what has been imported since there were so many modules; returns
     how many there are now.
 
@@ -68,25 +68,25 @@ def forget_sessions(manager: SessionManager | None) -> None:
         manager._session_storage._cache.expire()
 
 
-def all_gone() -> int:
+def release_all() -> int:
     """Drop all caches (models, data, draws: the next visitor's pages make them anew, within a second or two), and what
     was frozen with imports though it is nobody's. Then as ``tidy``, with all imports frozen again."""
     st.cache_resource.clear()
     st.cache_data.clear()
     gc.unfreeze()
-    return tidy(0)
+    return collect_garbage(0)
 
 
-def _again_and_again() -> None:
-    modules, alone = len(sys.modules), 0
+def _maintain() -> None:
+    modules, idle = len(sys.modules), 0
     while True:
-        time.sleep(TIDY_SECONDS)
+        time.sleep(INTERVAL_SECONDS)
         if not Runtime.exists():  # no server, but a test of a page
             continue
         nobody = Runtime.instance().state == RuntimeState.NO_SESSIONS_CONNECTED
-        alone = alone + 1 if nobody else 0
-        modules = all_gone() if ALONE <= alone <= FORGOTTEN else tidy(modules)
+        idle = idle + 1 if nobody else 0
+        modules = release_all() if IDLE_ROUNDS <= idle <= LAST_ROUND else collect_garbage(modules)
 
 
 malloc.limit_heaps()
-threading.Thread(target=_again_and_again, name="tidy", daemon=True).start()
+threading.Thread(target=_maintain, name="tidy", daemon=True).start()

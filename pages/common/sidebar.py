@@ -10,7 +10,7 @@ from iwae import catalog
 from iwae.catalog import Entry
 from iwae.data import datasets
 from iwae.system import paths
-from pages.common import address, figure_card
+from pages.common import figure_card, query_params
 from pages.common.add_model import add_model
 from pages.common.training_panel import alive_runs, training_panel
 
@@ -44,7 +44,7 @@ class View:
         return ("A", self.a), ("B", self.b)
 
     @property
-    def seen(self) -> str:
+    def training_overlap(self) -> str:
         """A sentence where a model was trained on the very images that are shown; empty otherwise."""
         names = [name for name, entry in self.pair if entry.trained_on & set(datasets.part_of(self.dataset))]
         if not names:
@@ -55,14 +55,14 @@ class View:
 
 def sidebar(title: str) -> View:
     """Set the page up and draw the sidebar; ends the page with advice when there is no model at all."""
-    figure_card.clear()
+    figure_card.reset()
     st.session_state["title"] = title
     st.set_page_config(f"{title} · IWAE explorer", ICON, layout="wide")
-    address.check(next(file for file, label, _ in PAGES if label == title))
+    query_params.check(next(file for file, label, _ in PAGES if label == title))
     try:
         paths.check()
     except paths.FolderError as error:
-        st.error(figure_card.plain(error))
+        st.error(figure_card.escape_markdown(error))
         st.stop()
     alive = alive_runs()
     found, refused = catalog.entries()
@@ -73,8 +73,8 @@ def sidebar(title: str) -> View:
         pair = _pick_models(found)
         dataset = _pick_dataset(pair)
         view = View(*pair, dataset, "") if pair else None
-        if view and view.seen:
-            st.caption(view.seen)
+        if view and view.training_overlap:
+            st.caption(view.training_overlap)
         device = _pick_device()
         if refused:
             with st.expander(f"{len(refused)} files or runs could not be used"):
@@ -141,7 +141,7 @@ def _download(name: str) -> None:
         with st.spinner(f"Downloading {name} …"):
             datasets.load(name, progress=False)
     except datasets.DataError as error:
-        st.error(figure_card.plain(error))
+        st.error(figure_card.escape_markdown(error))
     else:
         st.rerun()
 

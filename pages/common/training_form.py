@@ -11,7 +11,7 @@ from iwae.gradients import GRADIENTS
 from iwae.runs import store, tensorboard
 from iwae.runs.store import Run
 from iwae.training.config import MAX_K, MAX_PASSES, MAX_SEED, TrainConfig
-from pages.common.figure_card import plain
+from pages.common.figure_card import escape_markdown
 from pages.common.number_field import number
 
 LAYERS = {"1layer": "1 layer (50 units)", "2layer": "2 layers (100 + 50 units)", "2d": "1 layer, 2 units: a plane"}
@@ -56,7 +56,7 @@ def form() -> Run | None:
         "towards the prior before it has learnt anything.",
     )  # fmt: skip
     settings["learning_rate"] = number("Learning rate", 1e-6, 1, 2e-3, key="train.rate")
-    unbiased = " and ".join(plain(each.title) for each in OBJECTIVES.values() if not each.k_matters)
+    unbiased = " and ".join(escape_markdown(each.title) for each in OBJECTIVES.values() if not each.k_matters)
     gradient = st.selectbox(
         "Gradient",
         [AUTOMATIC, *(name for name, row in GRADIENTS.items() if not row.parameters)],
@@ -82,5 +82,5 @@ def form() -> Run | None:
         config = TrainConfig(dataset, model, objective, batch_size=50, **numbers)
         return store.start(config, log=log if logs else None)
     except (ValueError, OSError) as error:
-        st.error(plain(error))
+        st.error(escape_markdown(error))
         return None

@@ -8,15 +8,15 @@ import numpy as np
 import streamlit as st
 
 from iwae.analysis import costs, latent, umap_maps
-from iwae.analysis.latent import Encoded, Estimate, View
+from iwae.analysis.latent import Encoded, LinearProjection, MeanEstimate
 from iwae.catalog import Entry
 from iwae.evaluation import metrics
 from iwae.evaluation.metrics import Metrics
 from iwae.system import optional
 from pages.common import cache
-from pages.common.figure_card import plain
+from pages.common.figure_card import escape_markdown
 from pages.common.number_field import whole_number
-from pages.common.polling import beat
+from pages.common.polling import poll
 from pages.common.sidebar import View as Chosen
 
 MAPS = ("PCA", "UMAP", "Two units")
@@ -24,7 +24,7 @@ MOST = 10_000  # images on a map
 USUAL = 2_000
 SAMPLES = 50  # draws behind each image's NLL and ESS
 FILE = {Entry: lambda entry: (str(entry.path), entry.path.stat().st_mtime_ns)}  # a new file is read anew
-SETTINGS = umap_maps.Settings()
+SETTINGS = umap_maps.UmapSettings()
 COLOURED = ("label", "predicted digit", "NLL", "ESS", "D_KL", "posterior spread", "nothing")
 COLOUR_HELP = (
     f"Predicted digit: the commonest label among the image's {latent.NEIGHBOURS} nearest others in the whole latent "
@@ -44,7 +44,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Side:
+class MapSide:
     """One model, its space, and where the images lie on its map."""
 
     name: str  # "A" or "B"
@@ -52,7 +52,7 @@ class Side:
     device: str
     encoded: Encoded
     places: np.ndarray  # [n, 2]
-    view: View | None  # None: UMAP, which has no formula
+    projection: LinearProjection | None  # None: UMAP, which has no formula
 
     @property
     def title(self) -> str:
@@ -103,7 +103,7 @@ def pick_spread(images: Images) -> int | str | None:
 
 def encoded(entry: Entry, device: str, images: Images) -> Encoded:
     """q(h₁|x) of the images."""
-    with cache.told(entry):
+    with cache.stop_on_model_error(entry):
         whole = _encoded(entry, device, images.dataset)
     return Encoded(whole.mean[images.numbers], whole.std[images.numbers])
 
@@ -121,16 +121,16 @@ def neighbours(entry: Entry, device: str, dataset: str, count: int) -> np.ndarra
 
 
 @st.cache_resource(max_entries=8, show_spinner=False, hash_funcs=FILE)
-def _kept(entry: Entry, device: str, dataset: str, count: int) -> dict[str, Metrics]:
+def _metrics_store(entry: Entry, device: str, dataset: str, count: int) -> dict[str, Metrics]:
     return {}
 
 
-def measured(entry: Entry, device: str, images: Images) -> Metrics:
+def image_metrics(entry: Entry, device: str, images: Images) -> Metrics:
     """NLL, ESS and D_KL of each image, with progress on the page while they are worked out."""
-    kept = _kept(entry, device, images.dataset, len(images.numbers))
-    if "metrics" not in kept:
+    store = _metrics_store(entry, device, images.dataset, len(images.numbers))
+    if "metrics" not in store:
         count = len(images.numbers)
-        cache.afford(entry, costs.draws(entry.card.model, count, SAMPLES), f"the NLL of {count:,} images")
+        cache.check_cost(entry, costs.draws(entry.card.model, count, SAMPLES), f"the NLL of {count:,} images")
         bar = st.progress(0.0, "Sampling each image's posterior …")
         x = cache.test_images(images.dataset)[images.numbers].to(device)
 
@@ -138,43 +138,43 @@ def measured(entry: Entry, device: str, images: Images) -> Metrics:
             bar.progress(done / total, f"Sampling each image's posterior: {done:,} of {total:,}")
 
         model = cache.model(entry, device)
-        with cache.told(entry):
-            kept["metrics"] = metrics.evaluate(model, x, samples=SAMPLES, prune=False, progress=progress)
+        with cache.stop_on_model_error(entry):
+            store["metrics"] = metrics.evaluate(model, x, samples=SAMPLES, prune=False, progress=progress)
         bar.empty()
-    return kept["metrics"]
+    return store["metrics"]
 
 
 def divergence(side_entry: Entry, device: str, own: Encoded, images: Images) -> np.ndarray:
     """D_KL(q‖prior) of each image, nats: exact for one stochastic layer, by draws for more."""
     if len(side_entry.card.model.latent) == 1:
         return own.kl_standard
-    return measured(side_entry, device, images).kl_prior.cpu().double().numpy()
+    return image_metrics(side_entry, device, images).kl_prior.cpu().double().numpy()
 
 
-def sides(view: Chosen, images: Images, kind: str) -> tuple[Side, Side] | None:
+def sides(view: Chosen, images: Images, kind: str) -> tuple[MapSide, MapSide] | None:
     """Both models' maps in one frame; None, with its progress on the page, while UMAP is at work."""
     total, shown = len(cache.test_images(images.dataset)), len(images.numbers)
     for _, entry in view.pair:
-        cache.afford(entry, costs.latent_space(entry.card.model, total, shown), f"a map of {shown:,} images")
+        cache.check_cost(entry, costs.latent_space(entry.card.model, total, shown), f"a map of {shown:,} images")
     spaces = [encoded(entry, view.device, images) for _, entry in view.pair]
     if kind == "Two units":
-        looks = [_pick_units(name, space) for (name, _), space in zip(view.pair, spaces, strict=True)]
+        projections = [_pick_units(name, space) for (name, _), space in zip(view.pair, spaces, strict=True)]
     else:
-        looks = [latent.pca(space.mean) for space in spaces]
-        a, b = (look.place(space.mean) for look, space in zip(looks, spaces, strict=True))
-        looks[1] = looks[1].turned(latent.procrustes(a, b)[0])
-    places = [look.place(space.mean) for look, space in zip(looks, spaces, strict=True)]
+        projections = [latent.pca(space.mean) for space in spaces]
+        a, b = (projection.project(space.mean) for projection, space in zip(projections, spaces, strict=True))
+        projections[1] = projections[1].rotated(latent.procrustes(a, b)[0])
+    places = [projection.project(space.mean) for projection, space in zip(projections, spaces, strict=True)]
     if kind == "UMAP":
-        places, looks = _umap(view, images, spaces, places[0]), (None, None)
+        places, projections = _umap(view, images, spaces, places[0]), (None, None)
         if places is None:
             return None
     return tuple(
-        Side(name, entry, view.device, space, place, look)
-        for (name, entry), space, place, look in zip(view.pair, spaces, places, looks, strict=True)
+        MapSide(name, entry, view.device, space, place, projection)
+        for (name, entry), space, place, projection in zip(view.pair, spaces, places, projections, strict=True)
     )
 
 
-def _pick_units(name: str, space: Encoded) -> View:
+def _pick_units(name: str, space: Encoded) -> LinearProjection:
     """Two fields for the units on a model's axes: in order for a plane, else those that vary most first."""
     order = np.arange(2) if space.size == 2 else space.mean.var(0).argsort()[::-1]
     chosen = []
@@ -192,8 +192,8 @@ def _umap(view: Chosen, images: Images, spaces: Sequence[Encoded], start: np.nda
     """Both maps from the disk; or None, after a look of each second at the process that makes them."""
     data = {"dataset": images.dataset, "images": len(images.numbers)}
     prints = [umap_maps.fingerprint(entry.path) for _, entry in view.pair]
-    a = umap_maps.find(SETTINGS, checkpoint=prints[0], begin=None, **data)
-    b = a if prints[0] == prints[1] else umap_maps.find(SETTINGS, checkpoint=prints[1], begin=a.folder.name, **data)
+    a = umap_maps.find_map(SETTINGS, checkpoint=prints[0], begin=None, **data)
+    b = a if prints[0] == prints[1] else umap_maps.find_map(SETTINGS, checkpoint=prints[1], begin=a.folder.name, **data)
     found = [one.coordinates() for one in (a, b)]
     if all(one is not None for one in found):
         return found
@@ -203,31 +203,31 @@ def _umap(view: Chosen, images: Images, spaces: Sequence[Encoded], start: np.nda
                 a.prepare(spaces[0].mean, start, SETTINGS)
             b.start(spaces[1].mean, start if b is a else a, SETTINGS)
         except (ValueError, OSError, optional.MissingError) as error:
-            st.error(f"UMAP cannot be computed: {plain(error)}.")
+            st.error(f"UMAP cannot be computed: {escape_markdown(error)}.")
             return None
-    beat(lambda: _watch(b), lambda: b.status().phase == "finished", 1.0)
+    poll(lambda: _show_progress(b), lambda: b.status().phase == "finished", 1.0)
     return None
 
 
-def _watch(one: umap_maps.Map) -> None:
+def _show_progress(one: umap_maps.Map) -> None:
     """How far the map is."""
     status = one.status()
     if status.phase in ("running", "finished"):
-        st.progress(status.share, f"UMAP of both models, in the background: {plain(status.message)}")
+        st.progress(status.share, f"UMAP of both models, in the background: {escape_markdown(status.message)}")
         st.caption("You can go on with the other maps meanwhile; what is computed is kept.")
         return
-    st.error(f"UMAP did not finish: {plain(plain(status.message))}")
+    st.error(f"UMAP did not finish: {escape_markdown(escape_markdown(status.message))}")
     if st.button("Try again", key="umap.again"):
-        one.forget()
+        one.delete()
         st.rerun()
 
 
-def one_image(side: Side, images: Images, image: int) -> Encoded:
+def one_image(side: MapSide, images: Images, image: int) -> Encoded:
     """q(h₁|x) of any test image, on the map or not."""
-    return _encoded(side.entry, side.device, images.dataset).one(image)
+    return _encoded(side.entry, side.device, images.dataset).select(image)
 
 
-def plus_minus(estimate: Estimate, sign: bool = False) -> str:
+def plus_minus(estimate: MeanEstimate, sign: bool = False) -> str:
     """``0.911 ± 0.003``: the standard error with two digits that count, or the value with three decimals."""
     se = estimate.se
     digits = 1 - math.floor(math.log10(se)) if se else 3

@@ -7,17 +7,17 @@ import numpy as np
 import streamlit as st
 
 from iwae.analysis import latent
-from iwae.analysis.latent import Encoded, Estimate
-from iwae.figures.latent import Classes, Cloud, Frame, Values, latent_map
-from pages.common import cache, figure_card, image_strips
-from pages.latent.controls import SAMPLES, Images, Side, divergence, measured, neighbours, one_image, plus_minus
+from iwae.analysis.latent import Encoded, MeanEstimate
+from iwae.figures.latent import Classes, MapAxes, PosteriorOverlay, Values, latent_map
+from pages.common import cache, figure_card, image_rows
+from pages.latent.controls import SAMPLES, Images, MapSide, divergence, image_metrics, neighbours, one_image, plus_minus
 
 DRAWS = 200  # of one posterior on a UMAP map
 MOVED = 12  # pictures in a row
 MEASURED = {"NLL": "nll", "ESS": "ess"}
 
 
-def colours(both: Sequence[Side], images: Images, by: str) -> list[Classes | Values | None]:
+def colours(both: Sequence[MapSide], images: Images, by: str) -> list[Classes | Values | None]:
     """The colours of both maps, on one scale."""
     if by == "nothing":
         return [None, None]
@@ -25,36 +25,36 @@ def colours(both: Sequence[Side], images: Images, by: str) -> list[Classes | Val
         return [Classes(images.labels, images.names)] * 2
     if by == "predicted digit":
         near = [neighbours(side.entry, side.device, images.dataset, len(images.numbers)) for side in both]
-        return [Classes(latent.predicted(index, images.labels), images.names) for index in near]
+        return [Classes(latent.predict_labels(index, images.labels), images.names) for index in near]
     values = [_values(side, images, by) for side in both]
     low, high = np.quantile(np.concatenate(values), [0.01, 0.99])
     unit = {"ESS": f"ESS of {SAMPLES}", "posterior spread": "tr Σ(x)"}.get(by, f"{by}, nats")
     return [Values(value, unit, (float(low), float(high))) for value in values]
 
 
-def _values(side: Side, images: Images, by: str) -> np.ndarray:
+def _values(side: MapSide, images: Images, by: str) -> np.ndarray:
     if by == "posterior spread":
         return side.encoded.trace
     if by == "D_KL":
         return divergence(side.entry, side.device, side.encoded, images)
-    return getattr(measured(side.entry, side.device, images), MEASURED[by]).cpu().double().numpy()
+    return getattr(image_metrics(side.entry, side.device, images), MEASURED[by]).cpu().double().numpy()
 
 
-def focus(side: Side, images: Images, whose: int | str | None, image: int) -> Encoded | None:
+def focus(side: MapSide, images: Images, whose: int | str | None, image: int) -> Encoded | None:
     """The posterior that is on the map: of the image, or the mean of a class."""
     if whose is None:
         return None
     if whose == "image":
         return one_image(side, images, image)
-    return side.encoded.typical(images.labels == whose)
+    return side.encoded.average(images.labels == whose)
 
 
-def show_maps(both: Sequence[Side], images: Images, by: str, whose: int | str | None, image: int) -> None:
+def show_maps(both: Sequence[MapSide], images: Images, by: str, whose: int | str | None, image: int) -> None:
     """Both maps beside each other and the chosen digit beside them; a lasso or a click in one holds for both."""
     selected = selection(images)
     shown = [focus(side, images, whose, image) for side in both]
-    clouds = [_cloud(side, one) for side, one in zip(both, shown, strict=True)]
-    centres = [_placed(side, one_image(side, images, image).mean) for side in both]
+    clouds = [_overlay(side, one) for side, one in zip(both, shown, strict=True)]
+    centres = [_project(side, one_image(side, images, image).mean) for side in both]
     everything = [*(side.places for side in both), *centres, *(cloud.points for cloud in clouds if cloud)]
     x, y = latent.shared_range(everything)
     *columns, beside = st.columns([5, 5, 2], gap="small")
@@ -62,69 +62,69 @@ def show_maps(both: Sequence[Side], images: Images, by: str, whose: int | str | 
         columns, both, colours(both, images, by), clouds, shown, centres, strict=True
     ):
         with column:
-            image_strips.heading(side.name, side.entry)
-            frame = Frame(tuple(x), tuple(y), _titles(side))
+            image_rows.heading(side.name, side.entry)
+            frame = MapAxes(tuple(x), tuple(y), _titles(side))
             drawn = latent_map(
                 side.places, images.numbers, frame, kind=side.entry.kind, colour=colour, cloud=cloud,
                 selected=selected if selected.any() else None, chosen=centre[0],
             )  # fmt: skip
             key = f"map.{side.name.lower()}"
             figure_card.figure(
-                drawn, key, _said(side, images, by, one, whose, image), _numbers(side, images, by, colour),
-                on_select=partial(_take, key, images.dataset), selection_mode=("points", "box", "lasso"),
+                drawn, key, _caption(side, images, by, one, whose, image), _numbers(side, images, by, colour),
+                on_select=partial(_on_select, key, images.dataset), selection_mode=("points", "box", "lasso"),
             )  # fmt: skip
     with beside:
         show_digit(images, image)
 
 
-def _titles(side: Side) -> tuple[str, str]:
-    if side.view is None:
+def _titles(side: MapSide) -> tuple[str, str]:
+    if side.projection is None:
         return "UMAP 1", "UMAP 2"
-    rows = np.abs(side.view.axes)
-    if (rows.max(1) == 1).all() and not side.view.centre.any():
+    rows = np.abs(side.projection.axes)
+    if (rows.max(1) == 1).all() and not side.projection.centre.any():
         return tuple(f"unit {unit}" for unit in rows.argmax(1))
     return ("PC 1", "PC 2") if side.name == "A" else ("PC plane of B, turned to A", "")
 
 
-def _placed(side: Side, points: np.ndarray) -> np.ndarray:
-    if side.view is not None:
-        return side.view.place(points)
-    return latent.place(points, side.encoded.mean, side.places)
+def _project(side: MapSide, points: np.ndarray) -> np.ndarray:
+    if side.projection is not None:
+        return side.projection.project(points)
+    return latent.place_on_map(points, side.encoded.mean, side.places)
 
 
-def _cloud(side: Side, one: Encoded | None) -> Cloud | None:
+def _overlay(side: MapSide, one: Encoded | None) -> PosteriorOverlay | None:
     """The exact ellipse on a plane; on UMAP, which has no formula, draws placed among the images."""
     if one is None:
         return None
-    if side.view is None:
-        return Cloud(_placed(side, one.draw(DRAWS, seed=0)), False, f"{DRAWS} draws from q(h|x)")
-    curve = latent.ellipse(side.view.place(one.mean)[0], side.view.covariance(one.std[0]))
-    return Cloud(curve, True, f"{latent.MASS:.0%} of q(h|x)")
+    if side.projection is None:
+        return PosteriorOverlay(_project(side, one.draw(DRAWS, seed=0)), False, f"{DRAWS} draws from q(h|x)")
+    curve = latent.ellipse(side.projection.project(one.mean)[0], side.projection.covariance(one.std[0]))
+    return PosteriorOverlay(curve, True, f"{latent.MASS:.0%} of q(h|x)")
 
 
-def _said(side: Side, images: Images, by: str, one: Encoded | None, whose: int | str | None, image: int) -> str:
-    trust = _trust(side.encoded.mean, side.places)
+def _caption(side: MapSide, images: Images, by: str, one: Encoded | None, whose: int | str | None, image: int) -> str:
+    trust = _trustworthiness(side.encoded.mean, side.places)
     parts = [f"{len(images.numbers):,} test images under {side.title}, coloured by {by}"]
     if not np.ptp(side.encoded.mean, axis=0).any():
         parts[0] += "; the mean of q(h₁|x) is the same for all of them, so they lie in one place"
-    elif side.view is not None:
-        parts[0] += f"; {side.view.share:.0%} of the variance of the means lies in this plane"
+    elif side.projection is not None:
+        parts[0] += f"; {side.projection.share:.0%} of the variance of the means lies in this plane"
     parts.append(f"Trustworthiness {plus_minus(trust)} ({latent.NEIGHBOURS} neighbours, 1 is best)")
     if one is not None:
         what = f"image {image}" if whose == "image" else f"class {images.names[whose]}, the mean of its posteriors"
         true = f"true tr Σ = {one.trace[0]:.3g} over {one.size} units"
-        if side.view is None:
+        if side.projection is None:
             parts.append(
                 f"Dots: {DRAWS} draws from q(h₁|x) of {what}, each placed among its {latent.NEIGHBOURS} nearest "
                 f"images, which stay fixed. Areas on a UMAP map are not variances: {true}"
             )
         else:
-            plane = np.trace(side.view.covariance(one.std[0]))
+            plane = np.trace(side.projection.covariance(one.std[0]))
             parts.append(f"Curve: {latent.MASS:.0%} of q(h₁|x) of {what}, exact; {true}, {plane:.3g} in this plane")
     return ". ".join(parts) + "."
 
 
-def _numbers(side: Side, images: Images, by: str, colour: Classes | Values | None) -> dict[str, Sequence]:
+def _numbers(side: MapSide, images: Images, by: str, colour: Classes | Values | None) -> dict[str, Sequence]:
     table = {"image": images.numbers, "x": side.places[:, 0], "y": side.places[:, 1], "tr Σ(x)": side.encoded.trace}
     if images.labels is not None:
         table["label"] = [images.names[code] for code in images.labels]
@@ -135,7 +135,7 @@ def _numbers(side: Side, images: Images, by: str, colour: Classes | Values | Non
     return table
 
 
-def _take(key: str, dataset: str) -> None:
+def _on_select(key: str, dataset: str) -> None:
     """A selection in one map: one point is the image to look at; more, or none, are selected in both."""
     points = st.session_state[key]["selection"]["points"]
     chosen = [int(np.ravel(point["customdata"])[0]) for point in points if point.get("customdata") is not None]
@@ -162,17 +162,17 @@ def show_digit(images: Images, image: int) -> None:
     st.markdown(f"**Image {image:,}**")
     grey = data.test.images[image].numpy() / 255
     label = f"label {data.label_names[int(data.test.labels[image])]}" if data.test.labels is not None else "no label"
-    image_strips.strip([grey], [label], [f"test image {image}, {label}"], width=112)
+    image_rows.image_row([grey], [label], [f"test image {image}, {label}"], width=112)
     st.page_link("pages/1_Posterior.py", label="Its posterior", icon=":material/blur_on:")
     st.caption("Click a point to see its digit here. With the lasso or the box above a map, select images in both.")
 
 
 @st.cache_resource(max_entries=32, show_spinner="Judging the map …")
-def _trust(points: np.ndarray, places: np.ndarray) -> Estimate:
+def _trustworthiness(points: np.ndarray, places: np.ndarray) -> MeanEstimate:
     return latent.trustworthiness(points, places)
 
 
-def show_selection(images: Images, both: Sequence[Side]) -> None:
+def show_selection(images: Images, both: Sequence[MapSide]) -> None:
     """What is selected, in words and pictures."""
     selected = selection(images)
     if not selected.any():
@@ -184,7 +184,7 @@ def show_selection(images: Images, both: Sequence[Side]) -> None:
             order = counts.argsort()[::-1][:10]
             text += ": " + ", ".join(f"{counts[i]} × {images.names[codes[i]]}" for i in order)
         st.markdown(text)
-        spreads = [f"{side.name} {plus_minus(Estimate.of(side.encoded.trace[selected]))}" for side in both]
+        spreads = [f"{side.name} {plus_minus(MeanEstimate.from_values(side.encoded.trace[selected]))}" for side in both]
         st.caption(f"Their mean tr Σ(x): {', '.join(spreads)}")
         _row(images, np.flatnonzero(selected)[:MOVED])
         st.button("Clear the selection", key="latent.clear", on_click=select, args=(images.dataset, []))
@@ -196,17 +196,19 @@ def _row(images: Images, places: np.ndarray) -> None:
     numbers = images.numbers[places]
     alts = [f"test image {number}" for number in numbers]
     pictures = [grey[number].numpy() / 255 for number in numbers]
-    image_strips.strip(pictures, [str(number) for number in numbers], alts, 56)
+    image_rows.image_row(pictures, [str(number) for number in numbers], alts, 56)
 
 
-def show_moved(images: Images, both: Sequence[Side]) -> None:
+def show_moved(images: Images, both: Sequence[MapSide]) -> None:
     """The images whose neighbourhoods the two models agree on least."""
     near = [neighbours(side.entry, side.device, images.dataset, len(images.numbers)) for side in both]
     shared_part = latent.overlap(*near)
+    mean = plus_minus(MeanEstimate.from_values(shared_part))
+    mean = plus_minus(MeanEstimate.from_values(shared_part))
     order = shared_part.argsort(kind="stable")
     st.write(
         f"Of an image's {latent.NEIGHBOURS} nearest images in the latent space of A, on average "
-        f"**{plus_minus(Estimate.of(shared_part))}** are also among its nearest in that of B (n = {len(order):,}). "
+        f"**{mean}** are also among its nearest in that of B (n = {len(order):,}). "
         f"The models agree least on these, which keep {shared_part[order[0]]:.0%} to "
         f"{shared_part[order[MOVED - 1]]:.0%} of their neighbours:"
     )
@@ -214,14 +216,14 @@ def show_moved(images: Images, both: Sequence[Side]) -> None:
     moved = images.numbers[order]
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     left.pills(
-        "Look at", moved[:MOVED].tolist(), key="moved", on_change=_look,
+        "Look at", moved[:MOVED].tolist(), key="moved", on_change=_open_moved,
         help="Opens the digit beside the maps, and marks it on both.",
     )  # fmt: skip
     right.button("Select 100 on the maps", key="moved.select", on_click=select, args=(images.dataset, moved[:100]))
     labels = {} if images.labels is None else {"label": [images.names[code] for code in images.labels[order]]}
-    figure_card.in_numbers({"image": moved, "overlap": shared_part[order]} | labels, "moved")
+    figure_card.data_table({"image": moved, "overlap": shared_part[order]} | labels, "moved")
 
 
-def _look() -> None:
+def _open_moved() -> None:
     if st.session_state["moved"] is not None:
         st.session_state["image"] = st.session_state["moved"]

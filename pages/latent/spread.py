@@ -6,35 +6,44 @@ import numpy as np
 import streamlit as st
 
 from iwae.analysis import latent
-from iwae.analysis.latent import Estimate
+from iwae.analysis.latent import MeanEstimate
 from iwae.catalog import Entry
-from iwae.figures.latent import Frame, aggregated
+from iwae.figures.latent import MapAxes, aggregated
 from pages.common import cache, figure_card
-from pages.latent.controls import FILE, Images, Side, divergence, plus_minus
+from pages.latent.controls import FILE, Images, MapSide, divergence, plus_minus
 
 PRIOR = 2_000  # draws
 
 
-def show_aggregated(both: Sequence[Side], images: Images) -> None:
+def show_aggregated(both: Sequence[MapSide], images: Images) -> None:
     """The mixture of all posteriors against the prior, in each model's own PCA plane."""
-    looks = [latent.pca(side.encoded.mean) for side in both]
-    posteriors = [look.place(side.encoded.draw(1, seed=0)) for look, side in zip(looks, both, strict=True)]
-    priors = [look.place(_prior(side.entry, side.device)) for look, side in zip(looks, both, strict=True)]
+    projections = [latent.pca(side.encoded.mean) for side in both]
+    posteriors = [
+        projection.project(side.encoded.draw(1, seed=0)) for projection, side in zip(projections, both, strict=True)
+    ]
+    priors = [
+        projection.project(_prior(side.entry, side.device)) for projection, side in zip(projections, both, strict=True)
+    ]
     x, y = latent.shared_range([*posteriors, *priors])
-    frame = Frame(tuple(x), tuple(y), ("PC 1", "PC 2"))
-    for column, side, look, posterior, prior in zip(
-        st.columns(2, gap="large"), both, looks, posteriors, priors, strict=True
+    frame = MapAxes(tuple(x), tuple(y), ("PC 1", "PC 2"))
+    for column, side, projection, posterior, prior in zip(
+        st.columns(2, gap="large"), both, projections, posteriors, priors, strict=True
     ):
-        said = f"One draw from q(h₁|x) of each of {len(posterior):,} images in the PCA plane of {side.name}, over "
+        caption = f"One draw from q(h₁|x) of each of {len(posterior):,} images in the PCA plane of {side.name}, over "
         if len(side.entry.card.model.latent) > 1:
             drawn = aggregated(posterior, frame, kind=side.entry.kind, prior=prior)
-            said += f"{len(prior):,} draws from the prior of h₁, down through the layers above it."
+            caption += f"{len(prior):,} draws from the prior of h₁, down through the layers above it."
         else:
-            origin, ones = look.place(np.zeros((1, side.encoded.size)))[0], look.covariance(np.ones(side.encoded.size))
+            origin, ones = (
+                projection.project(np.zeros((1, side.encoded.size)))[0],
+                projection.covariance(np.ones(side.encoded.size)),
+            )
             circles = [latent.ellipse(origin, ones, mass) for mass in (0.5, latent.MASS)]
             drawn = aggregated(posterior, frame, kind=side.entry.kind, circles=circles)
-            within = [Estimate.of(latent.inside(posterior, origin, ones, mass)) for mass in (0.5, latent.MASS)]
-            said += (
+            within = [
+                MeanEstimate.from_values(latent.inside(posterior, origin, ones, mass)) for mass in (0.5, latent.MASS)
+            ]
+            caption += (
                 f"the circles that hold 0.50 and {latent.MASS:.2f} of the prior: they hold {plus_minus(within[0])} and "
                 f"{plus_minus(within[1])} of the draws."
             )
@@ -43,16 +52,16 @@ def show_aggregated(both: Sequence[Side], images: Images) -> None:
             clouds = np.concatenate([posterior, prior])
             source = ["posterior"] * len(posterior) + ["prior"] * len(prior)
             numbers = {"x": clouds[:, 0], "y": clouds[:, 1], "draw from the": source}
-            figure_card.figure(drawn, f"aggregated.{side.name.lower()}", said, numbers)
+            figure_card.figure(drawn, f"aggregated.{side.name.lower()}", caption, numbers)
 
 
 @st.cache_resource(max_entries=6, show_spinner=False, hash_funcs=FILE)
 def _prior(entry: Entry, device: str, count: int = PRIOR) -> np.ndarray:
-    with cache.told(entry):
+    with cache.stop_on_model_error(entry):
         return latent.prior(cache.model(entry, device), count, seed=0)
 
 
-def show_spread(both: Sequence[Side], images: Images) -> None:
+def show_spread(both: Sequence[MapSide], images: Images) -> None:
     """The table that answers whether B spreads wider than A."""
     a, b = (
         {
@@ -65,15 +74,16 @@ def show_spread(both: Sequence[Side], images: Images) -> None:
     shown, numbers = [], []
     for name in dict.fromkeys([*a, *b]):
         first, second = a.get(name), b.get(name)
-        comparable = first and second and (one_size or not first.sized)
+        comparable = first and second and (one_size or not first.size_dependent)
         estimates = {
             both[0].title: first and first.estimate,
             both[1].title: second and second.estimate,
             "B − A": latent.difference(first, second) if comparable else None,
         }
-        told = (first or second).told
+        description = (first or second).description
         shown.append(
-            {"measure": f"**{name}**: {told}"} | {who: plus_minus(e) if e else "–" for who, e in estimates.items()}
+            {"measure": f"**{name}**: {description}"}
+            | {who: plus_minus(e) if e else "–" for who, e in estimates.items()}
         )
         record = {"measure": name, "n": len(images.numbers)}
         for who, estimate in estimates.items():
@@ -88,10 +98,10 @@ def show_spread(both: Sequence[Side], images: Images) -> None:
         f"Active units: {active}. Were the aggregated posterior the prior N(0, I), tr C would be the number of units "
         "and log det C zero."
     )
-    figure_card.in_numbers(numbers, "spread")
+    figure_card.data_table(numbers, "spread")
 
 
-def _verdict(both: Sequence[Side], a: dict, b: dict) -> str:
+def _verdict(both: Sequence[MapSide], a: dict, b: dict) -> str:
     """The claim in numbers: of one posterior, then of all together."""
     line, mixture = "mean posterior standard deviation", "log det C, aggregated posterior"
     one = latent.difference(a[line], b[line])
@@ -107,14 +117,14 @@ def _verdict(both: Sequence[Side], a: dict, b: dict) -> str:
     )
 
 
-def _wider(estimate: Estimate, more: str = "wider", less: str = "narrower", equal: str = "as wide") -> str:
+def _wider(estimate: MeanEstimate, more: str = "wider", less: str = "narrower", equal: str = "as wide") -> str:
     """In words, at two standard errors."""
     if estimate.se is None or abs(estimate.value) <= 2 * estimate.se:
         return equal
     return more if estimate.value > 0 else less
 
 
-def incomparable(both: Sequence[Side], images: Images) -> list[str]:
+def incomparable(both: Sequence[MapSide], images: Images) -> list[str]:
     """What of this pair cannot be compared, and why."""
     (a, b), notes = both, []
     if a.encoded.size != b.encoded.size:

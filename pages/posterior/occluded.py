@@ -9,8 +9,8 @@ from torch import Tensor
 from iwae.inference.occlusion import PARTS, SIDE, Box, veiled, visible
 from iwae.inference.posterior import Reconstructions
 from iwae.inference.tempering import PARTICLES, START
-from pages.common import cache, image_strips
-from pages.common.figure_card import plain
+from pages.common import cache, image_rows
+from pages.common.figure_card import escape_markdown
 from pages.common.sidebar import View
 
 NOTHING = "nothing"
@@ -32,7 +32,7 @@ def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
     numbers, doubts = [], []
     for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
         with column:
-            image_strips.heading(name, entry)
+            image_rows.heading(name, entry)
             whole, of_whole = cache.posterior(entry, view.device, x, samples, seed)
             found, of_rest = cache.occluded(entry, view.device, x, seen, samples, seed)
             _pictures("The whole digit", x.numpy(), of_whole)
@@ -44,7 +44,7 @@ def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
             given = f"{int(seen.sum())} of {len(seen)} pixels"
             numbers.append(_row(model, given, found.way, found.log_p, found.log_p_se, found.effective, of_rest, seen))
             if found.doubt:
-                doubts.append(f"**{name}**, without {part}: {plain(found.doubt)}")
+                doubts.append(f"**{name}**, without {part}: {escape_markdown(found.doubt)}")
     st.dataframe(numbers, hide_index=True, key="occlusion", column_config=_columns())
     for doubt in doubts:
         st.warning(doubt)
@@ -75,7 +75,7 @@ def _pictures(title: str, given: np.ndarray, pictured: Reconstructions) -> None:
         "mean of the posterior": pictured.weighted,
         "its spread": 2 * pictured.spread,  # a probability deviates by at most 1/2: white is that
     }
-    image_strips.strip(list(shown.values()), list(shown), [f"{title}: {what}" for what in shown])
+    image_rows.image_row(list(shown.values()), list(shown), [f"{title}: {what}" for what in shown])
 
 
 def _row(

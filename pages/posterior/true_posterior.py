@@ -4,11 +4,11 @@ import streamlit as st
 import torch
 
 from iwae.catalog import Entry
-from iwae.figures.base import Cloud, posterior_cloud
+from iwae.figures.base import SampleCloud, posterior_cloud
 from iwae.inference import pareto
 from iwae.inference.posterior import Posterior
 from iwae.model import Model
-from pages.common import figure_card, image_strips
+from pages.common import figure_card, image_rows
 from pages.common.number_field import whole_number
 
 RESAMPLED = 1000  # draws by weight
@@ -26,7 +26,7 @@ def by_weight(model: Model, drawn: Posterior) -> None:
     with torch.no_grad():
         images = model.decode(drawn.h[0][chosen].to(model.device)).cpu().numpy()
     captions = [
-        f"{rank:,}. {image_strips.percent(weight)}"
+        f"{rank:,}. {image_rows.percent(weight)}"
         for rank, weight in zip(ranks.tolist(), drawn.weights[chosen].tolist(), strict=True)
     ]
     st.markdown(
@@ -34,7 +34,7 @@ def by_weight(model: Model, drawn: Posterior) -> None:
         help="Rank and share of the weight. A draw is heavy where log p(x, h) − log q(h|x) is large: it explains the "
         "digit well, and q gave it too little.",
     )
-    image_strips.strip(images, captions, [f"decoded draw of rank {caption} of the weight" for caption in captions])
+    image_rows.image_row(images, captions, [f"decoded draw of rank {caption} of the weight" for caption in captions])
 
 
 def choose_units(pair: tuple[tuple[str, Entry], ...]) -> dict[str, tuple[int, int] | None]:
@@ -63,24 +63,26 @@ def true_posterior(name: str, entry: Entry, model: Model, drawn: Posterior, unit
     chosen, times = drawn.resample(RESAMPLED, drawn.seed).unique(return_counts=True)
     k = drawn.k_hat
     word, meaning = pareto.reading(k)
-    said = "−∞" if k == float("-inf") else "∞" if k == float("inf") else f"{k:.2f}".replace("-", "−")
-    st.write(f"Pareto k̂ = **{said}**, {word}: {meaning}.")
+    text = "−∞" if k == float("-inf") else "∞" if k == float("inf") else f"{k:.2f}".replace("-", "−")
+    st.write(f"Pareto k̂ = **{text}**, {word}: {meaning}.")
     if len(drawn.mean) == 1:
         st.caption(f"{len(chosen):,} distinct draws among {RESAMPLED:,}. A single unit has no plane to draw.")
         return
     across, up = units or drawn.kl_units.argsort(descending=True)[:2].tolist()
     pick = torch.tensor([across, up])
     h, rows = drawn.h[0][:, pick].numpy(), chosen.numpy()  # NumPy takes a tensor of one index for a plain number
-    cloud = Cloud(entry.kind, h[:PROPOSED], drawn.mean[pick].numpy(), drawn.std[pick].numpy(), h[rows], times.numpy())
+    cloud = SampleCloud(
+        entry.kind, h[:PROPOSED], drawn.mean[pick].numpy(), drawn.std[pick].numpy(), h[rows], times.numpy()
+    )
     titles = f"unit {across + 1}", f"unit {up + 1}"
     numbers = {titles[0]: h[rows, 0], titles[1]: h[rows, 1], "times": times, "weight": drawn.weights[chosen]}
-    said = (
+    text = (
         f"{len(chosen):,} distinct draws among {RESAMPLED:,} resampled by weight. Modes of the posterior that q never "
         "proposes stay unseen, whatever the count."
     )
-    figure_card.figure(posterior_cloud(cloud, titles), f"sir.{name}", said, numbers)
+    figure_card.figure(posterior_cloud(cloud, titles), f"sir.{name}", text, numbers)
     heaviest = chosen[times.argsort(descending=True)][:DECODED]
     with torch.no_grad():
         images = model.decode(drawn.h[0][heaviest].to(model.device)).cpu().numpy()
     counts = [f"{count}×" for count in times.sort(descending=True).values[:DECODED].tolist()]
-    image_strips.strip(images, counts, [f"resampled draw, {count}" for count in counts])
+    image_rows.image_row(images, counts, [f"resampled draw, {count}" for count in counts])

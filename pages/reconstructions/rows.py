@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from iwae.analysis import costs, reconstruction
-from iwae.analysis.reconstruction import PICTURES, Reconstructed
+from iwae.analysis.reconstruction import PICTURES, ReconstructionResult
 from iwae.evaluation import metrics
 from iwae.figures.base import scatter_of_losses
-from pages.common import cache, figure_card, image_strips
+from pages.common import cache, figure_card, image_rows
 from pages.common.bounded import bounded
 from pages.common.sidebar import View
 
@@ -28,36 +28,36 @@ ORDERS = ["where A is better", "where B is better", "test set"]
 
 
 @dataclass(frozen=True)
-class Pair:
+class ReconstructionPair:
     """What both models make of the first n test images."""
 
-    a: Reconstructed
-    b: Reconstructed
+    a: ReconstructionResult
+    b: ReconstructionResult
 
     def difference(self, picture: str) -> Tensor:
         """Loss of A minus loss of B of each image, nats, [n]."""
         return self.a.losses[picture] - self.b.losses[picture]
 
 
-def both(view: View, images: int) -> Pair:
+def both(view: View, images: int) -> ReconstructionPair:
     """Both models on the first ``images`` test images."""
     found = []
     for _, entry in view.pair:
         cost = costs.draws(entry.card.model, images, SAMPLES, pictures=1)
-        cache.afford(entry, cost, f"reconstructions of {images:,} images")
-        with cache.told(entry):
+        cache.check_cost(entry, cost, f"reconstructions of {images:,} images")
+        with cache.stop_on_model_error(entry):
             found.append(_measure(*cache.identity(entry), view.device, view.dataset, images))
-    return Pair(*found)
+    return ReconstructionPair(*found)
 
 
 @bounded(megabytes=130)
 @st.cache_resource(max_entries=4, show_spinner="Encoding and decoding the test images …")  # 31 MB for 10,000
-def _measure(path: str, written: int, device: str, dataset: str, images: int) -> Reconstructed:
+def _measure(path: str, written: int, device: str, dataset: str, images: int) -> ReconstructionResult:
     x = cache.test_images(dataset)[:images].to(device)
     return reconstruction.reconstructions(cache.model_at(path, written, device), x, samples=SAMPLES)
 
 
-def table(view: View, pair: Pair) -> None:
+def table(view: View, pair: ReconstructionPair) -> None:
     """Mean losses of both models with standard errors, and their paired difference."""
     rows = []
     for name in PICTURES:
@@ -76,21 +76,21 @@ def _with_error(mean: float, se: float | None, *, signed: bool) -> str:
     return value.replace("-", "−")
 
 
-def scatter(view: View, pair: Pair, picture: str, labels: list[str]) -> None:
+def scatter(view: View, pair: ReconstructionPair, picture: str, labels: list[str]) -> None:
     """The loss of every image under A and under B."""
     a, b = pair.a.losses[picture], pair.b.losses[picture]
     titles = [f"{name} · {entry.short}: loss, nats" for name, entry in view.pair]
     worse = int((a > b).sum())
-    said = (
+    caption = (
         f"Reconstruction loss ({NAMES[picture]}) of each image under both models. Above the line A is better; "
         f"B is better for {worse:,} of {len(a):,}."
     )
     numbers = {"image": range(len(a)), "class": labels, "A": a.tolist(), "B": b.tolist()}
     figure: go.Figure = scatter_of_losses(a.numpy(), b.numpy(), titles, labels)
-    figure_card.figure(figure, "reconstructions.losses", said, numbers)
+    figure_card.figure(figure, "reconstructions.losses", caption, numbers)
 
 
-def chosen(pair: Pair, picture: str, order: str, labels: np.ndarray, wanted: str) -> np.ndarray:
+def chosen(pair: ReconstructionPair, picture: str, order: str, labels: np.ndarray, wanted: str) -> np.ndarray:
     """Numbers of the images of a class (or "all") in an order."""
     difference = pair.difference(picture).numpy()
     found = np.arange(len(difference)) if wanted == "all" else np.flatnonzero(labels == wanted)
@@ -101,7 +101,7 @@ def chosen(pair: Pair, picture: str, order: str, labels: np.ndarray, wanted: str
 
 
 def page_of_images(
-    view: View, pair: Pair, numbers: np.ndarray, labels: np.ndarray, *, grey: bool, errors: bool
+    view: View, pair: ReconstructionPair, numbers: np.ndarray, labels: np.ndarray, *, grey: bool, errors: bool
 ) -> None:
     """The images of these numbers, a row for each: both models' pictures with their losses under them."""
     data, x = cache.dataset(view.dataset), cache.test_images(view.dataset)
@@ -116,19 +116,19 @@ def page_of_images(
             for column, (name, entry), found in zip(
                 st.columns(2, gap="large"), view.pair, (pair.a, pair.b), strict=True
             ):
-                column.markdown(image_strips.in_its_colour(name, entry))
+                column.markdown(image_rows.in_its_colour(name, entry))
                 with column:
                     _row(found, number, seen, x[number].numpy(), errors)
 
 
-def _row(found: Reconstructed, number: int, seen: np.ndarray, x: np.ndarray, errors: bool) -> None:
+def _row(found: ReconstructionResult, number: int, seen: np.ndarray, x: np.ndarray, errors: bool) -> None:
     made = {name: found.pictures[name][number].numpy() / 255 for name in PICTURES}
     captions = ["input", *(f"{NAMES[name]} {found.losses[name][number]:.1f}" for name in PICTURES)]
-    image_strips.strip([seen, *made.values()], captions, captions, width=72)
+    image_rows.image_row([seen, *made.values()], captions, captions, width=72)
     if errors:
         maps = [np.zeros_like(x), *(np.abs(x - picture) for picture in made.values())]
-        told = ["errors:", *NAMES.values()]
-        image_strips.strip(maps, told, [f"error map, {name}" for name in told], width=72)
+        captions_ = ["errors:", *NAMES.values()]
+        image_rows.image_row(maps, captions_, [f"error map, {name}" for name in captions_], width=72)
 
 
 def labels_of(view: View, images: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import streamlit as st
 
 from iwae.results import tables
 from iwae.results.rows import Row
-from pages.common.figure_card import plain
+from pages.common.figure_card import escape_markdown
 
 # Of tables.values(), in this order; the first stays in view.
 SHOWN = {
@@ -66,7 +66,7 @@ def open_model(row: Row) -> None:
     """Buttons that show a row's model as A or B, and the command that trains it."""
     published = tables.COLUMNS["published"].text(row)
     with st.container(border=True):
-        st.markdown(f"**{plain(row.name)}** · {row.comparison or f'published NLL: {published}'}")
+        st.markdown(f"**{escape_markdown(row.name)}** · {row.comparison or f'published NLL: {published}'}")
         if row.path:
             one, two, three = st.columns(3, vertical_alignment="center")
             for column, slot in ((one, "A"), (two, "B")):
@@ -78,7 +78,7 @@ def open_model(row: Row) -> None:
 
 
 def _column(name: str, form: str):
-    title, told = EXTRA[name] if name in EXTRA else (tables.COLUMNS[name].title, tables.COLUMNS[name].help)
+    title, help = EXTRA[name] if name in EXTRA else (tables.COLUMNS[name].title, tables.COLUMNS[name].help)
     if form == "text":
-        return st.column_config.TextColumn(title, help=told, pinned=name == "name")
-    return st.column_config.NumberColumn(title, help=told, format=form)
+        return st.column_config.TextColumn(title, help=help, pinned=name == "name")
+    return st.column_config.NumberColumn(title, help=help, format=form)

@@ -8,8 +8,8 @@ from iwae.analysis import costs, generation
 from iwae.catalog import Entry
 from iwae.data import datasets
 from iwae.model import Model, ModelConfig
-from pages.common import cache, image_strips
-from pages.common.figure_card import plain
+from pages.common import cache, image_rows
+from pages.common.figure_card import escape_markdown
 from pages.common.sidebar import View
 
 MOST = 200  # images from the prior
@@ -20,13 +20,13 @@ REFERENCE = 100  # test images whose reconstructions say how far from the traini
 def both(view: View) -> list[tuple[str, Entry, Model]]:
     """Both models with the names they go by, unless one is too large for this page."""
     for _, entry in view.pair:
-        cache.afford(entry, costs.generation(entry.card.model, MOST), f"{MOST} samples")
+        cache.check_cost(entry, costs.generation(entry.card.model, MOST), f"{MOST} samples")
     return [(name, entry, cache.model(entry, view.device)) for name, entry in view.pair]
 
 
 def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:
     """A sample [pixels] of a model, beside the nearest of the images it was trained on."""
-    image_strips.heading(name, entry)
+    image_rows.heading(name, entry)
     dataset = entry.config.dataset
     if not datasets.available(dataset):
         st.info(
@@ -37,10 +37,10 @@ def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:
     try:
         data = _data(dataset)
         near = _near(dataset, picture.numpy().tobytes(), _picture=picture)
-        with cache.told(entry):
+        with cache.stop_on_model_error(entry):
             usual = _usual(dataset, *cache.identity(entry), device)
     except datasets.DataError as error:
-        st.error(plain(error))
+        st.error(escape_markdown(error))
         return
     index, distances = near.index[0].tolist(), near.distance[0].tolist()
     images = [picture.numpy(), *(data.train.images[index].float() / 255).numpy()]
@@ -49,7 +49,7 @@ def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:
         f"sample of model {name}",
         *(f"training image {place}, at {d:.2f}" for place, d in zip(index, distances, strict=True)),
     ]
-    image_strips.strip(images, captions, alts)
+    image_rows.image_row(images, captions, alts)
     st.caption(
         f"Nearest of {len(data.train):,} training images, with the distance. The median of {REFERENCE} "
         f"reconstructed test images lies at {usual:.2f} from its nearest."
@@ -70,16 +70,16 @@ def _near(dataset: str, pixels: bytes, _picture: Tensor) -> generation.Neighbour
 def _usual(dataset: str, path: str, written: int, device: str) -> float:
     """The median distance from a reconstructed test image to its nearest training image."""
     data = _data(dataset)
-    image_strips = generation.reconstructions(cache.model_at(path, written, device), data.binary("test")[:REFERENCE])
-    return generation.nearest(image_strips, data.train.images).distance.median().item()
+    reconstructed = generation.reconstructions(cache.model_at(path, written, device), data.binary("test")[:REFERENCE])
+    return generation.nearest(reconstructed, data.train.images).distance.median().item()
 
 
 def plane_grid(name: str, entry: Entry, model: Model, side: int) -> None:
     """The plane of a model whose top layer has two units; of any other, which one to choose."""
-    image_strips.heading(name, entry)
+    image_rows.heading(name, entry)
     if model.config.latent[-1] == 2:
         alt = f"{side} by {side} pictures decoded from the plane of model {name}"
-        image_strips.sheet(generation.manifold(model, side), side, f"samples.plane.{name}", alt, gap=0)
+        image_rows.image_grid(generation.manifold(model, side), side, f"samples.plane.{name}", alt, gap=0)
         return
     st.info(
         f"The top layer of model {name} has {model.config.latent[-1]} units, and a plane needs 2. Choose a model `2d` "

@@ -10,18 +10,18 @@ from iwae.data.sources import SOURCES
 from iwae.figures.training import Curve, run_curves
 from iwae.runs import store, summary
 from iwae.runs.store import Run, RunError
-from iwae.runs.summary import Standing
+from iwae.runs.summary import RunSummary
 from iwae.system import untrusted
 from iwae.training import commands
 from iwae.training.config import TrainConfig
 from iwae.training.loop import Record
 from pages.common import figure_card
-from pages.common.figure_card import plain
-from pages.common.polling import beat
-from pages.common.training_panel import look_again, run_buttons
+from pages.common.figure_card import escape_markdown
+from pages.common.polling import poll
+from pages.common.training_panel import refresh, run_buttons
 
 NEWEST = 6  # runs shown unless others are chosen
-LOOK_SECONDS, IDLE_SECONDS = 2.0, 10.0  # between two looks at the folders, while a run is alive and otherwise
+POLL_SECONDS, IDLE_SECONDS = 2.0, 10.0  # between two looks at the folders, while a run is alive and otherwise
 FIRST = TrainConfig(objective="iwae", k=20, passes=10, batch_size=50)
 MEASURES = (  # key, title, axis, of a record, all records or only those with a validation, format
     ("bound", "Bound on training images", "nats per image", lambda r: r.bound, False, ".2f"),
@@ -46,9 +46,9 @@ def start_here() -> None:
         try:
             store.start(FIRST)
         except (RunError, OSError) as error:
-            st.error(plain(error))
+            st.error(escape_markdown(error))
         else:
-            look_again()
+            refresh()
             st.rerun()
 
 
@@ -73,60 +73,67 @@ def live(found: Sequence[Run], shown: Sequence[Run], against: str) -> None:
     Once any of those ``found`` is gone, another one has begun, or one shown has ended, all of the page is about it.
     """
 
-    def standing(every: Sequence[Run]) -> tuple[set[str], set[str]]:
+    def state(every: Sequence[Run]) -> tuple[set[str], set[str]]:
         return {run.name for run in every}, {run.name for run in shown if run.status().alive}
 
-    first = standing(found)
-    seconds = LOOK_SECONDS if first[1] else IDLE_SECONDS
-    beat(lambda: _live(shown, against), lambda: standing(store.list_runs()) != first, seconds)
+    first = state(found)
+    seconds = POLL_SECONDS if first[1] else IDLE_SECONDS
+    poll(lambda: _live(shown, against), lambda: state(store.list_runs()) != first, seconds)
 
 
 def _live(shown: Sequence[Run], against: str) -> None:
-    standings = _read(shown)
-    if not standings:
+    summaries = _read(shown)
+    if not summaries:
         return
-    table = [{"": str(number)} | summary.row(one) for number, one in enumerate(standings, 1)]
+    table = [{"": str(number)} | summary.table_row(one) for number, one in enumerate(summaries, 1)]
     st.dataframe(table, column_config=_columns(), hide_index=True, key="runs.table", placeholder=summary.MISSING)
-    for one in standings:
+    for one in summaries:
         if one.status.message:
-            st.error(plain(f"{one.name} · {one.status.phase}: {one.status.message}"))
+            st.error(escape_markdown(f"{one.name} · {one.status.phase}: {one.status.message}"))
     columns = [column for _ in range(2) for column in st.columns(2, gap="large")]
     for column, (key, title, unit, measure, checked, form) in zip(columns, MEASURES, strict=True):
         with column:
             st.markdown(f"**{title}**")
-            _figure(standings, f"training.{key}", title, unit, measure, checked, form, against)
+            _figure(summaries, f"training.{key}", title, unit, measure, checked, form, against)
 
 
 def _figure(
-    standings: Sequence[Standing], key: str, title: str, unit: str, measure: Any, checked: bool, form: str, against: str
+    summaries: Sequence[RunSummary],
+    key: str,
+    title: str,
+    unit: str,
+    measure: Any,
+    validated: bool,
+    form: str,
+    against: str,
 ) -> None:
-    curves, numbers, places = [], [], {"vae": 0, "iwae": 0}
-    for number, one in enumerate(standings, 1):
-        records = summary.thinned(one.checked if checked else one.records)
+    curves, numbers, styles = [], [], {"vae": 0, "iwae": 0}
+    for number, one in enumerate(summaries, 1):
+        records = summary.thinned(one.validated if validated else one.records)
         x, y = [UNITS[against](record) for record in records], [measure(record) for record in records]
-        curves.append(Curve(f"{number} · {one.title}", one.kind, x, y, places[one.kind]))
-        places[one.kind] += 1
+        curves.append(Curve(f"{number} · {one.title}", one.kind, x, y, styles[one.kind]))
+        styles[one.kind] += 1
         numbers += [{"run": one.name, against: a, unit: b} for a, b in zip(x, y, strict=True)]
     if not numbers:
         st.caption("No record yet.")
         return
     x_title = "passes over the data" if against == "passes" else "minutes of training"
     last = [f"{curve.y[-1]:{form}} ({curve.name})".replace("-", "−") for curve in curves if curve.y]
-    said = f"{title}: {unit} against {x_title}. Last: {', '.join(last)}."
-    figure_card.figure(run_curves(curves, x_title, unit, form, late="nats" in unit), key, said, numbers)
+    caption = f"{title}: {unit} against {x_title}. Last: {', '.join(last)}."
+    figure_card.figure(run_curves(curves, x_title, unit, form, late="nats" in unit), key, caption, numbers)
 
 
 def compare(shown: Sequence[Run]) -> None:
     """A table of the settings that are not the same in all of these runs."""
-    standings = _read(shown, quiet=True)
-    different = summary.differences(standings)
-    if len(standings) < 2:
+    summaries = _read(shown, quiet=True)
+    different = summary.differences(summaries)
+    if len(summaries) < 2:
         st.caption("There is one run only: nothing to compare it with yet.")
     elif not different:
         st.caption("All settings are the same: these runs repeat one another.")
     else:
-        names = [f"{number} · {one.title}" for number, one in enumerate(standings, 1)]
-        rows = {"run": names} | different | {"folder": [one.name for one in standings]}
+        names = [f"{number} · {one.title}" for number, one in enumerate(summaries, 1)]
+        rows = {"run": names} | different | {"folder": [one.name for one in summaries]}
         st.dataframe(rows, hide_index=True, key="differences")
 
 
@@ -140,12 +147,12 @@ def manage(run: Run) -> None:
     try:
         one = summary.read(run)
     except RunError as error:
-        st.error(plain(error))
+        st.error(escape_markdown(error))
     else:
-        st.caption(f"{one.title} · {one.config.dataset} · {plain(one.config.model)} · on {plain(run.device)}")
+        st.caption(escape_markdown(f"{one.title} · {one.config.dataset} · {one.config.model} · on {run.device}"))
         st.code(commands.train(one.config), language="sh", wrap_lines=True)
     if error := st.session_state.pop("not deleted", None):
-        st.error(plain(error))
+        st.error(escape_markdown(error))
     status = run.status()
     st.fragment(_buttons)(run)
     if st.button(
@@ -165,7 +172,9 @@ def _buttons(run: Run) -> None:
 
 @st.dialog("Delete this run?")
 def _confirm(run: Run) -> None:
-    st.write(f"**{plain(run.name)}** with its model, its curves and its snapshots. It cannot be brought back.")
+    st.write(
+        f"**{escape_markdown(run.name)}** with its model, its curves and its snapshots. It cannot be brought back."
+    )
     yes, no = st.columns(2)
     if yes.button("Delete it", width="stretch", on_click=_delete, args=(run,)):
         st.rerun()
@@ -178,7 +187,7 @@ def _delete(run: Run) -> None:
         run.delete()
     except (RunError, OSError) as error:
         st.session_state["not deleted"] = str(error)
-    look_again()
+    refresh()
 
 
 def export(run: Run) -> None:
@@ -205,14 +214,14 @@ def export(run: Run) -> None:
         )
 
 
-def _read(shown: Sequence[Run], quiet: bool = False) -> list[Standing]:
+def _read(shown: Sequence[Run], quiet: bool = False) -> list[RunSummary]:
     found = []
     for run in shown:
         try:
             found.append(summary.read(run))
         except RunError as error:
             if not quiet:
-                st.error(plain(error))
+                st.error(escape_markdown(error))
     return found
 
 

@@ -9,9 +9,9 @@ from iwae.figures.training import activity_bars, latent_map
 from iwae.kernels.finite import NonFiniteError
 from iwae.runs import summary
 from iwae.runs.store import Run, RunError
-from iwae.runs.summary import Moment
-from pages.common import cache, figure_card, image_strips
-from pages.common.figure_card import plain
+from iwae.runs.summary import Snapshot
+from pages.common import cache, figure_card, image_rows
+from pages.common.figure_card import escape_markdown
 
 SHOWN = 10  # digits that are reconstructed
 
@@ -22,14 +22,14 @@ def scrubber(run: Run) -> None:
     try:
         dataset, kind = run.config.dataset, run.config.kind
     except RunError as error:
-        st.error(plain(error))
+        st.error(escape_markdown(error))
         return
     if not datasets.available(dataset):
         st.info(f"Its images are not on this machine. `python -m iwae data download {dataset}` fetches them.")
         return
-    found, refused = summary.moments(run)
+    found, refused = summary.snapshots(run)
     for reason in refused:
-        st.warning(plain(reason))
+        st.warning(escape_markdown(reason))
     if not found:
         st.caption("Nothing is saved yet.")
         return
@@ -38,27 +38,27 @@ def scrubber(run: Run) -> None:
             "It has one model only: snapshots are taken by runs of this version that begin in the app or with "
             "`python -m iwae train`, where the model is not too large for at least four of them."
         )
-    st.fragment(_scrub)(found, dataset, kind)
+    st.fragment(_show_snapshot)(found, dataset, kind)
 
 
-def _scrub(found: list[Moment], dataset: str, kind: str) -> None:
-    moment = _choose(found)
+def _show_snapshot(found: list[Snapshot], dataset: str, kind: str) -> None:
+    snapshot = _choose(found)
     data, images = cache.dataset(dataset), cache.test_images(dataset)
     labels = data.test.labels
     shown = _one_of_each(labels[: timeline.IMAGES].tolist()) if labels is not None else range(min(SHOWN, len(images)))
     shown = tuple(shown)
     try:
-        now, last = (cache.look(one.path, dataset, shown) for one in (moment, found[-1]))
+        now, last = (cache.model_state(one.path, dataset, shown) for one in (snapshot, found[-1]))
     except (ValueError, NonFiniteError, OSError) as error:  # a file is damaged, or has just gone
-        st.error(plain(error))
+        st.error(escape_markdown(error))
         return
-    frame = timeline.frame(last)
-    placed = frame.place(now.means).numpy()
+    frame = timeline.timeline_axes(last)
+    placed = frame.project(now.means).numpy()
     count = len(placed)
 
-    bound = "" if moment.valid_bound is None else f" · validation bound {moment.valid_bound:.2f} nats per image"
-    passes = f"{moment.passes:.4g}"
-    st.markdown(f"**After {passes} passes**, {moment.step:,} steps{bound}".replace("-", "−"))
+    bound = "" if snapshot.valid_bound is None else f" · validation bound {snapshot.valid_bound:.2f} nats per image"
+    passes = f"{snapshot.passes:.4g}"
+    st.markdown(f"**After {passes} passes**, {snapshot.step:,} steps{bound}".replace("-", "−"))
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown(
@@ -71,30 +71,30 @@ def _scrub(found: list[Moment], dataset: str, kind: str) -> None:
         drawn = latent_map(placed, chosen, names, frame.titles, max(frame.reach, 1.1 * abs(placed).max()))
         records = {frame.titles[0]: placed[:, 0], frame.titles[1]: placed[:, 1]}
         records |= {"test image": range(count)} | ({"label": chosen} if chosen else {})
-        said = f"{count} test images of {data.title} by their posterior means, after {passes} passes."
-        figure_card.figure(drawn, "lookback.map", said, records)
+        caption = f"{count} test images of {data.title} by their posterior means, after {passes} passes."
+        figure_card.figure(drawn, "lookback.map", caption, records)
     with right:
         st.markdown(
             "**Activity of the units**", help="Var_x(E_q[h_u|x]); a unit above the dotted line, 0.01, is active."
         )
         variances = [layer.variance.tolist() for layer in now.activity]
         active = " + ".join(f"{int(layer.active.sum())} of {len(layer.mean)}" for layer in now.activity)
-        said = f"{active} units are active on {count} test images; filled above the threshold of {THRESHOLD:g}."
+        caption = f"{active} units are active on {count} test images; filled above the threshold of {THRESHOLD:g}."
         numbers = [
             {"layer": layer, "unit": unit, "variance": value}
             for layer, values in enumerate(variances, 1)
             for unit, value in enumerate(values, 1)
         ]
-        figure_card.figure(activity_bars(variances, THRESHOLD, kind), "lookback.units", said, numbers)
+        figure_card.figure(activity_bars(variances, THRESHOLD, kind), "lookback.units", caption, numbers)
     st.markdown("**Reconstructions** from the mean of q")
     rows = {"Test images": images[list(shown)], f"After {passes} passes": now.pictures, "At the last": last.pictures}
     for title, row in rows.items():
         st.caption(title)
-        image_strips.strip(row.numpy(), None, [f"{title}: image {index}" for index in shown], 56)
+        image_rows.image_row(row.numpy(), None, [f"{title}: image {index}" for index in shown], 56)
 
 
-def _choose(found: list[Moment]) -> Moment:
-    names = [f"{moment.passes:.4g}" for moment in found]
+def _choose(found: list[Snapshot]) -> Snapshot:
+    names = [f"{snapshot.passes:.4g}" for snapshot in found]
     if len(found) == 1:
         return found[0]
     if st.session_state.get("moment", names[-1]) not in names:

@@ -13,7 +13,7 @@ from iwae.catalog import Entry
 from iwae.evaluation import metrics
 from iwae.evaluation.metrics import Activity
 from iwae.figures.units import Units, counts_against_images, sorted_units
-from pages.common import cache, figure_card, image_strips
+from pages.common import cache, figure_card, image_rows
 from pages.common.bounded import bounded
 from pages.common.sidebar import View
 
@@ -48,9 +48,9 @@ def measure(view: View, images: int) -> list[Measured]:
     same = view.a.kind == view.b.kind
     out = []
     for name, entry in view.pair:
-        cache.afford(entry, costs.units(entry.card.model, images), f"the units on {images:,} images")
+        cache.check_cost(entry, costs.units(entry.card.model, images), f"the units on {images:,} images")
         of = *cache.identity(entry), view.device, view.dataset, images
-        with cache.told(entry):
+        with cache.stop_on_model_error(entry):
             out.append(Measured(name, entry, *_measure(*of), dashed=same and name == "B", of=of))
     return out
 
@@ -67,7 +67,7 @@ def _measure(path: str, written: int, device: str, dataset: str, images: int):
 def _bands(path: str, written: int, device: str, dataset: str, images: int, layer: int, threshold: float):
     halves, _ = _measure(path, written, device, dataset, images)
     sizes = [size for size in BAND_SIZES if size < images] + [images]
-    return units.bands(*halves[layer], sizes, threshold=threshold)
+    return units.count_bands(*halves[layer], sizes, threshold=threshold)
 
 
 @st.cache_data(max_entries=64, show_spinner="Measuring what is lost …")
@@ -76,8 +76,8 @@ def _loss(path: str, written: int, device: str, dataset: str, kept: tuple[tuple[
     halves, _ = _measure(path, written, device, dataset, images)
     x = cache.test_images(dataset)[:LOSS_IMAGES].to(device)
     layers = tuple(metrics.activity_of(*part) for part in halves)
-    loss = units.without(model, x, layers, [torch.tensor(layer) for layer in kept], samples=LOSS_DRAWS)
-    return loss.whole.mean().item(), loss.without.mean().item(), loss.mean, loss.se, len(x)
+    loss = units.pruning_loss(model, x, layers, [torch.tensor(layer) for layer in kept], samples=LOSS_DRAWS)
+    return loss.full.mean().item(), loss.pruned.mean().item(), loss.mean, loss.se, len(x)
 
 
 def counts(measured: Measured, layers: Sequence[Activity]) -> None:
@@ -111,7 +111,7 @@ def curves(models: Sequence[Measured], layer: int, threshold: float) -> None:
     left, right = st.columns(2, gap="large")
     for column, (key, (title, parts, line)) in zip((left, right, left), charts.items(), strict=True):
         drawn = [model.units(layer, values, what) for model, values, what in parts]
-        said = f"{title}, layer {layer + 1}, over {n:,} test images; values below 10⁻⁶ are drawn there."
+        caption = f"{title}, layer {layer + 1}, over {n:,} test images; values below 10⁻⁶ are drawn there."
         numbers = [
             {"model": part.name, "unit": label, title: value}
             for part in drawn
@@ -119,7 +119,7 @@ def curves(models: Sequence[Measured], layer: int, threshold: float) -> None:
         ]
         with column:
             st.markdown(f"**{title}**", help=_HELP[key])
-            figure_card.figure(sorted_units(drawn, title, line), f"units.{key}", said, numbers)
+            figure_card.figure(sorted_units(drawn, title, line), f"units.{key}", caption, numbers)
     found = [(model.units(layer, a.variance), _bands(*model.of, layer, threshold)) for model, a in here]
     numbers = [
         {"model": part.name, "images": b.images, "mean": b.mean, "2.5 %": b.low, "97.5 %": b.high}
@@ -128,8 +128,8 @@ def curves(models: Sequence[Measured], layer: int, threshold: float) -> None:
     ]
     with right:
         st.markdown("**Their number depends on how many images are measured**", help=_HELP["band"])
-        said = f"Active units against the number of images: mean and 95 % band of {units.RESAMPLES} random sets."
-        figure_card.figure(counts_against_images(found), "units.band", said, numbers)
+        caption = f"Active units against the number of images: mean and 95 % band of {units.RESAMPLES} random sets."
+        figure_card.figure(counts_against_images(found), "units.band", caption, numbers)
 
 
 _HELP = {
@@ -160,7 +160,7 @@ def switch_off(view: View, model: Measured, layer: int, threshold: float, x: Ten
     )
     engine = cache.model(model.entry, view.device)
     kept = units.all_but(layers, layer, unit)
-    with cache.told(model.entry):
+    with cache.stop_on_model_error(model.entry):
         _, _, lost, se, count = _loss(*cache.identity(model.entry), view.device, view.dataset, _key(kept), images)
     st.metric(
         f"L_{LOSS_DRAWS} lost without it, nats per image",
@@ -174,7 +174,7 @@ def switch_off(view: View, model: Measured, layer: int, threshold: float, x: Ten
     h = _means(engine, x)[layer]
     whole, off = units.traverse(engine, h, layer, unit, [h[unit].item(), 0.0])
     names = ["input", "all units", f"without unit {unit}"]
-    image_strips.strip([x.numpy(), whole.numpy(), off.numpy()], names, names)
+    image_rows.image_row([x.numpy(), whole.numpy(), off.numpy()], names, names)
     st.markdown("**What the top units draw**", help="The mean of q(h|x) with one unit moved, from −3 to 3.")
     for top in order[:5]:
         row = units.traverse(engine, h, layer, top, STEPS)
@@ -189,18 +189,18 @@ def switch_off(view: View, model: Measured, layer: int, threshold: float, x: Ten
 def pruned(view: View, model: Measured, threshold: float, images: int) -> None:
     """The bound of the model without its inactive units, at this threshold."""
     kept = [layer.active for layer in model.layers(threshold)]
-    with cache.told(model.entry):
+    with cache.stop_on_model_error(model.entry):
         whole, without, lost, se, count = _loss(
             *cache.identity(model.entry), view.device, view.dataset, _key(kept), images
         )
     left = sum(int(layer.sum()) for layer in kept)
     nll, cut = (model.entry.card.metrics.get(name) for name in ("nll", "pruned_nll"))
     full = "" if nll is None or cut is None else f" In full: NLL {nll:.2f}, pruned at threshold 0.01 {cut:.2f} nats."
-    told = (
+    text = (
         f"**{model.name}**, only its {left} active units: L_{LOSS_DRAWS} = {without:.2f} nats instead of {whole:.2f}, "
         f"a loss of **{metrics.plus_minus(lost, se)} nats** over {count:,} test images.{full}"
     )
-    st.write(told.replace("-", "−"))
+    st.write(text.replace("-", "−"))
 
 
 def _key(kept: Sequence[Tensor]) -> tuple[tuple[bool, ...], ...]:

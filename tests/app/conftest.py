@@ -28,7 +28,7 @@ def own_folders(tmp_path, monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield tmp_path
-    jobs().end_all()
+    jobs().cancel_all()
     torch.set_num_threads(before)
 
 

@@ -10,7 +10,7 @@ import torch
 from iwae import catalog, checkpoints
 from iwae.checkpoints import Card
 from iwae.model import Model, ModelConfig
-from pages.common.figure_card import plain
+from pages.common.figure_card import escape_markdown
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,6 +119,6 @@ def test_no_page_begins_what_would_ruin_the_app(app, page):
 
 def test_plain_text_holds_no_markup():
     hostile = "a *b* _c_ [d](http://e) <img src=x> `f` $g$ :smile: :red[h] #i ~~j~~\n- k"
-    shown = plain(hostile)
+    shown = escape_markdown(hostile)
     assert re.search(r"(?<!\\)[*_\[\]<`$#~]|(?<!\\):(?=\w)", shown) is None
     assert re.sub(r"\\(.)", r"\1", shown) == hostile.replace("\n", " ")

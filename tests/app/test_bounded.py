@@ -56,7 +56,7 @@ def test_the_curve_and_the_numbers_share_one_draw(app, monkeypatch):
     test = app("pages/1_Posterior.py", image=11, seed=12345, samples=300)
     assert not test.exception and len(drawn) == 2  # one for each of two models
     assert not test.run().exception and len(drawn) == 2
-    server_memory.all_gone()
+    server_memory.release_all()
     assert not test.run().exception and len(drawn) == 4
 
 
@@ -64,8 +64,8 @@ def test_pages_that_follow_a_run_share_one_look_at_it(app, monkeypatch):
     looks, read = [], summary.read
     monkeypatch.setattr(summary, "read", lambda run: looks.append(run) or read(run))
     run = store.create(TrainConfig("digits", model="16:4", k=2, passes=1))
-    run.say("stopped")
-    monkeypatch.setattr(training_panel, "LOOK_SECONDS", 1e6)  # three pages in one look, however slow the machine is
+    run.set_status("stopped")
+    monkeypatch.setattr(training_panel, "POLL_SECONDS", 1e6)  # three pages in one look, however slow the machine is
     for _ in range(3):
         assert not app().exception
     assert len(looks) == 1
@@ -75,35 +75,35 @@ def test_a_run_that_trains_keeps_one_copy_of_its_records():
     run = store.create(TrainConfig("digits", model="16:4", k=2, passes=1))
     line = '{"step": 5, "passes": 0.4, "bound": -1.0, "valid_bound": null, "active_units": null, '
     line += '"images_per_second": 1.0, "seconds": 1.0, "learning_rate": 0.001}\n'
-    before = len(summary._held)
+    before = len(summary._cache)
     for count in (1, 2, 3):
         with (run.folder / "metrics.jsonl").open("a") as metrics:
             metrics.write(line)
         assert len(summary.read(run).records) == count
-    assert len(summary._held) == before + 1
+    assert len(summary._cache) == before + 1
 
 
 def test_what_a_page_imports_is_kept_from_the_garbage_collector(monkeypatch):
-    modules = server_memory.tidy(len(sys.modules))
+    modules = server_memory.collect_garbage(len(sys.modules))
     monkeypatch.setitem(sys.modules, "imported_late", types.ModuleType("imported_late"))
     held = [[] for _ in range(1000)]
     before = gc.get_freeze_count()
-    modules = server_memory.tidy(modules)
+    modules = server_memory.collect_garbage(modules)
     assert gc.get_freeze_count() >= before + len(held)
     frozen = gc.get_freeze_count()
     held = [[] for _ in range(1000)]
-    assert server_memory.tidy(modules) == modules
+    assert server_memory.collect_garbage(modules) == modules
     assert gc.get_freeze_count() <= frozen  # nothing new: only what has gone is missing
 
 
 def test_more_open_pages_look_less_often(monkeypatch):
     now = time.monotonic()
     pages = {str(number): now for number in range(30)}
-    monkeypatch.setattr(training_panel, "_looked", {**pages, "gone": now - 2 * training_panel.FORGOTTEN})
-    assert training_panel._seconds() == 30 / training_panel.PAGES_A_SECOND
-    assert set(training_panel._looked) == set(pages)
-    monkeypatch.setattr(training_panel, "_looked", {"alone": now})
-    assert training_panel._seconds() == training_panel.LOOK_SECONDS
+    monkeypatch.setattr(training_panel, "_last_polled", {**pages, "gone": now - 2 * training_panel.IDLE_SECONDS})
+    assert training_panel._poll_seconds() == 30 / training_panel.PAGES_A_SECOND
+    assert set(training_panel._last_polled) == set(pages)
+    monkeypatch.setattr(training_panel, "_last_polled", {"alone": now})
+    assert training_panel._poll_seconds() == training_panel.POLL_SECONDS
 
 
 def test_a_frozen_cycle_goes_when_all_have_gone():
@@ -117,7 +117,7 @@ def test_a_frozen_cycle_goes_when_all_have_gone():
     del one
     gc.collect()
     assert known() is not None
-    server_memory.all_gone()
+    server_memory.release_all()
     assert known() is None and gc.get_freeze_count()
 
 
@@ -147,5 +147,5 @@ def test_garbage_is_collected_by_one_thread_and_not_by_pages(app, monkeypatch):
     monkeypatch.setattr(gc, "collect", lambda *generation: collected.append(generation))
     app()
     assert not collected
-    server_memory.tidy(len(sys.modules))
+    server_memory.collect_garbage(len(sys.modules))
     assert len(collected) == 1

@@ -13,7 +13,7 @@ from iwae.data import datasets
 from iwae.inference import estimates
 from iwae.inference import exact_posterior as planes
 from iwae.inference import posterior as engine
-from pages.common.figure_card import plain
+from pages.common.figure_card import escape_markdown
 from tests.app import TWO_LAYERS, open_tables
 from tests.app.test_samples_page import FLAT, pictures, words
 
@@ -86,7 +86,7 @@ def test_a_step_and_the_source_of_each_bound(app, name):
     test.number_input(key="step").set_value(3).run()
     assert not test.exception and test.code[0].value == inspect.getsource(bounds.OBJECTIVES[name].function).strip()
     row = bounds.OBJECTIVES[name]
-    assert any(row.formula in each.value for each in test.latex) and plain(row.source) in words(test)
+    assert any(row.formula in each.value for each in test.latex) and escape_markdown(row.source) in words(test)
     given = {each: parameter.default for each, parameter in row.parameters.items()}
     given |= dict(zip(row.factors, map(int, test.selectbox(key="miwae.factors").value.split("×")), strict=False))
     shown = [row for row in pictures(test) if len(row) == 10]

@@ -39,10 +39,10 @@ def ask(run: Run) -> list[str]:
     """What the readers say that is wrong."""
     said = []
     for reader in (
-        lambda: summary.row(summary.read(run)),
+        lambda: summary.table_row(summary.read(run)),
         lambda: run.progress(),
-        lambda: summary.moments(run)[1],
-        lambda: (run.tensorboard, run.snapshots, run.device, run.start),
+        lambda: summary.snapshots(run)[1],
+        lambda: (run.tensorboard, run.max_snapshots, run.device, run.start),
     ):
         try:
             answer = reader()
@@ -59,7 +59,7 @@ def ask(run: Run) -> list[str]:
 def test_every_damage_to_every_file_is_a_sentence(good, capsys):
     place = store.runs_dir()
     damaged = list(damage.copies(good, place))
-    assert len(store.list_runs()) == len(damaged) and queue.queue(place) == []
+    assert len(store.list_runs()) == len(damaged) and queue.waiting_runs(place) == []
     for file, kind, folder in damaged:
         said = " ".join(ask(Run(folder)))
         named = file.split("/")[-1]
@@ -95,17 +95,17 @@ def test_every_wrong_value_is_a_sentence_or_one_that_may_be(good, file):
 
 def test_other_names_and_links_are_no_snapshots(good):
     run = Run(damage.copy(good, store.runs_dir() / "one"))
-    whole = list(run.album.paths())
-    one = run.album.paths()[whole[-1]]
+    whole = list(run.snapshots.paths())
+    one = run.snapshots.paths()[whole[-1]]
     for name in ("00000013 (copy)", "13", "１３１３１３１３", "9" * 40, "00000014.tmp", "1e9"):
-        os.link(one, run.album.folder / f"{name}.safetensors")
+        os.link(one, run.snapshots.folder / f"{name}.safetensors")
     outside = store.runs_dir().parent / "outside.safetensors"
     os.link(one, outside)
-    (run.album.folder / "00000099.safetensors").symlink_to(outside)
-    assert list(run.album.paths()) == whole and summary.moments(run)[1] == []
-    run.album.folder.rename(store.runs_dir().parent / "elsewhere")
-    run.album.folder.symlink_to(store.runs_dir().parent / "elsewhere")
-    assert run.album.paths() == {}
+    (run.snapshots.folder / "00000099.safetensors").symlink_to(outside)
+    assert list(run.snapshots.paths()) == whole and summary.snapshots(run)[1] == []
+    run.snapshots.folder.rename(store.runs_dir().parent / "elsewhere")
+    run.snapshots.folder.symlink_to(store.runs_dir().parent / "elsewhere")
+    assert run.snapshots.paths() == {}
 
 
 def test_the_pages_show_what_is_wrong_beside_what_is_right(app, good):

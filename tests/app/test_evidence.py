@@ -7,7 +7,7 @@ import torch
 
 from iwae.inference.ais import Annealed
 from iwae.inference.posterior import Posterior
-from pages.common.evidence import from_chains, from_draws, in_one_line, missed, of_q_alone
+from pages.common.evidence import from_chains, from_draws, missed_a_mode, of_q_alone, one_line
 
 
 def draws(log_w) -> Posterior:
@@ -28,12 +28,12 @@ FEW = draws([-80.0] + [-120.0] * 999)
 
 def test_draws_have_an_error_where_k_hat_allows_it():
     value, rests_on = from_draws(EVEN)
-    assert (value, rests_on) == ("−80.22", "± 0.01 standard error") and in_one_line(EVEN) == "−80.22\u00a0±\u00a00.01"
+    assert (value, rests_on) == ("−80.22", "± 0.01 standard error") and one_line(EVEN) == "−80.22\u00a0±\u00a00.01"
 
 
 def test_draws_have_none_where_one_decides():
     assert from_draws(FEW) == ("≥\u00a0−86.91", "at least; 1 draw decides")
-    assert in_one_line(FEW) == "at least\u00a0−86.91 (1 draw decides)"
+    assert one_line(FEW) == "at least\u00a0−86.91 (1 draw decides)"
 
 
 def test_chains_have_an_interval():
@@ -53,7 +53,7 @@ def test_chains_that_scatter_have_none():
 def test_the_larger_of_two_bounds_is_shown():
     """Draws of q a nat above the chains may be luck; several nats above them show what the chains missed."""
     lucky, lost = chains(-88.0, 0.2), chains(-91.0, 0.2)
-    assert not missed(lucky, FEW) and from_chains(lucky, FEW)[0] == "−88.00"
+    assert not missed_a_mode(lucky, FEW) and from_chains(lucky, FEW)[0] == "−88.00"
     assert of_q_alone(lucky, FEW).endswith("may lie too high by luck.")
-    assert missed(lost, FEW)
+    assert missed_a_mode(lost, FEW)
     assert from_chains(lost, FEW) == ("≥\u00a0−86.91", "at least; annealing missed a mode (−91.00)")

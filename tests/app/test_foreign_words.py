@@ -10,7 +10,7 @@ import pytest
 
 from iwae.runs import store
 from iwae.training.config import TrainConfig
-from pages.common.figure_card import plain
+from pages.common.figure_card import escape_markdown
 
 ROOT = Path(__file__).parents[2]
 PICTURE = "![canary](https://canary.example/x.png)"
@@ -28,7 +28,7 @@ FOREIGN_OWNERS = ("run", "file", "look", "one.run", "standing", "path")  # whose
 
 def foreign(node: ast.AST) -> list[str]:
     """Expressions in ``node`` that hold somebody else's words and do not go through ``plain``."""
-    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("plain", "len", "text"):
+    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("escape_markdown", "len", "text"):
         return []
     if isinstance(node, ast.Name) and node.id in FOREIGN_NAMES:
         return [node.id]
@@ -61,12 +61,12 @@ def test_the_door_is_missed_where_it_is_missing():
     for line in ("st.error(str({}))", 'st.caption(f"on {{{}}}")', 'row.button("Stop", help="of " + {})'):
         for word in ("error", "run.device", "run.name", "one.status.message"):
             assert len(offences(line.format(word))) == 1
-            assert offences(line.format(f"plain({word})")) == []
+            assert offences(line.format(f"escape_markdown({word})")) == []
 
 
 @pytest.mark.parametrize("text", [PICTURE, NAME, "<img src=x>", "$x$", ":red[x]", "# x", "- x", "1. x", "> x", "a_b_"])
 def test_plain_text_means_nothing_in_markdown(text):
-    escaped = plain(text)
+    escaped = escape_markdown(text)
     assert escaped.replace("\\", "") == text.replace("\\", "")
     for sign in "[]<$#&`*_":
         assert all(escaped[place - 1] == "\\" for place, each in enumerate(escaped) if each == sign), escaped
@@ -102,14 +102,14 @@ def test_no_page_lets_a_picture_through(app, own_folders, monkeypatch):
     (models / f"{NAME}.safetensors").write_bytes(b"none")
     failed, unknown, sizes, named = (store.create(TrainConfig(model="16:4", k=2, passes=1)) for _ in range(4))
     for run in (failed, unknown, sizes):
-        run.say("failed", PICTURE)
+        run.set_status("failed", PICTURE)
     for run, key, value in ((failed, "device", PICTURE), (unknown, "config", {PICTURE: 1})):
         settings = json.loads((run.folder / "config.json").read_text())
         (run.folder / "config.json").write_text(json.dumps(settings | {key: value}))
     settings = json.loads((sizes.folder / "config.json").read_text())
     settings["config"]["model"] = PICTURE
     (sizes.folder / "config.json").write_text(json.dumps(settings))
-    named.say("failed", PICTURE)
+    named.set_status("failed", PICTURE)
     named.folder.rename(named.folder.with_name(NAME))
     texts = marked_up(app())
     test = app("pages/7_Training.py")

@@ -54,7 +54,7 @@ def pm(estimate, sign="") -> str:
 def test_pca_in_one_frame(app, digits):
     test = app(PAGE, data="digits")
     a, b = encoded(digits)
-    places = [latent.pca(side.mean).place(side.mean) for side in (a, b)]
+    places = [latent.pca(side.mean).project(side.mean) for side in (a, b)]
     places[1] = places[1] @ latent.procrustes(*places)[0].T
     for place, expected in enumerate(places):
         table = numbers(test, place)
@@ -106,7 +106,7 @@ def test_colours_are_the_engine_s_and_share_a_scale(app, digits):
     test.selectbox(key="colour").set_value("posterior spread").run()
     np.testing.assert_allclose(numbers(test, 0)["tr Σ(x)"], sides[0].trace, rtol=1e-5)
     test.selectbox(key="colour").set_value("predicted digit").run()
-    votes = latent.predicted(latent.neighbours(sides[1].mean)[0], digits.test.labels.numpy())
+    votes = latent.predict_labels(latent.neighbours(sides[1].mean)[0], digits.test.labels.numpy())
     assert list(numbers(test, 1)["predicted digit"]) == [digits.label_names[vote] for vote in votes]
     test.selectbox(key="colour").set_value("nothing").run()
     assert not test.exception and spec(test, 0)["data"][0]["marker"]["color"] == "#CC7A00"
@@ -121,14 +121,14 @@ def test_the_ellipse_of_the_image_and_of_a_class(app, digits):
         trace = next(trace for trace in spec(test, 0)["data"] if trace.get("mode") == "lines")
         return trace
 
-    one = a.one(7)
+    one = a.select(7)
     assert f"true tr Σ = {one.trace[0]:.3g} over 50 units" in words(test)
-    table = latent.ellipse(view.place(one.mean)[0], view.covariance(one.std[0]))
+    table = latent.ellipse(view.project(one.mean)[0], view.covariance(one.std[0]))
     x, y = spec(test, 0)["layout"]["xaxis"]["range"], spec(test, 0)["layout"]["yaxis"]["range"]
     assert x[0] <= table[:, 0].min() and table[:, 1].max() <= y[1] and curve()["name"] == "95% of q(h|x)"
     test.segmented_control(key="spread").set_value("a class").run()
     test.selectbox(key="class").set_value("3").run()
-    typical = a.typical(digits.test.labels.numpy() == 3)
+    typical = a.average(digits.test.labels.numpy() == 3)
     assert f"class 3, the mean of its posteriors, exact; true tr Σ = {typical.trace[0]:.3g}" in words(test)
     test.segmented_control(key="spread").set_value("none").run()
     assert not any(trace.get("mode") == "lines" for trace in spec(test, 0)["data"])
@@ -154,7 +154,7 @@ def test_a_selection_holds_on_both_maps(app, digits):
 def test_images_that_moved_most(app, digits):
     test = app(PAGE, data="digits")
     overlap = latent.overlap(*(latent.neighbours(side.mean)[0] for side in encoded(digits)))
-    assert f"**{pm(latent.Estimate.of(overlap))}**" in words(test)
+    assert f"**{pm(latent.MeanEstimate.from_values(overlap))}**" in words(test)
     open_tables(test, "moved")
     table = next(frame.value for frame in test.dataframe if "overlap" in frame.value)
     np.testing.assert_allclose(table["overlap"], np.sort(overlap))
@@ -212,7 +212,7 @@ def test_umap_never_blocks_and_is_then_read_from_the_disk(app, digits, monkeypat
 
 
 def test_umap_that_failed_can_be_tried_again(app, digits, monkeypatch):
-    monkeypatch.setattr(umap_maps.Map, "status", lambda one: umap_maps.Status("failed", "no room on the disk"))
+    monkeypatch.setattr(umap_maps.Map, "status", lambda one: umap_maps.MapStatus("failed", "no room on the disk"))
     test = app(PAGE, data="digits", map="UMAP")
     assert "UMAP did not finish: no room on the disk" in test.error[0].value
     assert test.button(key="umap.again")

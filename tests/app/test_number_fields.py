@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pages.common.figure_card import plain
+from pages.common.figure_card import escape_markdown
 from tests.app.test_pages import words
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,7 @@ def test_what_is_out_of_range_is_refused_with_the_range(app, page):
         said = sorted(error.value for error in test.error)
         assert len(said) == len(keys)
         for key, (low, high, *_) in ranges.items():
-            sentence = plain(f"choose a whole number from {low} to {high}. In use: {usual[key]:,}.")
+            sentence = escape_markdown(f"choose a whole number from {low} to {high}. In use: {usual[key]:,}.")
             assert any(one.endswith(sentence) for one in said), (key, wrong, said)
         fields = {field.key: field for field in test.number_input}
     for key, field in fields.items():
@@ -66,7 +66,10 @@ def test_the_number_in_use_is_the_one_that_the_page_shows(app):
     test = app("pages/1_Posterior.py", samples="1e3")
     assert "for k from 1 to 1,000" in words(test)
     test.number_input(key="samples").set_value(10).run()
-    assert plain("10 is out of range: choose a whole number from 100 to 50,000. In use: 1,000.") == test.error[0].value
+    assert (
+        escape_markdown("10 is out of range: choose a whole number from 100 to 50,000. In use: 1,000.")
+        == test.error[0].value
+    )
     assert "for k from 1 to 1,000" in words(test)
     test.number_input(key="samples").set_value(200).run()
     assert not test.error and "for k from 1 to 200" in words(test)
@@ -74,5 +77,5 @@ def test_the_number_in_use_is_the_one_that_the_page_shows(app):
 
 def test_an_address_with_an_image_that_is_not_there(app):
     test = app("pages/6_Bounds.py", image="100000", samples="300")
-    assert test.error[0].value.startswith(plain("100000 is out of range: choose a whole number from 0 to "))
+    assert test.error[0].value.startswith(escape_markdown("100000 is out of range: choose a whole number from 0 to "))
     assert test.error[0].value.endswith("In use: 0.")

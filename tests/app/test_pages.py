@@ -23,8 +23,8 @@ from iwae.runs import store, tensorboard, worker
 from iwae.system import optional
 from iwae.training.config import TrainConfig
 from pages.common.evidence import jobs
-from pages.common.figure_card import plain
-from pages.common.image_strips import percent
+from pages.common.figure_card import escape_markdown
+from pages.common.image_rows import percent
 
 
 def words(test) -> str:
@@ -160,7 +160,7 @@ def test_a_hidden_part_is_left_to_the_posterior(app, pair, part):
             assert table["effective draws"][row] == pytest.approx(effective, rel=1e-6)
         assert table["s.e."][2 * place + 1] == pytest.approx(found.log_p_se, rel=1e-6)
         assert table["computed by"][2 * place + 1] == found.way
-        assert (found.doubt is None) or any(plain(found.doubt) in warning.value for warning in test.warning)
+        assert (found.doubt is None) or any(escape_markdown(found.doubt) in warning.value for warning in test.warning)
     assert list(table["given"])[:2] == ["all pixels", f"{int(seen.sum())} of 784 pixels"]
 
 

@@ -41,7 +41,7 @@ def models():
 def test_samples_of_both_models_from_one_seed(app, models):
     shown = pictures(app(PAGE, seed=3, count=20))
     for place, model in enumerate(models(*catalog.DEFAULT_PAIR)):
-        np.testing.assert_array_equal(shown[place][0][0], base.sheet(generation.samples(model, 20, 3), 10))
+        np.testing.assert_array_equal(shown[place][0][0], base.image_grid(generation.sample_images(model, 20, 3), 10))
 
 
 def test_another_seed_gives_other_samples(app):
@@ -55,7 +55,7 @@ def test_the_plane_is_shown_or_says_what_to_choose(app, models):
     test = app(PAGE, a=FLAT["a"], side=7)
     shown = [pixels for ((pixels, _), *rest) in pictures(test) if not rest and pixels.shape == (392, 392)]
     assert len(shown) == 1  # of A; B has 50 units
-    np.testing.assert_array_equal(shown[0], base.sheet(generation.manifold(models(FLAT["a"])[0], 7), 7, gap=0))
+    np.testing.assert_array_equal(shown[0], base.image_grid(generation.manifold(models(FLAT["a"])[0], 7), 7, gap=0))
     assert "The top layer of model B has 50 units, and a plane needs 2" in words(test)
     test.button(key="samples.show.B").click().run()
     assert not test.exception and test.selectbox(key="b").value == FLAT["b"]
@@ -81,7 +81,7 @@ def test_nearest_training_images_of_two_layers(app, trained):
     key = f"run:{trained(TWO_LAYERS).name}"
     test = app(PAGE, b=key, sample=2, count=10)
     model, data = load(catalog.entries()[0][key].path)[0], datasets.load("digits")
-    sample = generation.samples(model, 10, 0)[1]
+    sample = generation.sample_images(model, 10, 0)[1]
     near = generation.nearest(sample[None], data.train.images, 9)
     row = next(row for row in pictures(test) if row[0][1] == "the sample")
     assert [caption for _, caption in row[1:]] == [f"{distance:.2f}" for distance in near.distance[0].tolist()]

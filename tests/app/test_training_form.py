@@ -6,7 +6,7 @@ import pytest
 
 from iwae.runs import store
 from iwae.training.config import TrainConfig
-from pages.common.figure_card import plain
+from pages.common.figure_card import escape_markdown
 from pages.common.number_field import parse
 from tests.app.test_pages import words
 
@@ -29,7 +29,7 @@ def test_what_is_no_number_of_the_field_is_not_run(app, objective, field, typed,
     test = app()
     test.selectbox(key="train.objective").set_value(objective).run()
     test.text_input(key=f"train.{field}").set_value(typed).run()
-    assert test.error[0].value.startswith(plain(says))
+    assert test.error[0].value.startswith(escape_markdown(says))
     start(test)
     assert test.error[1].value.startswith("Nothing was started") and not store.list_runs() and not test.exception
 
@@ -41,7 +41,9 @@ def test_groups_that_need_more_memory_than_there_is_are_not_run(app):
         test.text_input(key=f"train.miwae.{field}").set_value("1e3").run()
     assert "k = k1·k2 = 1,000,000 samples per image" in words(test)
     start(test)
-    assert plain("k1·k2 = 1,000·1,000 = 1,000,000 draws for each of 50 images need about") in test.error[0].value
+    assert (
+        escape_markdown("k1·k2 = 1,000·1,000 = 1,000,000 draws for each of 50 images need about") in test.error[0].value
+    )
     assert not store.list_runs()
 
 

@@ -91,17 +91,19 @@ def test_the_scrubber_drives_map_units_and_pictures(app, pair, place):
     run = pair[place]
     test = app(PAGE, run=run.name)
     slider = test.select_slider(key="moment")
-    found, _ = summary.moments(run)
+    found, _ = summary.snapshots(run)
     assert slider.options == [f"{moment.passes:g}" for moment in found] and len(found) == run.config.passes + 1
     images = datasets.load("digits").binary("test")
-    frame = timeline.frame(timeline.look(checkpoints.load(run.checkpoint)[0], images[:500], images[:1]))
+    frame = timeline.timeline_axes(
+        timeline.describe_model(checkpoints.load(run.checkpoint)[0], images[:500], images[:1])
+    )
     for passes in ("0", "2"):
         test.select_slider(key="moment").set_value(passes).run()
         assert not test.exception
         model, _ = checkpoints.load(next(m.path for m in found if f"{m.passes:g}" == passes))
-        seen = timeline.look(model, images[:500], images[:1])
+        seen = timeline.describe_model(model, images[:500], images[:1])
         placed = np.concatenate([[t["x"], t["y"]] for t in figures(test)["lookback.map"]["data"]], 1)
-        expected = frame.place(seen.means).numpy().T
+        expected = frame.project(seen.means).numpy().T
         assert np.sort(placed).ravel() == pytest.approx(np.sort(expected).ravel(), abs=1e-4)
         for trace, layer in zip(figures(test)["lookback.units"]["data"], seen.activity, strict=True):
             assert trace["y"] == pytest.approx(layer.variance.sort(descending=True).values.tolist(), rel=1e-4)
@@ -144,9 +146,9 @@ def test_a_click_is_not_lost_to_a_run_that_ends(app, pair):
     """The same of the panel in the sidebar, which is drawn before everything on the page."""
     run = store.create(dataclasses.replace(VAE, seed=2))
     with run.claim():
-        run.say("running")
+        run.set_status("running")
         test = app(PAGE, run=pair[0].name)
-        run.say("stopped")
+        run.set_status("stopped")
     button(test, "Delete …", "").click().run()
     assert not test.exception and "Delete it" in [item.label for item in test.button]
 
@@ -155,12 +157,12 @@ def test_a_stop_is_answered_at_once(app, pair):
     """By the button itself, while the process is still at its step."""
     run = store.create(dataclasses.replace(VAE, seed=2))
     with run.claim():
-        run.say("running")
+        run.set_status("running")
         test = app(PAGE, run=run.name)
         keys = [f"Stop.{run.name}{place}" for place in ("", ".page")]
         assert [test.button(key=key).label for key in keys] == ["Stop"] * 2
         test.button(key=keys[0]).click().run()
-        assert not test.exception and run.asked_to_stop and run.status().phase == "stopping"
+        assert not test.exception and run.stop_requested and run.status().phase == "stopping"
         assert [(test.button(key=key).label, test.button(key=key).disabled) for key in keys] == [
             ("Stopping …", True)
         ] * 2
@@ -171,10 +173,10 @@ def test_the_sidebar_shows_first_what_is_at_work(app, pair):
     """Then what waits, in its order, whatever else is newer."""
     made = [store.create(dataclasses.replace(VAE, seed=seed)) for seed in (3, 4, 5, 6)]
     with made[0].claim():
-        made[0].say("running")
+        made[0].set_status("running")
         for since, run in ((2.0, made[1]), (1.0, made[2])):
-            run.say("starting", since=since)  # by this process, which lives
-        made[3].say("stopped")
+            run.set_status("starting", since=since)  # by this process, which lives
+        made[3].set_status("stopped")
         test = app(PAGE, run=made[3].name)
         keys = [item.key.split(".")[1] for item in test.sidebar.button if item.label in ("Stop", "Resume")]
         assert keys == [run.name for run in (made[0], made[2], made[1])]
@@ -188,7 +190,7 @@ def test_a_damaged_run_is_explained_beside_the_others(app, pair):
 
 
 def test_a_run_without_snapshots_or_data_says_so(app, pair):
-    shutil.rmtree(pair[0].album.folder)
+    shutil.rmtree(pair[0].snapshots.folder)
     test = app(PAGE, run=pair[0].name)
     assert "It has one model only" in words(test) and "lookback.map" in figures(test)
     folder = store.create(dataclasses.replace(VAE, dataset="omniglot")).folder
@@ -214,12 +216,12 @@ def test_a_frame_is_the_plane_or_the_main_directions():
     means = torch.randn(300, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5.0, 2.0])
     covariance = means.double().T.cov()
     activity = timeline.Activity(means.double().mean(0), covariance, 0.01)
-    frame = timeline.frame(timeline.Look(means, (activity,), means))
-    placed = frame.place(means)
+    frame = timeline.timeline_axes(timeline.ModelState(means, (activity,), means))
+    placed = frame.project(means)
     values = torch.linalg.eigvalsh(covariance).flip(0)[:2]
     torch.testing.assert_close(placed.double().T.cov().diagonal(), values, rtol=1e-4, atol=0)
     assert frame.axes[1, 0] > 0.9 and frame.reach == pytest.approx(1.1 * placed.abs().max().item())
-    plane = timeline.Look(means[:, :2], (timeline.Activity(activity.mean[:2], covariance[:2, :2], 0.01),), means)
-    torch.testing.assert_close(timeline.frame(plane).place(means[:, :2]), means[:, :2])
-    line = timeline.Look(means[:, :1], (timeline.Activity(activity.mean[:1], covariance[:1, :1], 0.01),), means)
-    assert timeline.frame(line).place(means[:, :1]).shape == (300, 2)
+    plane = timeline.ModelState(means[:, :2], (timeline.Activity(activity.mean[:2], covariance[:2, :2], 0.01),), means)
+    torch.testing.assert_close(timeline.timeline_axes(plane).project(means[:, :2]), means[:, :2])
+    line = timeline.ModelState(means[:, :1], (timeline.Activity(activity.mean[:1], covariance[:1, :1], 0.01),), means)
+    assert timeline.timeline_axes(line).project(means[:, :1]).shape == (300, 2)

@@ -53,10 +53,10 @@ def test_a_unit_is_switched_off(app, pair, x):
     for unit in order[:2]:
         test.selectbox(key="unit.a").set_value(unit).run()
         assert not test.exception
-        loss = units.without(model, x[:200], layers, units.all_but(layers, 0, unit), samples=50)
+        loss = units.pruning_loss(model, x[:200], layers, units.all_but(layers, 0, unit), samples=50)
         assert test.metric[4].value == f"{loss.mean:.2f}".replace("-", "−")
         assert test.metric[4].delta == f"± {loss.se:.2f} standard error"
-    pruned = units.without(model, x[:200], layers, [layer.active for layer in layers], samples=50)
+    pruned = units.pruning_loss(model, x[:200], layers, [layer.active for layer in layers], samples=50)
     words = "\n".join(element.value for element in test.markdown)
     assert f"a loss of **{pruned.mean:.2f} ± {pruned.se:.2f} nats** over 200".replace("-", "−") in words
 

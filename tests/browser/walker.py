@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Error, Locator, Page
 
-from iwae.runs.queue import Folder
+from iwae.runs.queue import RunFolder
 from tests.browser.driver import assert_clean, settled
 from tests.pictures import picture
 
@@ -95,7 +95,7 @@ class Walk:
         return re.sub(r"^[a-z_]+\n", "", text).replace("\n", " ")[:60]  # the first line may be an icon's name
 
     def _alive(self) -> int:
-        return sum(Folder(path.parent).status().alive for path in self.runs.glob("[!.]*/config.json"))
+        return sum(RunFolder(path.parent).status().alive for path in self.runs.glob("[!.]*/config.json"))
 
     def _click(self, target: Locator) -> None:
         target.click(timeout=REACH_MS)

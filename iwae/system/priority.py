@@ -8,7 +8,7 @@ from pathlib import Path
 TRAINING, MAP = 10, 5  # steps of niceness: somebody waits for a map, but a page comes first
 
 
-def give_way(steps: int) -> None:
+def lower_priority(steps: int) -> None:
     """Make this process, a session of its own, so much nicer. Nothing happens on systems without niceness."""
     if hasattr(os, "nice"):
         os.nice(steps)

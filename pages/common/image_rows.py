@@ -8,9 +8,9 @@ import streamlit as st
 import torch
 
 from iwae.catalog import Entry
-from iwae.export.report import Shown
+from iwae.export.report import PageItem
 from iwae.figures import base
-from iwae.figures.base import address, tile
+from iwae.figures.base import data_uri, tile
 from iwae.inference.posterior import Posterior, Reconstructions
 from iwae.model import Model
 from pages.common import figure_card
@@ -19,21 +19,21 @@ WIDTH = 84  # CSS pixels of a tile: three times the digit's own
 NAMED_COLOURS = {"vae": "orange", "iwae": "blue"}  # as Streamlit calls those of figures.base
 
 
-def strip(
+def image_row(
     images: Sequence[np.ndarray], captions: Sequence[str] | None, alts: Sequence[str], width: int = WIDTH
 ) -> None:
     """A row of pictures in [0, 1], wrapped where there is no room."""
-    pixels = [address(tile(image, width), width) for image in images]
+    pixels = [data_uri(tile(image, width), width) for image in images]
     st.image(pixels, caption=captions and list(captions), alt=list(alts), width=width)
 
 
-def sheet(images: np.ndarray, columns: int, key: str, alt: str, gap: int = 2) -> None:
+def image_grid(images: np.ndarray, columns: int, key: str, alt: str, gap: int = 2) -> None:
     """Many pictures as one, with its PNG file to download."""
-    pixels = base.sheet(images, columns, gap)
-    st.image(base.address(pixels, pixels.shape[1]), alt=alt, width="stretch")
+    pixels = base.image_grid(images, columns, gap)
+    st.image(base.data_uri(pixels, pixels.shape[1]), alt=alt, width="stretch")
     name = figure_card.file_name(key)
     st.download_button("Download as PNG", lambda: base.png(pixels), f"{name}.png", "image/png", key=f"{key}.png")
-    figure_card.here()[name] = Shown(alt, picture=lambda: base.png(pixels))
+    figure_card.page_items()[name] = PageItem(alt, picture=lambda: base.png(pixels))
 
 
 def in_its_colour(name: str, entry: Entry) -> str:
@@ -47,7 +47,7 @@ def heading(name: str, entry: Entry) -> None:
     st.caption(f"{entry.card.model}, trained on {entry.config.dataset} · {entry.nll}")
 
 
-def samples_grid(model: Model, drawn: Posterior, count: int, heaviest: bool) -> None:
+def weighted_samples(model: Model, drawn: Posterior, count: int, heaviest: bool) -> None:
     """Decoded draws from q ordered by weight, the weight under each, and what they weigh together."""
     weights = drawn.weights
     order = weights.argsort(descending=True)
@@ -57,7 +57,7 @@ def samples_grid(model: Model, drawn: Posterior, count: int, heaviest: bool) -> 
     with torch.no_grad():
         pictures = model.decode(drawn.h[0][chosen].to(model.device)).cpu()
     captions = [percent(weight) for weight in weights[chosen].tolist()]
-    strip(pictures, captions, [f"decoded draw with {caption} of the weight" for caption in captions])
+    image_row(pictures, captions, [f"decoded draw with {caption} of the weight" for caption in captions])
     st.caption(f"Together they carry {percent(weights[chosen].sum().item())} of the weight of {drawn.samples:,} draws.")
 
 
@@ -69,7 +69,7 @@ def percent(weight: float) -> str:
     return f"{weight:.{digits}%}"
 
 
-def effective(drawn: Posterior) -> None:
+def effective_samples_metric(drawn: Posterior) -> None:
     """The effective sample size."""
     st.metric(
         "effective samples",
@@ -81,7 +81,7 @@ def effective(drawn: Posterior) -> None:
     )
 
 
-def carrying(drawn: Posterior) -> None:
+def weight_concentration(drawn: Posterior) -> None:
     """How few draws carry the weight, and what that says of q."""
     count = drawn.carrying(0.9)
     draws = "draw carries" if count == 1 else "draws carry"
@@ -101,4 +101,4 @@ def reconstructions(x: np.ndarray, pictures: Reconstructions) -> None:
     """Input and the three reconstructions in one row."""
     names = ["input", "from the mean", "plain average", "weighted"]
     images = [x, pictures.from_mean, pictures.average, pictures.weighted]
-    strip(images, names, [f"reconstruction: {name}" for name in names])
+    image_row(images, names, [f"reconstruction: {name}" for name in names])

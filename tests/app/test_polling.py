@@ -22,7 +22,7 @@ def test_news_wait_for_the_page_and_for_what_is_drawn(monkeypatch):
 
     monkeypatch.setattr(st, "rerun", rerun)
     monkeypatch.setattr(st, "fragment", fragment)
-    polling.beat(lambda: done.append("drawn"), lambda: news[0], 2.0)
+    polling.poll(lambda: done.append("drawn"), lambda: news[0], 2.0)
     assert done == ["drawn"]  # the page's own run comes to its end
     ((look, seconds),) = beats
     assert seconds == 2.0

@@ -9,10 +9,10 @@ import math
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
-from pages.common.figure_card import plain
+from pages.common.figure_card import escape_markdown
 
 NAMES = ("a", "b", "data", "run", "runs", "class")  # whose values are names: "inf" may be one
-_SAID = "address said"  # in the session
+_WARNINGS = "address said"  # in the session
 LONGEST = 200  # characters of a value
 
 
@@ -23,15 +23,17 @@ def check(page: str) -> None:
     """
     wrong = {key: reason for key in st.query_params if (reason := _reason(key, st.query_params.get_all(key)))}
     if wrong:
-        st.session_state[_SAID] = [f"{key} = {st.query_params[key][:40]!r}, which {why}" for key, why in wrong.items()]
+        st.session_state[_WARNINGS] = [
+            f"{key} = {st.query_params[key][:40]!r}, which {why}" for key, why in wrong.items()
+        ]
         try:
             for key in wrong:
                 del st.query_params[key]
         except StreamlitAPIException:  # the browser has gone back to it, and a widget holds it by now
             st.switch_page(page, query_params={})
         st.rerun()
-    for said in st.session_state.pop(_SAID, []):
-        st.warning(plain(f"The address asks for {said}. The usual value is taken."))
+    for warning in st.session_state.pop(_WARNINGS, []):
+        st.warning(escape_markdown(f"The address asks for {warning}. The usual value is taken."))
 
 
 def _reason(key: str, values: list[str]) -> str:
