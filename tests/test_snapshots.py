@@ -70,7 +70,7 @@ def test_an_older_run_takes_none():
     run = store.create(CONFIG)
     settings = (run.folder / "config.json").read_text()
     (run.folder / "config.json").write_text(settings.replace(f'"snapshots": {snapshots.MAX_COUNT}', '"device": "cpu"'))
-    assert store.get(run.name).snapshots == 0
+    assert store.get(run.name).max_snapshots == 0
 
 
 def test_the_best_model_and_the_latest_are_told_apart():
