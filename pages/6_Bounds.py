@@ -48,7 +48,7 @@ name = st.selectbox(
     bind="query-params", help="Its source is shown here, and the step below follows it.",
 )  # fmt: skip
 row = OBJECTIVES[name]
-st.latex(row.formula)
+st.latex(row.formula + r"\;")  # the space: KaTeX lets the last letter hang over, which would be a region to scroll
 st.caption(f"{escape_markdown(row.source)}. The function that computed it:")
 st.code(inspect.getsource(row.function), language="python", wrap_lines=True)
 

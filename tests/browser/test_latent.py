@@ -2,7 +2,6 @@
 
 import re
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.driver import assert_clean, download, screenshot, settled, still
@@ -162,14 +161,4 @@ def test_umap_comes_in_the_background_and_is_kept(visit):
     drawn(page)
     expect(plot(page, "b").get_by_text("UMAP 1")).to_be_visible()
     assert page.get_by_text("Until then: PCA.").count() == 0
-    assert_clean(page)
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 768, 420])
-def test_nothing_overflows(visit, width, theme):
-    page = visit(APP, "Latent_space", width=width, theme=theme)
-    expect(plot(page, "b").locator(".nsewdrag").first).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    screenshot(page, f"latent-{theme}-{width}")
     assert_clean(page)

@@ -2,10 +2,9 @@
 
 import re
 
-import pytest
 from playwright.sync_api import expect
 
-from tests.browser.driver import assert_clean, download, screenshot, settled, still
+from tests.browser.driver import assert_clean, download, settled, still
 
 APP = "app.py"
 
@@ -32,13 +31,4 @@ def test_hiding_a_part_and_the_address(visit):
     other = visit(APP, copied)
     expect(other.get_by_test_id("stMain").get_by_role("slider").first).to_have_value("6")
     assert_clean(other)
-    assert_clean(page)
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 768, 420])
-def test_nothing_overflows(visit, width, theme):
-    page = visit(APP, "Posterior?samples=1000&hidden=left+half", width=width, theme=theme)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    screenshot(page, f"posterior-hidden-{theme}-{width}")
     assert_clean(page)

@@ -34,9 +34,3 @@ def test_an_image_opens_whatever_the_address_holds(visit):
     expect(page.get_by_role("heading", name=re.compile("B · IWAE k = 50"))).to_be_visible()
     expect(page.get_by_text("2d, trained on mnist")).to_be_visible()
     assert_clean(page)
-
-
-def test_narrow_and_dark(visit):
-    page = visit("app.py", "Reconstructions?recon_images=300", width=420, theme="dark")
-    screenshot(page, "reconstructions-420-dark")
-    assert_clean(page)

@@ -101,14 +101,10 @@ class Walk:
         target.click(timeout=REACH_MS)
 
     def _number(self, target: Locator) -> None:
-        low, high = (target.get_attribute(name, timeout=REACH_MS) for name in ("min", "max"))
-        low, high = float(low or -10), float(high or 100)
-        usual = float(target.input_value(timeout=REACH_MS) or low)
-        near = [usual + 1, usual - 1, 2 * usual, usual / 2]
-        number = self.random.choice([low, high, *near, self.random.uniform(low, high)])
-        step = target.get_attribute("step", timeout=REACH_MS)
-        whole = step is None or step == "any" or float(step) >= 1
-        text = f"{number:.0f}" if whole else f"{number:.4f}"
+        usual = float(target.input_value(timeout=REACH_MS) or 1)
+        near = [usual + 1, usual - 1, 2 * usual, usual // 2]
+        number = self.random.choice([*near, self.random.randint(-10, 100), 10**9, usual + 0.5])  # some are refused
+        text = f"{number:g}"
         self.steps[-1] += f" = {text}"
         target.fill(text, timeout=REACH_MS)
         target.press("Enter", timeout=REACH_MS)
