@@ -1,3 +1,3 @@
-"""How it is fast: the fused Bernoulli likelihood, rounded matrix products, threads, traced steps and CUDA graphs.
+"""What makes it fast: the fused Bernoulli likelihood, rounded matrix products, threads, traced steps and CUDA graphs.
 
-Each has a plain formula beside it, which is used where a model is not what the fast one was written for."""
+Each has a plain formula beside it, which is used where a model is not the one that the fast path was written for."""

@@ -5,12 +5,12 @@
 What carries the speed, on a CPU:
 
 - Rows (draws × images) go through the whole network a cache-sized block at a time, forward and backward.
-- tanh(z) = 2σ(2z) − 1, and PyTorch's σ costs a third of its tanh; the 2 and the −1 go into the weights.
-- A pixel's log-probability is log σ(s·l) with s = 2x − 1 = ±1. One logarithm does for 16 pixels, of the product of
+- tanh(z) = 2σ(2z) − 1, and PyTorch's σ costs a third of its tanh; the 2 and the −1 are folded into the weights.
+- A pixel's log-probability is log σ(s·l) with s = 2x − 1 = ±1. 16 pixels share one logarithm, of the product of
   their σ(s·l); where such a product could underflow, the plain formula is used instead.
 - ∂ log p/∂l = s·(1 − σ(s·l)) is all that the backward pass needs of the pixels. The weights of the draws, which come
-  from above, meet the narrow factors of its products and not the pixels.
-- The products may be rounded (``products``). Where s·l is rounded, its logarithm and its gradient still agree.
+  from above, multiply the narrow factors of its products and not the pixels.
+- The products may be rounded (``precision``). Where s·l is rounded, its logarithm and its gradient still agree.
 """
 
 import threading
@@ -26,8 +26,8 @@ from torch.nn import functional as F
 from iwae.kernels import precision
 
 ROWS = 500  # in a block
-GROUP = 16  # pixels whose probabilities are multiplied before the logarithm, by halves: torch multiplies 8 the fastest
-NEGLIGIBLE = 1e-15  # share of the largest weight below which a draw's gradient is rounding's (float32: 6e-8)
+GROUP = 16  # pixels whose probabilities are multiplied before the logarithm, in two halves: torch is fastest at 8
+NEGLIGIBLE = 1e-15  # share of the largest weight below which a draw's gradient is lost in rounding (float32: 6e-8)
 SMALLEST_PRODUCT = 1e-30  # below this float32 starts to lose digits (its smallest normal number is 1.2e-38)
 
 
@@ -112,14 +112,14 @@ class _Fused(torch.autograd.Function):
 
 
 class _Layer(NamedTuple):
-    """outer·(W(scale·below) + b) of the same network with σ in the place of tanh, tanh(z) = 2σ(2z) − 1."""
+    """outer·(W(scale·below) + b) of the same network with σ instead of tanh, tanh(z) = 2σ(2z) − 1."""
 
     weight: Tensor  # outer·scale·W, with the precision of products
-    bias: Tensor  # outer·(b less W's sums, for the −1)
+    bias: Tensor  # outer·(b − W's sums, for the −1)
 
 
 def _factors(i: int, layers: int) -> tuple[float, float]:
-    """outer and scale of layer i: outer is 2 for what becomes a tanh and 1 for the pixels' logits."""
+    """outer and scale of layer i: outer is 2 for a layer with tanh and 1 for the pixels' logits."""
     return 1.0 if i == layers - 1 else 2.0, 2.0 if i else 1.0
 
 
@@ -134,7 +134,7 @@ def _layers(pairs: list[tuple[Tensor, Tensor]], rows: int) -> list[_Layer]:
 
 
 def _forward(x: Tensor, h: Tensor, layers: list[_Layer], kept: list[Tensor] | None) -> Tensor:
-    """log p(x|h) [k, batch]; ``kept`` has room for what the backward pass needs of every layer and row, or is None."""
+    """log p(x|h) [k, batch]; ``kept`` receives what the backward pass needs of every layer and row, or is None."""
     k, batch, _ = h.shape
     draws, (*hidden, top) = min(_draws(batch), k), layers
     if kept is None:
@@ -186,7 +186,7 @@ def _sum_log(probability: Tensor, scratch: Tensor) -> Tensor | None:
 
 
 def _draws(batch: int) -> int:
-    """Draws of ``batch`` images each that make a block."""
+    """How many draws of ``batch`` images each make a block."""
     return max(1, ROWS // batch)
 
 

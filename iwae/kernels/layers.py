@@ -1,6 +1,6 @@
 """The layers that the fast paths are written for, and whether a module is exactly one of them.
 
-Anybody may put a module of their own into a model. Then nothing may be assumed about it: the plain formula is used.
+Users may put their own module into a model. Nothing is assumed about it then: the plain formula is used.
 """
 
 import torch
@@ -24,7 +24,7 @@ def tanh_layers(inputs: int, sizes: tuple[int, ...]) -> nn.Sequential:
 
 
 def unchanged(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether the module does what this class does: it is of no subclass, with no forward and no hooks of its own."""
+    """Whether the module behaves as this class does: not a subclass, with neither its own forward nor hooks."""
     own = vars(module)
     return type(module) is kind and "forward" not in own and not any(own[name] for name in HOOKS)
 

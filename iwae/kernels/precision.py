@@ -1,9 +1,9 @@
-"""How exactly matrices are multiplied in training.
+"""The precision of matrix products in training.
 
-With ``bfloat16`` the factors of every product, and what comes out of it, are rounded to eight binary digits; the sums
-inside are float32's. Processors with instructions for it (AVX-512 BF16, AMX) then multiply two to several times faster;
-others go on in float32, which ``used`` tells. ``tf32`` rounds the factors to eleven digits, on a CUDA device's tensor
-cores. What they do to a model is in docs/performance.md.
+With ``bfloat16`` the factors and the result of every product are rounded to eight binary digits; sums inside a product
+are float32. Processors with instructions for it (AVX-512 BF16, AMX) then multiply two to several times faster; others
+stay at float32, as ``used`` says. ``tf32`` rounds the factors to eleven digits, on the tensor cores of a CUDA device.
+docs/performance.md says what they do to a model.
 """
 
 from collections.abc import Iterator
@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-PRODUCTS = {"float32": None, "bfloat16": "cpu", "tf32": "cuda"}  # and the only kind of device that can
+PRODUCTS = {"float32": None, "bfloat16": "cpu", "tf32": "cuda"}  # and the only kind of device that has them
 INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # either will do
 
-FEW = 250  # rows that are multiplied before rounding has paid
+FEW = 250  # rows below which rounding costs more than it saves
 
 _kind: torch.dtype | None = None  # in all threads of the process
 
 
 @contextmanager
 def of(precision: str) -> Iterator[None]:
-    """Products of a model's layers at this precision, in all threads of the process until the end."""
+    """A context in which the products of a model's layers have this precision, in all threads of the process."""
     global _kind
     rounds_itself, on_cuda = _kind, torch.get_float32_matmul_precision()
     here = used(precision)
@@ -40,7 +40,7 @@ def of(precision: str) -> Iterator[None]:
 
 
 def check(precision: str, device: str | torch.device) -> None:
-    """Raises ValueError where this kind of device has no such products."""
+    """Raise ValueError where this kind of device has no such products."""
     kind = PRODUCTS[precision]
     if kind not in (None, torch.device(device).type):
         raise ValueError(f"products in {precision} need the device {kind}; on {device} they are float32")
@@ -48,19 +48,19 @@ def check(precision: str, device: str | torch.device) -> None:
 
 @cache
 def used(precision: str) -> str:
-    """The precision that products asked for at this one have on their kind of device."""
+    """The precision that products really have on this machine when this one is asked for."""
     able = torch.cpu.get_capabilities()
     missing = PRODUCTS[precision] == "cpu" and not any(able.get(name) for name in INSTRUCTIONS)
     return "float32" if missing else precision
 
 
 def rounded(tensor: Tensor, rows: int) -> Tensor:
-    """As a factor of a product of so many rows."""
+    """The tensor as a factor of a product of so many rows."""
     return tensor if _kind is None or rows < FEW else tensor.to(_kind)
 
 
 def add(total: Tensor, a: Tensor, b: Tensor, alpha: float) -> None:
-    """total += alpha·a·b, where the factors may be coarser than the total."""
+    """total += alpha·a·b, where the factors may have a lower precision than the total."""
     if a.dtype == total.dtype:
         total.addmm_(a, b, alpha=alpha)
     else:
@@ -75,7 +75,7 @@ class Linear(nn.Linear):
 
 
 def linear(below: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """below·Wᵀ + b, with the precision of b whatever that of the factors."""
+    """below·Wᵀ + b, in the precision of b whatever that of the factors."""
     rows = below.numel() // below.shape[-1]
     if _kind is None or rows < FEW or below.device.type != "cpu":
         return F.linear(below, weight, bias)

@@ -6,7 +6,7 @@ from torch.autograd.function import once_differentiable
 
 
 class Tanh(nn.Module):
-    """The same numbers as ``torch.tanh``, up to rounding; and that itself on other devices and in exported programs."""
+    """``torch.tanh`` up to rounding; on other devices and in exported programs ``torch.tanh`` itself."""
 
     def forward(self, z: Tensor) -> Tensor:
         if z.device.type != "cpu" or torch.compiler.is_exporting():

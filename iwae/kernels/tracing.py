@@ -10,7 +10,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
+from importlib import util
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ Function = Callable[..., tuple[Tensor, ...]]
 def missing_for_compiling() -> str | None:
     """What torch.compile lacks on this machine to make kernels for a GPU; None if nothing."""
     compiler = os.environ.get("CC") or any(map(shutil.which, ("cc", "gcc", "clang")))
-    needed = {"Triton": find_spec("triton"), "a C compiler": compiler}
+    needed = {"Triton": util.find_spec("triton"), "a C compiler": compiler}
     return next((name for name, found in needed.items() if not found), None)
 
 

@@ -1,1 +1,1 @@
-"""Training: settings, the loop, how a step is made, several processes, the sleep phase of wake-sleep."""
+"""Training: settings, the loop, the engines that make a step fast, several processes, the sleep phase of wake-sleep."""

@@ -1,4 +1,4 @@
-"""Settings → the commands that repeat them, as short as they can be."""
+"""The shortest commands that repeat given settings."""
 
 import dataclasses
 import shlex
@@ -14,7 +14,7 @@ PROGRAM = ("python", "-m", "iwae")
 
 
 def train_words(config: TrainConfig) -> list[str]:
-    """The options of ``train`` that give this very config; those that follow from the others are left out."""
+    """The options of ``train`` that give exactly this config, without those that follow from the others."""
     given = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     for name in list(given):
         rest = {other: value for other, value in given.items() if other != name}
@@ -25,19 +25,19 @@ def train_words(config: TrainConfig) -> list[str]:
 
 @lru_cache(maxsize=1000)  # it tries every option; the page of results wants those of the whole grid each time
 def train(config: TrainConfig, out: str = "") -> str:
-    """The command that trains it, for a shell."""
+    """The shell command that trains it."""
     return shlex.join([*PROGRAM, "train", *train_words(config), *(["--out", out] if out else [])])
 
 
 def refit(path: str, settings: Refit) -> str:
-    """The command that goes on with the encoder of a checkpoint, in its place."""
+    """The shell command that refits the encoder of a checkpoint and replaces the file."""
     given = {name: value for name, value in dataclasses.asdict(settings).items() if value != getattr(Refit, name)}
     return shlex.join([*PROGRAM, "refit", path, *_options(given), "--out", path])
 
 
 def evaluate(path: str, dataset: str, metrics: dict[str, Any], half: bool = False) -> str:
-    """The command that measures a checkpoint as ``metrics`` was, its weights rounded to float16 or not, and keeps the
-    result in its card."""
+    """The shell command that measures a checkpoint as ``metrics`` were measured, with weights rounded to float16 if
+    ``half``, and keeps the result in its card."""
     words = ["--samples", str(metrics["samples"])]
     if metrics["images"] < SOURCES[dataset].sizes[2]:
         words += ["--images", str(metrics["images"])]

@@ -17,7 +17,7 @@ from iwae.kernels.precision import PRODUCTS
 from iwae.model import ModelConfig
 from iwae.system.files import printable
 
-MAX_K = 1_000_000  # draws: what merely checks a configuration must not need more than 4 MB
+MAX_K = 1_000_000  # draws: merely checking a configuration must not need more than 4 MB
 MAX_PASSES = 1_000_000
 MAX_SEED = 2**32 - 1  # seeds of single passes are made from it, and must fit 64 bits
 PAPER_STAGES = 8
@@ -42,7 +42,7 @@ def _constant(progress: float) -> float:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Step size as a share of the learning rate over the run's progress in [0, 1), and the defaults it goes with."""
+    """The learning rate, as a share of its largest value, over the run's progress in [0, 1); and further defaults."""
 
     function: Callable[[float], float]
     passes: int = 50
@@ -114,7 +114,7 @@ class TrainConfig(_FirstFields):
     schedule: str = "fast"  # fast, cosine, paper or constant
     passes: int | None = None  # over the training data
     minutes: float | None = None  # stop after so many minutes of training, wherever the schedule stands
-    learning_rate: float | None = None  # the largest step size of Adam
+    learning_rate: float | None = None  # the largest one of Adam
     adam_eps: float | None = None  # ε of Adam
     batch_size: int | None = None  # images per step
     weight_decay: float = 0.0  # of matrices, not of biases; decoupled, as in AdamW
@@ -124,7 +124,7 @@ class TrainConfig(_FirstFields):
     validate_every: int = 1  # passes between validations
     valid_images: int = 1000  # of the validation set, at most
     log_every: int = 100  # steps between records inside a pass; on a GPU, whole passes go without any
-    start: str | None = None  # checkpoint whose weights to go on from, under this objective
+    start: str | None = None  # checkpoint whose weights to continue from, under this objective
     seed: int = 0  # of the weights, the order of the images, the binarization and the draws
 
     def __post_init__(self) -> None:
@@ -161,7 +161,7 @@ class TrainConfig(_FirstFields):
         self.estimator(self.warm_k)
 
     def _fill_in(self) -> None:
-        """Put the schedule's defaults in the place of None."""
+        """Replace None by the schedule's defaults."""
         schedule, bound = SCHEDULES[self.schedule], self.bound()
         many = schedule.cheap and self.k > FEW
         gradient = self.gradient or ("dreg" if schedule.cheap and bound.smooth else "exact")
@@ -178,7 +178,7 @@ class TrainConfig(_FirstFields):
                 object.__setattr__(self, name, value)
 
     def _typed(self, name: str, kind: type) -> Any:
-        """The value as its own plain type, so that 2.5 is no number of epochs and True no number of draws."""
+        """The value as its plain type: 2.5 is not a number of epochs, and True is not a number of draws."""
         value = getattr(self, name)
         accepted, words = {int: (Integral, "a whole number"), float: (Real, "a number")}.get(kind, (kind, "a text"))
         if not isinstance(value, accepted) or isinstance(value, bool):

@@ -128,8 +128,9 @@ class Training:
                 if validates or place == 0 or (self.step % self.config.log_every == 0 and not self.on_gpu):
                     with self._timed():
                         self._check_finite()  # waits for a GPU
-                    bound, active_units = self.validate() if validates else (None, None)
+                    bound = active_units = None
                     if validates:
+                        bound, active_units = self.validate()
                         self._stop_early(bound)
                     record = self._record(bound, active_units)
                     bar.set_postfix_str(f"bound {record.bound:.2f} nats")

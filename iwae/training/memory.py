@@ -1,8 +1,8 @@
-"""Memory that a training step needs, estimated from its sizes before it starts, and the memory that there is.
+"""The memory that a training step needs, estimated from its sizes before it starts, and the memory available.
 
 The estimate counts the tensors that a step holds at its peak: weights with their gradients and Adam's moments, then for
 each draw of each image the noise, the latent variables, and the activations that wait for the backward pass. Tests
-hold it between 0.6 and 2.5 times the measured peak.
+hold the estimate between 0.6 and 2.5 times the measured peak.
 """
 
 import math
@@ -25,7 +25,7 @@ UNLIMITED = 2**60  # bytes; version 1 of the control groups writes "no limit" as
 
 
 class NotEnoughMemoryError(ValueError):
-    """A training step that does not fit into memory; the message names the setting, the need and what there is."""
+    """A training step that does not fit into memory; the message names the setting, the need and what is free."""
 
 
 def check(config: TrainConfig, device: str | torch.device = "cpu", images: int | None = None, *, ever: bool = False):
@@ -33,7 +33,7 @@ def check(config: TrainConfig, device: str | torch.device = "cpu", images: int |
 
     Args:
         images: size of the training set, by default that of ``config.dataset``.
-        ever: compare with all the memory there is, for a run that is yet to wait for its turn.
+        ever: compare with all memory of the device, for a run that waits in the queue first.
     """
     device = torch.device(device)
     weights, draws = needed(config, device, images)

@@ -1,10 +1,10 @@
-"""The sleep phase: an encoder is fitted to images that its model makes up, each of which comes with the h it is from.
+"""The sleep phase: an encoder is refitted to images that its model generates, each with the h that it came from.
 
-An encoder that has seen the same images for hundreds of passes fits them better than any others, and log-weights of new
-images vary more than they need. The model has no end of images: the mean of log q(h|x) over (x, h) ~ p(x, h), as a
-function of the encoder, is largest where the mean of D_KL(p(h|x) ‖ q(h|x)) is smallest. Hinton, Dayan, Frey & Neal 1995
-(wake-sleep). The decoder, and with it log p(x), stays as it is: what changes is how close an estimate of it gets with
-so many draws, and q itself, which leaves no part of the posterior out and is wider for it.
+An encoder trained on the same images for hundreds of epochs fits them better than new ones, whose log-weights vary more
+than they need to. The model generates images without end: the mean of log q(h|x) over (x, h) ~ p(x, h), as a function
+of the encoder, is largest where the mean of D_KL(p(h|x) ‖ q(h|x)) is smallest. Hinton, Dayan, Frey & Neal 1995
+(wake-sleep). The decoder, and with it log p(x), stays unchanged. What changes is how close an estimate of log p(x)
+comes with a given number of draws, and q itself, which covers the whole posterior and is wider for it.
 """
 
 import copy
@@ -25,19 +25,18 @@ DECAY = 0.999  # of the averaged weights
 
 @torch.no_grad()
 def dream(model: Model, count: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """``count`` pairs of the model's own: x, zeros and ones [count, pixels], and h, of which
-    h[l] is [count, latent[l]]."""
+    """``count`` pairs (x, h) from p(x, h): x of zeros and ones [count, pixels], h[l] [count, latent[l]]."""
     h = generation.sample_prior(model, count, generator)
     return model.likelihood.sample(model.logits(h[0]), generator), h
 
 
 @dataclass(frozen=True)
 class Refit:
-    """Settings of the sleep phase. Raises ValueError for those that cannot be."""
+    """Settings of the sleep phase. Raises ValueError for values that are not allowed."""
 
-    images: int = 600_000  # that the model makes up, each seen once
+    images: int = 600_000  # that the model generates, each used once
     batch_size: int = 200  # images per step
-    learning_rate: float = 5e-4  # the largest step size of Adam, which falls to 1% of it along half a cosine
+    learning_rate: float = 5e-4  # the largest one of Adam; it falls to 1% along half a cosine
     seed: int = 0  # of the images
 
     def __post_init__(self) -> None:
@@ -52,30 +51,30 @@ class Refit:
 
     @classmethod
     def of(cls, progress: dict[str, Any]) -> "list[Refit]":
-        """Those that a card's progress tells of, in their order. Raises ValueError for what is none."""
+        """The refits recorded in a card's progress, in order. Raises ValueError for anything that is not one."""
         try:
             return [cls(**settings) for settings in progress.get("refits", [])]
         except TypeError:
             raise ValueError(f"its refits have other settings than {', '.join(asdict(cls()))}") from None
 
     def __call__(self, model: Model, progress: Progress | None = None) -> Model:
-        """A copy of the model with an encoder that has gone on so: the average of its weights over the last thousand
-        steps. Raises ValueError where they are no longer finite."""
+        """A copy of the model with its encoder refitted: the moving average of the weights, over some thousand steps.
+        Raises ValueError where they are no longer finite."""
         model = copy.deepcopy(model)
         weights = list(model.encoder.parameters())
         average = [weight.detach().clone() for weight in weights]
-        optimiser = torch.optim.Adam(weights, lr=self.learning_rate)
+        optimizer = torch.optim.Adam(weights, lr=self.learning_rate)
         generator = torch.Generator(model.device).manual_seed(self.seed)
         steps = math.ceil(self.images / self.batch_size)
         for step in range(steps):
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate * SCHEDULES["cosine"].function(step / steps)
             done = step * self.batch_size
             count = min(self.batch_size, self.images - done)
             loss = -model.log_q(*dream(model, count, generator)).mean()
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             share = 1 - min(DECAY, (2 + step) / (11 + step))
             torch._foreach_lerp_(average, [weight.detach() for weight in weights], share)
             if progress:
