@@ -13,7 +13,7 @@ from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import Contender, number, race
 from iwae.bounds import Bound
 from iwae.data.datasets import Dataset
-from iwae.evaluation import metrics, sampling
+from iwae.evaluation import metrics, sampling, stats
 from iwae.model import Model
 
 ALL, ALONE = "ours, `evaluate` (all measures)", "ours, NLL alone"
@@ -116,7 +116,7 @@ def full_test(settings: BenchmarkSettings, model: Model, data: Dataset, samples:
 
 
 def _agreement(model: Model, peer: nn.Module, x: Tensor, samples: int) -> str:
-    gap, se = metrics.mean_se(difference(model, peer, x, samples))
+    gap, se = stats.mean_se(difference(model, peer, x, samples))
     return (
         f"The same number: over {len(x)} images our NLL minus pythae's is {gap:+.4f} ± {se:.4f} nats "
         f"({abs(gap) / se:.1f} standard errors of the\npaired difference)."

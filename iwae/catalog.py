@@ -11,7 +11,7 @@ from iwae import checkpoints
 from iwae.analysis import costs
 from iwae.checkpoints import Card, CheckpointError
 from iwae.data.formats import PIXELS
-from iwae.evaluation.metrics import plus_minus
+from iwae.evaluation.stats import plus_minus
 from iwae.runs import store
 from iwae.system import files, paths
 from iwae.system.files import printable

@@ -8,7 +8,9 @@ import torch
 
 from iwae.bounds import Bound
 from iwae.evaluation import sampling
-from iwae.evaluation.metrics import RunningBound, active_units, evaluate, mean_bound
+from iwae.evaluation.activity import active_units
+from iwae.evaluation.metrics import evaluate, mean_bound
+from iwae.evaluation.stats import RunningBound
 from iwae.model import Model, ModelConfig
 
 ONE = ModelConfig(hidden=((12,),), latent=(5,), pixels=32)

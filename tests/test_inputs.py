@@ -6,7 +6,7 @@ import torch
 
 from iwae.analysis import generation, latent, reconstruction, timeline, units
 from iwae.bounds import Bound
-from iwae.evaluation import metrics
+from iwae.evaluation import activity, metrics
 from iwae.gradients import Estimator
 from iwae.inference.posterior import posterior
 from iwae.inputs import binary_images
@@ -35,8 +35,8 @@ ENTRIES = {
     "evaluate": lambda model, x: metrics.evaluate(model, x, samples=5).nll,
     "mean_bound": lambda model, x: metrics.mean_bound(model, x, Bound("iwae"), 3),
     "log_evidence": lambda model, x: metrics.log_evidence(model, x, samples=5),
-    "active_units": lambda model, x: metrics.active_units(model, x)[1].mean,
-    "unit_means": lambda model, x: metrics.unit_means(model, x)[1][0],
+    "active_units": lambda model, x: activity.active_units(model, x)[1].mean,
+    "unit_means": lambda model, x: activity.unit_means(model, x)[1][0],
     "unit_kl": lambda model, x: units.unit_kl(model, x)[0],
     "encode": lambda model, x: torch.from_numpy(latent.encode(model, x).mean),
     "reconstruct": lambda model, x: reconstruction.reconstructions(model, x, samples=3).losses["draw"],

@@ -13,6 +13,7 @@ import torch
 
 from iwae import catalog, checkpoints
 from iwae.data import datasets
+from iwae.evaluation import activity
 from iwae.evaluation import metrics as evaluation
 from iwae.images import decoding
 from iwae.inference.posterior import posterior, reconstruct
@@ -64,7 +65,7 @@ def test_one_image_has_an_nll_but_no_standard_error_and_no_active_units():
     several = {"active_units", "pca_active_units", "pruned_nll"}
     assert one["images"] == 1 and unknown == several | {name for name in two.summary() if name.endswith("_se")}
     with pytest.raises(ValueError, match="active units need at least 2 images and 2 draws, not 1 and 100"):
-        evaluation.active_units(model, x[0])
+        activity.active_units(model, x[0])
 
 
 def test_a_model_with_one_active_unit():
@@ -72,7 +73,7 @@ def test_a_model_with_one_active_unit():
     model = shipped(PAIR[0])
     with torch.no_grad():
         encoder = model.encoder[0]
-        unit = evaluation.active_units(model, datasets.load("digits").binary("test")[:50])[0].covariance.diag().argmax()
+        unit = activity.active_units(model, datasets.load("digits").binary("test")[:50])[0].covariance.diag().argmax()
         for linear in (encoder.mean, encoder.log_std):
             others = torch.arange(len(linear.bias)) != unit
             linear.weight[others] = 0

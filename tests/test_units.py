@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from iwae.analysis import units
-from iwae.evaluation.metrics import active_units, activity_of, evaluate, log_evidence, unit_means
+from iwae.evaluation.activity import active_units, activity_of, unit_means
+from iwae.evaluation.metrics import evaluate, log_evidence
 from iwae.model import Model, ModelConfig
 
 CONFIGS = {

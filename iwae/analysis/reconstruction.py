@@ -9,15 +9,15 @@ Four pictures of each image x, probabilities of the pixels, and what each costs:
     weighted  their average by importance weight: an estimate of the true posterior's picture
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from iwae.evaluation.metrics import Progress, Steps
-from iwae.evaluation.sampling import Draws, blocks
+from iwae.evaluation.sampling import Block, Progress, map_draws
 from iwae.kernels.finite import check_finite
-from iwae.model import Model
+from iwae.model import Model, Sample
 from iwae.system import reprs
 
 PICTURES = ("draw", "mean", "average", "weighted")
@@ -48,8 +48,11 @@ def reconstructions(
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
     x = model.check_images(x)
-    draws = Draws(model, x, samples)
-    found = Steps(progress, len(x)).take(blocks(x, seed), lambda block, generator: _block(draws, block, generator))
+
+    def measure(block: Block, draws: Iterator[Sample]) -> tuple[dict, dict]:
+        return _measure(model, block, draws, samples)
+
+    found = map_draws(measure, model, x, samples, seed=seed, progress=progress)
     pictures, losses = (
         {name: torch.cat([part[name] for part in half]) for name in PICTURES} for half in zip(*found, strict=True)
     )
@@ -64,14 +67,13 @@ def cross_entropy(x: Tensor, picture: Tensor) -> Tensor:
     return -torch.where(x > 0, p, 1 - p).log().sum(-1)
 
 
-@torch.no_grad()  # known to the calling thread alone
-def _block(draws: Draws, x: Tensor, generator: torch.Generator) -> tuple[dict, dict]:
-    model, samples = draws.model, draws.samples
+def _measure(model: Model, block: Block, draws: Iterator[Sample], samples: int) -> tuple[dict, dict]:
+    x = block.x
     largest = x.new_full((len(x),), -torch.inf)  # log-weight so far: the sums below are relative to it
     total, loss = x.new_zeros(2, len(x))
     average, weighted = torch.zeros(2, *x.shape, device=x.device)
-    first, descent = None, torch.Generator(x.device).manual_seed(generator.initial_seed() + 1)
-    for sample in draws.of(x, generator):
+    first, descent = None, torch.Generator(x.device).manual_seed(block.generator.initial_seed() + 1)
+    for sample in draws:
         decoded = model.decode(sample.h[0])  # draws, batch, pixels
         before, largest = largest, torch.maximum(largest, sample.log_w.max(0).values)
         weight, scale = (sample.log_w - largest).exp(), (before - largest).exp()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iwae.evaluation.metrics import Activity, active_units
+from iwae.evaluation.activity import Activity, active_units
 from iwae.kernels.finite import check_finite
 from iwae.model import Model
 

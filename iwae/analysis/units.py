@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iwae.evaluation.metrics import Activity, keep_units, log_evidence
+from iwae.evaluation.activity import Activity, keep_units
+from iwae.evaluation.metrics import log_evidence
 from iwae.evaluation.sampling import IMAGES
 from iwae.figures.units import Band
 from iwae.kernels.finite import check_finite

@@ -16,7 +16,7 @@ import tyro
 from tqdm import tqdm
 
 from iwae.data import datasets
-from iwae.evaluation.metrics import Progress
+from iwae.evaluation.sampling import Progress
 from iwae.system import files
 from iwae.training.config import MAX_K, MAX_SEED
 

@@ -12,7 +12,8 @@ from tyro.conf import Positional
 from iwae import checkpoints, cli
 from iwae.data import datasets
 from iwae.evaluation import metrics
-from iwae.evaluation.metrics import NOT_COUNTED, plus_minus
+from iwae.evaluation.activity import NOT_COUNTED
+from iwae.evaluation.stats import plus_minus
 from iwae.results import comparison
 from iwae.system import files
 

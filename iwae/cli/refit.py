@@ -12,8 +12,8 @@ from tyro.conf import Positional
 from iwae import checkpoints, cli
 from iwae.data import datasets
 from iwae.evaluation import metrics
+from iwae.evaluation.stats import signed
 from iwae.results import comparison
-from iwae.results.rows import signed
 from iwae.system import files
 from iwae.training.wake_sleep import Refit as Settings
 

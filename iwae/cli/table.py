@@ -11,10 +11,11 @@ from torch import Tensor
 from iwae import catalog, checkpoints, cli
 from iwae.data import datasets
 from iwae.evaluation import metrics
+from iwae.evaluation.stats import signed
 from iwae.results import comparison, grid, tables
 from iwae.results import readme as documents
 from iwae.results import rows as results
-from iwae.results.rows import Row, signed
+from iwae.results.rows import Row
 from iwae.system import files
 
 FAILED = 1  # exit status when a second measurement disagrees

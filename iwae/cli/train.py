@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from iwae import checkpoints, cli
 from iwae.data import datasets
-from iwae.evaluation.metrics import plus_minus
+from iwae.evaluation.stats import plus_minus
 from iwae.kernels import precision
 from iwae.runs import store, worker
 from iwae.system import files

@@ -1,59 +1,21 @@
 """Measures of a trained model, all from one streamed sampling pass; nats per image, ± standard error over images.
 
-Draws come in fixed blocks (``draws``), so a result depends on (images, samples, seed) alone.
+A result depends on the images, the number of draws and the seed alone (``sampling``).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from iwae.bounds import Bound
-from iwae.evaluation.sampling import Draws, blocks
-from iwae.kernels import threads
+from iwae.evaluation.activity import ACTIVITY_DRAWS, THRESHOLD, Activity, active_units, keep_units
+from iwae.evaluation.sampling import Block, Progress, map_draws, stages
+from iwae.evaluation.stats import RunningBound, mean_se, plus_minus
 from iwae.kernels.finite import check_finite
 from iwae.model import Keep, Model, Sample, wide
-from iwae.system import malloc, reprs
-
-ACTIVITY_DRAWS = 100  # draws behind E_q[h|x] above the first stochastic layer
-NOT_COUNTED = "not counted: a variance over images needs at least 2"  # what to say of the units of a single image
-THRESHOLD = 0.01  # of the variance that makes a unit active (Burda et al. 2016, section 5)
-
-Progress = Callable[[int, int], None]  # images done, images in all
-
-
-@dataclass(frozen=True)
-class Activity:
-    """How much each unit of one stochastic layer tells of the image: Cov_x(E_q[h|x]) over ``images`` images."""
-
-    mean: Tensor  # [latent], the mean over images of E_q[h|x]; these tensors lie on the CPU, in float64
-    covariance: Tensor  # [latent, latent]
-    threshold: float
-
-    __repr__ = reprs.one_line
-
-    @property
-    def variance(self) -> Tensor:
-        """Var_x(E_q[h_u|x]) of each unit, [latent]."""
-        return self.covariance.diagonal()
-
-    @property
-    def active(self) -> Tensor:
-        """The units whose variance lies above the threshold, [latent] of bool. Burda et al. 2016, section 5."""
-        return self.variance > self.threshold
-
-    @property
-    def eigenvalues(self) -> Tensor:
-        """Eigenvalues of the covariance, largest first, [latent]."""
-        return torch.linalg.eigvalsh(self.covariance).flip(0)
-
-    @property
-    def pca_active(self) -> int:
-        """Number of eigenvalues above the threshold. Arnal, Lee & Pezzotti 2021."""
-        return int((self.eigenvalues > self.threshold).sum())
 
 
 @dataclass(frozen=True)
@@ -96,18 +58,6 @@ class Metrics:
         return out | {"images": len(self.nll), "samples": self.samples, "seed": self.seed}
 
 
-def mean_se(values: Tensor) -> tuple[float, float | None]:
-    """(mean, its standard error over images); the error of a single image is unknown, None."""
-    values = values.cpu().double()
-    se = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
-    return values.mean().item(), se
-
-
-def plus_minus(value: float, se: float | None, digits: int = 2, width: int = 0) -> str:
-    """``87.20 ± 0.24``, or ``87.20`` where the standard error is unknown; the value takes at least ``width``."""
-    return f"{value:{width}.{digits}f}" + ("" if se is None else f" ± {se:.{digits}f}")
-
-
 @torch.no_grad()
 def evaluate(
     model: Model,
@@ -140,16 +90,18 @@ def evaluate(
     activity = active_units(model, x, seed=seed, threshold=threshold) if len(x) > 1 else None
     active = [layer.active for layer in activity or ()]
     keep = None if all(layer.all() for layer in active) else keep_units(activity, active, x.device)
-    passes = 2 if prune and keep else 1
-    steps = Steps(progress, passes * len(x))
-    draws = Draws(model, x, samples)
-    parts = steps.take(blocks(x, seed), lambda block, generator: _measure(draws, block, generator, ks))
+    whole_pass, *pruned_pass = stages(progress, 2 if prune and keep else 1)
+
+    def measure(block: Block, draws: Iterator[Sample]) -> dict[str, Tensor]:
+        return _measure(model, block, draws, samples, ks)
+
+    parts = map_draws(measure, model, x, samples, seed=seed, progress=whole_pass)
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     for name, values in whole.items():
         check_finite(values, name)
     pruned = whole["nll"] if prune and activity else None
-    if passes == 2:
-        pruned = -_log_mean_weights(Draws(model, x, samples, keep), x, seed, steps)
+    if pruned_pass:
+        pruned = -_log_mean_weights(model, x, samples, seed, keep, pruned_pass[0])
     bounds = {k: whole.pop(f"L_{k}") for k in ks}
     told = {"samples": samples, "seed": seed, "threshold": threshold}
     return Metrics(**whole, bounds=bounds, activity=activity, pruned_nll=pruned, **told)
@@ -160,77 +112,13 @@ def mean_bound(model: Model, x: Tensor, bound: Bound, k: int, *, seed: int = 0) 
     """``bound`` of k draws for each image of x [n, pixels] → [n], with the weight of the KL that is the bound's own.
     Raises as ``evaluate`` does."""
     x = model.check_images(x)
-    draws = Draws(model, x, k)
 
-    @torch.no_grad()
-    def of(block: Tensor, generator: torch.Generator) -> Tensor:
-        log_w = [sample.log_weights(bound.kl_weight) for sample in draws.of(block, generator)]
-        return bound(torch.cat(log_w))
+    def measure(block: Block, draws: Iterator[Sample]) -> Tensor:
+        return bound(torch.cat([sample.log_weights(bound.kl_weight) for sample in draws]))
 
-    values = torch.cat(Steps(None, len(x)).take(blocks(x, seed), of))
+    values = torch.cat(map_draws(measure, model, x, k, seed=seed))
     check_finite(values, "the bound")
     return values
-
-
-@torch.no_grad()
-def active_units(
-    model: Model, x: Tensor, *, draws: int = ACTIVITY_DRAWS, seed: int = 0, threshold: float = THRESHOLD
-) -> tuple[Activity, ...]:
-    """Activity of every stochastic layer over images x [n, pixels].
-
-    The first layer's E_q[h|x] is the encoder's own mean. Above it, E_q[h|x] is a mean over ``draws``, whose
-    variance holds the draws' own noise as well, E[Var]/draws; so the covariance is taken between the means of two
-    independent halves of the draws, which is unbiased. Raises as ``unit_means`` does.
-    """
-    return tuple(activity_of(*halves, threshold) for halves in unit_means(model, x, draws=draws, seed=seed))
-
-
-@torch.no_grad()
-def unit_means(
-    model: Model, x: Tensor, *, draws: int = ACTIVITY_DRAWS, seed: int = 0
-) -> tuple[tuple[Tensor, Tensor], ...]:
-    """E_q[h|x] of every stochastic layer for images x [n, pixels]: two estimates, [n, latent] each, with independent
-    errors; those of the first layer are exact and the same. On the CPU, in float64.
-
-    Raises ValueError for images that the model does not take (``Model.check_images``), and for fewer than 2 images or
-    draws, which have no variance; NonFiniteError where a mean is not finite.
-    """
-    x = model.check_images(x)
-    if len(x) < 2 or draws < 2:
-        raise ValueError(f"active units need at least 2 images and 2 draws, not {len(x)} and {draws}")
-    halves: list[list[tuple[Tensor, Tensor]]] = []
-    for block, generator in blocks(x, seed):
-        mean = model.first(block)[0]
-        layers = [(mean, mean)]
-        if len(model.encoder) > 1:
-            below, _ = model.propose(block, model.noise(draws, len(block), generator))
-            means = [encoder(h)[0] for encoder, h in zip(model.encoder[1:], below, strict=False)]
-            layers += [(mean[0::2].mean(0), mean[1::2].mean(0)) for mean in means]  # draws, batch, latent
-        halves.append(layers)
-    means = tuple(
-        tuple(torch.cat(half).cpu().double() for half in zip(*layer, strict=True))
-        for layer in zip(*halves, strict=True)
-    )
-    for number, layer in enumerate(means, 1):
-        for half in layer:
-            check_finite(half, f"E_q[h|x] in layer {number}")
-    return means
-
-
-def activity_of(first: Tensor, second: Tensor, threshold: float = THRESHOLD) -> Activity:
-    """Activity of a layer from two independent estimates of E_q[h|x], [n, latent] each."""
-    a, b = first - first.mean(0), second - second.mean(0)
-    cross = a.T @ b / (len(a) - 1)
-    return Activity((first.mean(0) + second.mean(0)) / 2, (cross + cross.T) / 2, threshold)
-
-
-def keep_units(activity: tuple[Activity, ...], kept: Sequence[Tensor], device: torch.device | str) -> tuple[Keep, ...]:
-    """For ``Model.sample(keep=…)``: only the units ``kept`` ([latent] of bool for each layer) go on. The others are
-    held still, the top layer's at their prior mean 0, those below at their mean over images and draws."""
-    values = [*(layer.mean for layer in activity[:-1]), torch.zeros_like(activity[-1].mean)]
-    return tuple(
-        Keep(mask.float().to(device), value.float().to(device)) for mask, value in zip(kept, values, strict=True)
-    )
 
 
 @torch.no_grad()
@@ -241,20 +129,19 @@ def log_evidence(
     model. The draws of one seed are the same with and without, so differences are paired. Raises as ``evaluate``
     does."""
     x = model.check_images(x)
-    values = _log_mean_weights(Draws(model, x, samples, keep), x, seed, Steps(None, len(x)))
+    values = _log_mean_weights(model, x, samples, seed, keep)
     check_finite(values, "log p̂(x)")
     return values
 
 
-@torch.no_grad()  # known to the calling thread alone
-def _measure(draws: Draws, x: Tensor, generator: torch.Generator, ks: Sequence[int]) -> dict:
+def _measure(model: Model, block: Block, draws: Iterator[Sample], samples: int, ks: Sequence[int]) -> dict[str, Tensor]:
     """All measures of one block of images."""
-    samples = draws.samples
+    x = block.x
     total, squared = torch.full((2, len(x)), -math.inf, device=x.device)
     log_w_sum, kl_sum = wide(torch.zeros(2, len(x), device=x.device))
     running = {k: RunningBound(k) for k in ks}
     reconstruction = None
-    for sample in draws.of(x, generator):
+    for sample in draws:
         log_w = sample.log_w
         total = torch.logaddexp(total, log_w.logsumexp(0))
         squared = torch.logaddexp(squared, (2 * log_w).logsumexp(0))
@@ -263,7 +150,7 @@ def _measure(draws: Draws, x: Tensor, generator: torch.Generator, ks: Sequence[i
         for bound in running.values():
             bound.add(log_w)
         if reconstruction is None:
-            reconstruction = _reconstruction(draws.model, x, sample, generator.initial_seed())
+            reconstruction = _reconstruction(model, x, sample, block.generator.initial_seed())
     log_mean_w = wide(total) - math.log(samples)
     elbo = log_w_sum / samples
     out = {"nll": -log_mean_w, "elbo": elbo, "reconstruction": reconstruction, "kl_prior": kl_sum / samples}
@@ -280,70 +167,20 @@ def _reconstruction(model: Model, x: Tensor, sample: Sample, seed: int) -> Tenso
     return -model.log_likelihood(x, model.descend(sample.h[-1][:1], generator), checked=True)[0]
 
 
-def _log_mean_weights(draws: Draws, x: Tensor, seed: int, steps: "Steps") -> Tensor:
+def _log_mean_weights(
+    model: Model,
+    x: Tensor,
+    samples: int,
+    seed: int,
+    keep: tuple[Keep, ...] | None,
+    progress: Progress | None = None,
+) -> Tensor:
     """log of the mean weight of each image's draws, [n]."""
 
-    @torch.no_grad()
-    def of(block: Tensor, generator: torch.Generator) -> Tensor:
-        total = torch.full((len(block),), -math.inf, device=block.device)
-        for sample in draws.of(block, generator):
+    def measure(block: Block, draws: Iterator[Sample]) -> Tensor:
+        total = torch.full((len(block.x),), -math.inf, device=block.x.device)
+        for sample in draws:
             total = torch.logaddexp(total, sample.log_w.logsumexp(0))
-        return wide(total) - math.log(draws.samples)
+        return wide(total) - math.log(samples)
 
-    return torch.cat(steps.take(blocks(x, seed), of))
-
-
-class RunningBound:
-    """Mean of L_k over the disjoint groups of k in a stream of log-weights, however the stream is cut."""
-
-    def __init__(self, k: int):
-        self.k, self.sum, self.groups = k, 0.0, 0
-        self.open, self.count = None, 0  # logsumexp and size of the group being filled
-
-    def add(self, log_w: Tensor) -> None:
-        """Take the next draws, log_w [any number, batch]."""
-        if self.count:
-            room = self.k - self.count
-            self._fill(log_w[:room])
-            log_w = log_w[room:]
-        whole = len(log_w) // self.k
-        if whole:
-            groups = log_w[: whole * self.k].view(whole, self.k, -1).logsumexp(1)
-            self._close(wide(groups).sum(0), whole)
-        self._fill(log_w[whole * self.k :])
-
-    def _fill(self, log_w: Tensor) -> None:
-        if not len(log_w):
-            return
-        part = log_w.logsumexp(0)
-        self.open = part if self.open is None else torch.logaddexp(self.open, part)
-        self.count += len(log_w)
-        if self.count == self.k:
-            self._close(wide(self.open), 1)
-            self.open, self.count = None, 0
-
-    def _close(self, total: Tensor, groups: int) -> None:
-        self.sum = self.sum + total
-        self.groups += groups
-
-    def mean(self) -> Tensor:
-        """L_k [batch], averaged over the whole groups."""
-        return self.sum / self.groups - math.log(self.k)
-
-
-class Steps:
-    """Counts images towards a progress callback."""
-
-    def __init__(self, progress: Progress | None, total: int):
-        self.progress, self.done, self.total = progress, 0, total
-
-    def take(self, blocks: list[tuple[Tensor, torch.Generator]], function: Callable[..., Any]) -> list[Any]:
-        """``function(images, generator)`` of every block, on a CPU on all threads."""
-        malloc.keep_freed()
-        run = threads.parallel_map if blocks[0][0].device.type == "cpu" else threads.serial_map
-        return run(lambda block: function(*block), blocks, lambda block: self.advance(len(block[0])))
-
-    def advance(self, images: int) -> None:
-        self.done += images
-        if self.progress:
-            self.progress(self.done, self.total)
+    return torch.cat(map_draws(measure, model, x, samples, seed=seed, keep=keep, progress=progress))

@@ -1,41 +1,92 @@
-"""Draws from q(h|x) of many images, block after block: IMAGES together, each block from its own seed, DRAWS at a time.
+"""Draws from q(h|x) of many images: IMAGES together, each such block from its own seed, DRAWS at a time.
 
 So they depend on images, seed and number alone, the first k of more draws are k draws, and memory does not grow with
-their number.
+their number. Everything that measures a model over images goes through ``map_draws`` or ``map_blocks``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from iwae.kernels import threads
 from iwae.model import Keep, Model, Sample
+from iwae.system import malloc
 
 IMAGES = 100  # images sampled together
 DRAWS = 50  # draws made at once for each of them, on a CPU
 GPU_DRAWS = 1000  # on a GPU, which has memory for them and would wait for Python otherwise
 
+Progress = Callable[[int, int], None]  # images done, images in all
+T = TypeVar("T")
 
-def blocks(x: Tensor, seed: int) -> list[tuple[Tensor, torch.Generator]]:
-    """Blocks of images, each with its own generator."""
+
+class Block(NamedTuple):
+    """Images that are sampled together."""
+
+    x: Tensor  # [batch, pixels]
+    generator: torch.Generator  # its own
+
+
+def blocks(x: Tensor, seed: int) -> list[Block]:
+    """The images x [n, pixels] in blocks."""
     if len(x) == 0:
         raise ValueError("there is no image to evaluate")
     starts = range(0, len(x), IMAGES)
-    return [(x[s : s + IMAGES], torch.Generator(x.device).manual_seed(seed * 1_000_003 + s)) for s in starts]
+    return [Block(x[s : s + IMAGES], torch.Generator(x.device).manual_seed(seed * 1_000_003 + s)) for s in starts]
 
 
-class Draws:
-    """``samples`` draws for each of the images x [n, pixels], which have been checked, by the units ``keep`` alone if
-    given. Several threads may ask at once, each for those of a block."""
+def map_blocks(function: Callable[[Block], T], x: Tensor, seed: int, progress: Progress | None = None) -> list[T]:
+    """``function(block)`` of every block of the images x [n, pixels], in order; on a CPU on all threads. Without
+    gradients."""
+    done = 0
 
-    def __init__(self, model: Model, x: Tensor, samples: int, keep: tuple[Keep, ...] | None = None):
-        self.model, self.samples, self.keep = model, samples, keep
-        self.at_once = DRAWS if x.device.type == "cpu" else GPU_DRAWS
+    def without_gradients(block: Block) -> T:
+        with torch.no_grad():  # which only the calling thread knows of
+            return function(block)
 
-    def of(self, x: Tensor, generator: torch.Generator) -> Iterator[Sample]:
-        """Those of one block of images, DRAWS at a time."""
-        first = self.model.first(x)
-        for start in range(0, self.samples, self.at_once):
-            noise = self.model.noise(self.at_once, len(x), generator)  # whole, so that fewer are a prefix of more
-            noise = tuple(eps[: self.samples - start] for eps in noise)
-            yield self.model.sample(x, noise=noise, keep=self.keep, first=first, checked=True)
+    def count(block: Block) -> None:
+        nonlocal done
+        done += len(block.x)
+        if progress:
+            progress(done, len(x))
+
+    malloc.keep_freed()
+    run = threads.parallel_map if x.device.type == "cpu" else threads.serial_map
+    return run(without_gradients, blocks(x, seed), count)
+
+
+def map_draws(
+    function: Callable[[Block, Iterator[Sample]], T],
+    model: Model,
+    x: Tensor,
+    samples: int,
+    *,
+    seed: int = 0,
+    keep: tuple[Keep, ...] | None = None,
+    progress: Progress | None = None,
+) -> list[T]:
+    """``function(block, draws)`` of every block of the images x [n, pixels], which have been checked: ``draws`` goes
+    once through ``samples`` draws for each image, some of them at a time, of the units ``keep`` alone if given."""
+    at_once = DRAWS if x.device.type == "cpu" else GPU_DRAWS
+
+    def stream(block: Block) -> Iterator[Sample]:
+        first = model.first(block.x)
+        for start in range(0, samples, at_once):
+            noise = model.noise(at_once, len(block.x), block.generator)  # whole, so that fewer are a prefix of more
+            noise = tuple(eps[: samples - start] for eps in noise)
+            yield model.sample(block.x, noise=noise, keep=keep, first=first, checked=True)
+
+    return map_blocks(lambda block: function(block, stream(block)), x, seed, progress)
+
+
+def stages(progress: Progress | None, count: int) -> list[Progress | None]:
+    """A callback for each of ``count`` passes over the same images, which together take ``progress`` to its end."""
+    if progress is None:
+        return [None] * count
+
+    def stage(before: int) -> Progress:
+        return lambda done, total: progress(before * total + done, count * total)
+
+    return [stage(number) for number in range(count)]

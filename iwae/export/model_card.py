@@ -10,7 +10,8 @@ from typing import Any
 from iwae.bounds import OBJECTIVES
 from iwae.checkpoints import Card
 from iwae.data.sources import SOURCES
-from iwae.evaluation.metrics import NOT_COUNTED, plus_minus
+from iwae.evaluation.activity import NOT_COUNTED
+from iwae.evaluation.stats import plus_minus
 from iwae.likelihoods import LIKELIHOODS
 from iwae.training import commands
 from iwae.training.config import TrainConfig

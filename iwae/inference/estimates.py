@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from iwae.bounds import Bound
-from iwae.evaluation.metrics import mean_se
+from iwae.evaluation.stats import mean_se
 from iwae.inference.posterior import Posterior
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from iwae.bounds import weigh_kl
-from iwae.evaluation.metrics import plus_minus
+from iwae.evaluation.stats import plus_minus
 from iwae.inference import pareto
 from iwae.kernels.finite import NonFiniteError, check_finite
 from iwae.model import Model

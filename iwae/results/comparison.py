@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from iwae.evaluation import metrics as evaluation
-from iwae.evaluation.metrics import Metrics, Progress, mean_se
+from iwae.evaluation.metrics import Metrics
+from iwae.evaluation.sampling import Progress, stages
+from iwae.evaluation.stats import mean_se, signed
 from iwae.model import Model
-from iwae.results.rows import Row, signed
+from iwae.results.rows import Row
 from iwae.training.config import PARAMETERS, TrainConfig
 
 MEASURES = ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior")
@@ -120,17 +122,10 @@ def verify(
     chosen = choose(x, images, seed)
     if len(chosen) < 2:
         raise ValueError(f"a standard error needs at least 2 images, not {len(chosen)}")
-    steps = evaluation.Steps(progress, 2 * len(chosen))
-    done = 0
-
-    def count(now: int, total: int) -> None:
-        nonlocal done
-        steps.advance(now - done)
-        done = now % total
-
+    seeds = metrics["seed"], metrics["seed"] + 1 + seed
     first, second = (
-        evaluation.evaluate(model, chosen, samples=metrics["samples"], seed=s, prune=False, progress=count)
-        for s in (metrics["seed"], metrics["seed"] + 1 + seed)
+        evaluation.evaluate(model, chosen, samples=metrics["samples"], seed=s, prune=False, progress=stage)
+        for s, stage in zip(seeds, stages(progress, 2), strict=True)
     )
     return {
         name: _check(metrics[name], metrics[f"{name}_se"], getattr(first, name), getattr(second, name), len(x))

@@ -16,6 +16,7 @@ from typing import Any
 from iwae.bounds import OBJECTIVES
 from iwae.catalog import Entry
 from iwae.data import datasets
+from iwae.evaluation.stats import signed
 from iwae.figures.base import Points
 from iwae.gradients import GRADIENTS
 from iwae.results import published
@@ -238,11 +239,6 @@ def units(layers: Sequence) -> str:
     """``25``, ``24+7``; over seeds ``24–26+7``."""
     layers = [[layer] if isinstance(layer, int) else layer for layer in layers]
     return "+".join(f"{min(layer)}–{max(layer)}" if len(set(layer)) > 1 else str(layer[0]) for layer in layers)
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """``+0.12`` or ``−0.12``."""
-    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def _measured(entry: Entry) -> Row:

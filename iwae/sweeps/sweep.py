@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from iwae import checkpoints
 from iwae.data.sources import SOURCES
-from iwae.evaluation.metrics import plus_minus
+from iwae.evaluation.stats import plus_minus
 from iwae.runs import store, worker
 from iwae.runs.store import Run, RunError
 from iwae.sweeps.grid import GridCell

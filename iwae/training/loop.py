@@ -25,7 +25,7 @@ from tqdm import tqdm
 from iwae import checkpoints
 from iwae.checkpoints import Card
 from iwae.data import datasets
-from iwae.evaluation import metrics
+from iwae.evaluation import activity, metrics
 from iwae.gradients import Estimator
 from iwae.kernels import precision, threads
 from iwae.kernels.finite import NonFiniteError, NonFiniteMonitor
@@ -195,7 +195,7 @@ class Training:
             bound = metrics.mean_bound(model, self.valid, self.estimator.bound, self.config.k).mean().item()
             active = None
             if len(self.valid) > 1:  # a single image has no variance
-                active = [int(layer.active.sum()) for layer in metrics.active_units(model, self.valid)]
+                active = [int(layer.active.sum()) for layer in activity.active_units(model, self.valid)]
         self.since += self.seconds - before  # the training's images per second leave it out
         return bound, active
 

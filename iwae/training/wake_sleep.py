@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from iwae.analysis import generation
-from iwae.evaluation.metrics import Progress
+from iwae.evaluation.sampling import Progress
 from iwae.model import Model
 from iwae.training.config import MAX_SEED, SCHEDULES
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iwae.analysis import costs, reconstruction
 from iwae.analysis.reconstruction import PICTURES, ReconstructionResult
-from iwae.evaluation import metrics
+from iwae.evaluation import stats
 from iwae.figures.base import scatter_of_losses
 from pages.common import cache, figure_card, image_rows
 from pages.common.bounded import bounded
@@ -62,7 +62,7 @@ def table(view: View, pair: ReconstructionPair) -> None:
     rows = []
     for name in PICTURES:
         values = (pair.a.losses[name], pair.b.losses[name], pair.difference(name))
-        cells = [_with_error(*metrics.mean_se(value), signed=place == 2) for place, value in enumerate(values)]
+        cells = [_with_error(*stats.mean_se(value), signed=place == 2) for place, value in enumerate(values)]
         rows.append({"picture": NAMES[name], **dict(zip(("A", "B", "A − B, paired"), cells, strict=True))})
     st.dataframe(rows, hide_index=True, width="stretch")
     st.caption(

@@ -4,7 +4,7 @@ import streamlit as st
 
 from iwae.analysis import timeline
 from iwae.data import datasets
-from iwae.evaluation.metrics import THRESHOLD
+from iwae.evaluation.activity import THRESHOLD
 from iwae.figures.training import activity_bars, latent_map
 from iwae.kernels.finite import NonFiniteError
 from iwae.runs import summary

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from iwae.analysis import costs, units
 from iwae.catalog import Entry
-from iwae.evaluation import metrics
-from iwae.evaluation.metrics import Activity
+from iwae.evaluation import activity, stats
+from iwae.evaluation.activity import Activity
 from iwae.figures.units import Units, counts_against_images, sorted_units
 from pages.common import cache, figure_card, image_rows
 from pages.common.bounded import bounded
@@ -35,7 +35,7 @@ class Measured:
 
     def layers(self, threshold: float) -> tuple[Activity, ...]:
         """The activity of every layer at a threshold."""
-        return tuple(metrics.activity_of(*halves, threshold) for halves in self.halves)
+        return tuple(activity.activity_of(*halves, threshold) for halves in self.halves)
 
     def units(self, layer: int, values: Tensor, what: str = "unit") -> Units:
         """A measure of one layer's units, for a figure."""
@@ -60,7 +60,7 @@ def measure(view: View, images: int) -> list[Measured]:
 def _measure(path: str, written: int, device: str, dataset: str, images: int):
     model = cache.model_at(path, written, device)
     x = cache.test_images(dataset)[:images].to(device)
-    return metrics.unit_means(model, x), units.unit_kl(model, x)
+    return activity.unit_means(model, x), units.unit_kl(model, x)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
@@ -75,7 +75,7 @@ def _loss(path: str, written: int, device: str, dataset: str, kept: tuple[tuple[
     model = cache.model_at(path, written, device)
     halves, _ = _measure(path, written, device, dataset, images)
     x = cache.test_images(dataset)[:LOSS_IMAGES].to(device)
-    layers = tuple(metrics.activity_of(*part) for part in halves)
+    layers = tuple(activity.activity_of(*part) for part in halves)
     loss = units.pruning_loss(model, x, layers, [torch.tensor(layer) for layer in kept], samples=LOSS_DRAWS)
     return loss.full.mean().item(), loss.pruned.mean().item(), loss.mean, loss.se, len(x)
 
@@ -198,7 +198,7 @@ def pruned(view: View, model: Measured, threshold: float, images: int) -> None:
     full = "" if nll is None or cut is None else f" In full: NLL {nll:.2f}, pruned at threshold 0.01 {cut:.2f} nats."
     text = (
         f"**{model.name}**, only its {left} active units: L_{LOSS_DRAWS} = {without:.2f} nats instead of {whole:.2f}, "
-        f"a loss of **{metrics.plus_minus(lost, se)} nats** over {count:,} test images.{full}"
+        f"a loss of **{stats.plus_minus(lost, se)} nats** over {count:,} test images.{full}"
     )
     st.write(text.replace("-", "−"))
 

@@ -6,7 +6,7 @@ from iwae import catalog
 from iwae.analysis.reconstruction import reconstructions
 from iwae.checkpoints import load
 from iwae.data import datasets
-from iwae.evaluation.metrics import mean_se
+from iwae.evaluation.stats import mean_se
 
 PAGE = "pages/4_Reconstructions.py"
 

@@ -9,7 +9,7 @@ from iwae import catalog
 from iwae.analysis import units
 from iwae.checkpoints import load
 from iwae.data import datasets
-from iwae.evaluation import metrics
+from iwae.evaluation import activity
 
 PAGE = "pages/3_Active_units.py"
 
@@ -33,7 +33,7 @@ def test_counts_and_curves(app, pair, x):
     test = app(PAGE, threshold=0.1)
     n = test.selectbox(key="unit_images").value
     for place, model in enumerate(pair):
-        (layer,) = metrics.active_units(model, x[:n], threshold=0.1)
+        (layer,) = activity.active_units(model, x[:n], threshold=0.1)
         assert test.metric[2 * place].value == str(int(layer.active.sum()))
         assert test.metric[2 * place + 1].value == str(layer.pca_active)
         spec = {chart["layout"]["yaxis"]["title"]["text"]: chart["data"][place] for chart in figures(test)[:3]}
@@ -48,7 +48,7 @@ def test_counts_and_curves(app, pair, x):
 def test_a_unit_is_switched_off(app, pair, x):
     test = app(PAGE)
     n, model = test.selectbox(key="unit_images").value, pair[0]
-    layers = metrics.active_units(model, x[:n])
+    layers = activity.active_units(model, x[:n])
     order = units.unit_kl(model, x[:n])[0].mean(0).argsort(descending=True).tolist()
     for unit in order[:2]:
         test.selectbox(key="unit.a").set_value(unit).run()

@@ -1,0 +1,63 @@
+"""Numbers with their standard errors: how they are computed and how they are written."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from iwae.model import wide
+
+
+def mean_se(values: Tensor) -> tuple[float, float | None]:
+    """(mean, its standard error over images); the error of a single image is unknown, None."""
+    values = values.cpu().double()
+    se = (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else None
+    return values.mean().item(), se
+
+
+def plus_minus(value: float, se: float | None, digits: int = 2, width: int = 0) -> str:
+    """``87.20 ± 0.24``, or ``87.20`` where the standard error is unknown; the value takes at least ``width``."""
+    return f"{value:{width}.{digits}f}" + ("" if se is None else f" ± {se:.{digits}f}")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """``+0.12`` or ``−0.12``."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+class RunningBound:
+    """Mean of L_k over the disjoint groups of k in a stream of log-weights, however the stream is cut."""
+
+    def __init__(self, k: int):
+        self.k, self.sum, self.groups = k, 0.0, 0
+        self.open, self.count = None, 0  # logsumexp and size of the group being filled
+
+    def add(self, log_w: Tensor) -> None:
+        """Take the next draws, log_w [any number, batch]."""
+        if self.count:
+            room = self.k - self.count
+            self._fill(log_w[:room])
+            log_w = log_w[room:]
+        whole = len(log_w) // self.k
+        if whole:
+            groups = log_w[: whole * self.k].view(whole, self.k, -1).logsumexp(1)
+            self._close(wide(groups).sum(0), whole)
+        self._fill(log_w[whole * self.k :])
+
+    def _fill(self, log_w: Tensor) -> None:
+        if not len(log_w):
+            return
+        part = log_w.logsumexp(0)
+        self.open = part if self.open is None else torch.logaddexp(self.open, part)
+        self.count += len(log_w)
+        if self.count == self.k:
+            self._close(wide(self.open), 1)
+            self.open, self.count = None, 0
+
+    def _close(self, total: Tensor, groups: int) -> None:
+        self.sum = self.sum + total
+        self.groups += groups
+
+    def mean(self) -> Tensor:
+        """L_k [batch], averaged over the whole groups."""
+        return self.sum / self.groups - math.log(self.k)
