@@ -127,6 +127,10 @@ class LinearProjection:
         """W diag(σ²) Wᵀ, [2, 2]: the exact covariance on the plane of a Gaussian with standard deviations ``std``."""
         return (self.axes * np.square(std)) @ self.axes.T
 
+    def lift(self, place: np.ndarray, point: np.ndarray) -> np.ndarray:
+        """``point`` [latent] moved within the plane until it lies at ``place`` [2], [latent]."""
+        return point + (place - self.project(point)) @ self.axes
+
     def rotated(self, rotation: np.ndarray) -> "LinearProjection":
         """The same plane seen through ``rotation`` [2, 2]."""
         return LinearProjection(self.centre, rotation @ self.axes, self.share)

@@ -61,6 +61,8 @@ def steps(model: Model) -> dict[str, Any]:
     """What ``program`` holds for this model; raises BrowserError where a module is not one of the known steps."""
     if (reason := model.nonstandard()) is not None:
         raise BrowserError(reason)
+    if model.config.likelihood != "bernoulli":
+        raise BrowserError(f"its likelihood is {model.config.likelihood}, and a page decodes Bernoulli pixels alone")
     encoder, below = [], "x"
     for place, layer in enumerate(model.encoder):
         number, name = place + 1, f"encoder.{place}"

@@ -19,15 +19,15 @@ PIXELS = 28 * 28
 
 
 def source(*names: str) -> str:
-    """Files beside this one, as one."""
-    return "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in names)
+    """Files of the folder pages, one after the other."""
+    return "\n".join((Path(__file__).parents[1] / name).read_text(encoding="utf-8") for name in names)
 
 
 _canvas = st.components.v2.component(
     "digit_canvas",
-    html=source("canvas.html"),
-    css=source("canvas.css", "live.css"),
-    js=source("forward.js", "prepare.js", "live.js", "canvas.js"),
+    html=source("common/canvas.html"),
+    css=source("common/canvas.css", "common/live.css"),
+    js=source("common/forward.js", "common/pictures.js", "common/prepare.js", "common/live.js", "common/canvas.js"),
 )
 
 

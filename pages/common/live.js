@@ -1,10 +1,6 @@
 // Pictures beside the drawing surface that follow its strokes: the page itself encodes, samples and decodes. What the
 // server answers about the same drawing replaces them.
 
-const GAP = 1; // pixels of the pictures between two draws
-
-const networks = new Map(); // address of a file of weights → promise of the network in it
-
 class LivePictures {
   models = []; // what is on the page of each: { network, noise, mean, draws }
 
@@ -22,7 +18,7 @@ class LivePictures {
     live.models.forEach(({ weights, noise }, place) => {
       const model = this.models[place];
       if (model.address !== weights) Object.assign(model, { address: weights, network: null });
-      model.noise = noise && new Float32Array(bytes(noise).buffer);
+      model.noise = noise && numbers(noise);
       if (weights && !model.network) whenIdle(() => this.load(model, weights));
     });
     if (answered) {
@@ -52,7 +48,7 @@ class LivePictures {
 
   async load(model, address) {
     try {
-      const network = await networkAt(address);
+      const network = await fetched(address, readNetwork);
       if (model.address === address) model.network = network;
     } catch {
       // the pictures then follow by the server, when the pen is lifted; the next answer tries again
@@ -87,47 +83,8 @@ class LivePictures {
   }
 }
 
-const PICTURE = FRAME * FRAME;
-
 // Grey levels of the picture of q's mean, and of those of its draws.
 function decoded({ network, noise }, x) {
   const values = run(network, network.encoder[0], { x, noise_1: noise });
   return run(network, network.decoder, values).pixels.map((probability) => 255 * probability);
 }
-
-// Grey levels of one or more pictures in a row; nothing for null.
-function paint(canvas, pictures) {
-  const count = pictures ? pictures.length / PICTURE : 0;
-  const context = canvas.getContext("2d");
-  const width = Math.max(1, count) * (FRAME + GAP) - GAP;
-  if (count && canvas.width !== width) canvas.width = width;
-  canvas.height === FRAME || (canvas.height = FRAME);
-  context.clearRect(0, 0, canvas.width, FRAME);
-  for (let place = 0; place < count; place++) {
-    const image = context.createImageData(FRAME, FRAME);
-    for (let i = 0; i < PICTURE; i++) {
-      image.data.fill(pictures[place * PICTURE + i], 4 * i, 4 * i + 3);
-      image.data[4 * i + 3] = 255;
-    }
-    context.putImageData(image, place * (FRAME + GAP), 0);
-  }
-}
-
-function networkAt(address) {
-  if (!networks.has(address)) {
-    const loading = fetch(address).then(async (response) => {
-      if (!response.ok) throw new Error(`${address}: ${response.status}`);
-      return readNetwork(await response.arrayBuffer());
-    });
-    loading.catch(() => networks.delete(address));
-    networks.set(address, loading);
-    if (networks.size > 8) networks.delete(networks.keys().next().value); // a few MB each
-  }
-  return networks.get(address);
-}
-
-function bytes(base64) {
-  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-}
-
-const whenIdle = (work) => (window.requestIdleCallback ?? setTimeout)(work); // after the first paint

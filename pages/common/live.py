@@ -18,11 +18,11 @@ from iwae.catalog import Entry
 from iwae.data import datasets
 from iwae.export import browser
 from iwae.inference.posterior import standard_noise
+from iwae.model import Model
 from pages.common import cache
 from pages.common.canvas import PIXELS
 from pages.common.digit_input import BINARIZED_BY
 from pages.common.evidence import Evidence
-from pages.common.figure_card import escape_markdown
 from pages.common.sidebar import View
 
 DRAWS = 5  # pictures of draws from q(h|x)
@@ -32,29 +32,45 @@ def live(view: View, evidence: Evidence | None) -> dict[str, Any]:
     """The data of ``draw_digit(live=…)``: both models, and their pictures of the digit of ``evidence``, if any."""
     generator = torch.Generator().manual_seed(BINARIZED_BY)
     return {
-        "thresholds": _base64(datasets.thresholds(torch.empty(PIXELS, dtype=torch.uint8), generator)),
-        "seen": evidence and _base64(_grey(evidence.x)),
+        "thresholds": to_text(datasets.thresholds(torch.empty(PIXELS, dtype=torch.uint8), generator)),
+        "seen": evidence and to_text(_grey(evidence.x)),
         "draws": DRAWS,
         "models": [_model(name, entry, view.device, evidence) for name, entry in view.pair],
     }
 
 
 def _model(name: str, entry: Entry, device: str, evidence: Evidence | None) -> dict[str, Any]:
-    told = {"title": f"{name} · {entry.short}", "kind": entry.kind, "note": "", "weights": None, "noise": None}
-    content, reason = _weights(*cache.identity(entry), device)
-    model = cache.model(entry, device)
-    if content is None:
-        told["note"] = escape_markdown(f"Its pictures follow when you lift the pen: {reason}.")
-    else:
+    told, model = network(name, entry, device) | {"noise": None}, cache.model(entry, device)
+    if told["weights"]:
         drawn = standard_noise(model, DRAWS, evidence.seed if evidence else 0)[0][:, 0].cpu()
-        told["noise"] = _base64(torch.cat([torch.zeros_like(drawn[:1]), drawn]))  # no noise: the mean itself
-        told["weights"] = _address(content, name)
+        told["noise"] = to_text(torch.cat([torch.zeros_like(drawn[:1]), drawn]))  # no noise: the mean itself
     if evidence:
         drawn = evidence.drawn[name]
-        with torch.no_grad():
-            pictures = model.decode(torch.cat([drawn.mean[None], drawn.h[0][:DRAWS]]).to(device)).cpu()
-        told["pictures"] = _base64(_grey(pictures))
+        told["pictures"] = pictures(model, torch.cat([drawn.mean[None], drawn.h[0][:DRAWS]]))
     return told
+
+
+def network(name: str, entry: Entry, device: str) -> dict[str, Any]:
+    """How a model is called, and where the page finds its weights; or none, and a note that says why."""
+    with cache.stop_on_model_error(entry):
+        content, reason = _weights(*cache.identity(entry), device)
+    told = {"title": f"{name} · {entry.short}", "kind": entry.kind}
+    if content is None:
+        note = f"Too much for the page itself, so its pictures come a moment later: {reason}."
+        return told | {"weights": None, "note": note}
+    return told | {"weights": address(content, f"weights-{name}"), "note": ""}
+
+
+def address(content: bytes, name: str) -> str:
+    """Where the page can fetch it; the address holds a hash of the content. ``name`` tells it from others here."""
+    found = runtime.get_instance().media_file_mgr.add(content, "application/octet-stream", name)
+    return f"{st.get_option('server.baseUrlPath').rstrip('/')}/{found.lstrip('/')}"
+
+
+@torch.no_grad()
+def pictures(model: Model, h1: Tensor) -> str:
+    """Grey levels of what h₁ [n, latent] decodes to."""
+    return to_text(_grey(model.decode(h1.to(model.device)).cpu()))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -66,15 +82,10 @@ def _weights(path: str, written: int, device: str) -> tuple[bytes | None, str]:
         return None, str(error)
 
 
-def _address(content: bytes, name: str) -> str:
-    """Where the page can fetch it; the address holds the hash of the content."""
-    address = runtime.get_instance().media_file_mgr.add(content, "application/octet-stream", f"weights-{name}")
-    return f"{st.get_option('server.baseUrlPath').rstrip('/')}/{address.lstrip('/')}"
-
-
 def _grey(probabilities: Tensor) -> Tensor:
     return (255 * probabilities).round().byte()
 
 
-def _base64(values: Tensor) -> str:
+def to_text(values: Tensor) -> str:
+    """The bytes of an array, for a component's data."""
     return base64.b64encode(np.ascontiguousarray(values.numpy())).decode()

@@ -11,6 +11,7 @@ from iwae.analysis.latent import Encoded, MeanEstimate
 from iwae.figures.latent import Classes, MapAxes, PosteriorOverlay, Values, latent_map
 from pages.common import cache, figure_card, image_rows
 from pages.latent.controls import SAMPLES, Images, MapSide, divergence, image_metrics, neighbours, one_image, plus_minus
+from pages.latent.live_map import live_map
 
 DRAWS = 200  # of one posterior on a UMAP map
 MOVED = 12  # pictures in a row
@@ -74,6 +75,7 @@ def show_maps(both: Sequence[MapSide], images: Images, by: str, whose: int | str
                 on_select=partial(_on_select, key, images.dataset), selection_mode=("points", "box", "lasso"),
             )  # fmt: skip
     with beside:
+        live_map(both, images, image, (x, y))
         show_digit(images, image)
 
 

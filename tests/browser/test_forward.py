@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from iwae import catalog, checkpoints
+from iwae.analysis import latent
 from iwae.data import datasets
 from iwae.export import browser as export
 from iwae.images import digits
 from iwae.model import Model, ModelConfig
 from pages.common import canvas
 from pages.common.digit_input import prepared
+from pages.latent.live_map import packed
 
 SHIPPED = [catalog.DEFAULT_PAIR[1], "mnist-2layer-iwae-k50", "mnist-2d-vae-k1"]
 RUN = """async ([file, given]) => {
@@ -28,9 +30,29 @@ RUN = """async ([file, given]) => {
 @pytest.fixture(scope="module")
 def page(browser):
     page = browser.new_page()
-    page.add_script_tag(content=canvas.source("forward.js"))
+    page.add_script_tag(content=canvas.source("common/forward.js"))
     yield page
     page.close()
+
+
+def test_codes_of_places_are_those_of_the_analysis(page):
+    page.add_script_tag(content=canvas.source("latent/places.js"))
+    random = np.random.default_rng(4)
+    points, placed = random.normal(size=(300, 7)), random.normal(size=(300, 2))
+    view, place = latent.pca(points), [0.7, -1.2]
+    plane = {"axes": view.axes.ravel().tolist(), "point": points[3].tolist(), "at": view.project(points[3]).tolist()}
+    on_plane, on_umap = page.evaluate(
+        """async ([plane, file, place]) => {
+            const whole = { axes: Float32Array.from(plane.axes), point: Float32Array.from(plane.point), at: plane.at };
+            const codes = readCodes(await (await fetch("data:;base64," + file)).arrayBuffer());
+            return [[...lifted(whole, place)], [...blended(codes, place)]];
+        }""",
+        [plane, base64.b64encode(packed(placed, points)).decode(), place],
+    )
+    moved = view.lift(np.array(place), points[3])
+    np.testing.assert_allclose(view.project(moved), place)
+    np.testing.assert_allclose(on_plane, moved, atol=1e-5)
+    np.testing.assert_allclose(on_umap, latent.place_on_map(np.array([place]), placed, points)[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*SHIPPED, "30:8/20,10:5/7:3"])
@@ -71,7 +93,7 @@ def drawings(count: int) -> np.ndarray:
 
 def test_the_browser_prepares_a_drawing_as_the_server_does(page):
     pixels = drawings(60)
-    page.add_script_tag(content=canvas.source("prepare.js"))
+    page.add_script_tag(content=canvas.source("common/pictures.js", "common/prepare.js"))
     generator = torch.Generator().manual_seed(0)
     thresholds = datasets.thresholds(torch.zeros(784, dtype=torch.uint8), generator)
     grey, bits = page.evaluate(

@@ -8,32 +8,17 @@ from iwae import catalog, checkpoints
 from iwae.inference import posterior as engine
 from pages.common.live import DRAWS
 from tests.browser.driver import assert_clean, screenshot, settled
+from tests.browser.live import WATCH, fetched, levels
 
 APP = "app.py"
 SEVEN = [(0.3, 0.2), (0.7, 0.2), (0.4, 0.85)]
-# Notes when the pictures were painted, and how long before that the first event came that they did not show yet.
-WATCH = """
-    window.frames = [];
-    let pending = null, last = null;
-    addEventListener("pointermove", (event) => (pending ??= event.timeStamp), { capture: true });
-    const put = CanvasRenderingContext2D.prototype.putImageData;
-    CanvasRenderingContext2D.prototype.putImageData = function (...given) {
-        put.apply(this, given);
-        if (!this.canvas.closest(".live") || pending === null) return;
-        if (last === null) queueMicrotask(() => {
-            frames.push({ at: last, latency: last - pending });
-            pending = last = null;
-        });
-        last = performance.now();
-    };
-"""
 
 
 def pictures(page: Page) -> np.ndarray:
     """Grey levels [models, 1 + DRAWS, 28, 28]: decoded from the mean, and from the draws."""
     rows = page.locator(".st-key-canvas .models > *")
-    levels = [_levels(rows.nth(place).locator("canvas").nth(which)) for place in range(2) for which in range(2)]
-    rows = [np.concatenate(levels[place : place + 2], 1) for place in (0, 2)]
+    found = [levels(rows.nth(place).locator("canvas").nth(which)) for place in range(2) for which in range(2)]
+    rows = [np.concatenate(found[place : place + 2], 1) for place in (0, 2)]
     return np.stack([_tiles(row[:, :28], 1) + _tiles(row[:, 28:], DRAWS) for row in rows])
 
 
@@ -42,27 +27,7 @@ def _tiles(row: np.ndarray, count: int) -> list[np.ndarray]:
 
 
 def seen(page: Page) -> np.ndarray:
-    return _levels(page.locator(".st-key-canvas .seen canvas"))
-
-
-def _levels(canvas) -> np.ndarray:
-    levels, width = canvas.evaluate(
-        """canvas => {
-            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, 28);
-            return [Array.from({ length: data.length / 4 }, (_, i) => data[4 * i]), canvas.width];
-        }"""
-    )
-    return np.array(levels).reshape(28, width)
-
-
-def fetched(page: Page, count: int) -> None:
-    """Wait until the page has the weights of so many models."""
-    page.wait_for_function(
-        """count => performance.getEntriesByType("resource")
-            .filter(({ name, responseEnd }) => /media.*\\.bin$/.test(name) && responseEnd > 0).length >= count""",
-        arg=count,
-    )
-    page.wait_for_timeout(300)  # and has read them
+    return levels(page.locator(".st-key-canvas .seen canvas"))
 
 
 def pen_down(page: Page) -> list[tuple[float, float]]:
