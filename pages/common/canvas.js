@@ -158,7 +158,7 @@ class Surface {
       if (event.repeat) return event.preventDefault();
       if (this.stroke) this.endStroke();
       else this.beginStroke(...this.pen);
-      this.say(this.stroke ? "Pen down" : "Pen up");
+      this.setStatus(this.stroke ? "Pen down" : "Pen up");
     } else if (event.key === "z" && (event.ctrlKey || event.metaKey)) {
       this.undo();
     } else {
@@ -170,7 +170,7 @@ class Surface {
   // ---- to Python
 
   changed(message) {
-    if (message) this.say(message);
+    if (message) this.setStatus(message);
     this.redraw();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.flush(), SEND_AFTER_MS);
@@ -262,7 +262,7 @@ class Surface {
     else context.stroke();
   }
 
-  say(message) {
+  setStatus(message) {
     this.root.querySelector(".status").textContent = message;
   }
 }

@@ -40,25 +40,25 @@ def live(view: View, evidence: Evidence | None) -> dict[str, Any]:
 
 
 def _model(name: str, entry: Entry, device: str, evidence: Evidence | None) -> dict[str, Any]:
-    told, model = network(name, entry, device) | {"noise": None}, cache.model(entry, device)
-    if told["weights"]:
+    data, model = network(name, entry, device) | {"noise": None}, cache.model(entry, device)
+    if data["weights"]:
         drawn = standard_noise(model, DRAWS, evidence.seed if evidence else 0)[0][:, 0].cpu()
-        told["noise"] = to_text(torch.cat([torch.zeros_like(drawn[:1]), drawn]))  # no noise: the mean itself
+        data["noise"] = to_text(torch.cat([torch.zeros_like(drawn[:1]), drawn]))  # no noise: the mean itself
     if evidence:
         drawn = evidence.drawn[name]
-        told["pictures"] = pictures(model, torch.cat([drawn.mean[None], drawn.h[0][:DRAWS]]))
-    return told
+        data["pictures"] = pictures(model, torch.cat([drawn.mean[None], drawn.h[0][:DRAWS]]))
+    return data
 
 
 def network(name: str, entry: Entry, device: str) -> dict[str, Any]:
     """How a model is called, and where the page finds its weights; or none, and a note that says why."""
     with cache.stop_on_model_error(entry):
         content, reason = _weights(*cache.identity(entry), device)
-    told = {"title": f"{name} · {entry.short}", "kind": entry.kind}
+    data = {"title": f"{name} · {entry.short}", "kind": entry.kind}
     if content is None:
         note = f"Too much for the page itself, so its pictures come a moment later: {reason}."
-        return told | {"weights": None, "note": note}
-    return told | {"weights": address(content, f"weights-{name}"), "note": ""}
+        return data | {"weights": None, "note": note}
+    return data | {"weights": address(content, f"weights-{name}"), "note": ""}
 
 
 def address(content: bytes, name: str) -> str:

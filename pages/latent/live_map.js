@@ -38,7 +38,7 @@ class Panel {
     if (data.map !== this.map) this.place = null;
     this.map = data.map;
     if (this.place) this.follow();
-    else this.say("The chosen image, at its own place under each model.");
+    else this.setStatus("The chosen image, at its own place under each model.");
     data.models.forEach((given, number) => {
       const current = JSON.stringify(data.place) === JSON.stringify(this.place);
       if (current || !this.place) paint(this.models[number].canvas, bytes(this.place ? given.there : given.own));
@@ -141,13 +141,13 @@ class Panel {
 
   rest() {
     if (!this.place) return;
-    this.say(`At ${this.place.map((at) => at.toFixed(2).replace("-", "−")).join(", ")}.`);
+    this.setStatus(`At ${this.place.map((at) => at.toFixed(2).replace("-", "−")).join(", ")}.`);
     const waiting = this.models.some(({ network }) => !network);
     if (waiting && JSON.stringify(this.data.place) !== JSON.stringify(this.place))
       this.setStateValue("place", this.place);
   }
 
-  say(message) {
+  setStatus(message) {
     this.root.querySelector(".status").textContent = message;
   }
 

@@ -36,7 +36,7 @@ def live_map(
     _panel(
         key=_KEY,
         data={
-            "map": map_name,
+            "map": shown,
             "x": list(limits[0]),
             "y": list(limits[1]),
             "start": _at(both[0], own[0]).tolist(),
@@ -63,17 +63,17 @@ def _at(side: MapSide, own: np.ndarray) -> np.ndarray:
 
 
 def _model(side: MapSide, own: np.ndarray, asked: Sequence[float] | None) -> dict[str, Any]:
-    told = network(side.name, side.entry, side.device)
+    data = network(side.name, side.entry, side.device)
     model = cache.model(side.entry, side.device)
     wanted = [own] if asked is None else [own, code_at(side, asked, own)]
     shown = [pictures(model, torch.from_numpy(code)[None].float()) for code in wanted]
-    told |= {"own": shown[0], "there": shown[-1], "plane": None, "codes": None}
+    data |= {"own": shown[0], "there": shown[-1], "plane": None, "codes": None}
     if side.projection is not None:
         axes, point = (to_text(torch.from_numpy(part).float()) for part in (side.projection.axes, own))
-        told["plane"] = {"axes": axes, "point": point, "at": _at(side, own).tolist()}
-    elif told["weights"]:
-        told["codes"] = address(packed(side.places, side.encoded.mean), f"codes-{side.name}")
-    return told
+        data["plane"] = {"axes": axes, "point": point, "at": _at(side, own).tolist()}
+    elif data["weights"]:
+        data["codes"] = address(packed(side.places, side.encoded.mean), f"codes-{side.name}")
+    return data
 
 
 def packed(places: np.ndarray, codes: np.ndarray) -> bytes:
