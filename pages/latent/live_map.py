@@ -28,9 +28,8 @@ def live_map(
 ) -> None:
     """Both models' pictures of a place on the maps, whose axes have these ``limits``; at first of the image itself."""
     own = [one_image(side, images, image).mean[0] for side in both]
-    map_name = repr(
-        [(side.entry.key, images.dataset, side.projection and side.projection.axes.tolist()) for side in both]
-    )
+    axes = [side.projection and side.projection.axes.tolist() for side in both]
+    shown = repr((images.dataset, [side.entry.key for side in both], axes))
     asked = (st.session_state.get(_KEY) or {}).get("place")  # where the page cannot decode by itself
     st.markdown("**At the pointer**", help=_help(both))
     _panel(
