@@ -30,7 +30,7 @@ endef
 help:
 	@echo "make app      start the app in the browser        ARGS='--server.port 8600' for its options"
 	@echo "make test     run the tests (all but the slow)    ARGS='-k canvas' for pytest's options"
-	@echo "make lint     check style, formatting and the direction of imports"
+	@echo "make lint     check style, formatting, the direction of imports and types"
 	@echo "make install  only make $(VENV) and install requirements.txt; the others do it when it is due, and make test"
 	@echo "              and make lint also install requirements-dev.txt"
 	@echo "make extra    also install requirements-extra.txt: TensorBoard, ONNX, the notebook"
@@ -50,6 +50,7 @@ lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 install: $(STAMP)
 

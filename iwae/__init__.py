@@ -8,6 +8,7 @@ __version__ = "0.2.0"
 import getpass as _getpass
 import importlib as _importlib
 import os as _os
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 _PLACES = {
     "Bound": "bounds",
@@ -23,7 +24,21 @@ _PLACES = {
     "save": "checkpoints",
 }
 
-__all__ = list(_PLACES)
+__all__ = [
+    "Bound", "Model", "ModelConfig", "Estimator", "TrainConfig", "Training", "load_dataset", "evaluate", "posterior",
+    "load", "save",
+]  # fmt: skip
+
+if _TYPE_CHECKING:
+    from iwae.bounds import Bound
+    from iwae.checkpoints import load, save
+    from iwae.data.datasets import load as load_dataset
+    from iwae.evaluation.metrics import evaluate
+    from iwae.gradients import Estimator
+    from iwae.inference.posterior import posterior
+    from iwae.model import Model, ModelConfig
+    from iwae.training.config import TrainConfig
+    from iwae.training.loop import Training
 
 try:
     _getpass.getuser()

@@ -59,7 +59,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        print(__doc__.strip())
+        print((__doc__ or "").strip())
         return 0
     if words[0] == "--version":
         print(f"iwae {__version__}")

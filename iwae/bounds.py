@@ -149,8 +149,9 @@ class Parameter:
     def checked(self, title: str, value: Any) -> float:
         """The value as a plain number. Raises ValueError for one that is no number or out of range; ``title`` names
         it there."""
-        kind, words = (Integral, "a whole number") if self.whole else (Real, "a finite number")
+        kind: Any = Integral if self.whole else Real
         if not isinstance(value, kind) or isinstance(value, bool) or not self.low <= value <= self.high:
+            words = "a whole number" if self.whole else "a finite number"
             raise ValueError(f"{title} must be {words} from {self.low:,} to {self.high:,}, not {value!r}")
         return int(value) if isinstance(value, Integral) else float(value)
 
@@ -177,7 +178,8 @@ class Objective:
     @property
     def summary(self) -> str:
         """What it is, in a line: its equation, what it is good for, and its source."""
-        return f"{self.function.__doc__.splitlines()[0]} {self.source}."
+        equation, _, _ = (self.function.__doc__ or "").partition("\n")
+        return f"{equation} {self.source}."
 
 
 MANY = 100_000  # a larger exponent makes no difference
@@ -309,7 +311,7 @@ class Bound:
     def draws(self) -> int | None:
         """The number of draws k that the parameters fix, or None where any k will do."""
         factors = OBJECTIVES[self.name].factors
-        return math.prod(self.parameters[name] for name in factors) if factors else None
+        return int(math.prod(self.parameters[name] for name in factors)) if factors else None
 
     @property
     def kl_weight(self) -> float:

@@ -83,8 +83,10 @@ def _exact(bound: Bound, log_w: Tensor, kl_weight: float | Tensor) -> Weights:
 
 
 def _dreg(bound: Bound, log_w: Tensor, kl_weight: float | Tensor) -> Weights:
-    weights = bound.weights(log_w)
-    return Weights(weights, weights - kl_weight * bound.curvature(log_w))
+    weights, curvature = bound.weights(log_w), bound.curvature(log_w)
+    if curvature is None:
+        raise ValueError(f"{bound.title} has no second derivative, which dreg needs")
+    return Weights(weights, weights - kl_weight * curvature)
 
 
 def _piwae(bound: Bound, log_w: Tensor, kl_weight: float | Tensor, *, k1: int, k2: int) -> Weights:

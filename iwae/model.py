@@ -136,7 +136,8 @@ class StochasticLayer(nn.Module):
     def fixed(self, below: Tensor) -> Gaussian:
         """As ``forward``, with weights that no gradient reaches."""
         if not are_standard(self.hidden, self.mean, self.log_std):
-            return as_function(self, below)
+            mean, log_std = as_function(self, below)
+            return mean, log_std
         features = below
         for layer in self.hidden:
             features = _fixed(layer, features) if isinstance(layer, nn.Linear) else layer(features)
@@ -219,7 +220,7 @@ class Model(nn.Module):
             return f"tensor {name!r} has the shape {list(shape)}, or should have"
         return None
 
-    def noise(self, k: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    def noise(self, k: int, batch: int, generator: torch.Generator | None) -> tuple[Tensor, ...]:
         """Standard normal draws for every stochastic layer: [k, batch, latent[l]] each."""
         like = self._weight
         return tuple(
@@ -269,7 +270,8 @@ class Model(nn.Module):
         first: Gaussian | None = None,
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """h = mean + std·noise, layer by layer, and log q(h|x) [k, batch]. ``first`` is ``self.first(x)``, if known."""
-        below, h, log_qh = x, [], 0.0
+        below, h = x, []
+        log_qh: Any = 0.0  # then [k, batch]
         for layer, (encoder, eps) in enumerate(zip(self.encoder, noise, strict=True)):
             mean, log_std = first if first and layer == 0 else encoder(below)
             below = torch.addcmul(mean, log_std.exp(), eps)
@@ -306,7 +308,8 @@ class Model(nn.Module):
         masks = [layer.mask for layer in keep] if keep else [None] * len(h)
         log_ph = log_standard(h[-1], mask=masks[-1])
         for decoder, below, above, mask in zip(self.decoder, h, h[1:], masks, strict=False):
-            log_ph = log_ph + log_normal(below, *decoder(above), mask)
+            mean, log_std = decoder(above)
+            log_ph = log_ph + log_normal(below, mean, log_std, mask)
         return self.log_likelihood(x, h[0], visible, checked=True), log_ph
 
     def log_likelihood(self, x: Tensor, h1: Tensor, visible: Tensor | None = None, *, checked: bool = False) -> Tensor:
@@ -322,7 +325,7 @@ class Model(nn.Module):
         likelihood = self.likelihood
         if visible is None:
             if standard and h1.device.type == "cpu":
-                linears = [*list(self.pixel_hidden)[0::2], self.pixel_logits]
+                linears: list[Any] = [*list(self.pixel_hidden)[0::2], self.pixel_logits]
                 if (log_px := likelihood.fused_log_prob(x, h1, linears)) is not None:
                     return log_px
             return likelihood.log_prob(x, self.logits(h1))

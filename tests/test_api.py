@@ -45,7 +45,7 @@ def test_every_object_of_the_api_is_a_line(tmp_path):
         (metrics.activity[0], "Activity(mean=float64[5], covariance=float64[5, 5], threshold=0.01)"),
         (posterior, f"Posterior(500 draws, seed 0: log p̂(x) {posterior.log_p:.2f}"),
         (model.sample(x, k=3), "Sample(log_px=float32[3, 300], log_ph=float32[3, 300], log_qh=float32[3, 300], h=("),
-        (card, "Card(model=ModelConfig(hidden=((20,),), latent=(5,), pixels=784), training={"),
+        (card, f"Card(model={card.model!r}, training={{"),
     ):
         assert repr(thing).startswith(start) and "\n" not in repr(thing) and len(repr(thing)) < 250
 

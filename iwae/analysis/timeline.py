@@ -63,8 +63,8 @@ def timeline_axes(state: ModelState) -> TimelineAxes:
         values, vectors = torch.linalg.eigh(activity.covariance)
         axes = vectors[:, [-1, -2]].float()
         axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-        shares = values[[-1, -2]] / values.sum()
-        titles = tuple(f"PCA {i} ({share:.0%} of the variance)" for i, share in enumerate(shares.tolist(), 1))
+        first, second = (values[[-1, -2]] / values.sum()).tolist()
+        titles = f"PCA 1 ({first:.0%} of the variance)", f"PCA 2 ({second:.0%} of the variance)"
     centre = activity.mean.float() if size > 2 else torch.zeros(size)
     placed = TimelineAxes(centre, axes, titles, 0.0).project(state.means)
     return TimelineAxes(centre, axes, titles, 1.1 * placed.abs().max().item())

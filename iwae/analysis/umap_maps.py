@@ -200,7 +200,8 @@ def umap(
     start[:, flat] = np.random.default_rng(settings.seed).uniform(-1, 1, (len(start), flat.sum()))
     report("preparing …", 0.1)
     bar = _Bar(lambda share: report(f"laying out, {share:.0%}", 0.1 + 0.9 * share))
-    placed = UMAP(
+    layout: Any = UMAP  # whose annotations allow less than it does
+    placed = layout(
         n_neighbors=settings.neighbours,
         min_dist=settings.min_dist,
         random_state=settings.seed,
@@ -236,8 +237,9 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 def _compiler_cache() -> dict[str, str]:
     """Where numba keeps what it compiles, in the environment, if it may not write beside UMAP's files, as it would."""
-    beside = Path(find_spec("umap").origin).parent
-    if "NUMBA_CACHE_DIR" in os.environ or os.access(beside, os.W_OK):
+    package = find_spec("umap")
+    beside = package.origin if package else None
+    if "NUMBA_CACHE_DIR" in os.environ or beside is None or os.access(Path(beside).parent, os.W_OK):
         return {}
     return {"NUMBA_CACHE_DIR": str(maps_dir().resolve() / "numba")}
 

@@ -32,14 +32,14 @@ class UsageError(ValueError):
 def parse(command: type, words: list[str]) -> Any:
     """Parse a command without subcommands: the class `TrainCommand` is the command `train`."""
     prog = f"python -m iwae {command.__name__.removesuffix('Command').lower()}"
-    return tyro.cli(command, prog=prog, description=cleandoc(command.__doc__), args=words, config=STYLE)
+    return tyro.cli(command, prog=prog, description=cleandoc(command.__doc__ or ""), args=words, config=STYLE)
 
 
 def parse_group(group: str, commands: dict[str, type], description: str, words: list[str]) -> Any:
     """One of the commands that share the first word ``group``."""
     app = tyro.extras.SubcommandApp()
     for name, command in commands.items():
-        app.command(command, name=name)
+        app.command(name=name)(command)
     return app.cli(prog=f"python -m iwae {group}", description=description.strip(), args=words, config=STYLE)
 
 

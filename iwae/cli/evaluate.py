@@ -47,7 +47,7 @@ class EvaluateCommand:
             raise cli.UsageError(f"there is no file {self.checkpoint}")
         cli.check_output("--save", self.checkpoint if self.save else None)
         model, card = checkpoints.load(self.checkpoint, device)
-        own = card.training.get("dataset")
+        own: str = card.training.get("dataset", "")
         name = self.dataset or own
         cli.check_dataset(name)
         if self.save and name != own:

@@ -46,7 +46,7 @@ class RefitCommand:
             raise cli.UsageError(f"--out must name a {checkpoints.SUFFIX} file, not {self.out}")
         cli.check_output("--out", self.out)
         model, card = checkpoints.load(self.checkpoint, device)
-        name = card.training.get("dataset")
+        name: str = card.training.get("dataset", "")
         cli.check_dataset(name)
         x = datasets.load(name, progress=sys.stderr.isatty()).binary("valid")[:IMAGES].to(model.device)
         started = time.perf_counter()

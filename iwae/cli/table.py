@@ -54,7 +54,7 @@ class TableCommand:
         device = self._check()
         found, unusable = catalog.entries()
         if self.compare:
-            return self._compare(found, device)
+            return self._compare(found, self.compare, device)
         rows, refused = results.collect(self._wanted(found))
         for reason in (unusable | refused).values():
             print(f"left out: {reason}", file=sys.stderr)
@@ -63,7 +63,7 @@ class TableCommand:
             for path in documents.rewrite(catalog.SHIPPED, shipped):
                 print(f"wrote {path}")
         if self.verify is not None:
-            return self._verify(rows, device)
+            return self._verify(rows, self.verify, device)
         missing = grid.not_run(results.collect(found)[0], self.dataset)
         self._print(rows, missing)
         self._write(rows + missing if self.all else rows)
@@ -113,7 +113,8 @@ class TableCommand:
         print(f"\nnot run, {len(missing)} published cells:")
         for row in missing:
             best = row.published()
-            print(f"{row.name}, published {best.nll:.2f} ({best.source})\n    {row.command}")
+            known = f", published {best.nll:.2f} ({best.source})" if best else ""
+            print(f"{row.name}{known}\n    {row.command}")
 
     def _write(self, rows: list[Row]) -> None:
         texts = {self.markdown: tables.document, self.csv: tables.csv_text, self.json: tables.json_text}
@@ -121,11 +122,11 @@ class TableCommand:
             files.write_or_rescue(path, partial(files.write, content=text))
             print(f"wrote {path}")
 
-    def _verify(self, rows: list[Row], device: str) -> int:
+    def _verify(self, rows: list[Row], count: int, device: str) -> int:
         wrong = []
         print("NLL again, with other draws, against the card: nats per image, difference ± its standard error")
         for row in rows:
-            if row.status != "measured":
+            if row.status != "measured" or row.path is None:
                 continue
             if not row.metrics:
                 print(f"{row.name}: not evaluated yet")
@@ -136,11 +137,11 @@ class TableCommand:
             model, _ = checkpoints.load(row.path, device)
             x = _test_images(row.cell.dataset).to(model.device)
             with cli.image_bar() as progress:
-                checks = comparison.verify(model, row.metrics, x, self.verify, seed=self.seed, progress=progress)
+                checks = comparison.verify(model, row.metrics, x, count, seed=self.seed, progress=progress)
             nll = checks.pop("nll")
             if not nll.agrees:
                 wrong.append(row.name)
-            images = min(self.verify, row.metrics["images"])
+            images = min(count, row.metrics["images"])
             worst = max(checks, key=lambda name: abs(checks[name].ratio))
             print(
                 f"{row.name}: {nll.measured:.3f} on {images:,} images, card {nll.stored:.3f}, "
@@ -153,12 +154,12 @@ class TableCommand:
             print(f"more than {comparison.AGREE} standard errors from its card: {', '.join(wrong)}", file=sys.stderr)
         return FAILED if wrong else 0
 
-    def _compare(self, found: dict[str, catalog.Entry], device: str) -> int:
-        entries = [_find(found, name) for name in self.compare]
-        names = [entry.config.dataset for entry in entries]
-        if names[0] != names[1]:
-            raise cli.UsageError(f"--compare needs models of one data set, not of {names[0]} and {names[1]}")
-        x = _test_images(names[0])
+    def _compare(self, found: dict[str, catalog.Entry], names: tuple[str, str], device: str) -> int:
+        entries = [_find(found, name) for name in names]
+        data, other = (entry.config.dataset for entry in entries)
+        if data != other:
+            raise cli.UsageError(f"--compare needs models of one data set, not of {data} and {other}")
+        x = _test_images(data)
         x = comparison.choose(x, self.images or len(x), self.seed)
         measured = []
         for entry in entries:
@@ -167,7 +168,7 @@ class TableCommand:
                 options = {"samples": self.samples, "seed": self.seed, "prune": False, "progress": progress}
                 measured.append(metrics.evaluate(model, x.to(model.device), **options))
         print(f"A: {entries[0].label}\nB: {entries[1].label}")
-        print(f"the same {len(x):,} test images of {names[0]}, {self.samples:,} draws each, seed {self.seed}; nats")
+        print(f"the same {len(x):,} test images of {data}, {self.samples:,} draws each, seed {self.seed}; nats")
         print(f"{'':16}{'A':>18}{'B':>18}{'A − B, paired':>20}{'unpaired':>12}")
         for name, pair in comparison.compare(*measured).items():
             a, b = (f"{value:.3f} ± {se:.3f}" for value, se in ((pair.a, pair.a_se), (pair.b, pair.b_se)))

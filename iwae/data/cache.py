@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from iwae.system import files, paths
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]  # np.ndarray, by name
 
 
 def cache_folder() -> Path:

@@ -134,7 +134,7 @@ class Dataset:
         }
         content = hashlib.sha256(json.dumps(description).encode())
         for split in parts.values():
-            content.update(split.images.cpu().contiguous().numpy())
+            content.update(split.images.cpu().contiguous().numpy().data)
         return {"name": self.name, "sha256": content.hexdigest()} | description
 
     @cached_property

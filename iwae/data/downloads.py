@@ -141,7 +141,7 @@ class DataFile:
         return target
 
     def _transfer(self, url: str, path: Path, progress: Progress) -> None:
-        bar = (
+        bar: Any = (
             _ProgressAdapter(self.path, progress)
             if callable(progress)
             else tqdm(desc=self.path, total=self.limit, unit="B", unit_scale=True, disable=not progress)

@@ -7,6 +7,7 @@ import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +121,7 @@ def digits() -> tuple[Bytes, NDArray[np.int64]]:
     """scikit-learn's 1,797 digits made as MNIST was: 8×8 → 20×20, then moved until their mass centres at (14, 14)."""
     from sklearn.datasets import load_digits
 
-    source = load_digits()
+    source: Any = load_digits()
     small = np.rint(source.images * (255 / 16)).astype(np.uint8)
     large = [Image.fromarray(digit).resize((20, 20), Image.Resampling.BICUBIC) for digit in small]
     images = np.zeros((len(large), SIDE, SIDE), np.uint8)

@@ -85,8 +85,8 @@ def unit_means(
 
     halves = map_blocks(measure, x, seed)
     means = tuple(
-        tuple(torch.cat(half).cpu().double() for half in zip(*layer, strict=True))
-        for layer in zip(*halves, strict=True)
+        (torch.cat(first).cpu().double(), torch.cat(second).cpu().double())
+        for first, second in (zip(*layer, strict=True) for layer in zip(*halves, strict=True))
     )
     for number, layer in enumerate(means, 1):
         for half in layer:

@@ -89,7 +89,7 @@ def evaluate(
         raise ValueError(f"k must lie between 1 and the {samples} samples, not {bad[0]}")
     activity = active_units(model, x, seed=seed, threshold=threshold) if len(x) > 1 else None
     active = [layer.active for layer in activity or ()]
-    keep = None if all(layer.all() for layer in active) else keep_units(activity, active, x.device)
+    keep = None if activity is None or all(layer.all() for layer in active) else keep_units(activity, active, x.device)
     whole_pass, *pruned_pass = stages(progress, 2 if prune and keep else 1)
 
     def measure(block: Block, draws: Iterator[Sample]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Numbers with their standard errors: how they are computed and how they are written."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,8 @@ class RunningBound:
     """Mean of L_k over the disjoint groups of k in a stream of log-weights, however the stream is cut."""
 
     def __init__(self, k: int):
-        self.k, self.sum, self.groups = k, 0.0, 0
+        self.k, self.groups = k, 0
+        self.sum: Any = 0.0  # then [batch]
         self.open, self.count = None, 0  # logsumexp and size of the group being filled
 
     def add(self, log_w: Tensor) -> None:

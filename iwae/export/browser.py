@@ -44,7 +44,7 @@ def package(model: Model) -> bytes:
     needed = [
         step["weights"] for layer in [*program["encoder"], program["decoder"]] for step in layer if "weights" in step
     ]
-    size = 2 * sum(model.get_submodule(name).weight.numel() + model.get_submodule(name).bias.numel() for name in needed)
+    size = 2 * sum(weight.numel() for name in needed for weight in model.get_submodule(name).parameters())
     if size > LARGEST:
         raise BrowserError(f"its weights would be {size / 1e6:.1f} MB, and a page takes {LARGEST / 1e6:.1f} MB")
     try:
@@ -64,7 +64,8 @@ def steps(model: Model) -> dict[str, Any]:
     if model.config.likelihood != "bernoulli":
         raise BrowserError(f"its likelihood is {model.config.likelihood}, and a page decodes Bernoulli pixels alone")
     encoder, below = [], "x"
-    for place, layer in enumerate(model.encoder):
+    layers: list[Any] = list(model.encoder)
+    for place, layer in enumerate(layers):
         number, name = place + 1, f"encoder.{place}"
         mean, log_std, std, h = (f"{value}_{number}" for value in ("mean", "log_std", "std", "h"))
         hidden, features = _sequence(layer.hidden, f"{name}.hidden", below)

@@ -14,6 +14,7 @@ import logging
 import warnings
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +100,8 @@ def _torch(program: torch.export.ExportedProgram, card: Card, given: str, output
 def _onnx(program: torch.export.ExportedProgram, card: Card, given: str, outputs: list[str]) -> bytes:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
     with warnings.catch_warnings(action="ignore"):
-        exported = torch.onnx.export(program, (), dynamo=True, input_names=[given], output_names=outputs, verbose=False)
+        names: Any = {"input_names": [given], "output_names": outputs}
+        exported: Any = torch.onnx.export(program, (), dynamo=True, verbose=False, **names)
     proto = exported.model_proto
     graph = proto.graph
     for value in (*graph.input, *graph.output, *graph.value_info):

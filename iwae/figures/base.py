@@ -115,7 +115,7 @@ def points_against_k(points: Sequence[Points], title: str) -> go.Figure:
                 "size": 12 if hollow else 9,
                 "line": {"width": 2 if hollow else 0},
             },
-            error_y=None if hollow else {"array": list(part.error), "thickness": 1.5},
+            error_y=None if part.error is None else {"array": list(part.error), "thickness": 1.5},
             text=list(part.labels),
             hovertemplate="%{text}: %{y:.2f} nats, k = %{x}",
         )

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 FORMATS = ("PNG", "JPEG", "WebP", "BMP", "GIF", "TIFF")
 MAX_BYTES = 25 * 2**20  # photos of 48 megapixels have 10 to 20 MB
@@ -63,7 +64,7 @@ def decode(data: bytes, label: str = "The file") -> Image.Image:
         raise
     except Exception as error:  # decoders raise nearly every type on hostile bytes
         raise PictureError(f"{label} {_describe_unknown(data)}.") from error
-    if image.format == "JPEG":
+    if isinstance(image, JpegImageFile):
         _check_count(image.size, MAX_JPEG_PIXELS, label)
         parts = [width * height for _, width, height, _ in image.layer]  # of brightness and colours: how finely sampled
         if image.info.get("progressive") and image.width * image.height * sum(parts) / max(parts) > MAX_COEFFICIENTS:

@@ -79,8 +79,8 @@ def _read_sheet(colours: Array, invert: bool | None) -> tuple[Array, Array, bool
     whole = None if sheet.corners is not None else _read(colours, invert)
     if whole is None or sheet.holds(whole[1] > 0):
         with suppress(PictureError):  # what is blank is no sheet
-            *found, notes = _read(alone, invert)
-            return *found, [*notes, SHEET_ALONE]
+            grey, covered, inverted, notes = _read(alone, invert)
+            return grey, covered, inverted, [*notes, SHEET_ALONE]
     return whole or _read(colours, invert)
 
 

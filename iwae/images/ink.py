@@ -30,7 +30,7 @@ def _small(image: Array, side: int = 64) -> Array:
 
 
 def _enlarge(small: Array, shape: tuple[int, int]) -> Array:
-    return np.asarray(Image.fromarray(small).resize(shape[::-1], Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(small).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
 
 
 def grey_of(colours: Array) -> Array:
@@ -115,6 +115,7 @@ def coverage(grey: Array, dark: bool) -> tuple[Array, list[str]]:
         if found and not _completes(wider[0], found[0], signal, round(reach * max(grey.shape))):
             return found
         found = wider
+    assert found is not None  # or the last reach has raised
     return found
 
 
@@ -210,7 +211,7 @@ def _mark(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], bool]:
         pairs = zip(boxes[label - 1], boxes[main - 1], strict=True)
         return max(max(a.start - b.stop, b.start - a.stop) for a, b in pairs) <= reach
 
-    large = np.flatnonzero(eligible >= PART * area[main])
+    large = np.flatnonzero(eligible >= PART * area[main]).tolist()
     parts = [label for label in large if label == main or ((inside[label] or contact[main]) and near(label))]
     return np.isin(labels, parts), any(inside[label] for label in set(large) - set(parts))
 

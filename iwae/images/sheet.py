@@ -31,7 +31,7 @@ ABRUPT = 3.0  # times what the brightness changes by over the same distance insi
 BRUSH = 3.0  # px: over what the paper is averaged that is painted over a desk
 MARGIN = 0.015  # of the sheet, cut off on each side: the edge's own shadow
 
-Points = NDArray[np.float64]  # [n, 2] as (x, y)
+Points = NDArray[np.floating]  # [n, 2] as (x, y)
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def _filled(region: NDArray[np.bool_], polygon: Points) -> float:
 
 
 def _drawn(polygon: Points, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    image = Image.new("1", shape[::-1])
+    image = Image.new("1", (shape[1], shape[0]))
     ImageDraw.Draw(image).polygon([tuple(p - 0.5) for p in polygon], fill=1)
     return np.asarray(image)
 
@@ -292,10 +292,10 @@ def _turned(colours: Array, sheet: Sheet) -> Array:
     box = (np.array([(0, 0), (width, 0), (width, height), (0, height)]) - middle) @ spin
     seen = (sheet.outline - middle) @ spin
     low, high = np.maximum(seen.min(axis=0), box.min(axis=0)), np.minimum(seen.max(axis=0), box.max(axis=0))
-    size = tuple(max(8, round(n)) for n in high - low)
+    across, down = (max(8, round(n)) for n in high - low)
     start = low @ spin.T + middle
     matrix = (spin[0, 0], spin[0, 1], start[0], spin[1, 0], spin[1, 1], start[1])
-    return _transformed(_painted(colours, inside), size, Image.Transform.AFFINE, matrix)
+    return _transformed(_painted(colours, inside), (across, down), Image.Transform.AFFINE, matrix)
 
 
 def _painted(colours: Array, inside: NDArray[np.bool_]) -> Array:

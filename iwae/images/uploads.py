@@ -14,7 +14,7 @@ from iwae.images.decoding import FORMATS, MAX_BYTES, MODES, SECONDS, WORK_SIDE, 
 from iwae.system import launcher
 from iwae.system.files import printable
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]  # float32
 
 BLANK = "The picture is blank: nothing stands out from the paper, and one digit should."
 PROCESSES = 2  # that decode at once; others wait
@@ -50,19 +50,25 @@ def read_picture(data: bytes, *, name: str = "") -> Image.Image:
 
 
 def _start() -> subprocess.Popen:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(launcher.command("iwae.images.decoding"), **pipes)
+    return subprocess.Popen(
+        launcher.command("iwae.images.decoding"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def _ask(process: subprocess.Popen, data: bytes) -> tuple[dict, bytes]:
     """What the process answers for the bytes of a file: its line, checked, and the pixels. Ended if it misbehaves."""
+    given, told = process.stdin, process.stdout
+    assert given is not None and told is not None  # pipes, of `_start`
     watch = threading.Timer(PATIENCE, process.kill)
     watch.start()
     try:
-        process.stdin.write(len(data).to_bytes(8, "big"))
-        process.stdin.write(data)
-        process.stdin.flush()
-        answer = json.loads(process.stdout.readline(2000))
+        given.write(len(data).to_bytes(8, "big"))
+        given.write(data)
+        given.flush()
+        answer = json.loads(told.readline(2000))
         if "error" in answer:
             if "last" in answer:
                 process.wait()
@@ -70,13 +76,13 @@ def _ask(process: subprocess.Popen, data: bytes) -> tuple[dict, bytes]:
         (width, height), mode = answer["size"], answer["mode"]
         if mode in MODES and 0 < width <= WORK_SIDE and 0 < height <= WORK_SIDE:
             count = width * height * len(Image.new(mode, (1, 1)).tobytes())
-            pixels = process.stdout.read(count)
+            pixels = told.read(count)
             if answer["bytes"] == len(pixels) == count:
                 return {"mode": mode, "size": (width, height)}, pixels
         raise ValueError(answer)
     except (OSError, ValueError, KeyError, TypeError):  # it has ended, or says what it should not
         process.kill()
-        for pipe in (process.stdin, process.stdout):
+        for pipe in (given, told):
             with suppress(OSError):
                 pipe.close()
         slow = process.wait() == -getattr(signal, "SIGPROF", 0)

@@ -132,7 +132,8 @@ def _log_joint(model: Model, x: Tensor, h: Tensor, visible: Tensor | None) -> Te
     x, parts = x.to(model.device).unsqueeze(0), []
     seen = None if visible is None else visible.to(model.device)
     for part in h.view(-1, 1, 2).to(model.device).split(POINTS):
-        parts.append(sum(model.log_joint(x, (part,), visible=seen, checked=True))[:, 0].cpu().double())
+        log_px, log_ph = model.log_joint(x, (part,), visible=seen, checked=True)
+        parts.append((log_px + log_ph)[:, 0].cpu().double())
     return torch.cat(parts).view(h.shape[:-1])
 
 

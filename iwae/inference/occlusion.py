@@ -91,8 +91,9 @@ def occluded(model: Model, x: Tensor, seen: Tensor, *, samples: int = 5000, seed
         return found
     exact = plane(model, found.drawn, visible=seen)
     doubt = None
-    if abs(exact.log_p - found.log_p) > APART * found.log_p_se + exact.error:
-        doubt = f"Sampling gives {found.log_p:.2f} ± {found.log_p_se:.2f} nats, the grid {exact.log_p:.2f}."
+    se = found.log_p_se
+    if se is not None and abs(exact.log_p - found.log_p) > APART * se + exact.error:
+        doubt = f"Sampling gives {found.log_p:.2f} ± {se:.2f} nats, the grid {exact.log_p:.2f}."
     return Occluded(exact.posterior(), "exact grid", exact.log_p, None, None, doubt)
 
 

@@ -110,10 +110,11 @@ def temper(target: Target, generator: torch.Generator, start: int = START, parti
         if beta < 1:
             chosen, rise, mean = _reweigh(log_px, 1 - beta, EFFECTIVE * particles, particles, generator)
             noise, ancestor = noise[chosen], ancestor[chosen]
-            slope = target.slope(noise) if slope is None else tuple(part[chosen] for part in slope)
+            slope = target.slope(noise) if slope is None else (slope[0][chosen], slope[1][chosen])
             beta, log_p = beta + rise, log_p + mean
         elif (at_end := at_end + 1) > MOVES_AT_END:
             break
+        assert slope is not None  # since the first step, whose beta is 0
         noise, slope, accepted = _move(target, noise, slope, beta, step * noise.std(0), generator)
         log_px = slope[0]
         step *= math.exp(accepted - ACCEPTED)

@@ -27,7 +27,7 @@ class Replayed:
             self._run_on_side_stream()
         else:
             if self.graph is None:
-                self._record()
+                self.graph = self._record()
             self.graph.replay()
         self.calls += 1
 
@@ -38,10 +38,10 @@ class Replayed:
             self.function()
         current.wait_stream(side)
 
-    def _record(self) -> None:
+    def _record(self) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
         # on a stream of its own: what is recorded on one stream shares cuBLAS's workspace, and must never run at once
         with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
             self.function()
-        self.graph = graph
+        return graph

@@ -3,6 +3,8 @@
 Users may put their own module into a model. Nothing is assumed about it then: the plain formula is used.
 """
 
+from typing import TypeGuard, TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -23,7 +25,10 @@ def tanh_layers(inputs: int, sizes: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def unchanged(module: nn.Module, kind: type[nn.Module]) -> bool:
+Kind = TypeVar("Kind", bound=nn.Module)
+
+
+def unchanged(module: nn.Module, kind: type[Kind]) -> TypeGuard[Kind]:
     """Whether the module behaves as this class does: not a subclass, with neither its own forward nor hooks."""
     own = vars(module)
     return type(module) is kind and "forward" not in own and not any(own[name] for name in HOOKS)

@@ -19,7 +19,8 @@ import torch
 from iwae.system import cores
 
 _here = threading.local()  # count: the threads of ``parallel_map`` inside ``single_threaded``
-Function, After = Callable[[Any], Any], Callable[[Any], None]
+Function = Callable[[Any], Any]
+After = Callable[[Any], None]
 
 
 @cache

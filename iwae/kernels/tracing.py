@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib import util
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ class Traced:
         with torch.no_grad(), bernoulli.branch_free(), warnings.catch_warnings():
             # torch announces that torch.compile replaces it; that needs a compiler, and runs under Python's lock
             warnings.filterwarnings("ignore", message="`torch.jit")
-            self.script = torch.jit.trace(_operations(function, example), example, check_trace=False)
+            self.script: Any = torch.jit.trace(_operations(function, example), example, check_trace=False)
 
     @torch.no_grad()
     def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:

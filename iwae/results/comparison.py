@@ -52,7 +52,14 @@ class Pair:
 def compare(a: Metrics, b: Metrics) -> dict[str, Pair]:
     """Every measure of two models that ``evaluation.evaluate`` has measured on the same images (at least 2)."""
     values = {name: (getattr(a, name), getattr(b, name)) for name in MEASURES}
-    return {name: Pair(*mean_se(x), *mean_se(y), *paired_difference(x, y)) for name, (x, y) in values.items()}
+    return {name: _pair(x, y) for name, (x, y) in values.items()}
+
+
+def _pair(x: Tensor, y: Tensor) -> Pair:
+    (a, a_se), (b, b_se), (difference, se) = mean_se(x), mean_se(y), paired_difference(x, y)
+    if a_se is None or b_se is None or se is None:
+        raise ValueError(f"two models are compared on at least 2 images, not on {len(x)}")
+    return Pair(a, a_se, b, b_se, difference, se)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def seed_differences(rows: Iterable[Row], measure: str = "nll") -> list[Differen
     """Between any two objectives that were trained alike, on one data set, with several seeds each."""
     found = []
     for b, a in combinations([row for row in rows if row.status == "seeds"], 2):
-        if _alike(a.config) == _alike(b.config) and a.cell.start == b.cell.start:
+        if a.config and b.config and _alike(a.config) == _alike(b.config) and a.cell.start == b.cell.start:
             variances = [row.metrics[f"{measure}_sd"] ** 2 / len(row.seeds) for row in (a, b)]
             found.append(Difference(a, b, a.metrics[measure] - b.metrics[measure], math.sqrt(sum(variances))))
     return found

@@ -15,6 +15,7 @@ import csv
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from iwae.bounds import OBJECTIVES, titled
 from iwae.gradients import GRADIENTS
@@ -127,8 +128,7 @@ def best(cell: Cell, measure: str = "nll") -> Result | None:
     if measure not in MEASURES:
         raise ValueError(f"unknown measure {measure!r}; there are {', '.join(MEASURES)}")
     found = [result for result in lookup(cell) if getattr(result, measure) is not None]
-    most = measure in ("active", "pca_active")
-    return min(found, key=lambda result: _rank(getattr(result, measure), most), default=None)
+    return min(found, key=lambda result: _rank(getattr(result, measure)), default=None)
 
 
 def cells() -> tuple[Cell, ...]:
@@ -136,15 +136,18 @@ def cells() -> tuple[Cell, ...]:
     return tuple(_by_cell())
 
 
-def _rank(value: float | tuple[int, ...], most: bool) -> float:
-    return -sum(value) if most else value
+def _rank(value: float | tuple[int, ...]) -> float:
+    """The lower the better: nats as they are, and the more active units the better."""
+    return -sum(value) if isinstance(value, tuple) else value
 
 
 def _result(line: dict[str, str]) -> Result:
     parameters = tuple((name, _number(value)) for name, value in (p.split("=") for p in line["parameters"].split()))
     cell = Cell(line["dataset"], line["model"], line["objective"], int(line["k"]), parameters, line["start"])
-    nats = {name: float(line[name]) if line[name] else None for name in ("nll", "reconstruction", "kl_posterior")}
-    units = {
+    nats: dict[str, Any] = {
+        name: float(line[name]) if line[name] else None for name in ("nll", "reconstruction", "kl_posterior")
+    }
+    units: dict[str, Any] = {
         name: tuple(int(layer) for layer in line[name].split("+")) if line[name] else None
         for name in ("active", "pca_active")
     }

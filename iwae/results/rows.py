@@ -135,7 +135,7 @@ class Row:
                 parts.append(f"{title} {units(self.metrics[ours])}, published {theirs}")
         if not parts:
             return ""
-        if (best := self.published()).note:
+        if (best := self.published()) and best.note:
             parts.append(f"note on {best.source}: {best.note}")
         return "; ".join([*parts, f"ours is {self.seed_count}"])
 
@@ -269,7 +269,8 @@ def _measured(entry: Entry) -> Row:
 def _over_seeds(group: list[Row]) -> Row:
     first, metrics = group[0], {}
     for name in NATS:
-        values, errors = ([row.metrics.get(key) for row in group] for key in (name, f"{name}_se"))
+        columns: list[list[Any]] = [[row.metrics.get(key) for row in group] for key in (name, f"{name}_se")]
+        values, errors = columns
         if None not in values + errors:
             metrics |= {name: mean(values), f"{name}_sd": stdev(values), f"{name}_se": mean(errors)}
     for name in ("active_units", "pca_active_units"):
@@ -282,8 +283,8 @@ def _over_seeds(group: list[Row]) -> Row:
         status="seeds",
         name=f"{first.cell.place}, {len(seeds)} seeds",
         seeds=seeds,
-        passes=mean(row.passes for row in group),
-        minutes=mean(row.minutes for row in group),
+        passes=mean(row.passes or 0 for row in group),
+        minutes=mean(row.minutes or 0 for row in group),
         metrics=metrics,
         path=None,
     )

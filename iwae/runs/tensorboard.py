@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from iwae.system import optional
 from iwae.training.config import TrainConfig
@@ -49,8 +50,9 @@ def log(
         settings = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
         writer.add_text("config", f"```json\n{json.dumps(settings, indent=1)}\n```", walltime=started)
         experiment, session, _ = hparams(settings, dict.fromkeys(("bound/training", "bound/validation"), 0))
+        file_writer: Any = writer.file_writer
         for summary in (experiment, session):
-            writer.file_writer.add_summary(summary, walltime=started)
+            file_writer.add_summary(summary, walltime=started)
 
         def write(record: Record) -> None:
             for tag, value, step in scalars(record):

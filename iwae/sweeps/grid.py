@@ -117,8 +117,8 @@ class _Override:
     def from_table(cls, title: str, table: dict[str, Any]) -> "_Override":
         table = dict(table)
         where = _table(f"{title}: where", table.pop("where", {}))
-        typed = ({n: _typed(title, n, v) for n, v in part.items()} for part in (where, table))
-        return cls(title, *typed)
+        where, settings = ({n: _typed(title, n, v) for n, v in part.items()} for part in (where, table))
+        return cls(title, where, settings)
 
     def settings_for(self, settings: dict[str, Any]) -> dict[str, Any]:
         fits = all(settings.get(name, DEFAULTS[name]) == value for name, value in self.where.items())

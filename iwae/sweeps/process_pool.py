@@ -4,13 +4,14 @@ import multiprocessing
 import signal
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 import torch
 
 from iwae.sweeps.sweep import TrainingJob
 
 _METHODS = multiprocessing.get_all_start_methods()
-PROCESSES = multiprocessing.get_context("forkserver" if "forkserver" in _METHODS else "spawn")
+PROCESSES: Any = multiprocessing.get_context("forkserver" if "forkserver" in _METHODS else "spawn")
 PROCESSES.set_forkserver_preload(
     ["iwae.sweeps.sweep", "torch._dynamo"]
 )  # one import for all; optimisers need the latter
@@ -43,7 +44,8 @@ class ProcessPool:
 
     def wait(self, seconds: float) -> dict[str, str]:
         ended = {}
-        for pipe in wait(list(self.working), seconds):
+        ready = wait(list(self.working), seconds)
+        for pipe in [pipe for pipe in self.working if pipe in ready]:
             name, _, process = self.working.pop(pipe)
             try:
                 ended[name] = pipe.recv()

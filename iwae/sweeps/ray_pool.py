@@ -182,7 +182,7 @@ class _Uploader(threading.Thread):
 
 def _import_ray() -> Any:
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise SweepError("a sweep on a cluster needs Ray: pip install -r requirements-cluster.txt") from None
     return ray

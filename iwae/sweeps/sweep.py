@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -95,12 +95,14 @@ class Backend(Protocol):
 
     def has_capacity(self) -> bool:
         """Whether it takes another job now."""
+        ...
 
     def start(self, name: str, job: TrainingJob) -> None:
         """Take a job."""
 
     def wait(self, seconds: float) -> dict[str, str]:
         """Jobs that have ended, by name, with what ``Job.work`` returned; waits so long for the first."""
+        ...
 
     def stop(self) -> None:
         """Ask all jobs to save and stop; ``wait`` still gives each of them."""
@@ -159,27 +161,32 @@ class Sweep:
         """How one cell stands."""
         run, c = Run(self.folder / cell.name), cell.config
         named = dict(cell=cell.name, dataset=c.dataset, objective=c.objective, k=c.k, model=c.model, seed=c.seed)
-        found = dict.fromkeys(field.name for field in fields(CellResult)) | named
+        found: dict[str, Any] = dict.fromkeys(field.name for field in fields(CellResult)) | named
+
+        def result(state: str, reason: str) -> CellResult:
+            found.update(state=state, reason=reason)
+            return CellResult(**found)
+
         if not (run.folder / "config.json").exists():
-            return CellResult(**found | {"state": "failed" if reason else "not run", "reason": reason})
+            return result("failed" if reason else "not run", reason)
         try:
             status, records, card = run.status(), run.records(), None
             if run.checkpoint.exists():
                 card = checkpoints.read_card(run.checkpoint)
             done = status.phase == "finished" and self.measurement.is_done(run)
         except ValueError as error:
-            return CellResult(**found | {"state": "failed", "reason": str(error)})
+            return result("failed", str(error))
         if status.phase == "failed":
             reason = reason or status.message
         if records:
             found |= {name: getattr(records[-1], name) for name in ("passes", "bound", "seconds")}
         if card:
             found["valid_bound"] = card.progress.get("valid_bound")
-        if done:
+        if card and done:
             found |= {name: card.metrics[name] for name in ("nll", "nll_se", "samples", "images")}
             found["active_units"] = "+".join(map(str, card.metrics["active_units"] or ()))
         state = "finished" if done else "failed" if reason else "half-finished"
-        return CellResult(**found | {"state": state, "reason": "" if done else reason})
+        return result(state, "" if done else reason)
 
     def seconds_left(self) -> dict[str, float | None]:
         """Training time that every cell still needs, by name: from its own records, or those of a cell that costs as
@@ -187,7 +194,7 @@ class Sweep:
         per_pass, left = {}, {}
         rows = self.rows()
         for cell, row in zip(self.cells, rows, strict=True):
-            if row.passes:
+            if row.passes and row.seconds is not None:
                 per_pass.setdefault(_cost_class(cell.config), row.seconds / row.passes)
         for cell, row in zip(self.cells, rows, strict=True):
             cost = per_pass.get(_cost_class(cell.config))
@@ -276,7 +283,7 @@ def _csv(rows: Sequence[CellResult]) -> str:
 
 
 def _outcome(row: CellResult) -> str:
-    if row.state == "finished":
+    if row.state == "finished" and row.nll is not None:
         nll = plus_minus(row.nll, row.nll_se)
         return f"{row.cell}: finished, test NLL {nll} nats, {row.seconds:.0f} s of training"
     return f"{row.cell}: {row.state}{': ' if row.reason else ''}{row.reason}"

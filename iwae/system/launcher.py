@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from iwae.system.paths import IMPORT_ROOT
 
@@ -14,7 +15,7 @@ _BOOTSTRAP = (
     "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
     "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 )
-_DETACHED = (
+_DETACHED: dict[str, Any] = (
     {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
     if sys.platform == "win32"
     else {"start_new_session": True}

@@ -27,7 +27,7 @@ def start_time(pid: Any) -> float | None:
         return None
 
 
-def identity() -> dict[str, float]:
+def identity() -> dict[str, float | None]:
     """This process as ``is_alive`` recognises it: ``{"pid": …, "started": …}``."""
     return {"pid": os.getpid(), "started": start_time(os.getpid())}
 

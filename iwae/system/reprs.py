@@ -21,5 +21,6 @@ _short = _Short()
 
 def one_line(self: Any) -> str:
     """``__repr__`` of a dataclass or named tuple that assigns it: ``Split(images=uint8[4000, 784], labels=None)``."""
-    names = self._fields if isinstance(self, tuple) else [one.name for one in dataclasses.fields(self) if one.repr]
+    named = hasattr(self, "_fields")
+    names = self._fields if named else [one.name for one in dataclasses.fields(self) if one.repr]
     return f"{type(self).__name__}({', '.join(f'{name}={_short.repr(getattr(self, name))}' for name in names)})"

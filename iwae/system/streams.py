@@ -82,9 +82,9 @@ def robust_streams() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     streams = [stream or io.StringIO() for stream in before]  # None: closed by the shell
     for stream in streams:
-        with suppress(AttributeError):  # a stream of another kind, as a notebook's
+        if reconfigure := getattr(stream, "reconfigure", None):  # a stream of another kind, as a notebook's, has none
             # Passed on at once to the buffer, which keeps what it could not write.
-            stream.reconfigure(errors=ENCODING_ERRORS, write_through=True)
+            reconfigure(errors=ENCODING_ERRORS, write_through=True)
     sys.stdout, sys.stderr = map(RobustStream, streams)
     try:
         yield

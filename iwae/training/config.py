@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, make_dataclass
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar, get_args, get_type_hints
 
 from typing_extensions import Doc
 
@@ -16,6 +16,13 @@ from iwae.gradients import GRADIENTS, Estimator
 from iwae.kernels.precision import PRODUCTS
 from iwae.model import ModelConfig
 from iwae.system.files import printable
+
+T = TypeVar("T")
+if TYPE_CHECKING:
+    Filled = Annotated[T, "given as None or left out: the default of the schedule"]
+else:
+    Filled = Optional
+DEFAULT: Any = None  # of the schedule; __post_init__ puts a value in its place
 
 MAX_K = 1_000_000  # draws: merely checking a configuration must not need more than 4 MB
 MAX_PASSES = 1_000_000
@@ -105,18 +112,18 @@ class TrainConfig(_FirstFields):
     model: str = "1layer"  # 1layer, 2layer, 2d, or sizes such as 200,200:100/100,100:50
     objective: Annotated[str, Doc(f"the bound that is trained: {', '.join(OBJECTIVES)}")] = "iwae"
     k: int = 50  # draws from q(h|x) for each image
-    warm_k: int | None = None  # draws at the beginning, fewer than k because they are cheaper; 0 for k throughout
+    warm_k: Filled[int] = DEFAULT  # draws at the beginning, fewer than k because they are cheaper; 0 for k throughout
     warm_share: float = 0.4  # of the passes, with warm_k draws
     kl_warmup: int = 0  # epochs over which the weight of the KL term rises linearly from 0; 0 for none
-    gradient: str | None = None  # exact, dreg, piwae, or stl, which for k > 1 is biased for all but vae and l-alpha
-    resample: int | None = None  # draws that go backward, chosen by weight; 0 for all k
+    gradient: Filled[str] = DEFAULT  # exact, dreg, piwae, or stl, which for k > 1 is biased for all but vae and l-alpha
+    resample: Filled[int] = DEFAULT  # draws that go backward, chosen by weight; 0 for all k
     products: str = "float32"  # of matrices in training: float32; bfloat16 where a CPU can; tf32 on a CUDA device
     schedule: str = "fast"  # fast, cosine, paper or constant
-    passes: int | None = None  # over the training data
+    passes: Filled[int] = DEFAULT  # over the training data
     minutes: float | None = None  # stop after so many minutes of training, wherever the schedule stands
-    learning_rate: float | None = None  # the largest one of Adam
-    adam_eps: float | None = None  # ε of Adam
-    batch_size: int | None = None  # images per step
+    learning_rate: Filled[float] = DEFAULT  # the largest one of Adam
+    adam_eps: Filled[float] = DEFAULT  # ε of Adam
+    batch_size: Filled[int] = DEFAULT  # images per step
     weight_decay: float = 0.0  # of matrices, not of biases; decoupled, as in AdamW
     input_dropout: float = 0.0  # share of the pixels that the encoder does not see
     ema: float = 0.0  # decay of the averaged weights that are kept, at most (2 + s)/(11 + s) after s steps; 0 for none
@@ -204,7 +211,7 @@ class TrainConfig(_FirstFields):
     def factors(self) -> dict[str, int]:
         """The parameters whose product is k, of the objective or the gradient; none where k stands alone."""
         bound, gradient = self._parameters()
-        return {name: bound[name] for name in OBJECTIVES[self.objective].factors} | gradient
+        return {name: int(bound[name]) for name in OBJECTIVES[self.objective].factors} | gradient
 
     def bound(self) -> Bound:
         """The objective with its parameters; those that neither it nor the gradient takes are a ValueError."""

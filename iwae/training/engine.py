@@ -16,7 +16,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class Scheduled(NamedTuple):
 
     learning_rate: float | Tensor
     average_share: float | Tensor  # of the new weights in their moving average
-    kl_share: float | Tensor  # of the KL's own weight, below 1 during a KL warm-up
+    kl_share: Any  # the same: of the KL's own weight, below 1 during a KL warm-up
 
 
 class StepInputs(NamedTuple):
@@ -102,7 +102,7 @@ class StepGradient(nn.Module):
         k, backward, x = self.estimator.k, self.estimator.resample, inputs.x
         draws = backward + k // 3 if backward else k  # a draw costs a third of one that goes backward
         traced = trace and k * len(x) <= TRACED_ROWS * threads.count()
-        parts = [
+        parts: list[Any] = [
             (*inputs.rows(rows), kl_share, len(x)) for rows in _shares(x, draws, TRACED_FEW if traced else FEW_ROWS)
         ]
         work = [self._trace(*part) if traced else partial(self._derive, *part) for part in parts]

@@ -104,7 +104,8 @@ class Training:
         self.valid_bound = None  # the last one
         self.order = torch.zeros(len(self.images), dtype=torch.long, device=self.device)  # of the images in an epoch
         self.order_of: int | None = None  # the epoch that it is of
-        self.learning_rate, self.finite_until = config.learning_rate, 0
+        self.learning_rate: Any = config.learning_rate  # of the last step
+        self.finite_until = 0
         self.engine_name = engine or engines.choose(self.device, self.total_steps)
         self.engine = self._build_engine()
 

@@ -38,7 +38,7 @@ class FlatAdamW:
             fused=True,
             capturable=self.on_gpu,
         )
-        self.adamw.found_inf = diverged
+        self.adamw.found_inf = diverged  # pyright: ignore[reportAttributeAccessIssue]
 
     def step(self, gradient: Tensor, learning_rate: float | Tensor) -> None:
         """One step down the ``gradient`` [weights]."""

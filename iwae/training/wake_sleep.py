@@ -76,7 +76,9 @@ class Refit:
             loss.backward()
             optimizer.step()
             share = 1 - min(DECAY, (2 + step) / (11 + step))
-            torch._foreach_lerp_(average, [weight.detach() for weight in weights], share)
+            torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+                average, [weight.detach() for weight in weights], share
+            )
             if progress:
                 progress(done + count, self.images)
         if not all(weight.isfinite().all() for weight in average):
