@@ -37,7 +37,7 @@ from tests.server import ROOT, Server
 
 BESIDE_TRAINING = 2.0  # how much slower than idle anything may be beside a training run
 SECONDS = 120  # of patience with any one page
-RUN = TrainConfig("digits", objective="iwae", k=50, passes=10_000, batch_size=50)  # hours: it ends when it is stopped
+RUN = TrainConfig("digits", objective="iwae", k=50, epochs=10_000, batch_size=50)  # hours: it ends when it is stopped
 
 Times = dict[str, list[float]]  # seconds of every round, by the key of a Goal
 

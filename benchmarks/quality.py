@@ -1,10 +1,10 @@
 """Time to quality: how soon a run of the fast schedule is as good as the published model, read from finished runs.
 
-python -m iwae train --dataset mnist-fixed --passes 200                       # ours, an IWAE with k = 50
+python -m iwae train --dataset mnist-fixed --epochs 200                       # ours, an IWAE with k = 50
 python -m iwae train --dataset mnist-fixed --schedule paper --minutes 20      # the paper's, as far as that goes
 python -m benchmarks quality --runs NAME NAME
 
-A run that went on from another's model counts that one's passes and minutes, too.
+A run that went on from another's model counts that one's epochs and minutes, too.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from iwae.runs import store
 from iwae.training.loop import Record
 
 GOAL = 87.13  # test NLL of the poster's IWAE, k = 50, one layer, mnist-fixed, in nats
-PAPER_PASSES = 3280
+PAPER_EPOCHS = 3280
 MINUTES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60, 90, 120, 180)
 
 
@@ -27,7 +27,7 @@ def measure(settings: BenchmarkSettings) -> Section:
         raise ValueError("quality needs --runs NAME …: runs of `python -m iwae train` on this machine")
     chosen = [store.get(name) for name in settings.runs]
     curves = {_title(run): _validated(run) for run in chosen}
-    header = ["minutes", *(f"{title}: passes, validation bound" for title in curves)]
+    header = ["minutes", *(f"{title}: epochs, validation bound" for title in curves)]
     rows = []
     for minutes in MINUTES:
         cells = [_at(records, 60 * minutes) for records in curves.values()]
@@ -52,16 +52,16 @@ def _total(card: Card, what: str) -> float:
 
 
 def _title(run: store.Run) -> str:
-    passes = " + ".join(f"{part['passes']:,.0f}" for part in checkpoints.read_card(run.checkpoint).parts)
-    return f"{run.config.schedule}, {passes} passes"
+    epochs = " + ".join(f"{part['epochs']:,.0f}" for part in checkpoints.read_card(run.checkpoint).parts)
+    return f"{run.config.schedule}, {epochs} epochs"
 
 
 def _validated(run: store.Run) -> list[Record]:
     """Its records with a validation bound, counted from the first model's beginning."""
     *before, _ = checkpoints.read_card(run.checkpoint).parts
-    passes, seconds = (sum(part[what] for part in before) for what in ("passes", "seconds"))
+    epochs, seconds = (sum(part[what] for part in before) for what in ("epochs", "seconds"))
     records = (record for record in run.records() if record.valid_bound is not None)
-    return [replace(r, passes=r.passes + passes, seconds=r.seconds + seconds) for r in records]
+    return [replace(r, epochs=r.epochs + epochs, seconds=r.seconds + seconds) for r in records]
 
 
 def _at(records: list, seconds: float) -> str | None:
@@ -71,13 +71,13 @@ def _at(records: list, seconds: float) -> str | None:
 
 
 def _point(record) -> str:
-    return f"{record.passes:.0f}, {record.valid_bound:.2f}"
+    return f"{record.epochs:.0f}, {record.valid_bound:.2f}"
 
 
 def _end(run: store.Run) -> str:
     card = checkpoints.read_card(run.checkpoint)
     metrics = card.metrics
-    took = f"{_total(card, 'passes'):.0f} passes in {_total(card, 'seconds') / 60:.0f} minutes"
+    took = f"{_total(card, 'epochs'):.0f} epochs in {_total(card, 'seconds') / 60:.0f} minutes"
     if not metrics:
         return f"{took}, not evaluated"
     nll = f"NLL {metrics['nll']:.2f} ± {metrics['nll_se']:.2f}"
@@ -86,7 +86,7 @@ def _end(run: store.Run) -> str:
 
 def _target(run: store.Run) -> SpeedTarget:
     card = checkpoints.read_card(run.checkpoint)
-    passes, nll = _total(card, "passes"), card.metrics.get("nll")
-    what = f"NLL ≤ {GOAL} within 1/5 of the paper's {PAPER_PASSES:,} passes"
-    measured = None if nll is None else f"{nll:.2f} after {passes:.0f} passes"
-    return SpeedTarget(what, measured, nll is not None and nll <= GOAL and passes <= PAPER_PASSES / 5)
+    epochs, nll = _total(card, "epochs"), card.metrics.get("nll")
+    what = f"NLL ≤ {GOAL} within 1/5 of the paper's {PAPER_EPOCHS:,} epochs"
+    measured = None if nll is None else f"{nll:.2f} after {epochs:.0f} epochs"
+    return SpeedTarget(what, measured, nll is not None and nll <= GOAL and epochs <= PAPER_EPOCHS / 5)

@@ -9,7 +9,7 @@ from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import Contender, Rate, number, race
 from iwae.data.datasets import Dataset
 from iwae.kernels import cuda_graphs
-from iwae.kernels.precision import PRODUCTS
+from iwae.kernels.precision import MATMUL_PRECISIONS
 from iwae.training.config import TrainConfig
 from iwae.training.loop import Training
 
@@ -25,11 +25,11 @@ OURS = {  # draws of k that go backward, 0 for all, and products, which must be 
 PEERS = {"iwae": "pythae IWAE", "vae": "pythae VAE"}
 JUDGED = ((1, 100), (50, 100))  # k and batch size that have targets: their steps are taken apart
 AIMS = {(1, EXACT): 1.5, (50, EXACT): 2.2, (50, RESAMPLED): 5.5}  # times pythae's rate, by k and trainer; batch 100
-NEVER = 10**6  # passes: no validation, no end
+NEVER = 10**6  # epochs: no validation, no end
 
 
 def ours(
-    data: Dataset, k: int, batch: int, *, resample: int = 0, products: str = "float32", device: str = "cpu"
+    data: Dataset, k: int, batch: int, *, resample: int = 0, precision: str = "float32", device: str = "cpu"
 ) -> Callable[[int], None]:
     """A run of our trainer on ``data``: a function that trains so many steps, with all that belongs to a step; on a GPU
     so many times the steps of one recorded graph."""
@@ -40,11 +40,11 @@ def ours(
         k=k,
         gradient="dreg" if resample else "exact",
         resample=resample,
-        products=products,
+        precision=precision,
         warm_k=0,
         batch_size=batch,
         schedule="constant",
-        passes=NEVER,
+        epochs=NEVER,
         validate_every=NEVER,
         log_every=NEVER,
     )
@@ -78,8 +78,8 @@ def measure(settings: BenchmarkSettings) -> Section:
     for k, batch in cells:
         images = batch * unit(settings.device)
         for name, (resample, kind) in OURS.items():
-            if resample < k and PRODUCTS[kind] in (None, settings.device):
-                work = ours(data, k, batch, resample=resample, products=kind, device=settings.device)
+            if resample < k and MATMUL_PRECISIONS[kind] in (None, settings.device):
+                work = ours(data, k, batch, resample=resample, precision=kind, device=settings.device)
                 contenders.append(Contender((k, batch, name), work, images))
     with Elsewhere(settings.threads) as elsewhere:
         for k, batch in cells if pythae_peer.INSTALLED else ():

@@ -23,7 +23,7 @@ Every command has its own --help, and --version tells the version. Examples:
 
   python -m iwae train
       an IWAE (k = 50) on 4,000 images of MNIST: no download
-  python -m iwae train --dataset mnist --objective vae --k 1 --passes 100
+  python -m iwae train --dataset mnist --objective vae --k 1 --epochs 100
       a VAE on MNIST, which is downloaded if need be
   python -m iwae evaluate runs/NAME/checkpoint.safetensors --samples 5000
       its test NLL, KL divergences, active units

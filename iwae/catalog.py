@@ -22,7 +22,7 @@ MAX_BYTES = 10 * 2**20  # of a model that is added; below server.maxUploadSize. 
 MAX_TOTAL = 500 * 2**20  # of all of them
 FEWEST_DRAWS = 1000  # of one digit, that every model must be able to make: those of the first page
 OWN = {"run:": " · own run", "model:": " · added"}  # how keys of models that do not ship begin, and what labels say
-DEFAULT_PAIR = ("mnist-1layer-vae-k1", "mnist-1layer-iwae-k50")  # same architecture, data, seed and passes
+DEFAULT_PAIR = ("mnist-1layer-vae-k1", "mnist-1layer-iwae-k50")  # same architecture, data, seed and epochs
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from iwae.model import Model, ModelConfig
 from iwae.system import files, reprs
 from iwae.system.files import printable
 
-FORMAT_VERSION = 2  # as written here; version 1, which called Rényi's bound l-alpha, is read as well
-READABLE = ("1", "2")
+FORMAT_VERSION = 3  # as written here. Version 1 called Rényi's bound l-alpha; until version 2 OLD_NAMES were written
+READABLE = ("1", "2", "3")
+OLD_NAMES = {"passes": "epochs", "products": "precision"}  # of settings, progress and records
 SUFFIX = ".safetensors"
 LARGEST = 1e15  # that a number in a card may be: seconds, steps, nats
 WEIGHTS = {"float32": torch.float32, "float16": torch.float16}  # as a file may hold them
@@ -38,7 +39,7 @@ class Card:
 
     model: ModelConfig
     training: dict[str, Any]  # the run's TrainConfig
-    progress: dict[str, Any] = field(default_factory=dict)  # steps, passes, seconds, device, weights (of WEIGHTS), ...
+    progress: dict[str, Any] = field(default_factory=dict)  # steps, epochs, seconds, device, weights (of WEIGHTS), ...
     metrics: dict[str, Any] = field(default_factory=dict)  # evaluation.Metrics.summary(), empty before evaluation
 
     __repr__ = reprs.one_line
@@ -220,7 +221,7 @@ def _header(path: Path, metadata: dict[str, str] | None, kind: str) -> dict[str,
     if metadata.get("version") not in READABLE:
         raise CheckpointError(
             f"{name}: format version '{printable(metadata.get('version'))}', but this program reads "
-            f"{' and '.join(READABLE)}; a newer one may read it"
+            f"{', '.join(READABLE)}; a newer one may read it"
         )
     try:
         header = json.loads(metadata["header"], parse_constant=_no_constant)
@@ -233,13 +234,22 @@ def _header(path: Path, metadata: dict[str, str] | None, kind: str) -> dict[str,
     for part in (header, *(history if isinstance(history, list) else ())):
         if isinstance(part, dict) and "training" in part:
             part["training"] = upgraded(part["training"], int(metadata["version"]))
+    if isinstance(history, list):
+        progress["history"] = [current_names(part) for part in history]
+    if progress is not None:
+        header["progress"] = current_names(progress)
     return header
+
+
+def current_names(values: Any) -> Any:
+    """A dict whose keys may be OLD_NAMES, under the names of today; anything else as it is."""
+    return {OLD_NAMES.get(name, name): value for name, value in values.items()} if isinstance(values, dict) else values
 
 
 def upgraded(training: dict[str, Any], version: int) -> dict[str, Any]:
     """The settings of a run, written in this format version, under the names of today."""
     renamed = version < 2 and isinstance(training, dict) and training.get("objective") == "l-alpha"
-    return training | {"objective": "renyi"} if renamed else training
+    return current_names(training | {"objective": "renyi"} if renamed else training)
 
 
 def _card(path: Path, header: dict[str, Any]) -> Card:
@@ -255,7 +265,7 @@ def _card(path: Path, header: dict[str, Any]) -> Card:
 def _check_values(progress: dict[str, Any], metrics: dict[str, Any]) -> None:
     """Raises ValueError for what is no number where one belongs: whoever shows a card need not ask."""
     lists = ("active_units", "pca_active_units")
-    numbers = {name: progress[name] for name in ("steps", "passes", "seconds", "valid_bound") if name in progress}
+    numbers = {name: progress[name] for name in ("steps", "epochs", "seconds", "valid_bound") if name in progress}
     numbers |= {name: value for name, value in metrics.items() if name not in ("bounds", *lists)}
     for name in lists:
         numbers |= {f"{name}[{place}]": value for place, value in enumerate(list(metrics.get(name) or ()))}

@@ -39,7 +39,7 @@ from tests.server import ROOT, Server
 from tests.session import Session, value
 
 SAMPLES = 2000  # per model when a user checks the numbers
-RUN = TrainConfig("digits", objective="iwae", k=50, passes=10_000, batch_size=50)  # hours: it ends when it is stopped
+RUN = TrainConfig("digits", objective="iwae", k=50, epochs=10_000, batch_size=50)  # hours: it ends when it is stopped
 SLOW = 8  # moves that are named
 FIRST_SECONDS = 60.0  # that all users spend there before anything is measured
 TIDY_SECONDS = 65  # after which a server that all have left has dropped what it held for them

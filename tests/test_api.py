@@ -52,7 +52,7 @@ def test_every_object_of_the_api_is_a_line(tmp_path):
 
 def test_the_readmes_example_runs(capsys):
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
-    assert "passes=5" in code
-    exec(code.replace("passes=5", "passes=1"), {})
+    assert "epochs=5" in code
+    exec(code.replace("epochs=5", "epochs=1"), {})
     out = capsys.readouterr().out
     assert re.search(r"NLL \d+\.\d\d ± \d\.\d\d nats per image\n-\d+\.\d+\n$", out)

@@ -228,7 +228,7 @@ def test_wrong_words_are_one_line(words, message, capsys):
 
 def test_time_to_quality_is_read_from_finished_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path))
-    config = TrainConfig("digits", model="16:4", k=5, passes=3, valid_images=50)
+    config = TrainConfig("digits", model="16:4", k=5, epochs=3, valid_images=50)
     run = store.create(config)
     worker.work(run)
     asked = settings.BenchmarkSettings(sections=("quality",), runs=(run.name,))
@@ -238,13 +238,13 @@ def test_time_to_quality_is_read_from_finished_runs(tmp_path, monkeypatch):
     metrics = checkpoints.read_card(run.checkpoint).metrics
     assert f"| end | 3, {last.valid_bound:.2f} at 0 min |" in section.body
     assert f"NLL {metrics['nll']:.2f} ± {metrics['nll_se']:.2f} (300 test images, 1,000 draws)" in section.body
-    assert not section.targets[0].met and "after 3 passes" in section.targets[0].measured
-    further = store.create(dataclasses.replace(config, passes=2, start=str(run.checkpoint)))
+    assert not section.targets[0].met and "after 3 epochs" in section.targets[0].measured
+    further = store.create(dataclasses.replace(config, epochs=2, start=str(run.checkpoint)))
     worker.work(further)
     section = quality.measure(settings.BenchmarkSettings(sections=("quality",), runs=(further.name,)))
     last = further.records()[-1]
-    assert f"| end | 5, {last.valid_bound:.2f} at 0 min |" in section.body and "fast, 3 + 2 passes" in section.body
-    assert "after 5 passes" in section.targets[0].measured
+    assert f"| end | 5, {last.valid_bound:.2f} at 0 min |" in section.body and "fast, 3 + 2 epochs" in section.body
+    assert "after 5 epochs" in section.targets[0].measured
     with pytest.raises(ValueError, match="needs --runs"):
         quality.measure(settings.BenchmarkSettings(sections=("quality",)))
 

@@ -94,7 +94,7 @@ def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"version": "99"}, "format version '99', but this program reads 1 and 2"),
+        ({"version": "99"}, "format version '99', but this program reads 1, 2, 3"),
         ({"kind": "something"}, "not an iwae-model"),
         ({"kind": None}, "not an iwae-model"),
         ({"header": "{"}, "header cannot be read"),

@@ -24,7 +24,7 @@ from iwae.runs import store, worker
 
 PROJECT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "iwae"]
-SMALL = ["--dataset", "digits", "--model", "16:4", "--k", "5", "--passes", "6", "--log-every", "5"]
+SMALL = ["--dataset", "digits", "--model", "16:4", "--k", "5", "--epochs", "6", "--log-every", "5"]
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def refused(capsys, status: int, *words: str) -> str:
         ("train --minutes 0", "minutes must be above 0, not 0"),
         ("train --learning-rate nan", "learning rate must be above 0, not nan"),
         ("train --k", "Missing value for argument '--k'"),
-        ("train --passess 3", "Unrecognized options: --passess, 3; Perhaps you meant: --passes INT"),
+        ("train --passess 3", "Unrecognized options: --passess, 3; Perhaps you meant: --epochs INT"),
         ("train extra", "Unrecognized options: extra"),
         ("train --seed 99999999999", "seed must not be above 4,294,967,295, not 99999999999"),
         ("train --device quantum", "Expected one of ('auto', 'cpu', 'cuda', 'mps')"),
@@ -84,8 +84,8 @@ def refused(capsys, status: int, *words: str) -> str:
         ("train --resume some-run --k 3", "only --out may go with it"),
         ("train --resume some-run --tensorboard logs", "only --out may go with it"),
         (
-            "train --device cpu --products tf32",
-            "--products: products in tf32 need the device cuda; on cpu they are float32",
+            "train --device cpu --precision tf32",
+            "--precision: matrix products in tf32 need the device cuda; on cpu they are float32",
         ),
         ("train --tensorboard MODEL", "--tensorboard must name a folder, not the file"),
         ("evaluate", "Missing from python -m iwae evaluate: CHECKPOINT"),
@@ -225,7 +225,7 @@ def test_evaluate_prints_what_evaluation_measures(trained, capsys):
 def test_one_image_goes_all_the_way_without_a_standard_error(tmp_path, capsys, monkeypatch):
     """Trained with one validation image, measured on one test image: on the screen, in the card, in the tables."""
     model = tmp_path / "checkpoints" / "one.safetensors"
-    words = ["--dataset", "digits", "--model", "16:4", "--k", "1", "--objective", "vae", "--passes", "2"]
+    words = ["--dataset", "digits", "--model", "16:4", "--k", "1", "--objective", "vae", "--epochs", "2"]
     assert main(["train", *words, "--valid-images", "1",
                  "--out", str(model)]) == 0  # fmt: skip
     assert main(["evaluate", str(model), "--samples", "20", "--images", "1", "--save"]) == 0
@@ -338,7 +338,7 @@ def test_runs_commands(trained, capsys):
     assert worker.main(run.folder) == 0  # the process of a run, in this one
     out = capsys.readouterr().out.splitlines()
     assert re.fullmatch(
-        r"step 78 of 78  pass 6\.00  bound -\d+\.\d{3}  validation -\d+\.\d{3} nats  [\d,]+ images/s", out[-2]
+        r"step 78 of 78  epoch 6\.00  bound -\d+\.\d{3}  validation -\d+\.\d{3} nats  [\d,]+ images/s", out[-2]
     )
     assert out[-1] == "finished"
     assert main(["runs", "show", run.name]) == 0
@@ -369,7 +369,7 @@ def test_ctrl_c_saves_and_the_run_goes_on():
 
 def test_resume_in_the_background_and_a_second_worker(trained, capsys):
     """The second says so, at once, and leaves the first alone."""
-    run = store.create(dataclasses.replace(trained[1].config, passes=10_000))
+    run = store.create(dataclasses.replace(trained[1].config, epochs=10_000))
     run.set_status("stopped")
     assert main(["runs", "resume", run.name]) == 0
     while not run.records():

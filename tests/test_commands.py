@@ -20,17 +20,17 @@ def every_parameter(objective: str) -> TrainConfig:
 CONFIGS = [
     TrainConfig(),
     TrainConfig(dataset="mnist-fixed", model="20,10:5", objective="vae", k=1, gradient="stl", seed=4_294_967_295),
-    TrainConfig(objective="power-mean", p=-2.5, resample=3, passes=7, learning_rate=1e-3 / 3, adam_eps=1e-8),
+    TrainConfig(objective="power-mean", p=-2.5, resample=3, epochs=7, learning_rate=1e-3 / 3, adam_eps=1e-8),
     TrainConfig(objective="renyi", alpha=0.75),
     *(every_parameter(name) for name in OBJECTIVES),
-    TrainConfig(objective="l-alpha", alpha=4, kl_warmup=2, passes=2),
+    TrainConfig(objective="l-alpha", alpha=4, kl_warmup=2, epochs=2),
     TrainConfig(objective="l-alpha", alpha=0.25, schedule="paper", minutes=0.1, batch_size=20, ema=0.999),
     TrainConfig(objective="ciwae", beta=0.05, k=64, schedule="constant", weight_decay=1e-6, patience=10),
     TrainConfig(k1=5, k2=10, gradient="piwae", validate_every=2, valid_images=10_000, log_every=7),
     TrainConfig(
-        warm_k=3, warm_share=0.123456789, products="bfloat16", input_dropout=0.1, start="a folder/it's one.safetensors"
+        warm_k=3, warm_share=0.123456789, precision="bfloat16", input_dropout=0.1, start="a folder/it's one.safetensors"
     ),
-    *(TrainConfig(schedule=name, passes=50, learning_rate=1e-3, adam_eps=1e-4) for name in SCHEDULES),
+    *(TrainConfig(schedule=name, epochs=50, learning_rate=1e-3, adam_eps=1e-4) for name in SCHEDULES),
 ]
 
 
@@ -61,7 +61,7 @@ def test_only_what_differs_is_said():
         "--beta",
         "0.5",
     ]
-    assert commands.train_words(TrainConfig(passes=51)) == ["--passes", "51"]
+    assert commands.train_words(TrainConfig(epochs=51)) == ["--epochs", "51"]
 
 
 def test_evaluate_halves_what_was_halved():

@@ -104,7 +104,7 @@ def test_differences_between_seeds():
         for objective, k, nll in (("vae", 1, 89.1), ("iwae", 5, 87.0), ("iwae", 50, 86.9))
         for seed in range(3)
     ]
-    longer = [entry(f"long{seed}", measured(80.0 + seed), passes=99, seed=seed) for seed in range(3)]
+    longer = [entry(f"long{seed}", measured(80.0 + seed), epochs=99, seed=seed) for seed in range(3)]
     rows, _ = collect(catalogue(*models, *longer))
     found = {(d.a.cell.title, d.b.cell.title): d for d in seed_differences(rows)}
     assert set(found) == {

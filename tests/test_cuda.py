@@ -15,9 +15,9 @@ from tests.steps import check_compiled
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
-# 13 steps a pass, the last one with fewer images; 5 draws for the first pass, then 20
+# 13 steps an epoch, the last one with fewer images; 5 draws for the first epoch, then 20
 SMALL = dict(
-    dataset="digits", k=20, warm_k=5, warm_share=1 / 3, gradient="dreg", resample=1, passes=3, batch_size=100, ema=0.9
+    dataset="digits", k=20, warm_k=5, warm_share=1 / 3, gradient="dreg", resample=1, epochs=3, batch_size=100, ema=0.9
 )
 
 
@@ -27,12 +27,12 @@ def data():
 
 
 @pytest.mark.parametrize(("engine", "single"), [("cuda-graph", "planned"), ("compiled cuda-graph", "compiled")])
-@pytest.mark.parametrize(("batch", "passes"), [(100, 3), (20, 2)])  # an epoch has 13 steps, or 65: three bursts of 20
+@pytest.mark.parametrize(("batch", "epochs"), [(100, 3), (20, 2)])  # an epoch has 13 steps, or 65: three bursts of 20
 @pytest.mark.parametrize(
     "options", [{}, {"resample": 0}, {"gradient": "exact"}, {"model": "20:6/10:4"}, {"kl_warmup": 2}]
 )
-def test_the_graph_trains_as_the_single_steps_do(options, batch, passes, engine, single, data):
-    config = TrainConfig(**SMALL | options | {"batch_size": batch, "passes": passes})
+def test_the_graph_trains_as_the_single_steps_do(options, batch, epochs, engine, single, data):
+    config = TrainConfig(**SMALL | options | {"batch_size": batch, "epochs": epochs})
     replayed = Training(config, data, "cuda", engine=engine)
     records = list(replayed.run())
     graphs = {steps for kind, _, steps in replayed.engine.programs() if kind == "graph"}
@@ -56,11 +56,11 @@ def test_runs_at_the_same_time_are_what_each_is_alone(data):
         with torch.cuda.stream(torch.cuda.Stream()):
             return [record.bound for record in run.run()]
 
-    configs = [TrainConfig(**SMALL | {"warm_k": 0, "passes": 12, "seed": seed}) for seed in range(4)]
+    configs = [TrainConfig(**SMALL | {"warm_k": 0, "epochs": 12, "seed": seed}) for seed in range(4)]
     alone = [train(Training(config, data, "cuda")) for config in configs]
     runs = [Training(config, data, "cuda") for config in configs]
     for run in runs:  # recording stops everyone
-        for _ in range(13):  # a pass, of which the first record then tells, too
+        for _ in range(13):  # an epoch, of which the first record then tells, too
             run.advance()
     with ThreadPoolExecutor() as pool:
         together = list(pool.map(train, runs))
@@ -70,7 +70,7 @@ def test_runs_at_the_same_time_are_what_each_is_alone(data):
 
 def test_no_step_waits_for_the_device(data):
     run = Training(TrainConfig(**SMALL), data, "cuda")
-    for _ in range(2 * 13 + 6):  # both graphs are recorded, and the third pass has begun
+    for _ in range(2 * 13 + 6):  # both graphs are recorded, and the third epoch has begun
         run.advance()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -45,8 +45,8 @@ TRACED = {
     "KL warm-up": {"k": 5, "resample": 0, "model": "30:6/10:4", "kl_warmup": 10},
     "KL warm-up, resampled": {"objective": "l-alpha", "alpha": 2.0, "k": 5, "resample": 2, "kl_warmup": 10},
     "hidden pixels": {"objective": "vae", "k": 1, "model": "30:6", "input_dropout": 0.2},
-    "bfloat16": {"k": 8, "resample": 0, "model": "30:6", "products": "bfloat16", "batch_size": 60},
-    "bfloat16, two layers": {"k": 12, "resample": 0, "model": "30:6/10:4", "products": "bfloat16", "batch_size": 60},
+    "bfloat16": {"k": 8, "resample": 0, "model": "30:6", "precision": "bfloat16", "batch_size": 60},
+    "bfloat16, two layers": {"k": 12, "resample": 0, "model": "30:6/10:4", "precision": "bfloat16", "batch_size": 60},
 }
 
 
@@ -58,12 +58,12 @@ def test_what_is_traced_is_the_plain_gradient_of_the_weights_as_they_are(options
     plain, traced = (Training(config, datasets.load("digits"), engine=name) for name in ("plain", "traced"))
     inputs = step_inputs(plain)
     torch.set_num_threads(threads)
-    coarse = precision.used(config.products) == "bfloat16"
+    coarse = precision.used(config.precision) == "bfloat16"
     for change, share in ((1.0, 0.75), (1.1, 0.25), (torch.nan, 1.0)):
         given = inputs, torch.tensor(share), plain.estimator
         for run in (plain, traced):
             run.optimizer.flat.mul_(change)
-        with precision.of(config.products):
+        with precision.of(config.precision):
             gradient, bound, non_finite = plain.engine.gradient(*given)
             first, *others = (traced.engine.gradient(*given) for _ in range(4))
         assert torch.equal(first.non_finite, non_finite) and non_finite.any() == (change != change)
@@ -95,9 +95,9 @@ def test_only_whole_batches_of_not_too_many_draws_are_traced():
 
     def traces(**options) -> set[tuple[str, int, int]]:
         """After an epoch, whose last batch has 97 images."""
-        config = TrainConfig(**dict(dataset="digits", model="20:6", resample=0, batch_size=100, passes=10) | options)
+        config = TrainConfig(**dict(dataset="digits", model="20:6", resample=0, batch_size=100, epochs=10) | options)
         run = Training(config, data, engine="traced")
-        for _ in range(run.steps_per_pass):
+        for _ in range(run.steps_per_epoch):
             run.advance()
         return run.engine.programs()
 
@@ -115,8 +115,8 @@ def test_an_engine_is_chosen_by_device_and_length():
     assert engine.choose("mps", engine.COMPILED_STEPS) == "plain"
     assert engine.choose("cuda", 1) == engine.choose("cuda", engine.COMPILED_STEPS - 1) == "cuda-graph"
     data = datasets.load("digits")
-    for passes, name in ((38, "plain"), (39, "traced")):  # of 13 steps
-        assert Training(TrainConfig(dataset="digits", model="20:6", k=1, passes=passes), data).engine_name == name
+    for epochs, name in ((38, "plain"), (39, "traced")):  # of 13 steps
+        assert Training(TrainConfig(dataset="digits", model="20:6", k=1, epochs=epochs), data).engine_name == name
 
 
 def test_a_python_without_tracing_is_told_about(monkeypatch):

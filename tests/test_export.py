@@ -28,7 +28,7 @@ def two_layers(tmp_path_factory) -> Path:
     """A small model of two stochastic layers, as it comes from its seed."""
     path = tmp_path_factory.mktemp("model") / "small.safetensors"
     config = ModelConfig.parse("30,20:10/8:5")
-    card = checkpoints.Card(config, asdict(TrainConfig(model=str(config))), {"passes": 0.0, "steps": 0})
+    card = checkpoints.Card(config, asdict(TrainConfig(model=str(config))), {"epochs": 0.0, "steps": 0})
     checkpoints.save(path, Model(config, seed=5), card)
     return path
 

@@ -133,11 +133,11 @@ def test_the_cloud_is_larger_where_more_draws_fell():
 def test_runs_of_one_kind_differ_by_dash_and_first_steps_do_not_flatten():
     steep = [-500.0, *np.linspace(-120, -100, 30)]
     curves = [Curve("1", "vae", range(31), steep), Curve("2", "vae", [], [], 1), Curve("3", "iwae", [1], [-99.0], 7)]
-    figure = run_curves(curves, "passes", "nats", late=True)
+    figure = run_curves(curves, "epochs", "nats", late=True)
     assert [trace.line.dash for trace in figure.data] == [DASHES[0], DASHES[1], DASHES[1]]
     low, high = figure.layout.yaxis.range
     assert low > -130 and high > -99 and figure.layout.showlegend
-    assert run_curves([Curve("1", "vae", [], [])], "passes", "nats", late=True).layout.yaxis.range is None
+    assert run_curves([Curve("1", "vae", [], [])], "epochs", "nats", late=True).layout.yaxis.range is None
 
 
 def test_units_are_sorted_and_hollow_below_the_threshold():

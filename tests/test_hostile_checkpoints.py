@@ -25,7 +25,7 @@ from iwae.system import files
 from iwae.training.config import TrainConfig
 
 CONFIG = ModelConfig(((8,),), (3,))
-TRAINING = asdict(TrainConfig(model="8:3", passes=1))
+TRAINING = asdict(TrainConfig(model="8:3", epochs=1))
 ROOT = Path(__file__).parents[1]
 
 
@@ -91,7 +91,7 @@ HOSTILE = {
                             "not a safetensors file"),
     "header that is not UTF-8": (struct.pack("<Q", 4) + b"{\xff\xfe}", "not a safetensors file"),
     "another program's": (raw({}), "holds 'something else', not an iwae-model"),
-    "newer version": (content(card(), version="3"), "format version '3', but this program reads 1 and 2; a newer one"),
+    "newer version": (content(card(), version="4"), "format version '4', but this program reads 1, 2, 3; a newer one"),
     "a kind with control characters": (content(card(), kind="\x1b[31m" + "x" * 900), r"holds '�\[31mxxx"),
     "card nested 100,000 deep": (content("[" * 100_000), "its header cannot be read"),
     "card with a number of 5,000 digits": (content('{"model": ' + "9" * 5000 + "}"), "its header cannot be read"),

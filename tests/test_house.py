@@ -66,14 +66,14 @@ def test_every_shipped_model_is_usable_and_in_the_readme():
 
 
 def test_the_default_pair_is_comparable():
-    """Same architecture, data, seed and passes, a VAE with k = 1 and an IWAE with k = 50."""
+    """Same architecture, data, seed and epochs, a VAE with k = 1 and an IWAE with k = 50."""
     found, _ = catalog.entries()
     vae, iwae = (found[key] for key in catalog.DEFAULT_PAIR)
     assert (vae.config.objective, vae.config.k) == ("vae", 1) and (
         iwae.config.objective,
         iwae.config.k,
     ) == ("iwae", 50)
-    for name in ("dataset", "model", "seed", "passes", "batch_size"):
+    for name in ("dataset", "model", "seed", "epochs", "batch_size"):
         assert getattr(vae.config, name) == getattr(iwae.config, name)
     assert vae.card.metrics["nll"] < 90 and iwae.card.metrics["nll"] < 88.5
 

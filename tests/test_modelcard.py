@@ -34,8 +34,8 @@ def two_layers() -> Card:
     metrics |= {f"{name}_se": 0.123456 for name in NAMED} | {"active_units": [7, 2], "pca_active_units": [6, 2]}
     metrics |= {"threshold": 0.01, "images": 300, "samples": 1000, "seed": 4}
     training = dataclasses.asdict(TrainConfig(model="16:8/8:4", start="first.safetensors", objective="vae", k=1))
-    progress = {"steps": 650, "passes": 50.0, "seconds": 90.0, "device": "cpu", "valid_bound": -101.5}
-    progress["history"] = [{"training": dataclasses.asdict(TrainConfig(model="16:8/8:4", k=5)), "passes": 50.0}]
+    progress = {"steps": 650, "epochs": 50.0, "seconds": 90.0, "device": "cpu", "valid_bound": -101.5}
+    progress["history"] = [{"training": dataclasses.asdict(TrainConfig(model="16:8/8:4", k=5)), "epochs": 50.0}]
     return Card(ModelConfig.parse("16:8/8:4"), training, progress, metrics)
 
 
@@ -97,8 +97,8 @@ def test_the_command_prints_or_writes(tmp_path, capsys):
 
 def test_products_are_told_where_they_were_not_what_was_asked_for():
     card = two_layers()
-    card.training["products"] = "bfloat16"
-    assert "products |" not in model_card.text(card, "m", "m.safetensors")  # not known
-    card.progress["products"] = "float32"
-    row = "| products | float32: its processor had no use for bfloat16 |"
+    card.training["precision"] = "bfloat16"
+    assert "matmul precision |" not in model_card.text(card, "m", "m.safetensors")  # not known
+    card.progress["precision"] = "float32"
+    row = "| matmul precision | float32: its processor had no use for bfloat16 |"
     assert row in model_card.text(card, "m", "m.safetensors")

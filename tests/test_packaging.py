@@ -175,7 +175,7 @@ def test_far_from_a_checkout_it_trains_makes_the_table_and_shows_the_explorer(bi
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    small = "--dataset digits --model 8:2 --objective iwae --k 2 --passes 1"
+    small = "--dataset digits --model 8:2 --objective iwae --k 2 --epochs 1"
     said = run(str(bin_folder / "iwae"), "train", *small.split())
     assert "test NLL" in said
     (trained,) = (home / ".local/share/iwae/runs").glob("*/checkpoint.safetensors")

@@ -20,7 +20,7 @@ from iwae.training.engine import StepInputs
 from iwae.training.loop import NonFiniteError, Training
 
 PROJECT = Path(__file__).parent.parent
-CONFIG = TrainConfig("digits", model="16:4", k=5, passes=2, log_every=5)  # batches of 100 images, and one of 97
+CONFIG = TrainConfig("digits", model="16:4", k=5, epochs=2, log_every=5)  # batches of 100 images, and one of 97
 CASES = {
     "iwae": CONFIG,
     "resampled": dataclasses.replace(CONFIG, gradient="dreg", resample=2),
@@ -142,7 +142,7 @@ def test_torchrun_writes_one_run_and_prints_once(tmp_path):
         "5",
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *words, "--passes", "2", "--log-every", "5"],
+        [sys.executable, "-m", "torch.distributed.run", *words, "--epochs", "2", "--log-every", "5"],
         cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

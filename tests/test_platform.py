@@ -78,7 +78,7 @@ for path in sorted(pathlib.Path("iwae").rglob("*.py")):
 from iwae.analysis import umap_maps as maps
 from iwae.runs import store as runs, worker
 from iwae.training.config import TrainConfig
-run = runs.create(TrainConfig("digits", "8:2", "vae", 1, passes=1))
+run = runs.create(TrainConfig("digits", "8:2", "vae", 1, epochs=1))
 print(worker.work(run).phase, len(run.records()), runs.get(run.name).status().phase)
 print(maps.find(maps.Settings(), x=1).status().phase)
 """
@@ -142,7 +142,7 @@ def test_a_result_is_not_lost_with_a_full_disk_behind_standard_output(tmp_path):
 def test_a_run_goes_on_to_its_end_when_nobody_reads_what_it_prints(tmp_path):
     """As with `train | head -1`."""
     model = tmp_path / "model.safetensors"
-    words = [*COMMAND, "train", *SMALL, "--passes", "2", "--out", str(model)]
+    words = [*COMMAND, "train", *SMALL, "--epochs", "2", "--out", str(model)]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout.readline().startswith(b"step 1 of")
         process.stdout.close()
@@ -155,7 +155,7 @@ def test_a_run_goes_on_to_its_end_when_nobody_reads_what_it_prints(tmp_path):
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_closed_terminal_saves_and_one_that_is_ignored_does_not_stop(ignored):
     """SIGHUP, plainly and under nohup."""
-    words = [*COMMAND, "train", *SMALL, "--passes", "3" if ignored else "10000"]
+    words = [*COMMAND, "train", *SMALL, "--epochs", "3" if ignored else "10000"]
     hang_up = (lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) if ignored else None
     with subprocess.Popen(
         words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hang_up
@@ -329,7 +329,7 @@ def container():
 
 
 def test_without_an_account_a_home_and_a_place_to_write_one_sentence_names_the_variable(container):
-    done = container(*COMMAND, "train", *SMALL, "--passes", "1")
+    done = container(*COMMAND, "train", *SMALL, "--epochs", "1")
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert f"{ROOT / 'runs'} cannot be written (" in done.stderr and "set IWAE_RUNS_DIR to a folder" in done.stderr
     done = container(*COMMAND, "data", "list")
@@ -338,7 +338,7 @@ def test_without_an_account_a_home_and_a_place_to_write_one_sentence_names_the_v
 
 def test_without_an_account_and_a_home_a_run_is_trained_where_the_variable_says(container):
     folder = container.scratch / "runs"
-    done = container(*COMMAND, "train", *SMALL, "--passes", "1", IWAE_RUNS_DIR=str(folder))
+    done = container(*COMMAND, "train", *SMALL, "--epochs", "1", IWAE_RUNS_DIR=str(folder))
     assert done.returncode == 0, done.stderr
     assert "test NLL" in done.stdout and len(list(folder.glob("*/checkpoint.safetensors"))) == 1
 

@@ -75,10 +75,10 @@ def test_what_a_processor_makes_of_it_is_known_and_recorded(instructions, monkey
             assert products.rounded(torch.zeros(1), 1000).dtype == getattr(torch, expected)
         with pytest.raises(KeyError), products.of("float16"):
             pass
-        card = Training(TrainConfig(products="bfloat16")).card()
+        card = Training(TrainConfig(precision="bfloat16")).card()
     finally:
         products.used.cache_clear()
-    assert card.progress["products"] == expected and card.training["products"] == "bfloat16"
+    assert card.progress["precision"] == expected and card.training["precision"] == "bfloat16"
     entry = Entry("m", Path("m"), card)
     assert results._measured(entry).gradient.endswith("bfloat16") == (instructions is not None)
 
@@ -110,7 +110,7 @@ def test_the_gradient_is_float32s_up_to_rounding(resample, everywhere, monkeypat
 
     monkeypatch.setattr(estimators, "draw", as_at_first)
     for precision in ("float32", "bfloat16"):
-        config = TrainConfig(k=50, warm_k=0, resample=resample, passes=1, products=precision)
+        config = TrainConfig(k=50, warm_k=0, resample=resample, epochs=1, precision=precision)
         training = Training(config)
         for _ in training.run(stop=lambda run=training: run.step >= 1):
             pass
@@ -123,12 +123,12 @@ def test_the_gradient_is_float32s_up_to_rounding(resample, everywhere, monkeypat
 
 
 def test_products_are_refused_on_devices_that_they_are_not_for():
-    with pytest.raises(ValueError, match="unknown products 'int8'; there are float32, bfloat16, tf32"):
-        TrainConfig(products="int8")
-    with pytest.raises(ValueError, match="products in bfloat16 need the device cpu; on cuda they are float32"):
-        Training(TrainConfig(products="bfloat16"), device="cuda")
-    with pytest.raises(ValueError, match="products in tf32 need the device cuda; on cpu they are float32"):
-        Training(TrainConfig(products="tf32"))
+    with pytest.raises(ValueError, match="unknown precision 'int8'; there are float32, bfloat16, tf32"):
+        TrainConfig(precision="int8")
+    with pytest.raises(ValueError, match="matrix products in bfloat16 need the device cpu; on cuda they are float32"):
+        Training(TrainConfig(precision="bfloat16"), device="cuda")
+    with pytest.raises(ValueError, match="matrix products in tf32 need the device cuda; on cpu they are float32"):
+        Training(TrainConfig(precision="tf32"))
 
 
 def test_an_unknown_precision_changes_nothing():

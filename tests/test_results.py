@@ -26,8 +26,8 @@ def row_of(**settings):
     return row
 
 
-def before(passes: float = 30.0, **settings) -> dict:
-    return {"training": {"dataset": "mnist-fixed"} | settings, "passes": passes, "seconds": 60.0}
+def before(epochs: float = 30.0, **settings) -> dict:
+    return {"training": {"dataset": "mnist-fixed"} | settings, "epochs": epochs, "seconds": 60.0}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_the_cell_of_a_run(settings, title, start):
 
 def test_passes_and_minutes_count_what_came_before():
     row = row_of(progress={"history": [before(30.0), before(5.0)]})
-    assert (row.passes, row.minutes, row.device) == (45.0, 12.0, "cpu")
+    assert (row.epochs, row.minutes, row.device) == (45.0, 12.0, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_what_is_not_run_and_the_commands_for_it():
     assert [row.cell for row in missing] == list(published.cells())
     for row in missing:
         *first, last = [train.parse(shlex.split(part)[4:]) for part in row.command.split(" && ")]
-        assert last.config.schedule == "paper" and last.config.passes == 3280
+        assert last.config.schedule == "paper" and last.config.epochs == 3280
         history = [{"training": vars(one.config)} for one in first]
         assert results.cell(last.config, history) == row.cell
         if first:

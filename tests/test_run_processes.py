@@ -20,7 +20,7 @@ from iwae.runs.queue import RunFolder
 from iwae.runs.store import Run, RunError
 from iwae.training.config import TrainConfig
 
-CONFIG = TrainConfig(model="16:4", objective="vae", k=1, passes=2, valid_images=50)
+CONFIG = TrainConfig(model="16:4", objective="vae", k=1, epochs=2, valid_images=50)
 
 pytestmark = pytest.mark.usefixtures("own_runs")
 
@@ -157,7 +157,7 @@ def test_what_a_process_said_itself_is_not_replaced():
 
 
 def test_a_run_whose_folder_is_moved_away_ends_and_goes_on_there(tmp_path):
-    run = store.create(dataclasses.replace(CONFIG, passes=30))
+    run = store.create(dataclasses.replace(CONFIG, epochs=30))
     aside, seen = tmp_path / "aside", []
 
     def move(record, training):

@@ -24,7 +24,7 @@ from iwae.training.loop import NonFiniteError
 from tests.process import use
 
 # 78 steps; the average and the best weights are part of the state, so both are switched on
-CONFIG = TrainConfig("digits", model="16:4", k=5, passes=6, log_every=5, ema=0.9, patience=50)
+CONFIG = TrainConfig("digits", model="16:4", k=5, epochs=6, log_every=5, ema=0.9, patience=50)
 CLOCK = ("seconds", "images_per_second")  # what differs from one run to the next
 
 
@@ -64,7 +64,7 @@ def assert_same(run: Run, expected) -> None:
     """The same records, weights, optimiser, generator, test NLL and snapshots, bit for bit."""
     records, weights, state, metrics, snapshots = outcome(run)
     assert records == expected[0]
-    assert {name.split(".")[0] for name in snapshots} == {str(13 * passes) for passes in range(7)}
+    assert {name.split(".")[0] for name in snapshots} == {str(13 * epochs) for epochs in range(7)}
     for found, wanted in ((weights, expected[1]), (state, expected[2]), (snapshots, expected[4])):
         assert list(found) == list(wanted)
         assert [name for name in found if not torch.equal(found[name], wanted[name])] == []
@@ -195,7 +195,7 @@ def test_a_signal_saves_and_stops(uninterrupted):
 
 def test_only_one_process_works_on_a_run(monkeypatch):
     monkeypatch.setattr(queue, "LOCK_PATIENCE", 0.2)
-    run = store.create(dataclasses.replace(CONFIG, passes=10_000))
+    run = store.create(dataclasses.replace(CONFIG, epochs=10_000))
     process = in_process(run)
     wait_until(lambda: run.records())
     with pytest.raises(RunError, match="already running in another process"):
@@ -230,7 +230,7 @@ def test_a_value_that_is_not_finite_fails_and_keeps_the_weights_before():
     model, card = checkpoints.load(run.checkpoint)  # refuses what is not finite
     step = card.progress["steps"] + 1
     assert 1 < step < 78
-    assert f"at step {step} (pass {(step - 1) // 13 + 1}, batch {(step - 1) % 13 + 1} of 13" in status.message
+    assert f"at step {step} (epoch {(step - 1) // 13 + 1}, batch {(step - 1) % 13 + 1} of 13" in status.message
     assert any(term in status.message for term in ("log p(x|h)", "log p(h)", "log q(h|x)", "gradient", "bound"))
     assert all(weight.isfinite().all() for weight in model.state_dict().values())
 
@@ -238,7 +238,7 @@ def test_a_value_that_is_not_finite_fails_and_keeps_the_weights_before():
 def test_an_unfinished_line_is_left_out_and_a_damaged_one_is_told():
     run = store.create(CONFIG)
     line = json.dumps(
-        dict(step=5, passes=0.4, bound=-1.0, valid_bound=None, active_units=None)
+        dict(step=5, epochs=0.4, bound=-1.0, valid_bound=None, active_units=None)
         | dict(images_per_second=1.0, seconds=1.0, learning_rate=1e-3)
     )
     metrics = run.folder / "metrics.jsonl"
@@ -343,7 +343,7 @@ def test_data_sets_of_runs_are_never_downloaded_behind_ones_back(tmp_path, monke
         worker.work(store.create(dataclasses.replace(CONFIG, dataset="mnist")))
 
 
-LONG = dataclasses.replace(CONFIG, passes=10_000)  # ends when it is stopped
+LONG = dataclasses.replace(CONFIG, epochs=10_000)  # ends when it is stopped
 
 
 @pytest.fixture

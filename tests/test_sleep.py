@@ -98,10 +98,10 @@ def test_an_encoder_that_is_no_longer_finite_is_refused():
 
 def test_the_command_writes_model_and_card(tmp_path, capsys):
     """The card says so in every place where it says how the model was trained."""
-    config = TrainConfig("digits", model="20:3", passes=1, seed=2)
+    config = TrainConfig("digits", model="20:3", epochs=1, seed=2)
     model = Model(ModelConfig.parse(config.model), seed=2)
     source, out = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    progress = {"passes": 1.0, "steps": 13, "seconds": 6.0, "device": "cpu", "valid_bound": -9.0, "weights": "float16"}
+    progress = {"epochs": 1.0, "steps": 13, "seconds": 6.0, "device": "cpu", "valid_bound": -9.0, "weights": "float16"}
     checkpoints.save(source, model, Card(model.config, asdict(config), progress, measured()))
     words = ["--images", "300", "--batch-size", "100", "--seed", "7"]
     assert main(["refit", str(source), "--out", str(out), *words]) == 0
@@ -122,9 +122,9 @@ def test_the_command_writes_model_and_card(tmp_path, capsys):
 def test_a_run_that_goes_on_remembers_it(tmp_path):
     """Its card has the command between those of the two trainings."""
     model, start, out = Model(ModelConfig.parse("20:3"), seed=2), tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    card = Card(model.config, asdict(TrainConfig("digits", model="20:3", passes=1)), {"passes": 1.0, "seconds": 6.0})
+    card = Card(model.config, asdict(TrainConfig("digits", model="20:3", epochs=1)), {"epochs": 1.0, "seconds": 6.0})
     checkpoints.save(start, model, checkpoints.refitted(card, asdict(Refit(images=500)), 2.0))
-    training = Training(TrainConfig("digits", model="20:3", k=2, passes=1, start=str(start)))
+    training = Training(TrainConfig("digits", model="20:3", k=2, epochs=1, start=str(start)))
     checkpoints.save(out, training.kept_model(), training.card())
     lines = [line for line in card_text(out).splitlines() if line.startswith("python -m iwae")]
     assert [line.split()[3] for line in lines] == ["train", "refit", "train"]
@@ -133,7 +133,7 @@ def test_a_run_that_goes_on_remembers_it(tmp_path):
 
 @pytest.mark.parametrize("refits", [[{"images": "all"}], [{"learning_rate": "1"}], [{"seed": None}], [{"pictures": 3}]])
 def test_a_card_that_tells_of_something_else_is_refused(refits, tmp_path):
-    path, config = tmp_path / "a.safetensors", TrainConfig("digits", model="20:3", passes=1)
+    path, config = tmp_path / "a.safetensors", TrainConfig("digits", model="20:3", epochs=1)
     model = Model(ModelConfig.parse(config.model), seed=2)
     checkpoints.save(path, model, Card(model.config, asdict(config), {"refits": refits}))
     with pytest.raises(ValueError, match=r"must|other settings than images, batch_size, learning_rate, seed"):

@@ -14,7 +14,7 @@ from iwae.training.config import TrainConfig
 from iwae.training.loop import Training
 
 SMALL = Model(ModelConfig(hidden=((16,),), latent=(4,)))
-CONFIG = TrainConfig("digits", model="16:4", k=5, passes=6, ema=0.9, valid_images=50)  # 13 steps a pass
+CONFIG = TrainConfig("digits", model="16:4", k=5, epochs=6, ema=0.9, valid_images=50)  # 13 steps an epoch
 
 pytestmark = pytest.mark.usefixtures("own_runs")
 
@@ -39,7 +39,7 @@ def test_large_models_keep_fewer_or_none():
 
 def test_one_is_due_once_for_each_planned_pass(tmp_path):
     album, taken = SnapshotFolder(tmp_path), []
-    for step in range(0, 13 * 20 + 1, 26):  # validations at every second pass
+    for step in range(0, 13 * 20 + 1, 26):  # validations at every second epoch
         if album.due([0, 1, 3, 4, 10], step / 13, 13):
             checkpoints.save(tmp_path / f"{step:08}.safetensors", SMALL, checkpoints.Card(SMALL.config, {}))
             taken.append(step // 13)
@@ -53,7 +53,7 @@ def test_a_run_keeps_its_model_at_validations_and_trains_as_without(tmp_path):
     run, without = store.create(CONFIG), store.create(CONFIG, max_snapshots=0)
     assert worker.work(run).phase == worker.work(without).phase == "finished"
     assert run.max_snapshots == snapshots.MAX_COUNT and not without.snapshots.paths()
-    assert list(run.snapshots.paths()) == [13 * passes for passes in range(7)]
+    assert list(run.snapshots.paths()) == [13 * epochs for epochs in range(7)]
     assert not list(run.snapshots.folder.glob(".*"))  # nothing half-written
     for path, other in ((run.checkpoint, without.checkpoint), (run.snapshots.paths()[78], run.checkpoint)):
         assert same(path, other)
@@ -63,7 +63,7 @@ def test_a_run_keeps_its_model_at_validations_and_trains_as_without(tmp_path):
         if record.valid_bound is not None:
             model, card = checkpoints.load(run.snapshots.paths()[record.step])
             assert same_weights(training.latest_model(), model)
-            assert (card.progress["passes"], card.progress["valid_bound"]) == (record.passes, record.valid_bound)
+            assert (card.progress["epochs"], card.progress["valid_bound"]) == (record.epochs, record.valid_bound)
 
 
 def test_an_older_run_takes_none():
@@ -75,7 +75,7 @@ def test_an_older_run_takes_none():
 
 def test_the_best_model_and_the_latest_are_told_apart():
     """Under early stopping the checkpoint is the best so far, a snapshot the model as it was."""
-    run = store.create(dataclasses.replace(CONFIG, patience=1, learning_rate=0.2, ema=0.0, passes=30))
+    run = store.create(dataclasses.replace(CONFIG, patience=1, learning_rate=0.2, ema=0.0, epochs=30))
     worker.work(run)
     last = run.records()[-1]
     assert checkpoints.read_card(run.snapshots.paths()[last.step]).progress["valid_bound"] == last.valid_bound

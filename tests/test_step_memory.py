@@ -45,11 +45,11 @@ print(bytes_of("VmHWM") - before)
 @pytest.mark.parametrize(
     "options",
     [
-        {"k": 50, "batch_size": 300, "resample": 0, "warm_k": 0, "passes": 2},
+        {"k": 50, "batch_size": 300, "resample": 0, "warm_k": 0, "epochs": 2},
         {"k": 500, "batch_size": 100, "warm_k": 0, "model": "2layer"},
         pytest.param({"k": 1500, "batch_size": 100, "warm_k": 0}, marks=pytest.mark.slow),
-        pytest.param({"k": 2, "batch_size": 20, "model": "2000,2000:50", "passes": 2}, marks=pytest.mark.slow),
-        pytest.param({"k": 20, "resample": 0, "warm_k": 0, "passes": 50}, marks=pytest.mark.slow),
+        pytest.param({"k": 2, "batch_size": 20, "model": "2000,2000:50", "epochs": 2}, marks=pytest.mark.slow),
+        pytest.param({"k": 20, "resample": 0, "warm_k": 0, "epochs": 50}, marks=pytest.mark.slow),
     ],
     ids=["all draws backward", "one of two layers", "one draw backward", "a wide model", "traced"],
 )

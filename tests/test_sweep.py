@@ -34,7 +34,7 @@ GRID = """
 [defaults]
 dataset = "digits"
 model = "16:4"
-passes = 4
+epochs = 4
 k = 5
 log_every = 5
 [grid]
@@ -88,7 +88,7 @@ def done(tmp_path_factory):
 def test_a_grid_is_every_combination_and_single_cells():
     found = parse("""
         [defaults]
-        passes = 7
+        epochs = 7
         [grid]
         objective = ["vae", "iwae"]
         k = [1, 50]
@@ -96,19 +96,19 @@ def test_a_grid_is_every_combination_and_single_cells():
         objective = "power-mean"
         p = 2
         seed = [3, 4]
-        passes = 9
+        epochs = 9
         [[override]]
         where = { k = 50, objective = "iwae" }
         gradient = "dreg"
         resample = 1
     """)
     assert [cell.config for cell in found] == [
-        TrainConfig(objective="vae", k=1, passes=7),
-        TrainConfig(objective="vae", k=50, passes=7),
-        TrainConfig(objective="iwae", k=1, passes=7),
-        TrainConfig(objective="iwae", k=50, passes=7, gradient="dreg", resample=1),
-        TrainConfig(objective="power-mean", p=2.0, seed=3, passes=9),
-        TrainConfig(objective="power-mean", p=2.0, seed=4, passes=9),
+        TrainConfig(objective="vae", k=1, epochs=7),
+        TrainConfig(objective="vae", k=50, epochs=7),
+        TrainConfig(objective="iwae", k=1, epochs=7),
+        TrainConfig(objective="iwae", k=50, epochs=7, gradient="dreg", resample=1),
+        TrainConfig(objective="power-mean", p=2.0, seed=3, epochs=9),
+        TrainConfig(objective="power-mean", p=2.0, seed=4, epochs=9),
     ]
     assert len({cell.name for cell in found}) == 6
 
@@ -122,9 +122,9 @@ def test_names_never_change():
 
 
 def test_the_grids_in_the_documents_are_whole():
-    """The published one: 3 data sets, 1 and 2 layers, VAE and IWAE of k = 5 and 50, and k = 1 once; 3,280 passes."""
+    """The published one: 3 data sets, 1 and 2 layers, VAE and IWAE of k = 5 and 50, and k = 1 once; 3,280 epochs."""
     published = [cell.config for cell in cells.load(PROJECT / "docs" / "published.toml")]
-    assert len(published) == 30 and {config.passes for config in published} == {3280}
+    assert len(published) == 30 and {config.epochs for config in published} == {3280}
     assert sum(config.resample for config in published) == 6
     assert len(cells.load(PROJECT / "docs" / "digits.toml")) == 7
 
@@ -248,8 +248,8 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(done, tmp_path, capsys):
 
 
 def test_what_cells_still_cost(done):
-    """By the time a pass has taken in a cell that costs as much."""
-    like, other = dataclasses.replace(done.cells[0].config, passes=400), TrainConfig("digits", k=3)
+    """By the time an epoch has taken in a cell that costs as much."""
+    like, other = dataclasses.replace(done.cells[0].config, epochs=400), TrainConfig("digits", k=3)
     more = dataclasses.replace(done, cells=[*done.cells, *map(cells.GridCell, (like, other))])
     left = more.seconds_left()
     first = more.row(more.cells[0])
@@ -275,7 +275,7 @@ def test_a_folder_with_another_run_and_a_second_sweep_are_refused(done, tmp_path
     [
         ("nowhere.toml", "there is no file nowhere.toml"),
         ("BAD", "is not TOML"),
-        ("TF32", "products in tf32 need the device cuda; on cpu they are float32"),
+        ("TF32", "matrix products in tf32 need the device cuda; on cpu they are float32"),
         ("GRID --jobs 0", "--jobs must be at least 1, not 0"),
         ("GRID --samples 0", "--samples must be at least 1, not 0"),
         ("GRID --samples 1000001", "--samples must not be above 1,000,000, not 1,000,001"),
@@ -338,7 +338,7 @@ def test_a_ray_cluster_loses_a_node_and_nothing_else(ray_cluster, tmp_path):
     """One of two nodes is killed while it trains: its cell goes on from what it had carried, on the other node, and
     the table is the one that this machine gives alone."""
     made, node = ray_cluster
-    text = GRID.replace("passes = 4", "passes = 150").replace('"iwae"]', '"iwae"]\nseed = [0, 1]')
+    text = GRID.replace("epochs = 4", "epochs = 150").replace('"iwae"]', '"iwae"]\nseed = [0, 1]')
     near, far = (Sweep(tmp_path / name, parse(text), MEASUREMENT) for name in ("near", "far"))
     lost = []
 

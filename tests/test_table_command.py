@@ -21,7 +21,7 @@ def shipped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project") / "checkpoints"
     x = datasets.load("digits").binary("test")
     for name, settings in {"vae": {"objective": "vae", "k": 1}, "iwae": {"k": 5}}.items():
-        training = Training(TrainConfig(dataset="digits", model="16:4", passes=2, **settings))
+        training = Training(TrainConfig(dataset="digits", model="16:4", epochs=2, **settings))
         list(training.run())
         metrics = evaluation.evaluate(training.kept_model(), x, samples=20).summary()
         card = dataclasses.replace(training.card(), metrics=metrics)

@@ -12,7 +12,7 @@ from iwae.training.config import TrainConfig
 
 loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader", reason="requirements-extra.txt")
 
-CONFIG = TrainConfig("digits", model="16:4/8:2", k=3, passes=4, log_every=5)
+CONFIG = TrainConfig("digits", model="16:4/8:2", k=3, epochs=4, log_every=5)
 
 
 pytestmark = pytest.mark.usefixtures("own_runs")
@@ -39,14 +39,14 @@ def expected(records) -> dict[str, list[tuple[int, float]]]:
         "bound/validation": [(r.step, r.valid_bound) for r in records if r.valid_bound is not None],
         "images per second": [(r.step, r.images_per_second) for r in records],
         "learning rate": [(r.step, r.learning_rate) for r in records],
-        "passes": [(r.step, r.passes) for r in records],
+        "epochs": [(r.step, r.epochs) for r in records],
     }
     whole = [r for r in records if r.active_units]
     for layer in (0, 1):
         by_step[f"active units/layer {layer + 1}"] = [(r.step, r.active_units[layer]) for r in whole]
-        by_step[f"by pass/active units/layer {layer + 1}"] = [(int(r.passes), r.active_units[layer]) for r in whole]
-    by_step["by pass/bound/training"] = [(int(r.passes), r.bound) for r in whole]
-    by_step["by pass/bound/validation"] = [(int(r.passes), r.valid_bound) for r in whole]
+        by_step[f"by epoch/active units/layer {layer + 1}"] = [(int(r.epochs), r.active_units[layer]) for r in whole]
+    by_step["by epoch/bound/training"] = [(int(r.epochs), r.bound) for r in whole]
+    by_step["by epoch/bound/validation"] = [(int(r.epochs), r.valid_bound) for r in whole]
     return by_step
 
 
@@ -76,7 +76,7 @@ def test_a_log_holds_every_record_once_though_the_run_was_stopped_and_had_lost_s
 
 
 def test_a_run_without_a_log_writes_none(tmp_path):
-    run = store.create(dataclasses.replace(CONFIG, passes=1))
+    run = store.create(dataclasses.replace(CONFIG, epochs=1))
     assert run.tensorboard is None and worker.work(run).phase == "finished"
     assert not list(tmp_path.rglob("events*"))
 

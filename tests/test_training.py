@@ -10,11 +10,11 @@ import torch
 from iwae import checkpoints
 from iwae.data import datasets
 from iwae.evaluation import metrics
-from iwae.training.config import PAPER_PASSES, SCHEDULES, TrainConfig
+from iwae.training.config import PAPER_EPOCHS, SCHEDULES, TrainConfig
 from iwae.training.loop import NonFiniteError, Training
 from tests.steps import gradients, step_inputs
 
-SMALL = dict(dataset="digits", model="16:4", k=4, passes=3, batch_size=100, log_every=5, valid_images=50, seed=3)
+SMALL = dict(dataset="digits", model="16:4", k=4, epochs=3, batch_size=100, log_every=5, valid_images=50, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,14 @@ def train(config, data, engine=None):
 
 
 def test_paper_schedule():
-    """3ⁱ passes at 10^(−i/7), i = 0…7: 3,280 in all."""
-    rates = [SCHEDULES["paper"].function(number / PAPER_PASSES) for number in range(PAPER_PASSES)]
+    """3ⁱ epochs at 10^(−i/7), i = 0…7: 3,280 in all."""
+    rates = [SCHEDULES["paper"].function(number / PAPER_EPOCHS) for number in range(PAPER_EPOCHS)]
     found = [(rate, len(list(group))) for rate, group in itertools.groupby(rates)]
-    assert PAPER_PASSES == 3280
-    assert [passes for _, passes in found] == [3**i for i in range(8)]
+    assert PAPER_EPOCHS == 3280
+    assert [epochs for _, epochs in found] == [3**i for i in range(8)]
     assert [rate for rate, _ in found] == pytest.approx([10 ** (-i / 7) for i in range(8)])
     config = TrainConfig(schedule="paper")
-    assert (config.passes, config.learning_rate, config.adam_eps) == (3280, 1e-3, 1e-4)
+    assert (config.epochs, config.learning_rate, config.adam_eps) == (3280, 1e-3, 1e-4)
 
 
 def test_cosine_schedule():
@@ -90,14 +90,14 @@ def test_one_validation_image_is_enough(data):
 
 
 def test_it_learns_and_is_repeatable(data):
-    config = TrainConfig(**SMALL | {"passes": 12, "learning_rate": 5e-3})
+    config = TrainConfig(**SMALL | {"epochs": 12, "learning_rate": 5e-3})
     first, records = train(config, data)
     second, again = train(config, data)
     assert records == again
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
     bounds = [record["valid_bound"] for record in records if record["valid_bound"] is not None]
     assert len(bounds) == 12 and bounds[-1] > bounds[0] + 10  # nats; from about −190 to −165
-    _, other = train(TrainConfig(**SMALL | {"passes": 12, "learning_rate": 5e-3, "seed": 4}), data)
+    _, other = train(TrainConfig(**SMALL | {"epochs": 12, "learning_rate": 5e-3, "seed": 4}), data)
     assert other != records
 
 
@@ -106,7 +106,7 @@ def test_it_learns_and_is_repeatable(data):
     "more",
     [
         {},
-        {"products": "bfloat16"},
+        {"precision": "bfloat16"},
         {"ema": 0.9, "patience": 50, "weight_decay": 0.1, "gradient": "dreg", "resample": 1},
         {"kl_warmup": 2},
     ],
@@ -132,7 +132,7 @@ def test_resuming_is_bit_for_bit(data, tmp_path, more, interrupted_at, engine):
 @pytest.mark.parametrize("engine", ["plain", "traced"])
 def test_a_resumed_run_keeps_its_own_number_of_threads(data, threads_as_before, engine):
     """Begun with two threads, resumed where torch has one, and the other way round: the same weights."""
-    config = TrainConfig(**SMALL | {"k": 10, "passes": 1})
+    config = TrainConfig(**SMALL | {"k": 10, "epochs": 1})
     ends = {}
     for count in (1, 2):
         torch.set_num_threads(count)
@@ -167,7 +167,7 @@ def test_steps_that_a_graph_could_record_are_those_of_the_plain_engine(data, mor
     """On a GPU the numbers of a step lie on the device; here the same steps without a graph, also in bursts of 20 and
     from the middle of an epoch: the same draws, and the same weights up to float32's rounding of their moving average's
     share."""
-    config = TrainConfig(**SMALL | {"kl_warmup": 2, "ema": 0.9, "passes": 2} | more)
+    config = TrainConfig(**SMALL | {"kl_warmup": 2, "ema": 0.9, "epochs": 2} | more)
     plain, planned = (Training(config, data, engine=name) for name in ("plain", "planned"))
     for run in (plain, planned):
         list(run.run(stop=lambda run=run: run.step >= 5))
@@ -181,13 +181,13 @@ def test_steps_that_a_graph_could_record_are_those_of_the_plain_engine(data, mor
 
 
 def test_validation_is_of_the_whole_weight_and_patience_begins_after_the_warm_up(data):
-    config = TrainConfig(**SMALL | {"objective": "vae", "k": 1, "passes": 6, "kl_warmup": 4, "patience": 1})
+    config = TrainConfig(**SMALL | {"objective": "vae", "k": 1, "epochs": 6, "kl_warmup": 4, "patience": 1})
     training = Training(config, data)
     training.best_bound = math.inf  # that nothing reaches
     found = []
     for record in training.run():
         if record.valid_bound is not None:
-            found.append((record.passes, training.stale))
+            found.append((record.epochs, training.stale))
             assert training.validate()[0] == record.valid_bound
     assert found == [(1, 0), (2, 0), (3, 0), (4, 0), (5, 1)] and training.finished
 
@@ -227,7 +227,7 @@ def test_one_step_is_adam_on_the_estimator(data):
 )
 def test_every_objective_trains_by_default(data, objective):
     """With k = 50, of which the default sends some draws backward; the bound that is told is that of all of them."""
-    config = TrainConfig("digits", model="16:4", k=50, warm_k=0, passes=1, log_every=1, **objective)
+    config = TrainConfig("digits", model="16:4", k=50, warm_k=0, epochs=1, log_every=1, **objective)
     training = Training(config, data)
     (record,) = training.run(stop=lambda: training.step >= 1)
     other = Training(training.config, data)
@@ -248,7 +248,7 @@ def test_every_pass_sees_every_image_once(data):
 
 def test_early_stopping_keeps_the_best(data):
     """A learning rate that hurts after a while: stops, and the kept model is the one of the best validation."""
-    config = TrainConfig(**SMALL | {"passes": 60, "learning_rate": 0.05, "schedule": "constant", "patience": 3})
+    config = TrainConfig(**SMALL | {"epochs": 60, "learning_rate": 0.05, "schedule": "constant", "patience": 3})
     training, records = train(config, data)
     bounds = [record["valid_bound"] for record in records if record["valid_bound"] is not None]
     assert training.finished and len(bounds) < 60
@@ -280,13 +280,13 @@ def test_a_run_continues_under_another_objective(data, tmp_path):
     second = Training(TrainConfig(**SMALL | {"objective": "vae", "start": str(path)}), data)
     assert torch.equal(second.model.pixel_logits.weight, first.model.pixel_logits.weight)
     (before,) = second.card().progress["history"]
-    assert before["training"] == dataclasses.asdict(first.config) and before["passes"] == 3
+    assert before["training"] == dataclasses.asdict(first.config) and before["epochs"] == 3
     with pytest.raises(ValueError, match="16:4, not 1layer"):
         Training(TrainConfig(**SMALL | {"model": "1layer", "start": str(path)}), data)
 
 
 def test_minutes_end_a_run(data):
-    training = Training(TrainConfig(**SMALL | {"passes": 10_000, "minutes": 0.02}), data)
+    training = Training(TrainConfig(**SMALL | {"epochs": 10_000, "minutes": 0.02}), data)
     records = list(training.run())
     assert training.finished and 1.2 <= records[-1].seconds < 20
     assert records[-1].valid_bound is not None
@@ -295,7 +295,7 @@ def test_minutes_end_a_run(data):
 def test_non_finite_numbers_stop_the_run_with_good_weights(data):
     training = Training(TrainConfig(**SMALL | {"learning_rate": 1e6, "schedule": "constant"}), data)
     with pytest.raises(
-        NonFiniteError, match=r"no longer finite at step \d+ \(pass \d+, batch \d+ of 13, learning rate"
+        NonFiniteError, match=r"no longer finite at step \d+ \(epoch \d+, batch \d+ of 13, learning rate"
     ):
         list(training.run())
     assert all(weight.isfinite().all() for weight in training.model.parameters())
@@ -309,9 +309,9 @@ def test_non_finite_numbers_stop_the_run_with_good_weights(data):
         ({"objective": "elbow"}, "unknown objective 'elbow'"),
         ({"schedule": "linear"}, "unknown schedule 'linear'; there are fast, paper, cosine, constant"),
         ({"model": "9layer"}, "model '9layer' is neither"),
-        ({"passes": 0}, "passes must be above 0, not 0"),
-        ({"passes": 2.7}, "passes must be a whole number, not 2.7"),
-        ({"passes": 10**30}, "passes must not be above 1,000,000, not 10{30}"),
+        ({"epochs": 0}, "epochs must be above 0, not 0"),
+        ({"epochs": 2.7}, "epochs must be a whole number, not 2.7"),
+        ({"epochs": 10**30}, "epochs must not be above 1,000,000, not 10{30}"),
         ({"k": True}, "k must be a whole number, not True"),
         ({"seed": None}, "seed must be a whole number, not None"),
         ({"learning_rate": "1e-3"}, "learning rate must be a number, not '1e-3'"),
@@ -361,14 +361,14 @@ def test_defaults_follow_from_the_schedule(given, filled):
 
 
 def test_a_run_begins_with_few_draws(data):
-    """The first share of the passes is the run with warm_k draws, bit for bit; validation is under the full k."""
+    """The first share of the epochs is the run with warm_k draws, bit for bit; validation is under the full k."""
     warm = Training(TrainConfig(**SMALL | {"warm_k": 2, "warm_share": 0.7}), data)
     few = Training(TrainConfig(**SMALL | {"k": 2}), data)
-    for step in range(3 * warm.steps_per_pass):
+    for step in range(3 * warm.steps_per_epoch):
         warm.advance()
         few.advance()
         same = all(torch.equal(a, b) for a, b in zip(warm.model.parameters(), few.model.parameters(), strict=True))
-        assert same == (step < 2 * warm.steps_per_pass)
+        assert same == (step < 2 * warm.steps_per_epoch)
     assert warm.estimator.k == 4
 
 
@@ -390,7 +390,7 @@ def test_input_dropout_hides_pixels_from_the_encoder_only(gradient, data):
 
 def test_progress_is_a_bar_and_the_same_records(data, capsys):
     """On stderr, to the last step, with the bound of the last record."""
-    config = TrainConfig(**SMALL | {"passes": 1})
+    config = TrainConfig(**SMALL | {"epochs": 1})
     silent = [plain(record) for record in Training(config, data).run()]
     assert capsys.readouterr() == ("", "")
     assert [plain(record) for record in Training(config, data).run(progress=True)] == silent

@@ -90,7 +90,7 @@ class SweepCommand:
             raise cli.UsageError(str(error)) from None
         for cell in found:
             try:
-                precision.check(cell.config.products, device)
+                precision.check(cell.config.precision, device)
                 if self.ray is None:  # the machines of a cluster have other memory
                     memory.check(cell.config, device, ever=True)
             except ValueError as error:

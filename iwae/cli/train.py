@@ -32,11 +32,11 @@ class TrainCommand:
     Options that are None follow from the schedule, or belong to objectives other than the default.
 
     Examples:
-      python -m iwae train --objective vae --k 1 --passes 20
+      python -m iwae train --objective vae --k 1 --epochs 20
       python -m iwae train --objective ciwae --beta 0.5 --gradient dreg --minutes 2
       python -m iwae train --objective l-alpha --alpha 4 --k 1 --kl-warmup 10
       python -m iwae train --dataset mnist --model 2layer --schedule paper --out models/iwae.safetensors
-      python -m iwae train --dataset mnist --passes 100 --tensorboard logs
+      python -m iwae train --dataset mnist --epochs 100 --tensorboard logs
       torchrun --nproc-per-node 2 -m iwae train --dataset mnist --model 2layer
       python -m iwae train --resume 20260131-120000-digits-iwae-k50-s0
     """
@@ -56,9 +56,9 @@ class TrainCommand:
         cli.check_output("--out", self.out)
         cli.check_folder("--tensorboard", self.tensorboard)
         try:
-            precision.check(self.config.products, device)
+            precision.check(self.config.precision, device)
         except ValueError as error:
-            raise cli.UsageError(f"--products: {error}") from None
+            raise cli.UsageError(f"--precision: {error}") from None
         if not self.resume:
             try:
                 memory.check(self.config, device)  # before anything is downloaded
@@ -83,8 +83,10 @@ class TrainCommand:
                 datasets.download(self.config.dataset, progress=sys.stderr.isatty())
             run = store.create(self.config, device, self.tensorboard)
         print(f"run {run.name}", file=sys.stderr)
-        if precision.used(run.config.products) != run.config.products:
-            print(f"products are in float32: this processor has no use for {run.config.products}", file=sys.stderr)
+        if precision.used(run.config.precision) != run.config.precision:
+            print(
+                f"matrix products are in float32: this processor has no use for {run.config.precision}", file=sys.stderr
+            )
         if run.config.estimator().biased:
             bound = run.config.bound().title
             print(
@@ -138,4 +140,6 @@ def _follow(run: store.Run) -> Iterator[worker.OnRecord]:
 
 
 def parse(words: list[str]) -> TrainCommand:
+    old = {f"--{old}": f"--{new}" for old, new in checkpoints.OLD_NAMES.items()}
+    words = [old.get(option, option) + equals + value for option, equals, value in (w.partition("=") for w in words)]
     return cli.parse(TrainCommand, words)

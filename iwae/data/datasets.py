@@ -17,7 +17,7 @@
 | `omniglot-burda` | 23,000 / 1,345 / 8,070    | stochastic   | the 28×28 images of Burda et al., shuffled as by  |
 |                  |                           |              | their code, of which the last 1,345 validate      |
 
-Stochastic: a grey level v is a pixel that is on with probability v/255, drawn anew at every pass (`Split.draw`,
+Stochastic: a grey level v is a pixel that is on with probability v/255, drawn anew in every epoch (`Split.draw`,
 `binarize`). Fixed: drawn once by its authors, so that grey levels are 0 and 255 only. Evaluation draws once, from
 `BINARIZATION_SEED` (`Dataset.binary`). The seeds of the permutations are `SPLIT_SEED` and, for Burda's, 123 as in
 their code (both in sources.py).
@@ -107,7 +107,7 @@ class Dataset:
     train: Split
     valid: Split
     test: Split
-    stochastic: bool  # True: draw anew at every pass; False: binarized by its authors
+    stochastic: bool  # True: drawn anew in every epoch; False: binarized by its authors
     label_names: tuple[str, ...]
 
     def __repr__(self) -> str:

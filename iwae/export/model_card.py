@@ -120,14 +120,14 @@ def _training(card: Card, config: TrainConfig, commands: list[str]) -> str:
     if digest := done.get("data", {}).get("sha256"):
         rows.append(("SHA-256 of its images", f"`{digest}`"))
     rows.append(("seed", f"{config.seed}"))
-    if done.get("passes") is not None:
-        rows.append(("passes over the data", f"{done['passes']:g} ({done['steps']:,} steps of {config.batch_size})"))
+    if done.get("epochs") is not None:
+        rows.append(("epochs", f"{done['epochs']:g} ({done['steps']:,} steps of {config.batch_size})"))
     if done.get("seconds") is not None:
         rows.append(("minutes", f"{done['seconds'] / 60:.0f}, on {done['device']}"))
     if images := sum(refit.images for refit in Refit.of(done)):
         rows.append(("encoder refitted", f"on {images:,} images that the model made up (sleep phase)"))
-    if done.get("products", config.products) != config.products:
-        rows.append(("products", f"{done['products']}: its processor had no use for {config.products}"))
+    if done.get("precision", config.precision) != config.precision:
+        rows.append(("matmul precision", f"{done['precision']}: its processor had no use for {config.precision}"))
     if card.weights != "float32":
         rows.append(("weights", f"trained in float32, then rounded to {card.weights}, as which they were measured"))
     if done.get("valid_bound") is not None:

@@ -143,13 +143,13 @@ def scatter_of_losses(a: np.ndarray, b: np.ndarray, titles: Sequence[str], label
     return go.Figure([points], LAYOUT | axes | {"hovermode": "closest", "showlegend": False})
 
 
-def training_curve(name: str, kind: str, passes: Sequence[float], bound: Sequence[float], valid: Line) -> go.Figure:
-    """The bound on training and validation images against passes over the data, nats per image."""
+def training_curve(name: str, kind: str, epochs: Sequence[float], bound: Sequence[float], valid: Line) -> go.Figure:
+    """The bound on training and validation images against epochs, nats per image."""
     # not axis titles: in a collapsed sidebar plotly cannot place those, and says so in the browser's console
     note = {"xref": "paper", "yref": "paper", "showarrow": False}
     layout = {
         "annotations": [
-            note | {"text": "passes over the data", "x": 0.5, "y": -0.3},
+            note | {"text": "epochs", "x": 0.5, "y": -0.3},
             note | {"text": "bound, nats per image", "x": 0, "y": 1.2, "xanchor": "left"},
         ],
         "yaxis": {"tickformat": ".0f", "range": _late_range(bound)},
@@ -158,7 +158,7 @@ def training_curve(name: str, kind: str, passes: Sequence[float], bound: Sequenc
         "height": 240,
         "hovermode": "closest",
     }
-    return go.Figure([_trace(line, "%{y:.2f} nats") for line in (Line(name, kind, passes, bound), valid)], layout)
+    return go.Figure([_trace(line, "%{y:.2f} nats") for line in (Line(name, kind, epochs, bound), valid)], layout)
 
 
 def _trace(line: Line, hover: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 EAGER_CALLS = 2  # on a side stream before the recording, so that libraries have set themselves up
-BURST = 20  # steps in one graph while a pass has so many left: fewer returns to Python
+BURST = 20  # steps in one graph while an epoch has so many left: fewer returns to Python
 
 
 class Replayed:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-PRODUCTS = {"float32": None, "bfloat16": "cpu", "tf32": "cuda"}  # and the only kind of device that has them
+MATMUL_PRECISIONS = {"float32": None, "bfloat16": "cpu", "tf32": "cuda"}  # and the only kind of device that has them
 INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # either will do
 
 FEW = 250  # rows below which rounding costs more than it saves
@@ -41,16 +41,16 @@ def of(precision: str) -> Iterator[None]:
 
 def check(precision: str, device: str | torch.device) -> None:
     """Raise ValueError where this kind of device has no such products."""
-    kind = PRODUCTS[precision]
+    kind = MATMUL_PRECISIONS[precision]
     if kind not in (None, torch.device(device).type):
-        raise ValueError(f"products in {precision} need the device {kind}; on {device} they are float32")
+        raise ValueError(f"matrix products in {precision} need the device {kind}; on {device} they are float32")
 
 
 @cache
 def used(precision: str) -> str:
     """The precision that products really have on this machine when this one is asked for."""
     able = torch.cpu.get_capabilities()
-    missing = PRODUCTS[precision] == "cpu" and not any(able.get(name) for name in INSTRUCTIONS)
+    missing = MATMUL_PRECISIONS[precision] == "cpu" and not any(able.get(name) for name in INSTRUCTIONS)
     return "float32" if missing else precision
 
 

@@ -16,7 +16,7 @@ from iwae.training import commands
 
 BEGIN, END = "<!-- table: written by python -m iwae table --readme -->", "<!-- end of the table -->"
 POSTER = ("vae", "iwae")  # the objectives of its main table, in its order
-README = ("objective", "passes", "nll", "reconstruction", "kl_posterior", "active", "published", "difference")
+README = ("objective", "epochs", "nll", "reconstruction", "kl_posterior", "active", "published", "difference")
 
 
 def render(shipped: Path, rows: Sequence[Row]) -> dict[Path, str]:
@@ -49,7 +49,7 @@ def summary(rows: Sequence[Row]) -> str:
 def poster(rows: Sequence[Row]) -> list[Row]:
     """The poster's main table: VAE and IWAE with one layer on mnist-fixed, trained plainly, the shortest of each k."""
     found: dict[tuple[str, int], Row] = {}
-    for row in sorted(rows, key=lambda row: row.passes or 0):
+    for row in sorted(rows, key=lambda row: row.epochs or 0):
         cell = row.cell
         main = cell.dataset == "mnist-fixed" and cell.model == "1layer" and cell.objective in POSTER
         if main and not cell.start and row.metrics and row.status == "measured" and row.regularisation == "plain":

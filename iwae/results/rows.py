@@ -42,7 +42,7 @@ class Row:
     command: str  # that trains it
     config: TrainConfig | None = None
     seeds: tuple[int, ...] = ()
-    passes: float | None = None  # over the training data, with those of the models that it started from
+    epochs: float | None = None  # over the training data, with those of the models that it started from
     minutes: float | None = None  # likewise
     device: str = ""
     # evaluation.Metrics.summary(); for seeds the means over them, *_sd their standard deviations, *_se the means of
@@ -51,7 +51,7 @@ class Row:
     path: Path | None = None
     half: bool = False  # its weights are rounded to float16
     dreams: int = 0  # images of its own on which its encoder was refitted
-    products: str = "float32"  # as they were in training; where that is not known, as they were asked for
+    precision: str = "float32"  # as they were in training; where that is not known, as they were asked for
 
     @property
     def regularisation(self) -> str:
@@ -74,7 +74,7 @@ class Row:
         if self.config is None:
             return ""
         warm = f", first {self.config.warm_share:.0%} with k = {self.config.warm_k}" if self.config.warm_k else ""
-        kl = f", KL warm-up over {self.config.kl_warmup} passes" if self.config.kl_warmup else ""
+        kl = f", KL warm-up over {self.config.kl_warmup} epochs" if self.config.kl_warmup else ""
         return self.config.schedule + warm + kl
 
     @property
@@ -83,8 +83,8 @@ class Row:
         if self.config is None:
             return ""
         resampled = f", {self.config.resample} resampled" if self.config.resample else ""
-        products = f", {self.products}" if self.products != "float32" else ""
-        return self.config.gradient + resampled + products
+        precision = f", {self.precision}" if self.precision != "float32" else ""
+        return self.config.gradient + resampled + precision
 
     def published(self, measure: str = "nll") -> Result | None:
         """The best published result of its cell."""
@@ -151,7 +151,7 @@ class Row:
         out |= {"k": cell.k, "start": cell.start, "gradient": self.gradient, "schedule": self.schedule}
         out |= {name: config.get(name) for name in ("learning_rate", "batch_size")}
         out |= {"regularisation": self.regularisation, "seeds": " ".join(map(str, self.seeds))}
-        out |= {"passes": self.passes, "minutes": self.minutes, "device": self.device}
+        out |= {"epochs": self.epochs, "minutes": self.minutes, "device": self.device}
         out |= {name: self.metrics.get(name) for name in ("samples", "images")}
         for name in NATS:
             out |= {key: self.metrics.get(key) for key in (name, f"{name}_se", f"{name}_sd")}
@@ -247,7 +247,7 @@ def _measured(entry: Entry) -> Row:
         raise ValueError(f"its metrics lack {', '.join(lacking)}")
     history = card.progress.get("history") or []
     place, refits = _place(entry.path) if entry.shipped else "", Refit.of(card.progress)
-    passes, seconds = (sum(part.get(name) or 0 for part in card.parts) for name in ("passes", "seconds"))
+    epochs, seconds = (sum(part.get(name) or 0 for part in card.parts) for name in ("epochs", "seconds"))
     return Row(
         "measured",
         entry.key,
@@ -255,14 +255,14 @@ def _measured(entry: Entry) -> Row:
         " && ".join([commands.train(config, place), *(commands.refit(place, refit) for refit in refits)]),
         config,
         (config.seed,),
-        passes,
+        epochs,
         seconds / 60,
         card.progress.get("device", ""),
         card.metrics,
         entry.path,
         card.weights == "float16",
         sum(refit.images for refit in refits),
-        str(card.progress.get("products", config.products)),
+        str(card.progress.get("precision", config.precision)),
     )
 
 
@@ -283,7 +283,7 @@ def _over_seeds(group: list[Row]) -> Row:
         status="seeds",
         name=f"{first.cell.place}, {len(seeds)} seeds",
         seeds=seeds,
-        passes=mean(row.passes or 0 for row in group),
+        epochs=mean(row.epochs or 0 for row in group),
         minutes=mean(row.minutes or 0 for row in group),
         metrics=metrics,
         path=None,
@@ -302,7 +302,7 @@ def _order(row: Row) -> tuple:
     cell = row.cell
     objectives = (*OBJECTIVES, *GRADIENTS)
     place = (datasets.NAMES.index(cell.dataset), cell.model, bool(cell.start), objectives.index(cell.objective))
-    return (*place, cell.parameters, cell.k, cell.start, row.regularisation != "plain", row.passes, row.seeds, row.name)
+    return (*place, cell.parameters, cell.k, cell.start, row.regularisation != "plain", row.epochs, row.seeds, row.name)
 
 
 def _place(path: Path) -> str:

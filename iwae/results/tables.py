@@ -90,7 +90,7 @@ COLUMNS = {
     "gradient": Column("gradient", "the estimator of its gradient", lambda row: row.gradient or NONE),
     "schedule": Column("schedule", "of the step size", lambda row: row.schedule or NONE),
     "regularisation": Column("regularised", "plain: not at all", lambda row: row.regularisation or NONE),
-    "passes": Column("passes", "over the training data, in all", _number("passes", 0)),
+    "epochs": Column("epochs", "over the training data, in all", _number("epochs", 0)),
     "minutes": Column("minutes", "of training, in all", _number("minutes", 0)),
     "device": Column("device", "where it was trained", lambda row: row.device or NONE),
     "seed": Column("seed", "of the training", _seeds),
@@ -113,7 +113,7 @@ COLUMNS = {
 }
 # In order of importance: a narrow terminal gets the first of them.
 COMPACT = (
-    *("name", "nll", "published", "difference", "regularisation", "reconstruction", "kl_posterior", "active", "passes"),
+    *("name", "nll", "published", "difference", "regularisation", "reconstruction", "kl_posterior", "active", "epochs"),
     *("seed", "minutes"),
 )
 
@@ -177,7 +177,7 @@ def values(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for row in rows:
         record = row.record()
         shown = {key: column.text(row) for key, column in COLUMNS.items()}
-        shown |= {name: record[name] for name in (*NATS, "passes", "minutes")}
+        shown |= {name: record[name] for name in (*NATS, "epochs", "minutes")}
         shown |= {"nll_se": record["nll_se"] if row.status == "measured" else record["nll_sd"]}
         shown |= {"published": record["published_nll"], "source": record["published_nll_source"]}
         found.append(shown | {"difference_nll": record["difference_nll"], "command": row.command})

@@ -2,8 +2,8 @@
 
     snapshots/00000013.safetensors    the model after so many steps, a checkpoint like any other
 
-They are taken at validations, ever more passes apart, and are bounded in number and in bytes. Whether one is due
-depends on the passes and on the snapshots that are there, so an interrupted run takes the same ones.
+They are taken at validations, ever more epochs apart, and are bounded in number and in bytes. Whether one is due
+depends on the epochs and on the snapshots that are there, so an interrupted run takes the same ones.
 """
 
 import re
@@ -37,10 +37,10 @@ class SnapshotFolder:
         files = [path for path in sorted(self.folder.glob(f"[0-9]*{checkpoints.SUFFIX}")) if NAME.fullmatch(path.stem)]
         return {int(path.stem): path for path in files if untrusted.is_file(path)}
 
-    def due(self, planned: list[int], passes: float, steps_per_pass: int) -> bool:
-        """Whether a planned number of passes has come since the last snapshot."""
-        last = max((step / steps_per_pass for step in self.paths()), default=-1.0)
-        return bisect_right(planned, passes) > bisect_right(planned, last)
+    def due(self, planned: list[int], epochs: float, steps_per_epoch: int) -> bool:
+        """Whether a planned number of epochs has come since the last snapshot."""
+        last = max((step / steps_per_epoch for step in self.paths()), default=-1.0)
+        return bisect_right(planned, epochs) > bisect_right(planned, last)
 
     def add(self, model: Model, card: Card) -> None:
         """Keep the model as it is now, whole or not at all."""
@@ -53,8 +53,8 @@ class SnapshotFolder:
                 path.unlink()
 
 
-def plan(passes: int, count: int, model: Model) -> list[int]:
-    """Numbers of passes to take a snapshot after: 0, 1, … ``passes``, evenly spread over their logarithm.
+def plan(epochs: int, count: int, model: Model) -> list[int]:
+    """Numbers of epochs to take a snapshot after: 0, 1, … ``epochs``, evenly spread over their logarithm.
 
     At most ``count`` of them, and no more than BYTES have room for.
     """
@@ -62,4 +62,4 @@ def plan(passes: int, count: int, model: Model) -> list[int]:
     count = min(count, MAX_BYTES // size)
     if count < MIN_COUNT:
         return []
-    return sorted({0, *np.geomspace(1, passes, count - 1).round().astype(int).tolist()})
+    return sorted({0, *np.geomspace(1, epochs, count - 1).round().astype(int).tolist()})

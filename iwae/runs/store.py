@@ -44,7 +44,7 @@ from iwae.training import memory
 from iwae.training.config import TrainConfig
 from iwae.training.loop import Record
 
-CONFIG_BYTES, METRICS_BYTES = 2**16, 2**26  # that a file may have; 3,280 passes over MNIST log 23 MB
+CONFIG_BYTES, METRICS_BYTES = 2**16, 2**26  # that a file may have; 3,280 epochs over MNIST log 23 MB
 
 
 @dataclass(frozen=True)
@@ -201,10 +201,10 @@ def _read_settings(path: Path, version: untrusted.Version | None) -> tuple[_Sett
 
 
 def _record(line: bytes) -> Record:
-    record = untrusted.decode(line, Record)
+    record = untrusted.decode(line, Record, checkpoints.OLD_NAMES)
     if record.step < 1:
         raise UntrustedError(f"step must be at least 1, not {record.step}")
-    for name in ("passes", "seconds", "images_per_second"):
+    for name in ("epochs", "seconds", "images_per_second"):
         if getattr(record, name) < 0:
             raise UntrustedError(f"{name} must not be below 0, not {getattr(record, name)}")
     return record

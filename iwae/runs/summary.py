@@ -113,7 +113,7 @@ def table_row(summary: RunSummary) -> dict[str, Any]:
         "model": summary.config.model,
         "state": summary.status.phase,
         "done": summary.progress[0],
-        "passes": last and last.passes,
+        "epochs": last and last.epochs,
         "minutes": last and last.seconds / 60,
         "bound": last and last.bound,
         "validation": validated and validated.valid_bound,
@@ -171,7 +171,7 @@ class Snapshot:
 
     path: Path
     step: int
-    passes: float  # over the training data
+    epochs: float  # over the training data
     valid_bound: float | None  # nats per image, of the run's own objective
 
 
@@ -188,11 +188,11 @@ def snapshots(run: Run) -> tuple[list[Snapshot], list[str]]:
         except CheckpointError as error:
             refused.append(str(error))
             continue
-        step, passes = card.progress.get("steps"), card.progress.get("passes")
+        step, epochs = card.progress.get("steps"), card.progress.get("epochs")
         if card.model != sizes:
             refused.append(f"{path.name}: a model of sizes {card.model}, not {sizes} as the run's")
-        elif not isinstance(step, int) or passes is None:
-            refused.append(f"{path.name}: its card does not say after how many steps and passes it was saved")
+        elif not isinstance(step, int) or epochs is None:
+            refused.append(f"{path.name}: its card does not say after how many steps and epochs it was saved")
         else:
-            found[step] = Snapshot(path, step, passes, card.progress.get("valid_bound"))
+            found[step] = Snapshot(path, step, epochs, card.progress.get("valid_bound"))
     return sorted(found.values(), key=lambda snapshot: snapshot.step), refused

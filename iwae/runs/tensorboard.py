@@ -64,15 +64,15 @@ def log(
 
 
 def scalars(record: Record) -> Iterator[tuple[str, float, int]]:
-    """(tag, value, step): bounds in nats per image, and where a pass is whole, bounds and units by passes as well."""
+    """(tag, value, step): bounds in nats per image, and at the end of an epoch, bounds and units by epochs as well."""
     measures = {"bound/training": record.bound, "bound/validation": record.valid_bound}
     units = {f"active units/layer {layer}": count for layer, count in enumerate(record.active_units or [], 1)}
     pace = {"images per second": record.images_per_second, "learning rate": record.learning_rate}
-    pace["passes"] = record.passes
+    pace["epochs"] = record.epochs
     for tag, value in (measures | units | pace).items():
         if value is not None:
             yield tag, value, record.step
-    if record.passes.is_integer():
+    if record.epochs.is_integer():
         for tag, value in (measures | units).items():
             if value is not None:
-                yield f"by pass/{tag}", value, int(record.passes)
+                yield f"by epoch/{tag}", value, int(record.epochs)

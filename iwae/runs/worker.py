@@ -69,7 +69,7 @@ def print_record(record: Record, training: Training) -> None:
     """Print a record as a line of text."""
     validation = "" if record.valid_bound is None else f"  validation {record.valid_bound:.3f}"
     print(
-        f"step {record.step:,} of {training.total_steps:,}  pass {record.passes:.2f}  bound {record.bound:.3f}"
+        f"step {record.step:,} of {training.total_steps:,}  epoch {record.epochs:.2f}  bound {record.bound:.3f}"
         f"{validation} nats  {record.images_per_second:,.0f} images/s",
         flush=True,
     )
@@ -111,7 +111,7 @@ def _train_and_test(
     training = training_type(run.config, data, run.device, run.start)
     _restore(run, training)
     run.set_status("running", total_steps=training.total_steps)
-    planned = snapshots.plan(run.config.passes, run.max_snapshots, training.model)
+    planned = snapshots.plan(run.config.epochs, run.max_snapshots, training.model)
     _look_back(run, training, planned)
     saved = time.monotonic()
     with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as metrics, _log(run) as log:
@@ -160,7 +160,7 @@ def _save(run: Run, training: Training, metrics: TextIO, stop: Callable[[], bool
 
 def _look_back(run: Run, training: Training, planned: list[int]) -> None:
     """Take a snapshot if one is due."""
-    if run.snapshots.due(planned, training.step / training.steps_per_pass, training.steps_per_pass):
+    if run.snapshots.due(planned, training.step / training.steps_per_epoch, training.steps_per_epoch):
         card = training.card()
         now = card.progress | {"valid_bound": training.valid_bound}  # not that of the best model so far
         run.snapshots.add(training.latest_model(), dataclasses.replace(card, progress=now))

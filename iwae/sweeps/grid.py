@@ -2,7 +2,7 @@
 
 [defaults]                # of all cells; what is not named keeps TrainConfig's own default
 dataset = "mnist-fixed"
-passes = 100
+epochs = 100
 
 [grid]                    # every combination of these values
 objective = ["vae", "iwae"]
@@ -32,6 +32,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
+from iwae.checkpoints import OLD_NAMES, current_names
 from iwae.model import ModelConfig
 from iwae.training.config import TrainConfig
 
@@ -56,7 +57,10 @@ class GridCell:
         """What a reader looks for, and a hash of the settings that are not TrainConfig's defaults. It never changes."""
         model = re.sub(r"[^\w.]+", "_", str(ModelConfig.parse(self.config.model)))[:40]
         defaults = asdict(TrainConfig()) | {"dataset": "digits"}  # the default when the first names were given
-        own = {name: value for name, value in asdict(self.config).items() if value != defaults[name]}
+        first_names = {new: old for old, new in OLD_NAMES.items()}
+        own = {
+            first_names.get(name, name): value for name, value in asdict(self.config).items() if value != defaults[name]
+        }
         if self.config.objective == "l-alpha":
             own["version"] = 2  # before, Rényi's bound had this name: its runs are no runs of this cell
         digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]
@@ -162,4 +166,7 @@ def _numbered(name: str, tables: dict[str, Any]) -> list[tuple[str, dict[str, An
 def _table(title: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise GridError(f"{title} must be a table, not {value!r}")
-    return value
+    for old, new in OLD_NAMES.items():
+        if old in value and new in value:
+            raise GridError(f"{title}: {old} is the old name of {new}; give one of them")
+    return current_names(value)

@@ -120,7 +120,7 @@ class CellResult:
     seed: int
     state: str  # not run, half-finished, failed or finished
     reason: str  # of a failure
-    passes: float | None  # over the training data, so far
+    epochs: float | None  # over the training data, so far
     bound: float | None  # of the cell's objective, mean over the training images since the record before the last
     valid_bound: float | None  # the same, on validation images, of the model that is kept
     nll: float | None  # on the test images, of a finished cell
@@ -179,7 +179,7 @@ class Sweep:
         if status.phase == "failed":
             reason = reason or status.message
         if records:
-            found |= {name: getattr(records[-1], name) for name in ("passes", "bound", "seconds")}
+            found |= {name: getattr(records[-1], name) for name in ("epochs", "bound", "seconds")}
         if card:
             found["valid_bound"] = card.progress.get("valid_bound")
         if card and done:
@@ -190,15 +190,15 @@ class Sweep:
 
     def seconds_left(self) -> dict[str, float | None]:
         """Training time that every cell still needs, by name: from its own records, or those of a cell that costs as
-        much a pass; None where there is none."""
-        per_pass, left = {}, {}
+        much per epoch; None where there is none."""
+        per_epoch, left = {}, {}
         rows = self.rows()
         for cell, row in zip(self.cells, rows, strict=True):
-            if row.passes and row.seconds is not None:
-                per_pass.setdefault(_cost_class(cell.config), row.seconds / row.passes)
+            if row.epochs and row.seconds is not None:
+                per_epoch.setdefault(_cost_class(cell.config), row.seconds / row.epochs)
         for cell, row in zip(self.cells, rows, strict=True):
-            cost = per_pass.get(_cost_class(cell.config))
-            total = None if cost is None else cost * cell.config.passes
+            cost = per_epoch.get(_cost_class(cell.config))
+            total = None if cost is None else cost * cell.config.epochs
             if total is not None and cell.config.minutes is not None:
                 total = min(total, 60 * cell.config.minutes)
             done = total if row.state == "finished" else row.seconds or 0.0
@@ -259,12 +259,12 @@ class Sweep:
 def markdown(rows: Sequence[CellResult]) -> str:
     """The table for a reader."""
     lines = [
-        "| cell | passes | bound | validation bound | test NLL | active units | seconds | state |",
+        "| cell | epochs | bound | validation bound | test NLL | active units | seconds | state |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         nll = "" if row.nll is None else plus_minus(row.nll, row.nll_se)
-        numbers = [_number(row.passes, ".1f"), _number(row.bound, ".2f"), _number(row.valid_bound, ".2f"), nll]
+        numbers = [_number(row.epochs, ".1f"), _number(row.bound, ".2f"), _number(row.valid_bound, ".2f"), nll]
         numbers += [row.active_units or "", _number(row.seconds, ".0f")]
         state = f"{row.state}: {row.reason}" if row.reason else row.state
         lines.append(f"| {' | '.join([row.cell, *numbers, state.replace('|', '∣')])} |")
@@ -294,6 +294,6 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _cost_class(config: TrainConfig) -> tuple:
-    """What decides how long a pass takes, all but the device."""
+    """What decides how long an epoch takes, all but the device."""
     draws = (config.k, config.warm_k, config.warm_share if config.warm_k else 0, config.gradient, config.resample)
-    return config.dataset, config.model, config.batch_size, config.products, *draws
+    return config.dataset, config.model, config.batch_size, config.precision, *draws

@@ -6,6 +6,7 @@ as the types that a dataclass declares. Whatever is wrong with a file is one err
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,8 +76,10 @@ def read(path: Path, limit: int) -> bytes:
         os.close(handle)
 
 
-def decode(content: bytes, kind: type[T]) -> T:
+def decode(content: bytes, kind: type[T], old_names: Mapping[str, str] | None = None) -> T:
     """JSON as an object of a dataclass, with every field of the type that is declared; other keys are passed over.
+
+    ``old_names`` maps keys of older versions to the fields of today.
 
     Raises UntrustedError for what is no JSON, another type, a field that is missing, numbers that are not finite or
     beyond LARGEST, and with the message of whatever the dataclass itself refuses.
@@ -84,6 +87,8 @@ def decode(content: bytes, kind: type[T]) -> T:
     try:
         values = msgspec.json.decode(content)
         _check_numbers(values)
+        if old_names and isinstance(values, dict):
+            values = {old_names.get(name, name): value for name, value in values.items()}
         return msgspec.convert(values, kind)
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError) as error:
         raise UntrustedError(printable(error, 300)) from None

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar, get_args, g
 
 from typing_extensions import Doc
 
+from iwae import checkpoints
 from iwae.bounds import OBJECTIVES, Bound
 from iwae.data import datasets
 from iwae.gradients import GRADIENTS, Estimator
-from iwae.kernels.precision import PRODUCTS
+from iwae.kernels.precision import MATMUL_PRECISIONS
 from iwae.model import ModelConfig
 from iwae.system.files import printable
 
@@ -25,16 +26,16 @@ else:
 DEFAULT: Any = None  # of the schedule; __post_init__ puts a value in its place
 
 MAX_K = 1_000_000  # draws: merely checking a configuration must not need more than 4 MB
-MAX_PASSES = 1_000_000
-MAX_SEED = 2**32 - 1  # seeds of single passes are made from it, and must fit 64 bits
+MAX_EPOCHS = 1_000_000
+MAX_SEED = 2**32 - 1  # seeds of single epochs are made from it, and must fit 64 bits
 PAPER_STAGES = 8
-PAPER_PASSES = (3**PAPER_STAGES - 1) // 2  # 3,280
+PAPER_EPOCHS = (3**PAPER_STAGES - 1) // 2  # 3,280
 
 
 def _paper(progress: float) -> float:
-    """Stages i = 0…7 of 3ⁱ passes at 10^(−i/7), in proportion if the run is shorter. Burda et al. 2016, section 5."""
-    passes = progress * PAPER_PASSES
-    stage = int(math.log(2 * passes + 1, 3) + 1e-9)
+    """Stages i = 0…7 of 3ⁱ epochs at 10^(−i/7), in proportion if the run is shorter. Burda et al. 2016, section 5."""
+    epochs = progress * PAPER_EPOCHS
+    stage = int(math.log(2 * epochs + 1, 3) + 1e-9)
     return 10 ** (-min(stage, PAPER_STAGES - 1) / (PAPER_STAGES - 1))
 
 
@@ -52,7 +53,7 @@ class Schedule:
     """The learning rate, as a share of its largest value, over the run's progress in [0, 1); and further defaults."""
 
     function: Callable[[float], float]
-    passes: int = 50
+    epochs: int = 50
     learning_rate: float = 1e-3
     adam_eps: float = 1e-8
     batch_size: int = 100
@@ -61,7 +62,7 @@ class Schedule:
 
 SCHEDULES = {
     "fast": Schedule(_cosine, learning_rate=2e-3, cheap=True),
-    "paper": Schedule(_paper, PAPER_PASSES, adam_eps=1e-4, batch_size=20),
+    "paper": Schedule(_paper, PAPER_EPOCHS, adam_eps=1e-4, batch_size=20),
     "cosine": Schedule(_cosine),
     "constant": Schedule(_constant, cheap=True),
 }
@@ -113,13 +114,13 @@ class TrainConfig(_FirstFields):
     objective: Annotated[str, Doc(f"the bound that is trained: {', '.join(OBJECTIVES)}")] = "iwae"
     k: int = 50  # draws from q(h|x) for each image
     warm_k: Filled[int] = DEFAULT  # draws at the beginning, fewer than k because they are cheaper; 0 for k throughout
-    warm_share: float = 0.4  # of the passes, with warm_k draws
+    warm_share: float = 0.4  # of the epochs, with warm_k draws
     kl_warmup: int = 0  # epochs over which the weight of the KL term rises linearly from 0; 0 for none
     gradient: Filled[str] = DEFAULT  # exact, dreg, piwae, or stl, which for k > 1 is biased for all but vae and l-alpha
     resample: Filled[int] = DEFAULT  # draws that go backward, chosen by weight; 0 for all k
-    products: str = "float32"  # of matrices in training: float32; bfloat16 where a CPU can; tf32 on a CUDA device
+    precision: str = "float32"  # of matrix products: float32; bfloat16 on some CPUs; tf32 on CUDA; --products works too
     schedule: str = "fast"  # fast, cosine, paper or constant
-    passes: Filled[int] = DEFAULT  # over the training data
+    epochs: Filled[int] = DEFAULT  # over the training data; --passes, its old name, works as well
     minutes: float | None = None  # stop after so many minutes of training, wherever the schedule stands
     learning_rate: Filled[float] = DEFAULT  # the largest one of Adam
     adam_eps: Filled[float] = DEFAULT  # ε of Adam
@@ -128,9 +129,9 @@ class TrainConfig(_FirstFields):
     input_dropout: float = 0.0  # share of the pixels that the encoder does not see
     ema: float = 0.0  # decay of the averaged weights that are kept, at most (2 + s)/(11 + s) after s steps; 0 for none
     patience: int = 0  # stop after so many validations without a better bound, and keep the best; 0 for never
-    validate_every: int = 1  # passes between validations
+    validate_every: int = 1  # epochs between validations
     valid_images: int = 1000  # of the validation set, at most
-    log_every: int = 100  # steps between records inside a pass; on a GPU, whole passes go without any
+    log_every: int = 100  # steps between records inside an epoch; on a GPU, whole epochs go without any
     start: str | None = None  # checkpoint whose weights to continue from, under this objective
     seed: int = 0  # of the weights, the order of the images, the binarization and the draws
 
@@ -145,13 +146,13 @@ class TrainConfig(_FirstFields):
         self._check("k", f"must not be above {MAX_K:,}", lambda value: value <= MAX_K)
         if (draws := self.bound().draws or 0) > MAX_K:
             raise ValueError(f"{self.bound().title}: draws must not be above {MAX_K:,}, not {draws:,}")
-        if self.products not in PRODUCTS:
-            raise ValueError(f"unknown products {self.products!r}; there are {', '.join(PRODUCTS)}")
+        if self.precision not in MATMUL_PRECISIONS:
+            raise ValueError(f"unknown precision {self.precision!r}; there are {', '.join(MATMUL_PRECISIONS)}")
         self._fill_in()
-        positive = ("passes", "learning_rate", "adam_eps", "batch_size", "validate_every", "valid_images", "log_every")
+        positive = ("epochs", "learning_rate", "adam_eps", "batch_size", "validate_every", "valid_images", "log_every")
         for name in positive:
             self._check(name, "must be above 0", lambda value: value > 0)
-        self._check("passes", f"must not be above {MAX_PASSES:,}", lambda value: value <= MAX_PASSES)
+        self._check("epochs", f"must not be above {MAX_EPOCHS:,}", lambda value: value <= MAX_EPOCHS)
         for name in ("resample", "weight_decay", "patience", "seed"):
             self._check(name, "must not be below 0", lambda value: value >= 0)
         self._check("seed", f"must not be above {MAX_SEED:,}", lambda value: value <= MAX_SEED)
@@ -161,8 +162,8 @@ class TrainConfig(_FirstFields):
             self._check("minutes", "must be above 0", lambda value: value > 0)
         self._check("warm_k", f"must lie between 0 and k = {self.k}", lambda value: 0 <= value <= self.k)
         self._check("warm_share", "must lie in [0, 1]", lambda value: 0 <= value <= 1)
-        rule = f"must lie between 0 and the {self.passes} epochs of the run"
-        self._check("kl_warmup", rule, lambda value: 0 <= value <= self.passes)
+        rule = f"must lie between 0 and the {self.epochs} epochs of the run"
+        self._check("kl_warmup", rule, lambda value: 0 <= value <= self.epochs)
         _ = self.model_config
         self.estimator()
         self.estimator(self.warm_k)
@@ -174,7 +175,7 @@ class TrainConfig(_FirstFields):
         gradient = self.gradient or ("dreg" if schedule.cheap and bound.smooth else "exact")
         groups = gradient in GRADIENTS and GRADIENTS[gradient].parameters  # whose number follows from k
         defaults = {
-            **{name: getattr(schedule, name) for name in ("passes", "learning_rate", "adam_eps", "batch_size")},
+            **{name: getattr(schedule, name) for name in ("epochs", "learning_rate", "adam_eps", "batch_size")},
             "gradient": gradient,
             # nothing is gained where all draws weigh the same, and a gradient of groups cannot be resampled
             "resample": int(many and not bound.equal_weights and not groups),
@@ -233,7 +234,11 @@ class TrainConfig(_FirstFields):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """From JSON; names that this version does not know, and values of another type, are a ValueError."""
+        """From JSON, in which ``passes`` and ``products`` are the old names of ``epochs`` and ``precision``.
+
+        Raises ValueError for names that this version does not know, and for values of another type.
+        """
+        values = checkpoints.current_names(values)
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown settings: {printable(', '.join(unknown), 200)}")

@@ -4,8 +4,8 @@
 
 All processes draw the noise of the whole batch from the same seed, and each keeps that of its own images. So the sum
 of their gradients is the gradient of one process, up to float32 rounding, for any number of processes and any size of
-a pass's last batch. (DistributedDataParallel works on forward(), which an estimator never calls, and averages, which is
-right for equal shares only; so the gradients are summed here, as one flat tensor.)
+an epoch's last batch. (DistributedDataParallel works on forward(), which an estimator never calls, and averages, which
+is right for equal shares only; so the gradients are summed here, as one flat tensor.)
 
 Rank 0 decides: it validates, saves, prints and stops. The others follow it, step by step.
 """

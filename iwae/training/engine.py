@@ -247,7 +247,7 @@ class Planned(Engine):
 
     def step(self, training: "Training") -> int:
         images = len(training.images)
-        epoch, place = divmod(training.step, training.steps_per_pass)
+        epoch, place = divmod(training.step, training.steps_per_epoch)
         whole = images // self.batch_size - place  # steps of this epoch that have as many images as a graph takes
         if whole <= 0:
             return super().step(training)
@@ -262,7 +262,7 @@ class Planned(Engine):
 
     def _plan(self, training: "Training", epoch: int, place: int) -> None:
         """What a graph reads instead of Python's numbers. The tensors stay the same: a graph knows no others."""
-        first, count, device = epoch * training.steps_per_pass, training.steps_per_pass, self.flat.device
+        first, count, device = epoch * training.steps_per_epoch, training.steps_per_epoch, self.flat.device
         if self.epoch is None:
             self.place = torch.zeros(1, dtype=torch.long, device=device)  # of the next step in the epoch
             self.plan = torch.zeros(count, len(Scheduled._fields), device=device)

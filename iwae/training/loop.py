@@ -42,9 +42,9 @@ class Record:
     """One logged point of a run. Bounds are the run's own objective, in nats per image."""
 
     step: int
-    passes: float  # over the training data, so far
+    epochs: float  # over the training data, so far
     bound: float  # mean over the training images since the last record
-    valid_bound: float | None  # on the validation images, at the end of a pass
+    valid_bound: float | None  # on the validation images, at the end of an epoch
     active_units: list[int] | None  # of each stochastic layer, on the same images, where these are several
     images_per_second: float
     seconds: float  # of training so far, over all resumed parts
@@ -74,7 +74,7 @@ class Training:
                 this device does not have, and whatever loading ``data`` or ``config.start`` raises.
             NotEnoughMemoryError: where a step needs more memory than is free.
         """
-        precision.check(config.products, device)
+        precision.check(config.precision, device)
         self.config = config
         self.data = data = data or datasets.load(config.dataset)
         if data.name != config.dataset:
@@ -90,10 +90,10 @@ class Training:
         chosen = torch.Generator().manual_seed(config.seed)
         order = torch.randperm(len(data.valid), generator=chosen)[: config.valid_images]
         self.valid = data.binary("valid")[order].to(self.device)
-        self.steps_per_pass = math.ceil(len(self.images) / config.batch_size)
-        self.total_steps = config.passes * self.steps_per_pass
-        self.warm_steps = round(config.warm_share * config.passes) * self.steps_per_pass if config.warm_k else 0
-        self.kl_steps = config.kl_warmup * self.steps_per_pass  # over which the KL gets its whole weight
+        self.steps_per_epoch = math.ceil(len(self.images) / config.batch_size)
+        self.total_steps = config.epochs * self.steps_per_epoch
+        self.warm_steps = round(config.warm_share * config.epochs) * self.steps_per_epoch if config.warm_k else 0
+        self.kl_steps = config.kl_warmup * self.steps_per_epoch  # over which the KL gets its whole weight
         self.threads = threads.count()  # of its steps: sums depend on how they are split, so a resumed run keeps it
         self.estimator, self.warm_estimator = config.estimator(), config.estimator(config.warm_k)
         self.step, self.seconds, self.finished = 0, 0.0, False
@@ -121,9 +121,9 @@ class Training:
         """
         with tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not progress) as bar:
             while not self.finished and not stop():
-                with self._timed(), precision.of(self.config.products):
+                with self._timed(), precision.of(self.config.precision):
                     self.advance()
-                epoch, place = divmod(self.step, self.steps_per_pass)
+                epoch, place = divmod(self.step, self.steps_per_epoch)
                 self.finished = self.step >= self.total_steps or self._out_of_time()
                 validates = self.finished or (place == 0 and epoch % self.config.validate_every == 0)
                 if validates or place == 0 or (self.step % self.config.log_every == 0 and not self.on_gpu):
@@ -140,7 +140,7 @@ class Training:
 
     def advance(self) -> None:
         """The next step; on a GPU the next several, where a CUDA graph makes them."""
-        epoch = self.step // self.steps_per_pass
+        epoch = self.step // self.steps_per_epoch
         if self.order_of != epoch:
             self.order.copy_(self.shuffled(epoch))
             self.order_of = epoch
@@ -169,7 +169,7 @@ class Training:
 
     def batch(self, steps: int = 1) -> Tensor:
         """Indices of the images of the next step, or of the next ``steps`` of this epoch."""
-        start = self.step % self.steps_per_pass * self.config.batch_size
+        start = self.step % self.steps_per_epoch * self.config.batch_size
         return self.order[start : start + steps * self.config.batch_size]
 
     def scheduled(self, step: int) -> Scheduled:
@@ -214,7 +214,7 @@ class Training:
     def _record(self, valid_bound: float | None, active_units: list[int] | None) -> Record:
         record = Record(
             step=self.step,
-            passes=self.step / self.steps_per_pass,
+            epochs=self.step / self.steps_per_epoch,
             bound=self.bound_sum.item() / self.bound_images,
             valid_bound=valid_bound,
             active_units=active_units,
@@ -232,10 +232,10 @@ class Training:
             self.finite_until = self.step
             return
         self.step = self.finite_until + finite_steps
-        number, place = divmod(self.step, self.steps_per_pass)
+        number, place = divmod(self.step, self.steps_per_epoch)
         raise NonFiniteError(
-            f"{term} is no longer finite at step {self.step + 1} (pass {number + 1}, batch {place + 1} of "
-            f"{self.steps_per_pass}, learning rate {self.learning_rate:.2g}); "
+            f"{term} is no longer finite at step {self.step + 1} (epoch {number + 1}, batch {place + 1} of "
+            f"{self.steps_per_epoch}, learning rate {self.learning_rate:.2g}); "
             "the weights before this step are kept. A smaller learning rate may help"
         )
 
@@ -259,7 +259,7 @@ class Training:
         model, card = checkpoints.load(start or self.config.start)
         if card.model != wanted:
             raise ValueError(f"{self.config.start} holds a model of sizes {card.model}, not {wanted}")
-        kept = ("passes", "seconds", "refits", "data")
+        kept = ("epochs", "seconds", "refits", "data")
         own = {name: card.progress[name] for name in kept if name in card.progress}
         self.history = [*card.progress.get("history", []), {"training": card.training} | own]
         return model
@@ -290,13 +290,13 @@ class Training:
         """Where the kept model comes from, for its checkpoint."""
         progress = {
             "steps": self.step,
-            "passes": self.step / self.steps_per_pass,
+            "epochs": self.step / self.steps_per_epoch,
             "seconds": self.seconds,
             "finished": self.finished,
             "valid_bound": self.valid_bound if self.best is None else self.best_bound,
             "data": self.data.identity,
             "device": self.device.type,
-            "products": precision.used(self.config.products),
+            "precision": precision.used(self.config.precision),
             "threads": self.threads,
             "history": self.history,  # of the models it started from, the first one first
         }

@@ -75,7 +75,7 @@ def needed(config: TrainConfig, device: str | torch.device = "cpu", images: int 
     backward = pixels + hidden + 7 * latent + 4.5 * above  # numbers for each draw that goes backward
     forward = 5 * latent + 0.75 * above + (0 if on_cpu else pixels + hidden)  # and for one that does not
 
-    traced = on_cpu and config.passes * math.ceil(images / batch) >= TRACED_STEPS
+    traced = on_cpu and config.epochs * math.ceil(images / batch) >= TRACED_STEPS
 
     def of(k: int, resample: int) -> float:
         if resample:

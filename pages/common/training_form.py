@@ -10,7 +10,7 @@ from iwae.data import datasets
 from iwae.gradients import GRADIENTS
 from iwae.runs import store, tensorboard
 from iwae.runs.store import Run
-from iwae.training.config import MAX_K, MAX_PASSES, MAX_SEED, TrainConfig
+from iwae.training.config import MAX_EPOCHS, MAX_K, MAX_SEED, TrainConfig
 from pages.common.figure_card import escape_markdown
 from pages.common.number_field import number
 
@@ -46,12 +46,12 @@ def form() -> Run | None:
     model = st.selectbox("Layers", list(LAYERS), format_func=LAYERS.get, key="train.model")
     length = st.segmented_control("Length in", ["epochs", "minutes"], default="epochs", required=True, key="train.unit")
     if length == "epochs":
-        settings["passes"] = number("Epochs", 1, MAX_PASSES, 30, whole=True, key="train.passes")
+        settings["epochs"] = number("Epochs", 1, MAX_EPOCHS, 30, whole=True, key="train.epochs")
     else:
         settings["minutes"] = number("Minutes", 0.1, 10_000, 1, key="train.minutes")
-        settings |= {"passes": EPOCHS_AT_MOST, "schedule": "constant"}
+        settings |= {"epochs": EPOCHS_AT_MOST, "schedule": "constant"}
     settings["kl_warmup"] = number(
-        "KL warm-up, epochs", 0, settings["passes"] or MAX_PASSES, 0, whole=True, key="train.kl_warmup",
+        "KL warm-up, epochs", 0, settings["epochs"] or MAX_EPOCHS, 0, whole=True, key="train.kl_warmup",
         help="The weight of the KL term rises linearly from 0 over so many epochs, so that the encoder is not pulled "
         "towards the prior before it has learnt anything.",
     )  # fmt: skip

@@ -121,10 +121,10 @@ def _panel_entry(run: Run, status: RunStatus, waiting: list[str]) -> _PanelEntry
         return _PanelEntry(run, run_summary.status, run_summary, left=left)
     all_of_it, validated = summary.thinned(run_summary.records), summary.thinned(run_summary.validated)
     valid = Line(
-        "validation", run_summary.kind, [r.passes for r in validated], [r.valid_bound for r in validated], dashed=True
+        "validation", run_summary.kind, [r.epochs for r in validated], [r.valid_bound for r in validated], dashed=True
     )
     curve = training_curve(
-        "training", run_summary.kind, [r.passes for r in all_of_it], [r.bound for r in all_of_it], valid
+        "training", run_summary.kind, [r.epochs for r in all_of_it], [r.bound for r in all_of_it], valid
     )
     return _PanelEntry(run, run_summary.status, run_summary, curve=curve, left=left)
 
@@ -165,7 +165,7 @@ def _numbers(run_summary: RunSummary, curve: go.Figure | None) -> None:
     valid_text = f", validation {validated[-1].valid_bound:.2f}" if validated else ""
     st.caption(
         f"bound {last.bound:.2f}{valid_text} nats per image".replace("-", "−")
-        + f" · {last.passes:.1f} passes · {last.images_per_second:,.0f} images/s · {last.seconds:.0f} s"
+        + f" · {last.epochs:.1f} epochs · {last.images_per_second:,.0f} images/s · {last.seconds:.0f} s"
     )
 
 

@@ -29,7 +29,7 @@ SHOWN = {
     "kl_posterior": "%.2f",
     "active": "text",
     "pruned_nll": "%.2f",
-    "passes": "%.0f",
+    "epochs": "%.0f",
     "minutes": "%.0f",
     "device": "text",
     "seed": "text",

@@ -22,7 +22,7 @@ from pages.common.training_panel import refresh, run_buttons
 
 NEWEST = 6  # runs shown unless others are chosen
 POLL_SECONDS, IDLE_SECONDS = 2.0, 10.0  # between two looks at the folders, while a run is alive and otherwise
-FIRST = TrainConfig(objective="iwae", k=20, passes=10, batch_size=50)
+FIRST = TrainConfig(objective="iwae", k=20, epochs=10, batch_size=50)
 MEASURES = (  # key, title, axis, of a record, all records or only those with a validation, format
     ("bound", "Bound on training images", "nats per image", lambda r: r.bound, False, ".2f"),
     ("validation", "Bound on validation images", "nats per image", lambda r: r.valid_bound, True, ".2f"),
@@ -30,7 +30,7 @@ MEASURES = (  # key, title, axis, of a record, all records or only those with a 
     ("speed", "Speed", "images per second", lambda r: r.images_per_second, False, ",.0f"),
 )
 UNITS: dict[str, Callable[[Record], float]] = {
-    "passes": lambda record: record.passes,
+    "epochs": lambda record: record.epochs,
     "minutes": lambda record: record.seconds / 60,
 }
 
@@ -62,7 +62,7 @@ def choose_runs(found: Sequence[Run]) -> tuple[list[Run], str]:
         "Runs shown", names, key="runs", bind="query-params", placeholder=f"the newest {min(NEWEST, len(names))}"
     )
     against = right.segmented_control(
-        "Against", list(UNITS), default="passes", required=True, key="against", bind="query-params"
+        "Against", list(UNITS), default="epochs", required=True, key="against", bind="query-params"
     )
     return [run for run in found if run.name in (chosen or names[:NEWEST])], against
 
@@ -117,7 +117,7 @@ def _figure(
     if not numbers:
         st.caption("No record yet.")
         return
-    x_title = "passes over the data" if against == "passes" else "minutes of training"
+    x_title = "epochs" if against == "epochs" else "minutes of training"
     last = [f"{curve.y[-1]:{form}} ({curve.name})".replace("-", "−") for curve in curves if curve.y]
     caption = f"{title}: {unit} against {x_title}. Last: {', '.join(last)}."
     figure_card.figure(run_curves(curves, x_title, unit, form, late="nats" in unit), key, caption, numbers)
@@ -230,7 +230,7 @@ def _columns() -> dict[str, Any]:
     return {
         "": st.column_config.TextColumn("", help="its number in the figures", pinned=True),
         "done": st.column_config.ProgressColumn("done", format="percent", min_value=0, max_value=1),
-        "passes": number(format="%.1f", help="over the training data"),
+        "epochs": number(format="%.1f", help="over the training data"),
         "minutes": number(format="%.1f", help="of training, without the test at the end"),
         "bound": number(format="%.2f", help="on training images since the record before, nats per image"),
         "validation": number(format="%.2f", help="bound on validation images, nats per image"),

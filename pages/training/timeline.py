@@ -57,8 +57,8 @@ def _show_snapshot(found: list[Snapshot], dataset: str, kind: str) -> None:
     count = len(placed)
 
     bound = "" if snapshot.valid_bound is None else f" · validation bound {snapshot.valid_bound:.2f} nats per image"
-    passes = f"{snapshot.passes:.4g}"
-    st.markdown(f"**After {passes} passes**, {snapshot.step:,} steps{bound}".replace("-", "−"))
+    epochs = f"{snapshot.epochs:.4g}"
+    st.markdown(f"**After {epochs} epochs**, {snapshot.step:,} steps{bound}".replace("-", "−"))
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown(
@@ -71,7 +71,7 @@ def _show_snapshot(found: list[Snapshot], dataset: str, kind: str) -> None:
         drawn = latent_map(placed, chosen, names, frame.titles, max(frame.reach, 1.1 * abs(placed).max()))
         records = {frame.titles[0]: placed[:, 0], frame.titles[1]: placed[:, 1]}
         records |= {"test image": range(count)} | ({"label": chosen} if chosen else {})
-        caption = f"{count} test images of {data.title} by their posterior means, after {passes} passes."
+        caption = f"{count} test images of {data.title} by their posterior means, after {epochs} epochs."
         figure_card.figure(drawn, "lookback.map", caption, records)
     with right:
         st.markdown(
@@ -87,20 +87,20 @@ def _show_snapshot(found: list[Snapshot], dataset: str, kind: str) -> None:
         ]
         figure_card.figure(activity_bars(variances, THRESHOLD, kind), "lookback.units", caption, numbers)
     st.markdown("**Reconstructions** from the mean of q")
-    rows = {"Test images": images[list(shown)], f"After {passes} passes": now.pictures, "At the last": last.pictures}
+    rows = {"Test images": images[list(shown)], f"After {epochs} epochs": now.pictures, "At the last": last.pictures}
     for title, row in rows.items():
         st.caption(title)
         image_rows.image_row(row.numpy(), None, [f"{title}: image {index}" for index in shown], 56)
 
 
 def _choose(found: list[Snapshot]) -> Snapshot:
-    names = [f"{snapshot.passes:.4g}" for snapshot in found]
+    names = [f"{snapshot.epochs:.4g}" for snapshot in found]
     if len(found) == 1:
         return found[0]
     if st.session_state.get("moment", names[-1]) not in names:
         del st.session_state["moment"]  # of another run
     name = st.select_slider(
-        "Passes over the data", names, names[-1], key="moment", bind="query-params", help="Left and right keys move it."
+        "Epochs", names, names[-1], key="moment", bind="query-params", help="Left and right keys move it."
     )
     return found[names.index(name)]
 

@@ -4,8 +4,8 @@ from streamlit.testing.v1 import AppTest
 
 from iwae.training.config import TrainConfig
 
-TWO_LAYERS = TrainConfig("digits", "12:6/8:2", "iwae", k=5, passes=5, valid_images=50, seed=1)
-PLANE = TrainConfig("digits", "16:2", "iwae", k=2, passes=1, valid_images=50)
+TWO_LAYERS = TrainConfig("digits", "12:6/8:2", "iwae", k=5, epochs=5, valid_images=50, seed=1)
+PLANE = TrainConfig("digits", "16:2", "iwae", k=2, epochs=1, valid_images=50)
 
 
 def open_tables(test: AppTest, *keys: str) -> None:

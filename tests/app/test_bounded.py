@@ -63,7 +63,7 @@ def test_the_curve_and_the_numbers_share_one_draw(app, monkeypatch):
 def test_pages_that_follow_a_run_share_one_look_at_it(app, monkeypatch):
     looks, read = [], summary.read
     monkeypatch.setattr(summary, "read", lambda run: looks.append(run) or read(run))
-    run = store.create(TrainConfig("digits", model="16:4", k=2, passes=1))
+    run = store.create(TrainConfig("digits", model="16:4", k=2, epochs=1))
     run.set_status("stopped")
     monkeypatch.setattr(training_panel, "POLL_SECONDS", 1e6)  # three pages in one look, however slow the machine is
     for _ in range(3):
@@ -72,8 +72,8 @@ def test_pages_that_follow_a_run_share_one_look_at_it(app, monkeypatch):
 
 
 def test_a_run_that_trains_keeps_one_copy_of_its_records():
-    run = store.create(TrainConfig("digits", model="16:4", k=2, passes=1))
-    line = '{"step": 5, "passes": 0.4, "bound": -1.0, "valid_bound": null, "active_units": null, '
+    run = store.create(TrainConfig("digits", model="16:4", k=2, epochs=1))
+    line = '{"step": 5, "epochs": 0.4, "bound": -1.0, "valid_bound": null, "active_units": null, '
     line += '"images_per_second": 1.0, "seconds": 1.0, "learning_rate": 0.001}\n'
     before = len(summary._cache)
     for count in (1, 2, 3):

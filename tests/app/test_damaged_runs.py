@@ -14,7 +14,7 @@ from iwae.training.config import TrainConfig
 from tests import damage
 from tests.app.test_pages import words
 
-CONFIG = TrainConfig("digits", model="16:4", objective="vae", k=1, passes=2, valid_images=50)
+CONFIG = TrainConfig("digits", model="16:4", objective="vae", k=1, epochs=2, valid_images=50)
 SECONDS = 600  # after which a reader hangs, on a machine that many share
 
 
@@ -87,7 +87,7 @@ def test_every_wrong_value_is_a_sentence_or_one_that_may_be(good, file):
         told, count = told + bool(said), count + 1
         if (key, value) in (("device", '"text"'), ("bound", "-1")):
             continue
-        needed = ("config", "device", "phase", "step", "passes", "bound", "seconds", "images_per_second")
+        needed = ("config", "device", "phase", "step", "epochs", "bound", "seconds", "images_per_second")
         if key in needed or value in ("NaN", "Infinity", "1e999", "1" + "0" * 30, "1" * 5000):
             assert said, (key, value)
     assert told > count / 2

@@ -100,7 +100,7 @@ def test_no_page_lets_a_picture_through(app, own_folders, monkeypatch):
     monkeypatch.setenv("IWAE_MODELS_DIR", str(models))
     models.mkdir()
     (models / f"{NAME}.safetensors").write_bytes(b"none")
-    failed, unknown, sizes, named = (store.create(TrainConfig(model="16:4", k=2, passes=1)) for _ in range(4))
+    failed, unknown, sizes, named = (store.create(TrainConfig(model="16:4", k=2, epochs=1)) for _ in range(4))
     for run in (failed, unknown, sizes):
         run.set_status("failed", PICTURE)
     for run, key, value in ((failed, "device", PICTURE), (unknown, "config", {PICTURE: 1})):

@@ -34,13 +34,13 @@ from iwae.sweeps import grid
 from iwae.training import commands
 from iwae.training.config import TrainConfig
 
-config = TrainConfig("digits", "8:2", "mixed", 6, tau=0.25, passes=1)
+config = TrainConfig("digits", "8:2", "mixed", 6, tau=0.25, epochs=1)
 assert TrainConfig.from_dict(dataclasses.asdict(config)) == config
 assert train.parse(commands.train_words(config)).config == config
 (cell,) = grid.parse({"cell": [{"objective": "mixed", "tau": 0.25, "k": 6}]})
 assert cell.config.bound()(torch.tensor([[0.0], [0.0]])).item() == 0 and cell.config.bound().title == "Mixed τ = 0.25"
 
-words = "train --dataset digits --model 8:2 --objective mixed --tau 0.25 --k 6 --passes 1 --valid-images 50"
+words = "train --dataset digits --model 8:2 --objective mixed --tau 0.25 --k 6 --epochs 1 --valid-images 50"
 assert main(words.split()) == 0
 (run,) = store.list_runs()
 assert run.config.tau == 0.25 and checkpoints.load(run.checkpoint)[1].training["tau"] == 0.25

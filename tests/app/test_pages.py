@@ -167,7 +167,7 @@ def test_a_hidden_part_is_left_to_the_posterior(app, pair, part):
 def test_models_of_other_sizes_are_shown_too(app, pair):
     """A 2-D latent beside fifty units, and a run of two layers whose first has one unit."""
     plane = next(key for key in catalog.entries()[0] if "2d" in key)
-    run = store.create(TrainConfig("digits", model="12:1/8:3", k=2, passes=1, valid_images=50))
+    run = store.create(TrainConfig("digits", model="12:1/8:3", k=2, epochs=1, valid_images=50))
     assert worker.work(run).phase == "finished"
     test = app("pages/1_Posterior.py", a=plane, b=f"run:{run.name}", samples=300, hidden="top half")
     assert {figure(test)["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")} == {"unit 1", "unit 2"}
@@ -292,14 +292,14 @@ def test_the_form_trains_a_model_and_offers_it(app):
     test = app()
     assert test.selectbox(key="train.dataset").value == "mnist-5k"
     test.selectbox(key="train.dataset").set_value("digits").run()  # a third of the images
-    test.text_input(key="train.passes").set_value("2").run()
+    test.text_input(key="train.epochs").set_value("2").run()
     test.text_input(key="train.k.iwae").set_value("3").run()
     if tensorboard.available():
         test.checkbox(key="train.tensorboard").check().run()
     next(button for button in test.button if button.label == "Start training").click().run()
     assert not test.exception and not test.error
     (run,) = store.list_runs()
-    assert (run.config.dataset, run.config.objective, run.config.k, run.config.passes) == ("digits", "iwae", 3, 2)
+    assert (run.config.dataset, run.config.objective, run.config.k, run.config.epochs) == ("digits", "iwae", 3, 2)
     assert finished(run).phase == "finished"
     if tensorboard.available():
         assert list((store.runs_dir() / "tensorboard" / run.name).glob("events*"))

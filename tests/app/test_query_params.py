@@ -18,7 +18,7 @@ NO_NUMBERS = ("inf", "-inf", "nan", "1e999", "9" * 400, "")
     ],
 )
 def test_what_no_widget_can_hold_is_left_out_and_said_once(app, page, keys):
-    store.create(TrainConfig(model="16:4", k=2, passes=1)).set_status("stopped")
+    store.create(TrainConfig(model="16:4", k=2, epochs=1)).set_status("stopped")
     values = {key: NO_NUMBERS[place % len(NO_NUMBERS)] for place, key in enumerate(keys)}
     test = app(page, **values)
     said = " ".join(warning.value for warning in test.warning).replace("\\", "")
@@ -30,9 +30,9 @@ def test_what_no_widget_can_hold_is_left_out_and_said_once(app, page, keys):
 
 @pytest.mark.parametrize("value", ["", "inf", "1e999", "x" * 10_000])
 def test_every_value_of_the_choices_of_training(app, value):
-    store.create(TrainConfig(model="16:4", k=2, passes=1)).set_status("stopped")
+    store.create(TrainConfig(model="16:4", k=2, epochs=1)).set_status("stopped")
     test = app("pages/7_Training.py", against=value, run=value, runs=value, data=value, a=value, b=value)
-    assert test.segmented_control(key="against").value == "passes"
+    assert test.segmented_control(key="against").value == "epochs"
     assert test.selectbox(key="run").value == store.list_runs()[0].name
 
 

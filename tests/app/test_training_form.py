@@ -19,8 +19,8 @@ def start(test):
     ("objective", "field", "typed", "says"),
     [
         ("ciwae", "ciwae.beta", "1.5", "1.5 is out of range: choose a number from 0 to 1"),
-        ("iwae", "passes", "0", "0 is out of range: choose a whole number from 1 to 1,000,000"),
-        ("iwae", "passes", "2.7", "“2.7” is not a whole number"),
+        ("iwae", "epochs", "0", "0 is out of range: choose a whole number from 1 to 1,000,000"),
+        ("iwae", "epochs", "2.7", "“2.7” is not a whole number"),
         ("iwae", "seed", "", "“” is not a whole number"),
         ("miwae", "miwae.k1", "1e9", "1e9 is out of range"),
     ],
@@ -52,7 +52,7 @@ def test_what_is_typed_is_what_is_run(app, monkeypatch):
     monkeypatch.setattr(store, "start", lambda config, **_: store.create(config))
     test = app()
     test.selectbox(key="train.objective").set_value("l-alpha").run()
-    typed = {"l-alpha.alpha": "4", "passes": "1e1", "kl_warmup": " 3 ", "rate": "1e-3", "seed": "7"}
+    typed = {"l-alpha.alpha": "4", "epochs": "1e1", "kl_warmup": " 3 ", "rate": "1e-3", "seed": "7"}
     for name, text in typed.items():
         test.text_input(key=f"train.{name}").set_value(text).run()
     gradients = test.selectbox(key="train.gradient")
@@ -61,7 +61,7 @@ def test_what_is_typed_is_what_is_run(app, monkeypatch):
     start(test)
     (run,) = store.list_runs()
     config = TrainConfig(
-        "mnist-5k", objective="l-alpha", k=1, alpha=4.0, passes=10, kl_warmup=3, learning_rate=1e-3, gradient="stl",
+        "mnist-5k", objective="l-alpha", k=1, alpha=4.0, epochs=10, kl_warmup=3, learning_rate=1e-3, gradient="stl",
         seed=7, batch_size=50,
     )  # fmt: skip
     assert run.config == config and not test.error and config.dataset == TrainConfig().dataset

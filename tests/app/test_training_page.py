@@ -17,7 +17,7 @@ from tests.app import TWO_LAYERS
 from tests.app.test_pages import finished, words
 
 PAGE = "pages/7_Training.py"
-VAE = TrainConfig("digits", model="16:4", objective="vae", k=1, passes=3, valid_images=50)
+VAE = TrainConfig("digits", model="16:4", objective="vae", k=1, epochs=3, valid_images=50)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_the_table_and_the_curves_are_those_of_the_folders(app, pair):
         checked = [r for r in records if r.valid_bound is not None]
         assert drawn["training.validation"]["data"][place]["y"] == pytest.approx([r.valid_bound for r in checked])
         assert drawn["training.units"]["data"][place]["y"] == [sum(r.active_units) for r in checked]
-        assert drawn["training.speed"]["data"][place]["x"] == pytest.approx([r.passes for r in records])
+        assert drawn["training.speed"]["data"][place]["x"] == pytest.approx([r.epochs for r in records])
     test.segmented_control(key="against").set_value("minutes").run()
     drawn = figures(test)["training.speed"]["data"][0]
     assert drawn["x"] == pytest.approx([r.seconds / 60 for r in store.get(order[0]).records()])
@@ -79,7 +79,7 @@ def test_the_table_and_the_curves_are_those_of_the_folders(app, pair):
 def test_only_settings_that_differ_are_compared(app, pair):
     test = app(PAGE)
     columns = list(table(test, "objective" if len(test.dataframe) == 1 else "folder"))
-    assert {"objective", "k", "model", "passes", "seed"} <= set(columns)
+    assert {"objective", "k", "model", "epochs", "seed"} <= set(columns)
     assert not {"dataset", "schedule", "batch size", "learning rate"} & set(columns)
     test.multiselect(key="runs").set_value([pair[0].name]).run()
     assert not test.exception and "nothing to compare" in words(test)
@@ -92,15 +92,15 @@ def test_the_scrubber_drives_map_units_and_pictures(app, pair, place):
     test = app(PAGE, run=run.name)
     slider = test.select_slider(key="moment")
     found, _ = summary.snapshots(run)
-    assert slider.options == [f"{moment.passes:g}" for moment in found] and len(found) == run.config.passes + 1
+    assert slider.options == [f"{moment.epochs:g}" for moment in found] and len(found) == run.config.epochs + 1
     images = datasets.load("digits").binary("test")
     frame = timeline.timeline_axes(
         timeline.describe_model(checkpoints.load(run.checkpoint)[0], images[:500], images[:1])
     )
-    for passes in ("0", "2"):
-        test.select_slider(key="moment").set_value(passes).run()
+    for epochs in ("0", "2"):
+        test.select_slider(key="moment").set_value(epochs).run()
         assert not test.exception
-        model, _ = checkpoints.load(next(m.path for m in found if f"{m.passes:g}" == passes))
+        model, _ = checkpoints.load(next(m.path for m in found if f"{m.epochs:g}" == epochs))
         seen = timeline.describe_model(model, images[:500], images[:1])
         placed = np.concatenate([[t["x"], t["y"]] for t in figures(test)["lookback.map"]["data"]], 1)
         expected = frame.project(seen.means).numpy().T
@@ -110,7 +110,7 @@ def test_the_scrubber_drives_map_units_and_pictures(app, pair, place):
 
 
 def test_stop_resume_and_delete_which_asks_first(app, pair):
-    run = store.start(dataclasses.replace(VAE, passes=5000))
+    run = store.start(dataclasses.replace(VAE, epochs=5000))
     test = app(PAGE, run=run.name)
     assert button(test, "Delete …", "").disabled
     button(test, "Stop").click().run()
@@ -201,7 +201,7 @@ def test_a_run_without_snapshots_or_data_says_so(app, pair):
 def test_files_hold_the_run(pair):
     run = pair[0]
     lines = summary.metrics_csv(run.records()).splitlines()
-    assert lines[0].startswith("step,passes,bound,valid_bound") and len(lines) == 1 + len(run.records())
+    assert lines[0].startswith("step,epochs,bound,valid_bound") and len(lines) == 1 + len(run.records())
     settings = json.loads(summary.settings_json(run))
     assert TrainConfig.from_dict(settings["config"]) == run.config and settings["device"] == "cpu"
 

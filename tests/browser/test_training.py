@@ -33,7 +33,7 @@ def test_a_run_from_its_start_to_its_end(visit):
 
     slider = main.get_by_role("slider")
     slider.focus()
-    said = main.get_by_text(re.compile("After .* passes"))
+    said = main.get_by_text(re.compile("After .* epochs"))
     before = said.first.inner_text()
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
@@ -48,7 +48,7 @@ def test_a_run_from_its_start_to_its_end(visit):
 
     file = download(page, main.get_by_role("button", name=re.compile("Curves")))
     lines = Path(file.path()).read_text().splitlines()
-    assert lines[0].startswith("step,passes,bound") and float(lines[-1].split(",")[1]) == 10
+    assert lines[0].startswith("step,epochs,bound") and float(lines[-1].split(",")[1]) == 10
     file = download(page, main.get_by_role("button", name=re.compile("Model")))
     assert file.suggested_filename.endswith("model.safetensors")
     settled(page)
