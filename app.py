@@ -4,8 +4,7 @@ import streamlit as st
 
 from iwae.export.report import SampledImage
 from pages.common import cache, image_rows
-from pages.common.canvas import draw_digit, drawn
-from pages.common.digit_input import on_paper, random_image
+from pages.common.digit_input import BLANK, change_button, draw, is_blank, random_button
 from pages.common.evidence import Evidence
 from pages.common.live import live
 from pages.common.report_button import report_button
@@ -23,14 +22,14 @@ st.write(
 
 if view.training_overlap:
     st.caption(view.training_overlap)
-digit = on_paper(view.dataset)
-evidence = Evidence(view, digit.x, 1000, 0) if digit else None
-before = drawn("canvas")
-if draw_digit("canvas", live=live(view, evidence)) != before:
-    st.rerun()  # the browser had a drawing that this session did not know
-random_image(view.dataset)
+digit = view.digit
+evidence = None if is_blank() else Evidence(view, digit.x, 1000, 0)
+draw(digit, live=live(view, evidence))
+with st.container(horizontal=True):
+    change_button(view.dataset, "home.", "Upload, photograph or pick")
+    random_button(view.dataset, "home.")
 if evidence is None:
-    st.info("Draw one digit with the mouse, a pen or a finger.")
+    st.info(BLANK)
     st.stop()
 if digit.note:
     (st.warning if digit.doubtful else st.caption)(digit.note)

@@ -17,9 +17,8 @@ view = sidebar("Posterior")
 st.title("The posterior of one digit", anchor=False)
 st.write("Give both models the same digit, and see which digits they think it could have come from.")
 
-digit = choose_digit(view.dataset)
-if digit is None:
-    st.stop()
+choose_digit(view.dataset)
+digit = view.digit
 
 with st.expander("What the models see, step by step", expanded=True):
     names, images = zip(*digit.stages, strict=True)

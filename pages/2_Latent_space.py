@@ -2,7 +2,6 @@
 
 import streamlit as st
 
-from pages.common.digit_input import pick_image
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
 from pages.latent import controls, maps, spread
@@ -21,17 +20,13 @@ with two:
     kind = controls.pick_map()
 with three:
     by = controls.pick_colour(images)
-left, right = st.columns(2)
-with left:
-    image = pick_image(view.dataset)
-with right:
-    whose = controls.pick_spread(images)
+whose = controls.pick_spread(images)
 
 both = controls.sides(view, images, kind)
 if both is None:  # UMAP is at work: what is instant stands in for it
     st.info("Until then: PCA.")
     both = controls.sides(view, images, "PCA")
-maps.show_maps(both, images, by, whose, image)
+maps.show_maps(both, images, by, whose, view.digit)
 for note in spread.incomparable(both, images):
     st.info(note)
 maps.show_selection(images, both)

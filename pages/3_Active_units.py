@@ -3,7 +3,6 @@
 import streamlit as st
 
 from pages.common import cache, image_rows
-from pages.common.digit_input import pick_image
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
 from pages.units import pruning
@@ -57,8 +56,7 @@ for model in models:
     pruning.pruned(view, model, threshold, images)
 
 st.subheader("One unit at a time", anchor=False)
-index = pick_image(view.dataset)
-x = cache.test_images(view.dataset)[index]
+x = view.digit.x
 for column, model in zip(st.columns(2, gap="large"), models, strict=True):
     with column:
         image_rows.heading(model.name, model.entry)

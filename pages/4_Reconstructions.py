@@ -61,6 +61,7 @@ errors = two.toggle(
     "Error maps", key="errors", bind="query-params", help="|x − p| of each pixel, from 0, black, to 1, white, for all."
 )
 here = numbers[(page - 1) * ROWS : page * ROWS]
+rows.digit_in_hand(view, grey=grey, errors=errors)
 rows.page_of_images(view, pair, here, labels, grey=grey, errors=errors)
 
 with st.expander("The formulas"):

@@ -5,7 +5,6 @@ import torch
 
 from iwae.analysis import generation
 from pages.common import cache, image_rows
-from pages.common.digit_input import choose_digit
 from pages.common.number_field import keep_below, whole_number
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
@@ -62,19 +61,21 @@ with st.expander("The grid"):
              "the first unit; up: more of the second. Layers below the plane are set to their means.")  # fmt: skip
 
 st.header("From one digit to another", anchor=False)
-st.write("The straight line in h₁ between the means of q(h₁|x) of two digits, decoded step by step.")
-if (first := choose_digit(view.dataset)) is not None:
-    images = cache.test_images(view.dataset)
-    left, right, _ = st.columns([1, 1, 2])
-    other = whole_number("To test image", 0, len(images) - 1, 1, key="to", place=left)
-    steps = right.slider("Steps", 3, 20, 10, key="steps", bind="query-params")
-    ends = torch.stack([first.x, images[other]])
-    image_rows.image_row(ends.numpy(), ["from", "to"], ["the digit at the start", "the digit at the end"])
-    for name, entry, model in models:
-        image_rows.heading(name, entry)
-        with cache.stop_on_model_error(entry):
-            way = generation.interpolate(model, ends, steps)
-        captions = [f"{share:.0%}" for share in torch.linspace(0, 1, steps).tolist()]
-        image_rows.image_row(way.numpy(), captions, [f"{caption} of the way" for caption in captions])
+st.write(
+    "The straight line in h₁ from the mean of q(h₁|x) of the digit in hand to that of a test image, decoded step by "
+    "step."
+)
+images = cache.test_images(view.dataset)
+left, right, _ = st.columns([1, 1, 2])
+other = whole_number("To test image", 0, len(images) - 1, 1, key="to", place=left)
+steps = right.slider("Steps", 3, 20, 10, key="steps", bind="query-params")
+ends = torch.stack([view.digit.x, images[other]])
+image_rows.image_row(ends.numpy(), ["from", "to"], ["the digit at the start", "the digit at the end"])
+for name, entry, model in models:
+    image_rows.heading(name, entry)
+    with cache.stop_on_model_error(entry):
+        way = generation.interpolate(model, ends, steps)
+    captions = [f"{share:.0%}" for share in torch.linspace(0, 1, steps).tolist()]
+    image_rows.image_row(way.numpy(), captions, [f"{caption} of the way" for caption in captions])
 
 report_button(view)

@@ -8,7 +8,6 @@ from iwae.bounds import OBJECTIVES
 from iwae.export.report import SampledImage
 from pages.bounds.sections import all_bounds, exact_posteriors, one_step, pick_bounds, weights_figure
 from pages.common import cache, image_rows
-from pages.common.digit_input import choose_digit
 from pages.common.figure_card import escape_markdown
 from pages.common.number_field import whole_number
 from pages.common.report_button import report_button
@@ -18,9 +17,7 @@ view = sidebar("Bounds")
 st.title("Bounds", anchor=False)
 st.write("Everything a model is trained on comes from the log-weights of a few draws. Here they are, for one digit.")
 
-digit = choose_digit(view.dataset)
-if digit is None:
-    st.stop()
+digit = view.digit
 left, *rest = st.columns([1, 2, 2, 2], vertical_alignment="center")
 with left:
     image_rows.image_row([digit.x.numpy()], ["the digit"], ["the digit, binarized"])

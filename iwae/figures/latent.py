@@ -69,7 +69,7 @@ def latent_map(
 
     kind       "vae" or "iwae", whose colour the points without another, the chosen image and its posterior have
     selected   [n] of bool: the others are dimmed; None: none is
-    chosen     where the image lies that is looked at, [2]
+    chosen     where the digit in hand lies, [2]
     """
     traces = [_points(places, images, members, look, selected) for members, look in _groups(places, colour, kind)]
     line = {"color": COLOURS[kind], "width": 3}
@@ -80,7 +80,7 @@ def latent_map(
         ring = {"symbol": "circle-open", "size": 15, "color": INK, "line": {"width": 6, "color": PAPER}}
         traces.append(_scatter(chosen[None], mode="markers", marker=ring, hoverinfo="skip"))
         cross = {"symbol": "circle-cross-open", "size": 15, "color": COLOURS[kind], "line": {"width": 3}}
-        traces.append(_scatter(chosen[None], mode="markers", marker=cross, hoverinfo="name", name="the chosen image"))
+        traces.append(_scatter(chosen[None], mode="markers", marker=cross, hoverinfo="name", name="the digit in hand"))
     notes = _labels(places, colour) if isinstance(colour, Classes) else []
     return go.Figure(traces, _layout(axes) | {"annotations": notes})
 

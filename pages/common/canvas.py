@@ -9,6 +9,7 @@ when the user visits another page:
     pixels    the picture as drawn, 784 values, or None on blank paper
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,20 @@ _canvas = st.components.v2.component(
 
 
 def draw_digit(
-    key: str, *, size: int = 280, initial: list[int] | None = None, live: dict[str, Any] | None = None
+    key: str,
+    *,
+    size: int = 280,
+    initial: list[int] | None = None,
+    live: dict[str, Any] | None = None,
+    on_drawing: Callable[[list[int] | None], None] | None = None,
 ) -> list[int] | None:
     """Show the drawing surface and return what is on it.
 
-    key      names the widget and its record; one surface per key and page
-    size     width of the surface in CSS pixels; it shrinks where there is less room
-    initial  the picture on the paper when the session first meets this key
-    live     from pages.common.live: pictures beside the surface that follow the strokes
+    key         names the widget and its record; one surface per key and page
+    size        width of the surface in CSS pixels; it shrinks where there is less room
+    initial     the picture on the paper when the session first meets this key
+    live        from pages.common.live: pictures beside the surface that follow the strokes
+    on_drawing  called with what is returned, before the page runs again, when the visitor has drawn or erased
 
     Returns 784 grey levels, row by row, 0 (paper) to 255 (ink), or None while the paper is blank.
     Raises ValueError for a size below 28 and for pixels that are not 784 integers from 0 to 255.
@@ -51,7 +58,7 @@ def draw_digit(
     _canvas(
         key=key,
         data={"size": size, "live": live} | {field: record[field] for field in ("revision", "base", "history")},
-        on_drawing_change=partial(_adopt, key),
+        on_drawing_change=partial(_changed, key, on_drawing),
     )
     _adopt(key)  # again after a lost session: the browser re-sends its drawing and no callback runs
     pixels = st.session_state[name]["pixels"]
@@ -66,13 +73,14 @@ def lay_under(key: str, pixels: list[int]) -> None:
 
 
 def drawn(key: str) -> list[int] | None:
-    """What is on the paper: 784 grey levels, or None while it is blank."""
+    """What is on the paper: 784 grey levels, or None while it is blank. Call it after `lay_under`."""
     return st.session_state[_record_name(key)]["pixels"]
 
 
-def strokes(key: str) -> bool:
-    """Whether somebody has changed the paper by hand."""
-    return bool(st.session_state[_record_name(key)]["history"])
+def is_blank(key: str) -> bool:
+    """Whether somebody has made the paper blank by hand."""
+    record = st.session_state.get(_record_name(key), {})
+    return bool(record.get("history")) and record["pixels"] is None
 
 
 def clear_digit(key: str) -> None:
@@ -89,6 +97,12 @@ def _record_name(key: str) -> str:
 def _record(pixels: list[int] | None, revision: int = 0) -> dict[str, Any]:
     base = None if pixels is None else _checked(pixels)
     return {"revision": revision, "base": base, "history": [], "pixels": base}
+
+
+def _changed(key: str, on_drawing: Callable[[list[int] | None], None] | None) -> None:
+    _adopt(key)
+    if on_drawing:
+        on_drawing(st.session_state[_record_name(key)]["pixels"])
 
 
 def _adopt(key: str) -> None:

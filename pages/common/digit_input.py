@@ -1,153 +1,171 @@
-"""Choose a digit: pick one of the test set, upload a picture, or draw."""
+"""Choose the digit in hand: pick a test image, upload or photograph one, or draw; and its card in the sidebar."""
 
-from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import streamlit as st
-import torch
-from torch import Tensor
 
-from iwae.data import datasets
 from iwae.images import digits
 from iwae.images.decoding import FORMATS, MAX_BYTES
-from pages.common import cache, canvas
+from pages.common import cache, canvas, image_rows
+from pages.common.digit import Digit, hold, hold_image, image_number, in_hand, prepared, remove
 from pages.common.figure_card import escape_markdown
 from pages.common.number_field import whole_number
 
-_FORMATS = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-BINARIZED_BY = 0  # the seed
+ACCEPTED = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}, up to {MAX_BYTES // 2**20} MB"
 POLARITY = {"decide for me": None, "dark ink on light": True, "light ink on dark": False}
+THUMBNAIL = 72  # CSS pixels
+BLANK = "Draw one digit with the mouse, a pen or a finger."
 
 
-@dataclass(frozen=True)
-class DigitInput:
-    """One digit, as the models see it, and how it came to be."""
+def card(dataset: str) -> Digit:
+    """The digit in hand, in the sidebar of every page, and the buttons that change it."""
+    digit = in_hand(dataset)
+    picture, words = st.columns([1, 2], vertical_alignment="center")
+    with picture:
+        image_rows.image_row([digit.thumbnail], None, [digit.source], THUMBNAIL)
+    words.markdown(f"**The digit in hand**  \n{escape_markdown(digit.source)}")
+    asked, count = st.session_state.get("image", 0), len(cache.test_images(dataset))
+    if digit.index is not None and asked >= count:
+        st.warning(f"There is no test image {asked:,} here: their numbers are 0 to {count - 1:,}.")
+    with st.container(horizontal=True):
+        change_button(dataset, "digit.", "Change")
+        if digit.index is None:
+            st.button("Remove", key="digit.remove", on_click=_put_away)
+        else:
+            random_button(dataset, "digit.", icon=None)
+    return digit
 
-    x: Tensor  # [784] of zeros and ones
-    stages: tuple[tuple[str, np.ndarray], ...]  # name and picture of each step towards x
-    explanation: str  # what the steps do, in Markdown
-    note: str | None = None
-    doubtful: bool = False  # is the note a warning?
+
+def change_button(dataset: str, place: str, label: str) -> None:
+    """A button that opens all ways to another digit."""
+    if st.button(label, key=f"{place}change", help="Pick, upload, photograph or draw"):
+        _dialog(dataset)
 
 
-def choose_digit(dataset: str) -> DigitInput | None:
-    """Three equal ways to a digit; None, with advice on the page, while there is none."""
+@st.dialog("Choose a digit", on_dismiss="rerun")
+def _dialog(dataset: str) -> None:
+    choose_digit(dataset, "dialog.")
+    digit = in_hand(dataset)
+    image_rows.image_row([digit.thumbnail, digit.x.numpy()], None, [digit.source, f"{digit.source}, binarized"])
+    st.caption(escape_markdown(digit.source))
+    if st.button("Use this digit", type="primary", key="dialog.done"):
+        st.rerun()
+
+
+def choose_digit(dataset: str, place: str = "") -> None:
+    """Three equal ways to a digit, which is then in hand; ``place`` tells the fields of one spot from another's."""
     ways = {"Pick": _pick, "Upload": _upload, "Draw": _draw}
-    way = st.segmented_control("The digit", list(ways), default="Pick", required=True, key="digit", bind="query-params")
-    try:
-        return ways[way](dataset)
-    except digits.PictureError as error:
-        st.error(escape_markdown(error))
-        return None
+    bound = {} if place else {"bind": "query-params"}
+    way = st.segmented_control("The digit", list(ways), default="Pick", required=True, key=f"{place}digit", **bound)
+    ways[way](dataset, place)
 
 
-def _pick(dataset: str) -> DigitInput:
-    return _test_image(dataset, pick_image(dataset))
-
-
-def _test_image(dataset: str, index: int) -> DigitInput:
-    data = cache.dataset(dataset)
-    x = cache.test_images(dataset)[index]
-    label = data.test.labels
-    kind = f"label {data.label_names[int(label[index])]}" if label is not None else "test image"
-    grey = data.test.images[index].float() / 255
-    told = "The test images are binarized once, from a fixed seed: each pixel is on with its grey level as probability."
-    return DigitInput(x, ((kind, grey.numpy()), ("Binarized", x.numpy())), told)
-
-
-def pick_image(dataset: str) -> int:
-    """A field for the number of a test image, the same on every page and in the address, and a button for another."""
-    data, count = cache.dataset(dataset), len(cache.test_images(dataset))
+def _pick(dataset: str, place: str) -> None:
+    count, key = len(cache.test_images(dataset)), f"{place}number"
+    label = f"Test image of {cache.dataset(dataset).title}, 0 to {count - 1:,}"
     with st.container(horizontal=True, vertical_alignment="bottom"):  # it keeps the button as wide as its label
-        label = f"Test image of {data.title}, 0 to {count - 1:,}"
-        index = whole_number(label, 0, count - 1, 0, key="image")
-        st.button("Another", icon=":material/casino:", on_click=_pick_at_random, args=(count,))
-    return index
+        whole_number(label, 0, count - 1, 0, key=key, held=image_number(dataset), on_change=hold_image)
+        random_button(dataset, place)
 
 
-def picked_image(count: int) -> int:
-    """The number of the picked test image, or 0 where the data set, of ``count`` images, has none of that number."""
-    index = st.session_state.get("image", 0)
-    return int(index) if index in range(count) else 0
+def random_button(dataset: str, place: str, icon: str | None = ":material/casino:") -> None:
+    """A button that takes a test image at random in hand."""
+    count = len(cache.test_images(dataset))
+    st.button("Random image", icon=icon, key=f"{place}random", on_click=partial(_random, count))
 
 
-def on_paper(dataset: str) -> DigitInput | None:
-    """What is on the drawing surface "canvas", which a page shows afterwards: the picked test image until somebody
-    draws there, then the drawing; None while it is blank."""
-    index = picked_image(len(cache.test_images(dataset)))
-    canvas.lay_under("canvas", cache.dataset(dataset).test.images[index].tolist())
-    if not canvas.strokes("canvas"):
-        return _test_image(dataset, index)
-    st.session_state["digit"] = "Draw"  # on the pages that choose
-    pixels = canvas.drawn("canvas")
-    return None if pixels is None else prepared(digits.from_canvas(pixels))
+def _random(count: int) -> None:
+    hold_image(int(np.random.default_rng().integers(count)))
 
 
-def random_image(dataset: str) -> None:
-    """A button that puts another test image on the drawing surface "canvas"."""
-    st.button("Random image", icon=":material/casino:", on_click=_replace, args=(len(cache.test_images(dataset)),))
-
-
-def _replace(count: int) -> None:
-    canvas.clear_digit("canvas")
-    st.session_state["digit"] = "Pick"
-    _pick_at_random(count)
-
-
-def _pick_at_random(count: int) -> None:
-    st.session_state["image"] = int(np.random.default_rng().integers(count))
-
-
-def _upload(dataset: str) -> DigitInput | None:
-    number = st.session_state.setdefault("upload-number", 0)  # another one makes an empty field
+def _upload(dataset: str, place: str) -> None:
+    number = st.session_state.setdefault("upload.number", 0)  # another one makes an empty field
+    key = f"{place}upload-{number}"
     # Every type is let in: the field would refuse a file by its name in a tooltip, and keep the former digit.
     st.file_uploader(
-        "A picture of one handwritten digit",
-        key=f"upload-{number}",
-        on_change=_keep_upload,
-        args=(f"upload-{number}",),
-        help=f"{_FORMATS}, up to {MAX_BYTES // 2**20} MB: a photo will do, dark on light or light on dark.",
-    )
+        "A picture of one handwritten digit", key=key, on_change=_take_upload, args=(key, place),
+        help=f"{ACCEPTED}: a photo will do, dark on light or light on dark.",
+    )  # fmt: skip
     if "upload" not in st.session_state:
-        st.info(f"{_FORMATS}, up to {MAX_BYTES // 2**20} MB: a photo will do, dark on light or light on dark.")
-        return None
-    name, content = st.session_state["upload"]
-    polarity = st.segmented_control(
-        "Ink", list(POLARITY), default="decide for me", required=True, key="ink", persist_state="session"
-    )
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"**{escape_markdown(name)}** · {len(content) / 1000:,.0f} kB", width="content")
-        st.button("Remove", icon=":material/close:", on_click=_remove_upload)
-    return prepared(cache.digit(content, name, POLARITY[polarity]))
+        st.caption(f"{ACCEPTED}: a photo will do, dark on light or light on dark.")
+    if st.toggle("Use the camera", key=f"{place}camera"):  # which asks for permission as soon as it is on the page
+        photo = f"{place}photo"
+        st.camera_input("A photo of one digit", key=photo, on_change=_take_upload, args=(photo, place))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if "upload" in st.session_state:
+            name, content = st.session_state["upload"]
+            st.markdown(f"**{escape_markdown(name)}** · {len(content) / 1000:,.0f} kB", width="content")
+        st.segmented_control(
+            "Ink", list(POLARITY), default="decide for me", required=True, key=f"{place}ink", persist_state="session",
+            on_change=lambda: _read_upload(st.session_state[f"{place}ink"]),
+        )  # fmt: skip
+    if error := st.session_state.get("upload.error"):
+        st.error(f"{escape_markdown(error)} The digit in hand stays as it was.")
 
 
-def _keep_upload(key: str) -> None:
+def _take_upload(key: str, place: str) -> None:
     """Keep what was uploaded, because the field forgets it when the page is left; its ✕ removes it."""
     file = st.session_state[key]
     if file is None:
-        st.session_state.pop("upload", None)
+        _forget_upload()
+        remove()
     else:
         st.session_state["upload"] = file.name, file.getvalue()
+        _read_upload(st.session_state.get(f"{place}ink"))
 
 
-def _remove_upload() -> None:
+def _read_upload(ink: str | None) -> None:
+    """Take the uploaded picture in hand, or say why not."""
+    if "upload" not in st.session_state:
+        return
+    name, content = st.session_state["upload"]
+    st.session_state.pop("upload.error", None)
+    try:
+        hold(prepared(cache.digit(content, name, POLARITY.get(ink)), name))
+    except digits.PictureError as error:
+        st.session_state["upload.error"] = str(error)
+
+
+def _forget_upload() -> None:
     st.session_state.pop("upload", None)
-    st.session_state["upload-number"] += 1
+    st.session_state.pop("upload.error", None)
+    st.session_state["upload.number"] = st.session_state.get("upload.number", 0) + 1
 
 
-def _draw(dataset: str) -> DigitInput | None:
-    pixels = canvas.draw_digit("canvas")
-    if pixels is None:
-        st.info("Draw one digit with the mouse, a pen or a finger.")
-        return None
-    return prepared(digits.from_canvas(pixels))
+def _draw(dataset: str, place: str) -> None:
+    if draw(in_hand(dataset), place) is None:
+        st.info(BLANK)
 
 
-def prepared(digit: digits.Digit) -> DigitInput:
-    """The grey digit binarized as the models' training data were: one Bernoulli draw of its pixels."""
-    grey = torch.from_numpy((255 * digit.image).round().astype(np.uint8)).reshape(-1)
-    x = datasets.binarize(grey, torch.Generator().manual_seed(BINARIZED_BY))
-    stages = [(stage.name, stage.image) for stage in digit.stages]
-    told = "\n".join(f"1. **{stage.name}**: {stage.caption}" for stage in digit.stages)
-    told += "\n1. **Binarized**: each pixel is on with its grey level as probability, as in the training data."
-    return DigitInput(x, (*stages, ("Binarized", x.numpy())), told, digit.note, digit.doubtful)
+def draw(digit: Digit, place: str = "", live: dict[str, Any] | None = None) -> list[int] | None:
+    """The drawing surface, with the digit in hand on it until somebody draws there; returns what ``draw_digit`` does.
+
+    ``live`` is its argument, too.
+    """
+    key = f"{place}canvas"
+    canvas.lay_under(key, (255 * digit.thumbnail).round().astype(int).ravel().tolist())
+    before = canvas.drawn(key)
+    pixels = canvas.draw_digit(key, live=live, on_drawing=partial(_take_drawing, place))
+    if pixels != before:  # the browser had a drawing that this session did not know
+        _take_drawing(place, pixels)
+        st.rerun()
+    return pixels
+
+
+def is_blank() -> bool:
+    """Whether somebody has cleared the drawing surface of the page, and not drawn since."""
+    return canvas.is_blank("canvas")
+
+
+def _take_drawing(place: str, pixels: list[int] | None) -> None:
+    """Take what is on the paper in hand; blank paper leaves the former digit."""
+    if pixels is not None:
+        hold(prepared(digits.from_canvas(pixels), "Your drawing"), paper=f"{place}canvas")
+
+
+def _put_away() -> None:
+    """Remove the visitor's own digit, wherever it came from."""
+    remove()
+    _forget_upload()

@@ -21,7 +21,7 @@ from iwae.inference.posterior import standard_noise
 from iwae.model import Model
 from pages.common import cache
 from pages.common.canvas import PIXELS
-from pages.common.digit_input import BINARIZED_BY
+from pages.common.digit import BINARIZED_BY
 from pages.common.evidence import Evidence
 from pages.common.sidebar import View
 

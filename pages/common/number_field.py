@@ -1,6 +1,10 @@
 """Fields for numbers that use what was typed or say what is allowed. Of a whole number st.number_input turns "1e3" into
 1 and 2.7 into 2, and it keeps the last number that was in range while the field shows another one."""
 
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
 import streamlit as st
 
 from pages.common.figure_card import escape_markdown
@@ -23,14 +27,18 @@ def parse(text: str, low: float, high: float, whole: bool = False) -> float:
 
 
 def whole_number(
-    label: str, low: int, high: int, default: int, step: int = 1, *, key: str, help: str | None = None, place=st
-) -> int:
+    label: str, low: int, high: int, default: int, step: int = 1, *, key: str, help: str | None = None, place=st,
+    held: int | None = None, on_change: Callable[[int], None] | None = None,
+) -> int:  # fmt: skip
     """A field with buttons for a whole number from ``low`` to ``high``, which stands in the address.
 
     Where it holds no such number a sentence below it says so, and the page goes on with the last one that it held. What
-    it held becomes ``default`` where the range has shrunk. ``place`` is a column or container.
+    it held becomes ``default`` where the range has shrunk. ``place`` is a column or container. A number that is
+    ``held`` elsewhere does not stand in the address; ``on_change`` gets what was typed before the page runs again.
     """
     used = f"{key} in use"
+    if held is not None and held != st.session_state.get(used, default):
+        st.session_state[used], st.session_state[key] = held, float(held)
     before = st.session_state.get(used, default)
     if not low <= before <= high:
         if st.session_state.get(key) == before:
@@ -39,8 +47,9 @@ def whole_number(
     allowed = f"From {low:,} to {high:,}."
     # Of a float, and without limits of its own, the widget epochs on whatever was typed.
     typed = place.number_input(
-        label, value=float(default), step=float(step), format="%g", key=key, bind="query-params",
-        help=f"{help} {allowed}" if help else allowed,
+        label, value=float(default), step=float(step), format="%g", key=key,
+        bind="query-params" if held is None else None, help=f"{help} {allowed}" if help else allowed,
+        on_change=partial(_pass_on, key, low, high, on_change) if on_change else None,
     )  # fmt: skip
     try:
         value = parse(f"{typed:.15g}", low, high, whole=True)
@@ -49,6 +58,11 @@ def whole_number(
         value = before
     st.session_state[used] = value
     return value
+
+
+def _pass_on(key: str, low: int, high: int, to: Callable[[int], None]) -> None:
+    with suppress(ValueError):  # the field will say what is wrong
+        to(int(parse(f"{st.session_state[key]:.15g}", low, high, whole=True)))
 
 
 def keep_below(key: str, highest: int, otherwise: int) -> None:

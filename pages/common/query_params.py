@@ -9,6 +9,7 @@ import math
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
+from pages.common import digit
 from pages.common.figure_card import escape_markdown
 
 NAMES = ("a", "b", "data", "run", "runs", "class")  # whose values are names: "inf" may be one
@@ -44,8 +45,14 @@ def _reason(key: str, values: list[str]) -> str:
         return f"has more than {LONGEST} characters"
     for value in values:
         try:
-            if key not in NAMES and not math.isfinite(float(value)):
+            if key == "x":
+                digit.unpack(value)
+            elif key == "image" and not value.isdecimal():
+                return "is not the number of a test image"
+            elif key not in NAMES and not math.isfinite(float(value)):
                 return "is not a finite number"
+        except digit.LinkError as error:
+            return str(error)
         except ValueError:  # no number at all: its widget knows what it may be
             pass
     return ""

@@ -13,18 +13,18 @@ from pages.common.sidebar import View
 def report_button(view: View, draws: report.SampledImage | None = None, **more: Any) -> None:
     """Offers the report of the page as it stands above this button; it is made when it is asked for, in a second or so.
 
-    draws   of the one image that the page is about
+    draws   of the digit in hand, where the page shows their numbers
     more    settings that are in no address
     """
+    draws = draws or report.Draws(view.digit.x, 1000, 0)
     page = {"page": st.context.url, "address": st.query_params.to_dict(), "dataset": view.dataset} | more
     shown = dict(figure_card.page_items())
     try:
-        for _, entry in view.pair if draws else ():
+        for _, entry in view.pair:
             costs.check(entry.card.model, costs.report(entry.card.model, draws.samples), "a report of these draws")
     except costs.CostError as error:
         st.caption(f"There is no report to download: {figure_card.escape_markdown(error)}.")
         return
-    image = "draws, coordinates, importance weights and bounds of this image, " if draws else ""
     st.download_button(
         "Download a report of this view",
         lambda: report.build(view.pair, page, shown, draws),
@@ -32,6 +32,6 @@ def report_button(view: View, draws: report.SampledImage | None = None, **more: 
         "application/zip",
         icon=":material/folder_zip:",
         key="report",
-        help=f"A ZIP with the settings, seeds, {image}figures with the numbers behind them, the cards of both models, "
-        "and the commands that make them again.",
+        help="A ZIP with the settings, seeds, the digit in hand with its draws, weights and bounds, figures with the "
+        "numbers behind them, the cards of both models, and the commands that make them again.",
     )

@@ -1,6 +1,6 @@
 """The sidebar of every page: the pair of models, the data set, the device, and a small training run of one's own."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import streamlit as st
@@ -12,6 +12,8 @@ from iwae.data import datasets
 from iwae.system import paths
 from pages.common import figure_card, query_params
 from pages.common.add_model import add_model
+from pages.common.digit import Digit
+from pages.common.digit_input import card
 from pages.common.training_panel import alive_runs, training_panel
 
 ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches named icons from another host
@@ -37,6 +39,7 @@ class View:
     b: Entry
     dataset: str
     device: str
+    digit: Digit
 
     @property
     def pair(self) -> tuple[tuple[str, Entry], ...]:
@@ -70,22 +73,24 @@ def sidebar(title: str) -> View:
         for file, label, icon in PAGES:
             st.page_link(file, label=label, icon=f":material/{icon}:")
         st.divider()
+        hand = st.container()
         pair = _pick_models(found)
         dataset = _pick_dataset(pair)
-        view = View(*pair, dataset, "") if pair else None
+        with hand:
+            digit = card(dataset)
+        view = View(*pair, dataset, _pick_device(), digit) if pair else None
         if view and view.training_overlap:
             st.caption(view.training_overlap)
-        device = _pick_device()
         if refused:
             with st.expander(f"{len(refused)} files or runs could not be used"):
                 for reason in refused.values():
                     st.text(reason)
         add_model()
         training_panel(alive)
-    if pair is None:
+    if view is None:
         st.info("There is no model yet. Train a small one in the sidebar; it takes under a minute.")
         st.stop()
-    return replace(view, device=device)
+    return view
 
 
 def _pick_models(found: dict[str, Entry]) -> tuple[Entry, Entry] | None:
@@ -101,6 +106,8 @@ def _pick_models(found: dict[str, Entry]) -> tuple[Entry, Entry] | None:
         if held not in found:  # a new session, or a model that is gone
             asked = st.query_params.get(slot)
             held = asked if asked in found else default
+            if asked and asked != held:
+                st.session_state[f"absent.{slot}"] = asked
         st.session_state[slot] = held  # each time: else the next page begins with the first of its list
         key = st.selectbox(
             f"Model {name}",
@@ -108,10 +115,13 @@ def _pick_models(found: dict[str, Entry]) -> tuple[Entry, Entry] | None:
             format_func=lambda key: found[key].label,
             key=slot,
             persist_state="session",
+            on_change=lambda slot=slot: st.session_state.pop(f"absent.{slot}", None),
             help="Shipped models and your own finished or stopped runs. NLL: −log p̂(x) on test images, in nats per "
             "image ± standard error; lower is better.",
         )
         st.caption(f"{found[key].nll} on {found[key].config.dataset}")
+        if absent := st.session_state.get(f"absent.{slot}"):
+            st.warning(figure_card.escape_markdown(f"The link asks for the model {absent[:80]}, which is not here."))
         if key == default:
             st.query_params.pop(slot, None)
         else:

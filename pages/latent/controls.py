@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import streamlit as st
+from torch import Tensor
 
 from iwae.analysis import costs, latent, umap_maps
 from iwae.analysis.latent import Encoded, LinearProjection, MeanEstimate
@@ -89,14 +90,14 @@ def pick_colour(images: Images) -> str:
 
 
 def pick_spread(images: Images) -> int | str | None:
-    """Whose posterior is on the maps: "image", a class by its code, or None."""
-    known = ["the image", "a class", "none"] if images.labels is not None else ["the image", "none"]
+    """Whose posterior is on the maps: "digit", a class by its code, or None."""
+    known = ["the digit", "a class", "none"] if images.labels is not None else ["the digit", "none"]
     whose = st.segmented_control(
-        "Posterior of", known, default="the image", required=True, key="spread", bind="query-params",
-        help="q(h₁|x) of the chosen image, or the mean of those of a class: their mean place and mean variances.",
+        "Posterior of", known, default="the digit", required=True, key="spread", bind="query-params",
+        help="q(h₁|x) of the digit in hand, or the mean of those of a class: their mean place and mean variances.",
     )  # fmt: skip
     if whose != "a class":
-        return "image" if whose == "the image" else None
+        return "digit" if whose == "the digit" else None
     there = [images.names[code] for code in np.unique(images.labels)]
     return images.names.index(st.selectbox("Class", there, key="class", bind="query-params"))
 
@@ -222,9 +223,10 @@ def _show_progress(one: umap_maps.Map) -> None:
         st.rerun()
 
 
-def one_image(side: MapSide, images: Images, image: int) -> Encoded:
-    """q(h₁|x) of any test image, on the map or not."""
-    return _encoded(side.entry, side.device, images.dataset).select(image)
+def of_digit(side: MapSide, x: Tensor) -> Encoded:
+    """q(h₁|x) of one binary image x [pixels], on the map or not."""
+    with cache.stop_on_model_error(side.entry):
+        return latent.encode(cache.model(side.entry, side.device), x[None])
 
 
 def plus_minus(estimate: MeanEstimate, sign: bool = False) -> str:

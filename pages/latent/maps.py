@@ -41,21 +41,21 @@ def _values(side: MapSide, images: Images, by: str) -> np.ndarray:
     return getattr(image_metrics(side.entry, side.device, images), MEASURED[by]).cpu().double().numpy()
 
 
-def focus(side: MapSide, images: Images, whose: int | str | None, image: int) -> Encoded | None:
-    """The posterior that is on the map: of the image, or the mean of a class."""
+def focus(side: MapSide, images: Images, whose: int | str | None, digit: Digit) -> Encoded | None:
+    """The posterior that is on the map: of the digit in hand, or the mean of a class."""
     if whose is None:
         return None
-    if whose == "image":
-        return one_image(side, images, image)
+    if whose == "digit":
+        return of_digit(side, digit.x)
     return side.encoded.average(images.labels == whose)
 
 
-def show_maps(both: Sequence[MapSide], images: Images, by: str, whose: int | str | None, image: int) -> None:
+def show_maps(both: Sequence[MapSide], images: Images, by: str, whose: int | str | None, digit: Digit) -> None:
     """Both maps beside each other and the chosen digit beside them; a lasso or a click in one holds for both."""
     selected = selection(images)
-    shown = [focus(side, images, whose, image) for side in both]
+    shown = [focus(side, images, whose, digit) for side in both]
     clouds = [_overlay(side, one) for side, one in zip(both, shown, strict=True)]
-    centres = [_project(side, one_image(side, images, image).mean) for side in both]
+    centres = [_project(side, of_digit(side, digit.x).mean) for side in both]
     everything = [*(side.places for side in both), *centres, *(cloud.points for cloud in clouds if cloud)]
     x, y = latent.shared_range(everything)
     *columns, beside = st.columns([5, 5, 2], gap="small")
@@ -71,7 +71,7 @@ def show_maps(both: Sequence[MapSide], images: Images, by: str, whose: int | str
             )  # fmt: skip
             key = f"map.{side.name.lower()}"
             figure_card.figure(
-                drawn, key, _caption(side, images, by, one, whose, image), _numbers(side, images, by, colour),
+                drawn, key, _caption(side, images, by, one, whose), _numbers(side, images, by, colour),
                 on_select=partial(_on_select, key, images.dataset), selection_mode=("points", "box", "lasso"),
             )  # fmt: skip
     with beside:
@@ -104,7 +104,7 @@ def _overlay(side: MapSide, one: Encoded | None) -> PosteriorOverlay | None:
     return PosteriorOverlay(curve, True, f"{latent.MASS:.0%} of q(h|x)")
 
 
-def _caption(side: MapSide, images: Images, by: str, one: Encoded | None, whose: int | str | None, image: int) -> str:
+def _caption(side: MapSide, images: Images, by: str, one: Encoded | None, whose: int | str | None) -> str:
     trust = _trustworthiness(side.encoded.mean, side.places)
     parts = [f"{len(images.numbers):,} test images under {side.title}, coloured by {by}"]
     if not np.ptp(side.encoded.mean, axis=0).any():
@@ -113,7 +113,7 @@ def _caption(side: MapSide, images: Images, by: str, one: Encoded | None, whose:
         parts[0] += f"; {side.projection.share:.0%} of the variance of the means lies in this plane"
     parts.append(f"Trustworthiness {plus_minus(trust)} ({latent.NEIGHBOURS} neighbours, 1 is best)")
     if one is not None:
-        what = f"image {image}" if whose == "image" else f"class {images.names[whose]}, the mean of its posteriors"
+        what = "the digit in hand" if whose == "digit" else f"class {images.names[whose]}, the mean of its posteriors"
         true = f"true tr Σ = {one.trace[0]:.3g} over {one.size} units"
         if side.projection is None:
             parts.append(
@@ -142,7 +142,7 @@ def _on_select(key: str, dataset: str) -> None:
     points = st.session_state[key]["selection"]["points"]
     chosen = [int(np.ravel(point["customdata"])[0]) for point in points if point.get("customdata") is not None]
     if len(chosen) == 1:
-        st.session_state["image"] = chosen[0]
+        hold_image(chosen[0])
     else:
         select(dataset, chosen)
 
@@ -158,15 +158,12 @@ def selection(images: Images) -> np.ndarray:
     return np.isin(images.numbers, chosen if dataset == images.dataset else [])
 
 
-def show_digit(images: Images, image: int) -> None:
-    """The chosen image, and the way to its posterior."""
-    data = cache.dataset(images.dataset)
-    st.markdown(f"**Image {image:,}**")
-    grey = data.test.images[image].numpy() / 255
-    label = f"label {data.label_names[int(data.test.labels[image])]}" if data.test.labels is not None else "no label"
-    image_rows.image_row([grey], [label], [f"test image {image}, {label}"], width=112)
+def show_digit(digit: Digit) -> None:
+    """The digit in hand, and the way to its posterior."""
+    image_rows.image_row([digit.thumbnail], None, [digit.source], width=112)
+    st.caption(figure_card.escape_markdown(digit.source))
     st.page_link("pages/1_Posterior.py", label="Its posterior", icon=":material/blur_on:")
-    st.caption("Click a point to see its digit here. With the lasso or the box above a map, select images in both.")
+    st.caption("Click a point to take its digit in hand. With the lasso or the box above a map, select images in both.")
 
 
 @st.cache_resource(max_entries=32, show_spinner="Judging the map …")
@@ -228,4 +225,4 @@ def show_moved(images: Images, both: Sequence[MapSide]) -> None:
 
 def _open_moved() -> None:
     if st.session_state["moved"] is not None:
-        st.session_state["image"] = st.session_state["moved"]
+        hold_image(st.session_state["moved"])

@@ -14,6 +14,7 @@ from iwae.evaluation import stats
 from iwae.figures.base import scatter_of_losses
 from pages.common import cache, figure_card, image_rows
 from pages.common.bounded import bounded
+from pages.common.digit import hold_image
 from pages.common.sidebar import View
 
 SAMPLES = 50
@@ -111,14 +112,38 @@ def page_of_images(
             title, link = st.columns([4, 1], vertical_alignment="center")
             title.markdown(f"**Image {number:,}** · {labels[number]}")
             if link.button("Open", key=f"open.{number}", width="stretch", help="See its posterior under both models"):
-                st.session_state["image"] = int(number)
+                hold_image(int(number))
                 st.switch_page("pages/1_Posterior.py", query_params={})  # without it, bound ones in the address raise
-            for column, (name, entry), found in zip(
-                st.columns(2, gap="large"), view.pair, (pair.a, pair.b), strict=True
-            ):
-                column.markdown(image_rows.in_its_colour(name, entry))
-                with column:
-                    _row(found, number, seen, x[number].numpy(), errors)
+            _under_both(view, pair, number, seen, x[number].numpy(), errors)
+
+
+def digit_in_hand(view: View, *, grey: bool, errors: bool) -> None:
+    """The digit in hand in a row of its own."""
+    digit = view.digit
+    found = []
+    for _, entry in view.pair:
+        cache.afford(entry, costs.draws(entry.card.model, 1, SAMPLES, pictures=1), "the reconstructions of the digit")
+        with cache.stop_on_model_error(entry):
+            found.append(_measure_digit(*cache.identity(entry), view.device, digit.x.byte().numpy().tobytes()))
+    with st.container(border=True):
+        st.markdown(f"**The digit in hand** · {figure_card.escape_markdown(digit.source)}")
+        x = digit.x.numpy()
+        _under_both(view, ReconstructionPair(*found), 0, digit.thumbnail if grey else x, x, errors)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _measure_digit(path: str, written: int, device: str, pixels: bytes) -> ReconstructionResult:
+    x = torch.frombuffer(bytearray(pixels), dtype=torch.uint8)[None].float()
+    return reconstruction.reconstructions(cache.model_at(path, written, device), x.to(device), samples=SAMPLES)
+
+
+def _under_both(
+    view: View, pair: ReconstructionPair, number: int, seen: np.ndarray, x: np.ndarray, errors: bool
+) -> None:
+    for column, (name, entry), found in zip(st.columns(2, gap="large"), view.pair, (pair.a, pair.b), strict=True):
+        column.markdown(image_rows.in_its_colour(name, entry))
+        with column:
+            _row(found, number, seen, x, errors)
 
 
 def _row(found: ReconstructionResult, number: int, seen: np.ndarray, x: np.ndarray, errors: bool) -> None:

@@ -179,7 +179,7 @@ def test_models_of_other_sizes_are_shown_too(app, pair):
 def test_another_digit_changes_the_result(app):
     test = app("pages/1_Posterior.py", samples=300)
     before = test.metric[0].value
-    test.number_input(key="image").set_value(11).run()
+    test.number_input(key="number").set_value(11).run()
     assert not test.exception and test.metric[0].value != before
 
 
@@ -212,17 +212,19 @@ def test_an_upload_is_replaced_or_removed_and_nothing_of_it_stays(app):
     paper[30:170, 70:90] = 30
     test = app("pages/1_Posterior.py", digit="Upload", samples=300)
     test.file_uploader[0].upload("one.png", png(paper), "image/png").run()
-    assert "one.png" in words(test) and test.metric
+    own = test.metric[0].value
+    assert "one.png" in words(test)
     test.file_uploader[0].set_value(None).run()
-    assert "one.png" not in words(test) and not test.metric and not test.error
+    assert "one.png" not in words(test) and test.metric[0].value != own and not test.error
     test.file_uploader[0].upload("one.png", png(paper), "image/png").run()
     test.switch_page("pages/2_Latent_space.py").run()
     test.switch_page("pages/1_Posterior.py").run()
-    assert "one.png" in words(test) and test.metric
+    assert "one.png" in words(test) and test.metric[0].value == own
     test.file_uploader[0].upload("one.heic", b"\0\0\0\x18ftypheic" + bytes(50), "image/heic").run()
-    assert "HEIC" in test.error[0].value and "JPEG" in test.error[0].value and not test.metric
-    next(button for button in test.button if button.label == "Remove").click().run()
-    assert "PNG, JPEG" in words(test) and not test.error and not test.metric and not test.exception
+    assert "HEIC" in test.error[0].value and "JPEG" in test.error[0].value
+    assert "stays as it was" in test.error[0].value and test.metric[0].value == own
+    test.button(key="digit.remove").click().run()
+    assert "PNG, JPEG" in words(test) and not test.error and test.metric[0].value != own and not test.exception
 
 
 @pytest.mark.parametrize(
@@ -237,7 +239,8 @@ def test_bad_uploads_get_a_sentence(app, content, name):
     test = app("pages/1_Posterior.py", digit="Upload")
     test.file_uploader[0].upload(name, content, "image/png").run()
     assert not test.exception
-    assert len(test.error) == 1 and test.error[0].value.endswith(".") and not test.metric
+    assert len(test.error) == 1 and test.error[0].value.endswith(" The digit in hand stays as it was.")
+    assert "Test image 0 of" in words(test)
 
 
 def test_no_model_at_all_says_what_to_do(app, tmp_path, monkeypatch):

@@ -38,5 +38,5 @@ def test_every_value_of_the_choices_of_training(app, value):
 
 def test_what_may_be_is_left_as_it_is(app):
     test = app("pages/1_Posterior.py", samples="600", seed="1e3", image="7")
-    values = [test.number_input(key=key).value for key in ("samples", "seed", "image")]
+    values = [test.number_input(key=key).value for key in ("samples", "seed", "number")]
     assert values == [600, 1000, 7] and not [one for one in test.warning if "asks for" in one.value]

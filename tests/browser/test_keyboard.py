@@ -90,9 +90,9 @@ def test_a_dialog_is_opened_left_and_answered(visit):
 
 
 def test_the_button_beside_the_number_shows_its_label(visit):
-    page = visit(APP, "Latent_space?image=3&images=200", width=420)
-    button = page.get_by_test_id("stMain").get_by_role("button", name="Another")
-    label = button.get_by_text("Another", exact=True)
+    page = visit(APP, "Posterior?image=3&samples=300", width=420)
+    button = page.get_by_test_id("stMain").get_by_role("button", name="Random image")
+    label = button.get_by_text("Random image", exact=True)
     cut = """label => {
         const text = document.createRange(), button = label.closest("button").getBoundingClientRect();
         text.selectNodeContents(label);

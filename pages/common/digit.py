@@ -1,0 +1,146 @@
+"""The digit in hand: chosen once, the same on every page, and carried by the address.
+
+It is a test image of the data set, by its number, until the visitor draws, uploads or photographs one. The address
+holds either ``image``, the number, or ``x``, the 784 bits, so a copied link brings the digit along.
+"""
+
+import base64
+import binascii
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+import torch
+from torch import Tensor
+
+from iwae.data import datasets
+from iwae.images import digits
+from pages.common import cache, canvas
+
+SIDE = 28
+KEYS = ("image", "x")  # of the address
+SETTLING = 1.0  # seconds after a change for which the browser may still send the address from before it
+BINARIZED = "Binarized"
+BINARIZED_BY = 0  # the seed
+
+
+class LinkError(ValueError):
+    """What an address holds instead of a digit."""
+
+
+@dataclass(frozen=True)
+class Digit:
+    """One digit, as the models see it, and how it came to be."""
+
+    x: Tensor  # [784] of zeros and ones
+    source: str  # where it comes from, in a few words
+    stages: tuple[tuple[str, np.ndarray], ...]  # name and picture of each step towards x
+    explanation: str  # what the steps do, in Markdown
+    note: str | None = None
+    doubtful: bool = False  # is the note a warning?
+    index: int | None = None  # of a test image
+
+    @property
+    def thumbnail(self) -> np.ndarray:
+        """The picture before it was binarized, [28, 28] or [784] in [0, 1]."""
+        return self.stages[-2][1] if len(self.stages) > 1 else self.stages[-1][1]
+
+
+def in_hand(dataset: str) -> Digit:
+    """The visitor's own digit, else the chosen test image; the address then says so.
+
+    An address that the visitor has opened, or gone back to, says first which digit it is.
+    """
+    asked = {key: st.query_params[key] for key in KEYS if key in st.query_params}
+    changed = st.session_state.get("digit.changed", float("-inf"))
+    if asked and asked != st.session_state.get("digit.address") and time.monotonic() - changed > SETTLING:
+        if "x" in asked:
+            hold(_linked(unpack(asked["x"])))
+        else:
+            hold_image(int(asked["image"]))
+    digit = st.session_state.get("own") or test_image(dataset, image_number(dataset))
+    address = {"x": pack(digit.x)} if digit.index is None else {"image": str(digit.index)} if digit.index else {}
+    for key in KEYS:
+        if key not in address:
+            st.query_params.pop(key, None)
+        elif st.query_params.get(key) != address[key]:
+            st.query_params[key] = address[key]
+    st.session_state["digit.address"] = address
+    return digit
+
+
+def image_number(dataset: str) -> int:
+    """The number of the chosen test image, or 0 where the data set has none of that number."""
+    number = st.session_state.get("image", 0)
+    return number if number < len(cache.test_images(dataset)) else 0
+
+
+def hold_image(number: int) -> None:
+    """Take a test image in hand."""
+    st.session_state["image"] = number
+    remove()
+
+
+def hold(digit: Digit, paper: str = "") -> None:
+    """Take a digit of the visitor's in hand, drawn on the surface ``paper``, if any."""
+    remove(paper)
+    st.session_state["own"] = digit
+
+
+def remove(paper: str = "") -> None:
+    """Put the visitor's own digit away, also from all drawing surfaces but one; the test image chosen last takes its
+    place."""
+    st.session_state.pop("own", None)
+    st.session_state["digit.changed"] = time.monotonic()
+    for other in {"canvas", "dialog.canvas"} - {paper}:
+        canvas.clear_digit(other)
+
+
+def test_image(dataset: str, number: int) -> Digit:
+    """A test image of a data set, in its fixed binarization."""
+    data, x = cache.dataset(dataset), cache.test_images(dataset)[number]
+    labels = data.test.labels
+    label = f", label {data.label_names[int(labels[number])]}" if labels is not None else ""
+    grey = data.test.images[number].numpy() / 255
+    return Digit(
+        x,
+        f"Test image {number:,} of {data.title}{label}",
+        ((f"Test image{label}", grey), (BINARIZED, x.numpy())),
+        "The test images are binarized once, from a fixed seed: each pixel is on with its grey level as probability.",
+        index=number,
+    )
+
+
+def prepared(digit: digits.Digit, source: str) -> Digit:
+    """A picture of the visitor's, binarized as the models' training data were: one Bernoulli draw of its pixels."""
+    grey = torch.from_numpy((255 * digit.image).round().astype(np.uint8)).reshape(-1)
+    x = datasets.binarize(grey, torch.Generator().manual_seed(BINARIZED_BY))
+    explanation = "\n".join(f"1. **{stage.name}**: {stage.caption}" for stage in digit.stages)
+    explanation += "\n1. **Binarized**: each pixel is on with its grey level as probability, as in the training data."
+    stages = [(stage.name, stage.image) for stage in digit.stages]
+    return Digit(x, source, (*stages, (BINARIZED, x.numpy())), explanation, digit.note, digit.doubtful)
+
+
+def _linked(x: Tensor) -> Digit:
+    return Digit(x, "From a link", ((BINARIZED, x.numpy()),), "The link holds the digit as the models saw it.")
+
+
+def pack(x: Tensor) -> str:
+    """The binary image x [784] as text for an address: ``28x28.`` and its bits in base64, 131 characters."""
+    bits = np.packbits(x.bool().numpy()).tobytes()
+    return f"{SIDE}x{SIDE}.{base64.urlsafe_b64encode(bits).decode().rstrip('=')}"
+
+
+def unpack(text: str) -> Tensor:
+    """The image [784] of zeros and ones that ``pack`` made a text of. Raises LinkError for any other text."""
+    shape, _, code = text.partition(".")
+    if shape != f"{SIDE}x{SIDE}":
+        raise LinkError(f"is of shape “{shape[:20]}”; {SIDE}x{SIDE} is what the models take")
+    try:
+        bits = base64.b64decode(code + "=" * (-len(code) % 4), b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        bits = b""
+    if len(bits) != SIDE * SIDE // 8:
+        raise LinkError(f"is damaged: a digit has {SIDE * SIDE} bits in base64")
+    return torch.from_numpy(np.unpackbits(np.frombuffer(bits, np.uint8)).astype(np.float32))
