@@ -208,7 +208,7 @@ def test_umap_never_blocks_and_is_then_read_from_the_disk(app, digits, monkeypat
     for place, cloud in enumerate(clouds):
         np.testing.assert_allclose(numbers(test, place)[["x", "y"]], cloud)
     text = words(test)
-    assert "200 draws from q(h₁|x) of image 4" in text and "Areas on a UMAP map are not variances" in text
+    assert "200 draws from q(h₁|x) of the digit in hand" in text and "Areas on a UMAP map are not variances" in text
 
 
 def test_umap_that_failed_can_be_tried_again(app, digits, monkeypatch):
@@ -220,11 +220,11 @@ def test_umap_that_failed_can_be_tried_again(app, digits, monkeypatch):
 
 def test_numbers_that_a_smaller_data_set_lacks(app):
     """What the address asks for is refused by name; what another data set or model had is replaced."""
-    test = app(PAGE, data="digits", images=5000, image=9999, a_x=77, map="Two units")
-    assert [error.value.split(" ")[0] for error in test.error] == ["5000", "9999", "77"]
+    test = app(PAGE, data="digits", images=5000, a_x=77, map="Two units")
+    assert [error.value.split(" ")[0] for error in test.error] == ["5000", "77"]
     assert "300 test images" in words(test)
-    for key, value in (("images", 5000), ("image", 9999), ("a_x", 77)):
+    for key, value in (("images", 5000), ("a_x", 77)):
         test.session_state[key] = test.session_state[f"{key} in use"] = value
     test.run()
     assert not test.exception and not test.error and "300 test images" in words(test)
-    assert test.number_input(key="images").value == 300 and test.number_input(key="image").value == 0
+    assert test.number_input(key="images").value == 300
