@@ -61,10 +61,7 @@ with st.expander("The grid"):
              "the first unit; up: more of the second. Layers below the plane are set to their means.")  # fmt: skip
 
 st.header("From one digit to another", anchor=False)
-st.write(
-    "The straight line in h₁ from the mean of q(h₁|x) of the digit in hand to that of a test image, decoded step by "
-    "step."
-)
+st.write("The straight line in h₁ from the mean of q(h₁|x) of the digit in hand to that of a test image, decoded.")
 images = cache.test_images(view.dataset)
 left, right, _ = st.columns([1, 1, 2])
 other = whole_number("To test image", 0, len(images) - 1, 1, key="to", place=left)

@@ -16,7 +16,7 @@ def report_button(view: View, draws: report.SampledImage | None = None, **more: 
     draws   of the digit in hand, where the page shows their numbers
     more    settings that are in no address
     """
-    draws = draws or report.Draws(view.digit.x, 1000, 0)
+    draws = draws or report.SampledImage(view.digit.x, 1000, 0)
     page = {"page": st.context.url, "address": st.query_params.to_dict(), "dataset": view.dataset} | more
     shown = dict(figure_card.page_items())
     try:

@@ -122,7 +122,8 @@ def digit_in_hand(view: View, *, grey: bool, errors: bool) -> None:
     digit = view.digit
     found = []
     for _, entry in view.pair:
-        cache.afford(entry, costs.draws(entry.card.model, 1, SAMPLES, pictures=1), "the reconstructions of the digit")
+        one = costs.draws(entry.card.model, 1, SAMPLES, pictures=1)
+        cache.check_cost(entry, one, "the reconstructions of the digit in hand")
         with cache.stop_on_model_error(entry):
             found.append(_measure_digit(*cache.identity(entry), view.device, digit.x.byte().numpy().tobytes()))
     with st.container(border=True):

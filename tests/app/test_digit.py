@@ -79,7 +79,7 @@ def test_every_page_shows_the_digit_and_not_a_test_image(app, seven):
     maps = app("pages/2_Latent_space.py", **query)
     spec = json.loads(maps.get("plotly_chart")[0].proto.spec)
     space = latent.encode(a, datasets.load("digits").binary("test"))
-    place = latent.pca(space.mean).place(latent.encode(a, seven[None]).mean)[0]
+    place = latent.pca(space.mean).project(latent.encode(a, seven[None]).mean)[0]
     chosen = next(trace for trace in spec["data"] if trace.get("name") == "the digit in hand")
     assert (*values(chosen["x"]), *values(chosen["y"])) == pytest.approx(tuple(place), abs=1e-4)
     rows = app("pages/4_Reconstructions.py", **query)
