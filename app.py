@@ -8,7 +8,7 @@ from pages.common.digit_input import BLANK, change_button, draw, is_blank, rando
 from pages.common.evidence import Evidence
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
-from pages.home.live import live
+from pages.common.live import live
 
 view = sidebar("Home")
 

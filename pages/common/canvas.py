@@ -45,7 +45,7 @@ def draw_digit(
     key         names the widget and its record; one surface per key and page
     size        width of the surface in CSS pixels; it shrinks where there is less room
     initial     the picture on the paper when the session first meets this key
-    live        from pages.home.live: pictures beside the surface that follow the strokes
+    live        from pages.common.live: pictures beside the surface that follow the strokes
     on_drawing  called with what is returned, before the page runs again, when the visitor has drawn or erased
 
     Returns 784 grey levels, row by row, 0 (paper) to 255 (ink), or None while the paper is blank.

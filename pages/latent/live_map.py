@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import streamlit as st
 import torch
+from torch import Tensor
 
 from iwae.analysis import latent
 from pages.common import cache
 from pages.common.canvas import source
 from pages.common.live import address, network, pictures, to_text
-from pages.latent.controls import Images, MapSide, one_image
+from pages.latent.controls import Images, MapSide, of_digit
 
 _KEY = "live-map"
 _panel = st.components.v2.component(
@@ -24,10 +25,10 @@ _panel = st.components.v2.component(
 
 @st.fragment
 def live_map(
-    both: Sequence[MapSide], images: Images, image: int, limits: tuple[Sequence[float], Sequence[float]]
+    both: Sequence[MapSide], images: Images, x: Tensor, limits: tuple[Sequence[float], Sequence[float]]
 ) -> None:
-    """Both models' pictures of a place on the maps, whose axes have these ``limits``; at first of the image itself."""
-    own = [one_image(side, images, image).mean[0] for side in both]
+    """Both models' pictures of a place on the maps, whose axes have these ``limits``; at first of the image x [pixels]."""
+    own = [of_digit(side, x).mean[0] for side in both]
     axes = [side.projection and side.projection.axes.tolist() for side in both]
     shown = repr((images.dataset, [side.entry.key for side in both], axes))
     asked = (st.session_state.get(_KEY) or {}).get("place")  # where the page cannot decode by itself
@@ -86,5 +87,5 @@ def _help(both: Sequence[MapSide]) -> str:
     elif all(side.encoded.size == 2 for side in both):
         how = "The plane is the whole latent space."
     else:
-        how = "The code of the chosen image, moved within the plane of each map; what lies off the plane stays."
+        how = "The code of the digit in hand, moved within the plane of each map; what lies off the plane stays."
     return f"What both models decode the place under the pointer to. {how}"

@@ -10,7 +10,8 @@ from iwae.analysis import latent
 from iwae.analysis.latent import Encoded, MeanEstimate
 from iwae.figures.latent import Classes, MapAxes, PosteriorOverlay, Values, latent_map
 from pages.common import cache, figure_card, image_rows
-from pages.latent.controls import SAMPLES, Images, MapSide, divergence, image_metrics, neighbours, one_image, plus_minus
+from pages.common.digit import Digit, hold_image
+from pages.latent.controls import SAMPLES, Images, MapSide, divergence, image_metrics, neighbours, of_digit, plus_minus
 from pages.latent.live_map import live_map
 
 DRAWS = 200  # of one posterior on a UMAP map
@@ -75,8 +76,8 @@ def show_maps(both: Sequence[MapSide], images: Images, by: str, whose: int | str
                 on_select=partial(_on_select, key, images.dataset), selection_mode=("points", "box", "lasso"),
             )  # fmt: skip
     with beside:
-        live_map(both, images, image, (x, y))
-        show_digit(images, image)
+        live_map(both, images, digit.x, (x, y))
+        show_digit(digit)
 
 
 def _titles(side: MapSide) -> tuple[str, str]:

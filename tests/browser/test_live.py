@@ -6,7 +6,7 @@ from playwright.sync_api import Page, expect
 
 from iwae import catalog, checkpoints
 from iwae.inference import posterior as engine
-from pages.home.live import DRAWS
+from pages.common.live import DRAWS
 from tests.browser.driver import assert_clean, screenshot, settled
 from tests.browser.live import WATCH, fetched, levels
 
@@ -93,7 +93,7 @@ def _default_pair() -> list:
 def test_another_digit_and_undo_to_it(visit):
     page = visit(APP)
     first = pictures(page)
-    page.get_by_role("button", name="Random image").click()
+    page.get_by_test_id("stMain").get_by_role("button", name="Random image").click()
     settled(page)
     second = pictures(page)
     assert (first != second).any()
