@@ -6,9 +6,9 @@ from iwae.export.report import SampledImage
 from pages.common import cache, image_rows
 from pages.common.digit_input import BLANK, change_button, draw, is_blank, random_button
 from pages.common.evidence import Evidence
+from pages.common.live import live
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
-from pages.common.live import live
 
 view = sidebar("Home")
 

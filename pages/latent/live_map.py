@@ -27,7 +27,7 @@ _panel = st.components.v2.component(
 def live_map(
     both: Sequence[MapSide], images: Images, x: Tensor, limits: tuple[Sequence[float], Sequence[float]]
 ) -> None:
-    """Both models' pictures of a place on the maps, whose axes have these ``limits``; at first of the image x [pixels]."""
+    """Both models' pictures of a place on the maps, whose axes have these ``limits``; at first of x [pixels] itself."""
     own = [of_digit(side, x).mean[0] for side in both]
     axes = [side.projection and side.projection.axes.tolist() for side in both]
     shown = repr((images.dataset, [side.entry.key for side in both], axes))
