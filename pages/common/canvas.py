@@ -77,6 +77,11 @@ def drawn(key: str) -> list[int] | None:
     return st.session_state[_record_name(key)]["pixels"]
 
 
+def strokes(key: str) -> bool:
+    """Whether somebody has changed the paper by hand. Call it after `lay_under`."""
+    return bool(st.session_state[_record_name(key)]["history"])
+
+
 def is_blank(key: str) -> bool:
     """Whether somebody has made the paper blank by hand."""
     record = st.session_state.get(_record_name(key), {})

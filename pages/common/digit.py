@@ -82,16 +82,26 @@ def hold_image(number: int) -> None:
     remove()
 
 
-def hold(digit: Digit, paper: str = "") -> None:
-    """Take a digit of the visitor's in hand, drawn on the surface ``paper``, if any."""
-    remove(paper)
+def hold(digit: Digit) -> None:
+    """Take a digit of the visitor's in hand."""
+    remove()
     st.session_state["own"] = digit
+
+
+def hold_drawing(digit: Digit | None, paper: str) -> None:
+    """Take what was drawn on the surface ``paper`` in hand; None, where all strokes are undone: what lay under them."""
+    under = st.session_state.get("under", st.session_state.get("own"))
+    remove(paper)
+    st.session_state["own"] = digit or under
+    if digit is not None:
+        st.session_state["under"] = under
 
 
 def remove(paper: str = "") -> None:
     """Put the visitor's own digit away, also from all drawing surfaces but one; the test image chosen last takes its
     place."""
-    st.session_state.pop("own", None)
+    for key in ("own", "under"):
+        st.session_state.pop(key, None)
     st.session_state["digit.changed"] = time.monotonic()
     for other in {"canvas", "dialog.canvas"} - {paper}:
         canvas.clear_digit(other)

@@ -9,7 +9,7 @@ import streamlit as st
 from iwae.images import digits
 from iwae.images.decoding import FORMATS, MAX_BYTES
 from pages.common import cache, canvas, image_rows
-from pages.common.digit import Digit, hold, hold_image, image_number, in_hand, prepared, remove
+from pages.common.digit import Digit, hold, hold_drawing, hold_image, image_number, in_hand, prepared, remove
 from pages.common.figure_card import escape_markdown
 from pages.common.number_field import whole_number
 
@@ -161,8 +161,11 @@ def is_blank() -> bool:
 
 def _take_drawing(place: str, pixels: list[int] | None) -> None:
     """Take what is on the paper in hand; blank paper leaves the former digit."""
-    if pixels is not None:
-        hold(prepared(digits.from_canvas(pixels), "Your drawing"), paper=f"{place}canvas")
+    paper = f"{place}canvas"
+    if not canvas.strokes(paper):
+        hold_drawing(None, paper)
+    elif pixels is not None:
+        hold_drawing(prepared(digits.from_canvas(pixels), "Your drawing"), paper)
 
 
 def _put_away() -> None:

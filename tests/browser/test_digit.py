@@ -1,0 +1,65 @@
+"""A digit of the visitor's own goes along: over all pages, a reload, and with a copied link."""
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.driver import assert_clean, screenshot, settled
+
+APP = "app.py"
+
+
+def draw(page: Page) -> None:
+    page.get_by_role("button", name="Clear the drawing").click()
+    expect(page.get_by_text("Draw one digit with the mouse")).to_be_visible()
+    settled(page)
+    box = page.locator(".st-key-canvas .paper canvas").bounding_box()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.2 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.8 * box["height"], steps=8)
+    page.mouse.up()
+    expect(page.get_by_text("Draw one digit with the mouse")).not_to_be_attached()
+    settled(page)
+
+
+def test_a_drawn_digit_goes_along_and_with_a_copied_link(visit):
+    page = visit(APP)
+    draw(page)
+    sidebar = page.get_by_test_id("stSidebar")
+    expect(sidebar.get_by_text("Your drawing")).to_be_visible()
+    link = page.url
+    assert re.search(r"x=28x28\.[\w-]{131}", link)
+    sidebar.get_by_role("link", name="Latent space").click()
+    expect(page.get_by_role("heading", name="Latent space", exact=True)).to_be_visible()
+    settled(page)
+    expect(sidebar.get_by_text("Your drawing")).to_be_visible()
+    assert re.search(r"x=28x28\.[\w-]{131}", page.url)
+    page.reload()
+    settled(page)
+    expect(page.get_by_test_id("stSidebar").get_by_text("From a link")).to_be_visible()
+    screenshot(page, "latent-own-digit")
+    assert_clean(page)
+    other = visit(APP, link.split("/", 3)[3])
+    expect(other.get_by_test_id("stSidebar").get_by_text("From a link")).to_be_visible()
+    other.get_by_role("button", name="Remove").click()
+    settled(other)
+    expect(other.get_by_test_id("stSidebar").get_by_text("Test image 0 of")).to_be_visible()
+    assert "x=" not in other.url
+    assert_clean(other)
+
+
+def test_the_dialog_takes_another_digit_in_hand(visit):
+    page = visit(APP, "Reconstructions?recon_images=300")
+    page.get_by_test_id("stSidebar").get_by_role("button", name="Change").click()
+    dialog = page.get_by_role("dialog")
+    field = dialog.get_by_role("spinbutton")
+    field.fill("12")
+    field.press("Enter")
+    expect(dialog.get_by_text("Test image 12 of")).to_be_visible()
+    screenshot(page, "dialog-digit")
+    dialog.get_by_role("button", name="Use this digit").click()
+    expect(dialog).to_have_count(0)
+    settled(page)
+    expect(page.get_by_test_id("stMain").get_by_text("Test image 12 of")).to_be_visible()
+    assert "image=12" in page.url
+    assert_clean(page)
