@@ -234,7 +234,7 @@ def _header(path: Path, metadata: dict[str, str] | None, kind: str) -> dict[str,
     for part in (header, *(history if isinstance(history, list) else ())):
         if isinstance(part, dict) and "training" in part:
             part["training"] = upgraded(part["training"], int(metadata["version"]))
-    if isinstance(history, list):
+    if isinstance(progress, dict) and isinstance(history, list):
         progress["history"] = [current_names(part) for part in history]
     if progress is not None:
         header["progress"] = current_names(progress)
