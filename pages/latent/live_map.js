@@ -63,7 +63,7 @@ class Panel {
   }
 
   // Takes over what the server sends of a model; what is large is fetched.
-  give(model, { weights, plane, codes, own }) {
+  give(model, { weights, plane, codes }) {
     model.plane = plane && { axes: numbers(plane.axes), point: numbers(plane.point), at: plane.at };
     const wanted = [weights, codes].join();
     if (model.wanted === wanted) return;
@@ -151,7 +151,7 @@ class Panel {
     this.root.querySelector(".status").textContent = message;
   }
 
-  // A cross at the place, on both maps.
+  // A ring at the place, on both maps.
   mark() {
     for (const map of document.querySelectorAll(MAPS)) {
       const axes = this.place && axesOf(map);
