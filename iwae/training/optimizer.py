@@ -46,12 +46,12 @@ class FlatAdamW:
         for part, own in zip(self.parts, gradient.split([len(part) for part in self.parts]), strict=True):
             part.grad = own
         for group in self.adamw.param_groups:
-            if self.on_gpu:
-                group["lr"].copy_(learning_rate) if isinstance(learning_rate, Tensor) else group["lr"].fill_(
-                    learning_rate
-                )
-            else:
+            if not self.on_gpu:
                 group["lr"] = learning_rate
+            elif isinstance(learning_rate, Tensor):
+                group["lr"].copy_(learning_rate)
+            else:
+                group["lr"].fill_(learning_rate)
         self.adamw.step()
 
     def state(self) -> dict[str, Tensor]:
