@@ -148,7 +148,7 @@ def test_a_killed_run_goes_on_from_its_last_save(uninterrupted, records, save_se
     wait_until(lambda: run.status().total_steps and len(run.records()) >= records)
     process.kill()
     process.join()
-    assert run.status() == queue.RunStatus("died", "its process ended without a word", 78)
+    assert run.status() == queue.RunStatus("died", "its process ended without a message", 78)
     if save_seconds == 1000.0:
         assert not run.checkpoint.exists()  # nothing was saved: it begins again
     elif records > 1:  # the save that follows a record may not have come about

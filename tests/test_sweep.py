@@ -216,7 +216,7 @@ def test_a_killed_process_is_told_and_the_cell_goes_on_the_next_time(done, tmp_p
         first, second, _ = work.run(pool)
         killer.join()
     assert second.state == "finished"
-    assert first.state == "failed" and first.reason == "its process ended without a word (exit code -9)"
+    assert first.state == "failed" and first.reason == "its process ended without a message (exit code -9)"
     with ProcessPool(2) as pool:
         work.run(pool)
     assert table(tmp_path) == table(done.folder)

@@ -91,7 +91,7 @@ class Map:
             return MapStatus("running", str(status.get("message")), _progress(status))
         if _read_status(self.folder) != status or self.coordinates() is not None:  # it spoke between the two looks
             return self.status()
-        return MapStatus("failed", "its process ended without a word")
+        return MapStatus("failed", "its process ended without a message")
 
     def start(self, points: np.ndarray, init: "np.ndarray | Map", settings: UmapSettings) -> None:
         """Compute it in a process of its own; returns at once. One that is running or finished is left alone.

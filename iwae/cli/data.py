@@ -66,7 +66,7 @@ class Verify:
                 if file.state == "damaged" or (self.name and file.required and file.state == "missing"):
                     bad.append(f"{name}: {file.path.name} is {file.state}")
         if bad:
-            raise datasets.DataError(f"{', '.join(bad)}; `python -m iwae data download NAME` fetches it anew")
+            raise datasets.DataError(f"{', '.join(bad)}; `python -m iwae data download NAME` downloads it again")
         return 0
 
 

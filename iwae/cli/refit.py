@@ -22,7 +22,7 @@ IMAGES, SAMPLES = 1000, 1000  # of the validation set, and draws for each: what 
 
 @dataclass(frozen=True)
 class RefitCommand:
-    """Go on with the encoder alone, on images that the model makes up (the sleep phase of wake-sleep).
+    """Go on with the encoder alone, on images that the model generates (the sleep phase of wake-sleep).
 
     An encoder that has seen the same images for hundreds of epochs fits others less well; the model's own images never
     end. The decoder, and with it p(x), stays as it is: what changes is q(h|x), and how close the NLL of so many draws

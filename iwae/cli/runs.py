@@ -68,7 +68,7 @@ class Stop:
 
     def run(self) -> int:
         store.get(self.name).stop()
-        print(f"run {self.name} will save and stop; it can go on by: python -m iwae runs resume {self.name}")
+        print(f"run {self.name} will save and stop; resume it with: python -m iwae runs resume {self.name}")
         return 0
 
 
@@ -80,7 +80,7 @@ class Resume:
 
     def run(self) -> int:
         store.get(self.name).resume()
-        print(f"run {self.name} goes on; see it by: python -m iwae runs show {self.name}")
+        print(f"run {self.name} continues in the background; follow it with: python -m iwae runs show {self.name}")
         return 0
 
 

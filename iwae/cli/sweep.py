@@ -59,7 +59,7 @@ class SweepCommand:
         if any(row.state == "failed" for row in rows):
             return 1
         if any(row.state != "finished" for row in rows):
-            print("stopped and saved; the same command goes on", file=sys.stderr)
+            print("stopped and saved; run the same command again to continue", file=sys.stderr)
             return STOPPED
         return 0
 

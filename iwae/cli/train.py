@@ -75,7 +75,7 @@ class TrainCommand:
     def _train(self, device: str, training_type: type[Training]) -> int:
         if self.resume:
             if self.config != TrainConfig() or self.device != "auto" or self.tensorboard:
-                raise cli.UsageError("--resume goes on under the run's own settings: only --out may go with it")
+                raise cli.UsageError("--resume keeps the run's settings: only --out may be given with it")
             run = store.get(self.resume)
             run.prepare()
         else:
@@ -95,7 +95,7 @@ class TrainCommand:
         with _follow(run) as on_record:
             status = worker.work(run, on_record, training_type=training_type)
         if status.phase == "stopped":
-            print(f"stopped and saved; go on with: python -m iwae train --resume {run.name}", file=sys.stderr)
+            print(f"stopped and saved; resume with: python -m iwae train --resume {run.name}", file=sys.stderr)
             return STOPPED
         model = run.checkpoint
         if self.out:

@@ -87,7 +87,7 @@ def _ask(process: subprocess.Popen, data: bytes) -> tuple[dict, bytes]:
                 pipe.close()
         slow = process.wait() == -getattr(signal, "SIGPROF", 0)
         why = f"takes more than {SECONDS:g} s to decode" if slow else "cannot be decoded safely"
-        return {"error": f"{why}: save it anew, as a plain PNG or JPEG."}, b""
+        return {"error": f"{why}: save it again as a plain PNG or JPEG."}, b""
     finally:
         watch.cancel()
 

@@ -1,8 +1,8 @@
-"""A run as other processes see it, and its turn among them.
+"""The state of a run as other processes see it, and the queue of runs.
 
-At most ``limit()`` runs in the background train at once; the others wait, first come first served. Each waits in its
-own process, so that the queue needs no server and no open page. A place is a lock on one of ``limit()`` files, which
-ends with its process, whatever ends that. Nothing here imports torch: a process takes 20 MB while it waits, not 230.
+At most ``max_running()`` runs in the background train at once; the others wait, first come, first served. Each waits in
+its own process, so the queue needs neither a server nor an open page. A slot is a lock on one of ``max_running()``
+files; the system releases it when its process ends. Nothing here imports torch: a waiting process takes 20 MB, not 230.
 """
 
 import json
@@ -22,22 +22,22 @@ from filelock import FileLock, Timeout
 from iwae.system import cores, files, processes, untrusted
 from iwae.system.untrusted import UntrustedError
 
-LOCK_PATIENCE = 2.0  # seconds; whoever looks whether a run is alive holds its lock for an instant
-POLL_SECONDS = 0.5  # between two looks of a waiting process
+LOCK_PATIENCE = 2.0  # seconds; checking whether a run is alive holds its lock for an instant
+POLL_SECONDS = 0.5  # between two checks of a waiting process
 STATUS_BYTES = 2**16  # of a status.json, at most
 LONGEST_MESSAGE = 2000  # characters of it
-NO_MESSAGE = "its process ended without a word"
+NO_MESSAGE = "its process ended without a message"
 
-_probe_lock = threading.Lock()  # two threads that look at once would each take the other for the run's process
+_probe_lock = threading.Lock()  # two threads that check at once would each mistake the other for the run's process
 
 
 class RunError(ValueError):
-    """A run that cannot do what was asked of it; the message says why."""
+    """The requested operation is not possible for this run; the message says why."""
 
 
 def max_running() -> int:
-    """How many runs in the background train at once: IWAE_MAX_RUNS, or one fewer than the cores that it may use,
-    at least 1.
+    """The number of background runs that may train at once: IWAE_MAX_RUNS, or one fewer than the available cores, at
+    least 1.
 
     Raises RunError when IWAE_MAX_RUNS is no whole number of at least 1.
     """
@@ -51,9 +51,9 @@ def max_running() -> int:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How a run stands. ``phase``: starting, waiting, running, evaluating, finished, stopped, failed or died.
+    """The state of a run. ``phase``: starting, waiting, running, evaluating, finished, stopped, failed or died.
 
-    A process that has not ended yet is ``stopping`` once it was asked to, and ``suspended`` while it gets no time.
+    A process that has been asked to stop is ``stopping`` until it ends; one that was paused is ``suspended``.
     """
 
     phase: str
@@ -70,14 +70,14 @@ ALIVE = ("starting", "waiting", "running", "evaluating")
 
 @dataclass(frozen=True)
 class StatusRecord:
-    """What a process last said of its run, in status.json."""
+    """The content of status.json: what the run's process last reported."""
 
     phase: Literal["starting", "waiting", "running", "evaluating", "finished", "stopped", "failed", "died"]
     message: str = ""
     total_steps: int = 0
     pid: int | None = None
-    started: float | None = None  # when that process did
-    since: float | None = None  # in the queue; None for a run that is not in it
+    started: float | None = None  # when that process started, in seconds since 1970
+    since: float | None = None  # when it entered the queue; None if it is not queued
 
     def __post_init__(self) -> None:
         if self.total_steps < 0:
@@ -90,7 +90,7 @@ class StatusRecord:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run: what its process last said, and the lock that tells whether there is one."""
+    """The folder of a run: its last reported status, and the lock that shows whether its process is alive."""
 
     folder: Path
 
@@ -99,7 +99,7 @@ class RunFolder:
         return self.folder.name
 
     def status(self) -> RunStatus:
-        """How it stands now; ``died`` when its process is gone without a last word."""
+        """The current status; ``died`` if its process ended without reporting a final status."""
         try:
             record = self._read_status()
         except FileNotFoundError:
@@ -111,17 +111,17 @@ class RunFolder:
             return status
         if self._process_exists(record):
             if processes.is_suspended(record.pid, record.started):
-                message = f"its process is suspended; `kill -CONT {record.pid}` in a shell lets it go on"
+                message = f"its process is suspended; `kill -CONT {record.pid}` in a shell resumes it"
                 return replace(status, phase="suspended", message=message)
             return replace(status, phase="stopping") if self.stop_requested else status
         with suppress(FileNotFoundError, UntrustedError):
-            if self._read_status() != record:  # it spoke between the two looks
+            if self._read_status() != record:  # it was updated between the two reads
                 return self.status()
         return replace(status, phase="died", message=NO_MESSAGE)
 
     @property
     def queued_since(self) -> float | None:
-        """When it got into the queue; None if it is not there."""
+        """When it entered the queue; None if it is not queued."""
         with suppress(FileNotFoundError, UntrustedError):
             record = self._read_status()
             if record.since is not None and self.status().phase in ("starting", "waiting"):
@@ -130,7 +130,7 @@ class RunFolder:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether somebody waits for its process to save and stop."""
+        """Whether its process has been asked to save and stop."""
         return os.path.lexists(self.folder / "stop")
 
     def stop(self) -> None:
@@ -143,9 +143,9 @@ class RunFolder:
             raise RunError(f"run {self.name} cannot be asked to stop ({error.strerror or error})") from None
 
     def set_status(self, phase: str, message: str = "", **more: Any) -> None:
-        """Put into status.json how the run stands, as this process sees it unless ``more`` names another one.
+        """Write the run's status to status.json, as reported by this process unless ``more`` names another one.
 
-        Raises RunError where the folder is gone.
+        Raises RunError if the folder no longer exists.
         """
         if not self.folder.is_dir():
             raise RunError(f"run {self.name} has been deleted")
@@ -160,23 +160,23 @@ class RunFolder:
             raise RunError(f"run {self.name} has been deleted") from None
 
     def record_exit(self, reason: str) -> None:
-        """Say why its process ended, if that did not say anything itself."""
-        with suppress(RunError, OSError):  # it has been deleted, or is another user's
+        """Record why its process ended, unless the process reported it itself."""
+        with suppress(RunError, OSError):  # the run has been deleted, or belongs to another user
             status = self.status()
             if (status.phase, status.message) == ("died", NO_MESSAGE):
                 self.set_status("died", f"its process {reason}")
 
     def _read_status(self) -> StatusRecord:
-        """What its process last said; raises FileNotFoundError and UntrustedError."""
+        """Read status.json; raises FileNotFoundError and UntrustedError."""
         path = self.folder / "status.json"
         version = untrusted.version(path)
         record = _parse_status(path, version)
-        # the last word of a process stays; of one that lives, another may have come within the clock's resolution
+        # a final status never changes; a live one may have been rewritten within the file clock's resolution
         return record if record.ended else _parse_status.__wrapped__(path, version)
 
     @contextmanager
     def claim(self) -> Iterator[None]:
-        """Work on the run alone; raises RunError while another process does."""
+        """Hold the run's lock; raises RunError while another process holds it."""
         if not self.folder.exists():
             raise RunError(f"run {self.name} has been deleted")
         try:
@@ -184,12 +184,12 @@ class RunFolder:
         except Timeout:
             raise RunError(f"run {self.name} is already running in another process") from None
         except OSError as error:
-            raise RunError(f"run {self.name} cannot be worked on here ({error.strerror or error})") from None
+            raise RunError(f"run {self.name} cannot be locked here ({error.strerror or error})") from None
         with lock:
             yield
 
     def folder_guard(self) -> Callable[[], None]:
-        """A function that raises RunError once this folder is no longer where it is now."""
+        """A function that raises RunError once this folder has been moved, deleted or replaced."""
 
         def identity() -> tuple[int, int]:
             try:
@@ -204,13 +204,13 @@ class RunFolder:
 
         def check() -> None:
             if identity() != before:
-                raise RunError(f"run {self.name}: another folder is in the place of its own, so nothing can be saved")
+                raise RunError(f"run {self.name}: its folder has been replaced by another one, so nothing can be saved")
 
         return check
 
     def _process_exists(self, record: StatusRecord) -> bool:
         lock = self.folder / "lock"
-        if untrusted.is_file(lock):  # FileLock would make it, and the folder
+        if untrusted.is_file(lock):  # FileLock would create it, and the folder
             try:
                 with _probe_lock, FileLock(lock, timeout=0):
                     pass
@@ -218,7 +218,7 @@ class RunFolder:
                 return True
             except OSError:  # another user's run, whose lock this user may not touch
                 return processes.is_alive(record.pid, record.started)
-        # nobody holds the lock: it has not come to that yet, or it is over
+        # nobody holds the lock: the process has not taken it yet, or has ended
         return record.phase == "starting" and processes.is_alive(record.pid, record.started)
 
 
@@ -228,14 +228,14 @@ def _parse_status(path: Path, version: untrusted.Version | None) -> StatusRecord
 
 
 def waiting_runs(folder: Path) -> list[RunFolder]:
-    """The runs in ``folder`` that wait for a place, or are about to, the next one first."""
+    """The runs in ``folder`` that wait for a slot, or are about to, the next one first."""
     every = [RunFolder(path.parent) for path in folder.glob("[!.]*/status.json")]
     waiting = [(since, run.name, run) for run in every if (since := run.queued_since) is not None]
     return [run for *_, run in sorted(waiting)]
 
 
 def position(run: RunFolder, names: list[str] | None = None) -> str:
-    """``2nd in the queue``, or nothing for a run that does not wait; ``names`` of the queue, if they are at hand."""
+    """``2nd in the queue``, or an empty string for a run that is not waiting; ``names``: the queue, if known."""
     if names is None:
         names = [other.name for other in waiting_runs(run.folder.parent)]
     if run.name not in names:
@@ -246,14 +246,14 @@ def position(run: RunFolder, names: list[str] | None = None) -> str:
 
 
 def wait_for_slot(run: RunFolder) -> FileLock | None:
-    """Wait for a place; returns it, to be released or to end with this process, or None when asked to stop.
+    """Wait for a free slot; returns its lock, or None if the run was asked to stop meanwhile.
 
-    The caller has claimed the run. Raises RunError for a wrong IWAE_MAX_RUNS, and when the folder is moved away.
+    The caller must have claimed the run. Raises RunError for an invalid IWAE_MAX_RUNS, and if the folder is moved.
     """
     slots = max_running()
     check_folder = run.folder_guard()
     run.set_status("waiting")
-    # Each looks at the one run before its own only: if all looked at all, sixty that wait would take a core.
+    # Each checks only the run before its own: if all checked all, sixty waiting runs would take a core.
     predecessor = _predecessor(run)
     while True:
         check_folder()

@@ -1,9 +1,9 @@
-"""Snapshots: a run's model at a few moments of its training, kept to look back at how it grew.
+"""Snapshots: the model of a run at a few points of its training.
 
     snapshots/00000013.safetensors    the model after so many steps, a checkpoint like any other
 
-They are taken at validations, ever more epochs apart, and are bounded in number and in bytes. Whether one is due
-depends on the epochs and on the snapshots that are there, so an interrupted run takes the same ones.
+They are taken at validations, at increasing intervals, and are limited in number and in bytes. Whether one is due
+depends on the epochs and the existing snapshots alone, so an interrupted run takes the same ones.
 """
 
 import re
@@ -20,7 +20,7 @@ from iwae.system import untrusted
 
 MAX_COUNT = 24  # of a run, at most
 MAX_BYTES = 64 * 2**20  # of all of them; 24 of the one-layer model take 37 MiB
-MIN_COUNT = 4  # where no more fit, none are taken
+MIN_COUNT = 4  # if fewer fit, none are taken
 NAME = re.compile(r"[0-9]{8,15}")  # of a snapshot's file, without its suffix
 
 
@@ -31,7 +31,7 @@ class SnapshotFolder:
     folder: Path
 
     def paths(self) -> dict[int, Path]:
-        """Files by their step, in order; links, folders and files of other names are passed over."""
+        """Files by their step, in order; links, folders and files of other names are skipped."""
         if self.folder.is_symlink():
             return {}
         files = [path for path in sorted(self.folder.glob(f"[0-9]*{checkpoints.SUFFIX}")) if NAME.fullmatch(path.stem)]
@@ -43,11 +43,11 @@ class SnapshotFolder:
         return bisect_right(planned, epochs) > bisect_right(planned, last)
 
     def add(self, model: Model, card: Card) -> None:
-        """Keep the model as it is now, whole or not at all."""
+        """Save the model as it is now, atomically."""
         checkpoints.save(self.folder / f"{card.progress['steps']:08}{checkpoints.SUFFIX}", model, card)
 
     def truncate(self, step: int) -> None:
-        """Drop the snapshots after ``step``, which the run is about to go through again."""
+        """Delete the snapshots after ``step``, which the run is about to repeat."""
         for later, path in self.paths().items():
             if later > step:
                 path.unlink()

@@ -1,21 +1,21 @@
-"""Training runs: a process and a folder each, so that a run outlives the page, the tab or the shell it came from.
+"""Training runs: each has a process and a folder, and outlives the page, tab or shell that started it.
 
 A run's folder holds:
 
     config.json              the TrainConfig, the device, where TensorBoard's log goes, how many snapshots to take,
                              and when the run was made
-    start.safetensors        a copy of the checkpoint it goes on from, if it does
+    start.safetensors        a copy of the checkpoint it starts from, if any
     metrics.jsonl            one Record a line
-    state.safetensors        all that is needed to go on bit for bit
+    state.safetensors        all that is needed to resume bit for bit
     checkpoint.safetensors   the model so far, its card in the header
-    snapshots/               the model at a few earlier moments (iwae/runs/snapshots.py)
-    status.json              the last word of the process on itself
+    snapshots/               the model at earlier points of training (iwae/runs/snapshots.py)
+    status.json              the status that the process last reported
     log.txt                  what the process printed
-    stop                     there while somebody asks the process to stop
-    lock                     held while a process works on the run: free and unfinished means that it died
+    stop                     exists while the process is asked to stop
+    lock                     held by the run's process: a free lock and an unfinished run mean that it died
 
-What the process does is in worker.py; how it stands and how it waits for its turn, in queue.py. Whoever reads a run
-takes nothing in its folder on trust (iwae/system/untrusted.py).
+The process is in worker.py, its status and the queue in queue.py. Files of a run are read as untrusted input
+(iwae/system/untrusted.py).
 """
 
 import dataclasses
@@ -49,11 +49,11 @@ CONFIG_BYTES, METRICS_BYTES = 2**16, 2**26  # that a file may have; 3,280 epochs
 
 @dataclass(frozen=True)
 class Run(RunFolder):
-    """A run's folder, read afresh at every call but for its settings, which never change."""
+    """A run's folder, read again at every call, except for its settings, which never change."""
 
     @property
     def checkpoint(self) -> Path:
-        """The model so far; there from the first save on."""
+        """The model so far; exists from the first save on."""
         return self.folder / f"checkpoint{checkpoints.SUFFIX}"
 
     @property
@@ -79,7 +79,7 @@ class Run(RunFolder):
 
     @property
     def start(self) -> Path | None:
-        """Its own copy of the checkpoint whose weights it goes on from; None where it has none."""
+        """Its copy of the checkpoint whose weights it starts from; None if there is none."""
         path = self.folder / f"start{checkpoints.SUFFIX}"
         return path if untrusted.is_file(path) else None
 
@@ -101,7 +101,7 @@ class Run(RunFolder):
 
     @contextmanager
     def _damage(self, file: str) -> Iterator[None]:
-        """What is wrong with a file of the run, as a RunError that names both."""
+        """Turn errors of reading a file of the run into a RunError that names both."""
         try:
             yield
         except FileNotFoundError:
@@ -110,7 +110,7 @@ class Run(RunFolder):
             raise RunError(f"run {self.name}: its {file} cannot be read ({error})") from None
 
     def records(self) -> list[Record]:
-        """All records so far; a line that is still being written is left out. Raises RunError for other lines."""
+        """All records so far, without a line that is still being written. Raises RunError for an invalid line."""
         with self._damage("metrics.jsonl"):
             try:
                 lines = untrusted.read(self.folder / "metrics.jsonl", METRICS_BYTES).split(b"\n")
@@ -128,7 +128,7 @@ class Run(RunFolder):
         return progress_at(self.config, records[-1], status.total_steps)
 
     def prepare(self) -> None:
-        """Clear the way to go on; raises RunError when it is running or finished."""
+        """Prepare the run to be resumed; raises RunError if it is running or finished."""
         status = self.status()
         if status.alive:
             raise RunError(f"run {self.name} is already running")
@@ -137,29 +137,31 @@ class Run(RunFolder):
         try:
             (self.folder / "stop").unlink(missing_ok=True)
         except OSError as error:
-            raise RunError(f"run {self.name} cannot go on here ({error.strerror or error})") from None
+            raise RunError(f"run {self.name} cannot be resumed here ({error.strerror or error})") from None
 
     def resume(self) -> None:
-        """Go on from the last saved state in a new process, when it is its turn; returns at once."""
-        queue.max_running()  # a wrong one is said here, not in the log
+        """Resume from the last saved state in a new process, through the queue; returns at once."""
+        queue.max_running()  # report an invalid IWAE_MAX_RUNS here, not in the log
         self.prepare()
         self._spawn()
 
     def delete(self) -> None:
-        """Remove the run with all its files (a TensorBoard log elsewhere stays); refuses while it is running."""
+        """Delete the run with all its files (not a TensorBoard log elsewhere); raises RunError while it is running."""
         if self.status().alive:
             raise RunError(f"run {self.name} is running: stop it first")
-        gone = self.folder.with_name(f".deleted-{self.name}-{uuid.uuid4().hex}")  # its name may be taken again at once
+        gone = self.folder.with_name(f".deleted-{self.name}-{uuid.uuid4().hex}")  # so that its name is free at once
         with self.claim():
-            self.folder.rename(gone)  # at once, whoever is looking
+            self.folder.rename(gone)  # atomic for every reader
             shutil.rmtree(gone)
 
     def _spawn(self) -> None:
         environment = {
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores.count() // 2))),  # some for the page
+            "OMP_NUM_THREADS": os.environ.get(
+                "OMP_NUM_THREADS", str(max(1, cores.count() // 2))
+            ),  # leaves some for the page
             "IWAE_RUNS_DIR": str(self.folder.parent.resolve()),
         }
-        with self.claim():  # the process waits for it
+        with self.claim():  # the process waits for this lock
             try:
                 process = launcher.start(
                     "iwae.runs.process",
@@ -173,15 +175,15 @@ class Run(RunFolder):
             started = processes.start_time(process.pid)
             self.set_status("starting", pid=process.pid, started=started, since=time.time())
 
-        def see_it_end() -> None:
+        def record_end() -> None:
             self.record_exit(processes.describe_exit(process.wait()))
 
-        threading.Thread(target=see_it_end, daemon=True).start()
+        threading.Thread(target=record_end, daemon=True).start()
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """A config.json. Older runs have none of the fields that may be left out."""
+    """The content of config.json. Older runs lack the optional fields."""
 
     config: dict[str, Any]
     device: str
@@ -218,7 +220,7 @@ def create(
     folder: Path | None = None,
     max_snapshots: int = snapshots.MAX_COUNT,
 ) -> Run:
-    """A new run, not yet started: in ``folder``, or in one of its own in ``runs_dir()``.
+    """Create a run without starting it, in ``folder`` or in a new folder in ``runs_dir()``.
 
     It takes at most ``keep`` snapshots. With ``log``, TensorBoard finds the run in ``log/NAME``; raises MissingError
     where that package is not installed, and NotEnoughMemoryError where a step needs more memory than the device has.
@@ -227,16 +229,18 @@ def create(
     if log:
         tensorboard.require()
     if config.start:
-        checkpoints.load(config.start)  # raises what is wrong with it before there is a run
+        checkpoints.load(config.start)  # raises before the run exists
     run = Run(folder or _new_folder(config))
     run.folder.mkdir(parents=True, exist_ok=True)
     run.set_status("starting")
-    if config.start:  # the run must not need a file elsewhere once it has begun
+    if config.start:  # a run depends on no file outside its folder
         files.write(run.folder / f"start{checkpoints.SUFFIX}", Path(config.start).read_bytes())
     settings = {"version": checkpoints.FORMAT_VERSION, "created": time.time()}
     settings |= {"config": dataclasses.asdict(config), "device": device}
     settings |= {"tensorboard": str(log.absolute()) if log else None, "snapshots": max_snapshots}
-    files.write(run.folder / "config.json", json.dumps(settings, indent=1))  # the last: it makes the folder a run
+    files.write(
+        run.folder / "config.json", json.dumps(settings, indent=1)
+    )  # last: a folder with a config.json is a run
     return run
 
 
@@ -254,15 +258,15 @@ def _new_folder(config: TrainConfig) -> Path:
 
 
 def start(config: TrainConfig, device: str = "cpu", log: Path | None = None) -> Run:
-    """``create`` it and train in a process of its own, when it is its turn; returns at once."""
-    queue.max_running()  # a wrong one is said here, not in the log
+    """``create`` a run and train it in a new process, through the queue; returns at once."""
+    queue.max_running()  # report an invalid IWAE_MAX_RUNS here, not in the log
     run = create(config, device, log)
     run._spawn()
     return run
 
 
 def get(name: str) -> Run:
-    """The run of this name; raises RunError with names that there are."""
+    """The run of this name; raises RunError that lists existing names."""
     names = [run.name for run in list_runs()]
     if name not in names:
         more = ", …" if len(names) > 5 else ""
@@ -276,10 +280,10 @@ def list_runs() -> list[Run]:
 
 
 def find_runs() -> tuple[list[Run], dict[str, str]]:
-    """(runs, newest first; by name a sentence on each folder that this user may not read).
+    """(runs, newest first; for each folder that this user may not read, a message by its name).
 
-    Folders that hold no run, and links to other places, are passed over. When a run was made is in its config.json:
-    its name has only what the clock on the wall showed, wherever that was.
+    Folders that hold no run, and links that lead elsewhere, are skipped. The time of creation is that of config.json,
+    because the name has only local time.
     """
     found, refused = [], {}
     try:
@@ -297,17 +301,17 @@ def find_runs() -> tuple[list[Run], dict[str, str]]:
             if version := untrusted.version(path):
                 found.append((_created(path, version), run.name, run))
         except ForbiddenError as error:
-            refused[run.name] = f"run {run.name} is passed over: it cannot be read ({error})"
+            refused[run.name] = f"run {run.name} is skipped: it cannot be read ({error})"
     return [run for *_, run in sorted(found, reverse=True)], refused
 
 
 def _created(path: Path, version: untrusted.Version) -> float:
-    """When the run of this config.json was made; raises ForbiddenError where this user may not read it."""
+    """When the run of this config.json was created; raises ForbiddenError where this user may not read it."""
     try:
         created = _read_settings(path, version)[0].created
     except ForbiddenError:
         raise
-    except (FileNotFoundError, UntrustedError):  # just gone, or damaged, which is told when the run is looked at
+    except (FileNotFoundError, UntrustedError):  # just deleted, or damaged, which is reported when the run is read
         created = None
     return version[1] / 1e9 if created is None else created
 

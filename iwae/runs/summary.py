@@ -1,4 +1,4 @@
-"""Many runs side by side: how each stands, in which settings they differ, and the numbers of one as a file."""
+"""Comparison of runs: the state of each, the settings in which they differ, and their records as CSV."""
 
 import csv
 import dataclasses
@@ -21,7 +21,7 @@ from iwae.system.untrusted import UntrustedError, Version
 from iwae.training.config import TrainConfig
 from iwae.training.loop import Record
 
-POINTS = 500  # of a curve: more than a screen has room for
+POINTS = 500  # of a curve: as many as a screen can show
 MISSING = "–"
 CACHED_RUNS = 200  # runs whose records stay in memory
 
@@ -30,7 +30,7 @@ _cache: dict[Path, tuple[Version | None, tuple[Record, ...]]] = {}
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run as it stands, read once."""
+    """A run, read once."""
 
     run: Run
     config: TrainConfig
@@ -48,7 +48,7 @@ class RunSummary:
 
     @property
     def kind(self) -> str:
-        """``vae`` for objectives that weigh all draws alike, ``iwae`` for the others."""
+        """``vae`` for objectives that weight all draws equally, ``iwae`` for the others."""
         return self.config.kind
 
     @cached_property
@@ -67,7 +67,7 @@ class RunSummary:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """Of the test at its end, as its checkpoint's card has them; empty before."""
+        """Test metrics from the card of its checkpoint; empty before the run is evaluated."""
         try:
             checkpoints.check_place(self.run.checkpoint, self.run.folder)
             return _metrics(self.run.checkpoint, self.run.checkpoint.stat().st_mtime_ns)
@@ -76,14 +76,14 @@ class RunSummary:
 
 
 def read(run: Run) -> RunSummary:
-    """How a run stands; raises RunError when its files cannot be read."""
+    """Read a run; raises RunError if its files cannot be read."""
     return RunSummary(run, run.config, run.status(), _records(run))
 
 
 def _records(run: Run) -> tuple[Record, ...]:
-    """The records of a run: read once for all who look, until its file changes.
+    """The records of a run, cached until its file changes.
 
-    Only the latest of each run are kept: while it trains its file changes many times a second.
+    Only the latest version of each run is kept, because its file changes many times a second while it trains.
     """
     try:
         version = untrusted.version(run.folder / "metrics.jsonl")
@@ -91,7 +91,7 @@ def _records(run: Run) -> tuple[Record, ...]:
         version = None
     cached = _cache.get(run.folder)
     if version is None or cached is None or cached[0] != version:
-        cached = _cache[run.folder] = version, tuple(run.records())  # which says what is wrong
+        cached = _cache[run.folder] = version, tuple(run.records())  # raises RunError for damaged records
         for folder in list(_cache)[:-CACHED_RUNS]:
             _cache.pop(folder, None)
     return cached[1]
@@ -103,7 +103,7 @@ def _metrics(path: Path, written: int) -> dict[str, Any]:
 
 
 def table_row(summary: RunSummary) -> dict[str, Any]:
-    """One line on a run; None for what is not known. Bounds in nats per image, of its own objective."""
+    """A table row for a run; None where a value is unknown. Bounds in nats per image, of its own objective."""
     last = summary.records[-1] if summary.records else None
     validated = summary.validated[-1] if summary.validated else None
     metrics = summary.metrics
@@ -161,13 +161,13 @@ def metrics_csv(records: Sequence[Record]) -> str:
 
 
 def settings_json(run: Run) -> str:
-    """What decides the run, without the places on this machine."""
+    """The settings of the run as JSON, without paths on this machine."""
     return json.dumps({"config": dataclasses.asdict(run.config), "device": run.device}, indent=1)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A model of the run, and when it was that."""
+    """A saved model of the run, and when it was saved."""
 
     path: Path
     step: int
@@ -176,12 +176,12 @@ class Snapshot:
 
 
 def snapshots(run: Run) -> tuple[list[Snapshot], list[str]]:
-    """(the run's snapshots in order and, where it is later or another model, its checkpoint; a sentence on each file
+    """(snapshots of the run in order, with its checkpoint if that differs from the last one; a message for each file
     that cannot be used)."""
     found, refused = {}, []
     sizes = ModelConfig.parse(run.config.model)
     for path in (*run.snapshots.paths().values(), run.checkpoint):
-        if not untrusted.is_file(path):  # not saved yet, or just gone
+        if not untrusted.is_file(path):  # not saved yet, or just deleted
             continue
         try:
             card = checkpoints.read_card(path)

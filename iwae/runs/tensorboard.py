@@ -1,7 +1,7 @@
 """A run's records as TensorBoard scalars, an option of every run (``tensorboard --logdir DIR`` shows them).
 
-What is written is always the whole of the run's records: whoever goes on with a run begins by writing those it keeps
-anew, in place of the old file. So no step is there twice, whatever reads the files.
+The log always holds all records of the run: resuming a run first rewrites the log from the records that are kept, so
+no step appears twice.
 """
 
 import dataclasses
@@ -33,19 +33,19 @@ def require() -> None:
 def log(
     folder: Path, config: TrainConfig, records: Sequence[Record], started: float
 ) -> Iterator[Callable[[Record], None]]:
-    """Write ``records`` and the settings to ``folder``, a run's own, then every record it is called with.
+    """Write ``records`` and the settings to ``folder``, then every record that the returned function is called with.
 
     ``started``: when the run began, in seconds since 1970; TensorBoard's relative time is then that of training.
     Raises MissingError, and OSError where the folder cannot be written.
     """
     require()
-    from torch.utils.tensorboard import SummaryWriter  # here, because it is slow to import
+    from torch.utils.tensorboard import SummaryWriter  # imported here because it is slow
     from torch.utils.tensorboard.summary import hparams
 
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(EVENTS):
         old.unlink()
-    # purge_step: a TensorBoard that is already open forgets what it has read
+    # purge_step makes a TensorBoard that is already open discard what it has read
     with SummaryWriter(str(folder), flush_secs=FLUSH_SECONDS, purge_step=0) as writer:
         settings = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
         writer.add_text("config", f"```json\n{json.dumps(settings, indent=1)}\n```", walltime=started)

@@ -1,4 +1,4 @@
-"""The engine of a sweep on one machine: a process for each cell, so many at once."""
+"""The backend of a sweep on one machine: a process for each cell, at most ``jobs`` at once."""
 
 import multiprocessing
 import signal
@@ -18,7 +18,7 @@ PROCESSES.set_forkserver_preload(
 
 
 class ProcessPool:
-    """At most ``jobs`` processes, with one torch thread each. As a context it leaves none behind."""
+    """At most ``jobs`` processes, with one torch thread each. As a context manager it ends all of them on exit."""
 
     def __init__(self, jobs: int):
         self.jobs = jobs
@@ -51,7 +51,7 @@ class ProcessPool:
                 ended[name] = pipe.recv()
             except EOFError:
                 process.join()
-                ended[name] = f"its process ended without a word (exit code {process.exitcode})"
+                ended[name] = f"its process ended without a message (exit code {process.exitcode})"
             process.join()
             pipe.close()
         return ended
@@ -62,6 +62,6 @@ class ProcessPool:
 
 
 def _work(job: TrainingJob, pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep's own process hears it, and asks to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the sweep's own process handles it, and asks to stop
     torch.set_num_threads(1)
     pipe.send(job.run())

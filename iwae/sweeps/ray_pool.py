@@ -1,11 +1,11 @@
-"""The engine of a sweep on Ray: a task for each cell, which goes on elsewhere when its machine is lost.
+"""The backend of a sweep on Ray: a task for each cell, which is restarted elsewhere if its machine is lost.
 
-Nodes need no shared disk. A task works in a temporary folder of its own node; a courier thread beside it carries the
-run's files, as bytes, to the keeper, an actor on the machine that drives the sweep, which puts them into the sweep's
-folder. When a node is lost, Ray starts its tasks again, and each begins from what the keeper has.
+Nodes need no shared disk. A task works in a temporary folder on its node; an uploader thread sends the run's files, as
+bytes, to the folder actor on the driver's machine, which writes them to the sweep's folder. If a node is lost, Ray
+restarts its tasks, and each resumes from what the folder actor has.
 
-The package travels to the nodes with the job. What every node must have is requirements.txt and ray, in the versions
-of the driver, and the data sets (IWAE_DATA_DIR), which it fetches itself if it can.
+The package is sent to the nodes with the job. Every node needs requirements.txt and ray in the versions of the driver,
+and the data sets (IWAE_DATA_DIR), which it downloads itself if it can.
 """
 
 import dataclasses
@@ -24,18 +24,18 @@ from iwae.sweeps.sweep import SweepError, TrainingJob
 from iwae.system import files
 from iwae.system.paths import PACKAGE
 
-RETRIES = 20  # lost workers that a cell may see before it counts as failed
-SYNC_SECONDS = 60.0  # between two reports of a cell: what a lost node may cost
-# of a run, in the order in which they are read and written: records reach at least as far as the state before them
+RETRIES = 20  # lost workers after which a cell counts as failed
+SYNC_SECONDS = 60.0  # between two uploads of a cell: the work that a lost node may cost
+# of a run, in the order in which they are read and written: records are at least as recent as the state
 FILES = ("state.safetensors", "log.txt", "metrics.jsonl", "checkpoint.safetensors", "config.json", "status.json")
 
 RunFiles = dict[str, bytes]  # by name
 
 
 class RayCluster:
-    """Every cell is a task at once; Ray finds room for it. As a context it leaves the cluster as it was.
+    """Submits every cell as a task at once; Ray schedules them. As a context manager it cancels what is left on exit.
 
-    Raises SweepError when Ray is not installed, or the cluster cannot be reached.
+    Raises SweepError if Ray is not installed or the cluster cannot be reached.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class RayCluster:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.ray.shutdown()  # with all that is still at work for this job
+        self.ray.shutdown()  # and ends all tasks of this job
 
     def has_capacity(self) -> bool:
         return True
@@ -90,13 +90,13 @@ class RayCluster:
 
 
 class FolderActor:
-    """The sweep's folder, for tasks on other machines."""
+    """An actor that gives tasks on other machines access to the sweep's folder."""
 
     def __init__(self, folder: str):
         self.folder, self.stopped = Path(folder), False
 
     def read(self, name: str) -> RunFiles:
-        """What there is of a cell's run."""
+        """The files of a cell's run so far."""
         return read_files(self.folder / name)
 
     def save(self, name: str, contents: RunFiles) -> None:
@@ -110,18 +110,18 @@ class FolderActor:
 
 
 def read_files(folder: Path) -> RunFiles:
-    """The files of a run that are there."""
+    """The files of a run that exist."""
     return {name: (folder / name).read_bytes() for name in FILES if (folder / name).exists()}
 
 
 def write_files(folder: Path, contents: RunFiles) -> None:
-    """A run's files, each whole."""
+    """Write a run's files, each atomically."""
     for name, content in contents.items():
         files.write(folder / name, content)
 
 
 def _work(name: str, job: TrainingJob, actor: Any, threads: int, sync_seconds: float) -> str:
-    """The task: a cell on this node, from what the keeper has of it."""
+    """The task: train a cell on this node, from the files that the folder actor has."""
     ray = _import_ray()
     torch.set_num_threads(threads)
     if ray.get(actor.stop_requested.remote()):
@@ -145,7 +145,7 @@ def _work(name: str, job: TrainingJob, actor: Any, threads: int, sync_seconds: f
 
 
 def _log_start(folder: Path, node: str) -> None:
-    """A line for every node that has worked on the run."""
+    """Log the node that works on the run."""
     state, step = folder / "state.safetensors", 0
     if state.exists():
         _, values = checkpoints.load_tensors(state, "state")
@@ -156,7 +156,7 @@ def _log_start(folder: Path, node: str) -> None:
 
 
 class _Uploader(threading.Thread):
-    """Takes what is saved to the keeper, and the wish to stop from it."""
+    """Uploads saved files to the folder actor, and stops the run when the actor says so."""
 
     def __init__(self, name: str, folder: Path, actor: Any, seconds: float):
         super().__init__(daemon=True)

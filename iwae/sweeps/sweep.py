@@ -1,12 +1,12 @@
-"""A sweep: the cells of a grid as runs in one folder, worked on by an engine, gathered in one table.
+"""A sweep: the cells of a grid as runs in one folder, trained by a backend, with the results in one table.
 
     NAME/
       CELL/                              a run's folder (iwae/runs/store.py); its card holds the final test NLL
-      table.md, table.csv, table.json    all cells, written anew whenever one ends
+      table.md, table.csv, table.json    all cells, rewritten whenever one ends
       lock                               held while a process drives the sweep
 
-What has been done is read from the runs alone: a cell that is finished is never run again, another one goes on from
-its last state, under whichever engine (iwae/sweeps/process_pool.py, iwae/sweeps/ray_pool.py).
+Progress is read from the runs alone: a finished cell is never run again, and any other resumes from its last state,
+under either backend (iwae/sweeps/process_pool.py, iwae/sweeps/ray_pool.py).
 """
 
 import csv
@@ -31,20 +31,20 @@ from iwae.sweeps.grid import GridCell
 from iwae.system import files
 from iwae.training.config import TrainConfig
 
-POLL_SECONDS = 0.5  # between two looks at the engine
-REPORT_SECONDS = 30.0  # between two lines on the cells that are being worked on
+POLL_SECONDS = 0.5  # between two polls of the backend
+REPORT_SECONDS = 30.0  # between two progress lines on running cells
 
 
 class SweepError(ValueError):
-    """A sweep that cannot go on; the message says why."""
+    """A sweep that cannot be run; the message says why."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The test that every cell is given in the end."""
+    """The final test of every cell."""
 
     samples: int = 5000  # draws from q(h|x) for each image
-    images: int | None = None  # only so many test images, chosen by a fixed seed; None for all
+    images: int | None = None  # number of test images, chosen by a fixed seed; None for all
 
     def image_count(self, dataset: str) -> int:
         there = SOURCES[dataset].sizes[2]
@@ -59,7 +59,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """All that a process must know to bring one cell to its end."""
+    """Everything a process needs to train and test one cell."""
 
     folder: Path
     config: TrainConfig
@@ -67,9 +67,9 @@ class TrainingJob:
     measurement: Measurement
 
     def run(self, save_seconds: float | None = None) -> str:
-        """Train and test in this process, from wherever the run stands, until the end or until asked to stop.
+        """Train and test in this process, from the last saved state, until the end or until asked to stop.
 
-        Returns why it failed, or nothing.
+        Returns the reason of a failure, or an empty string.
         """
         run = Run(self.folder)
         try:
@@ -81,7 +81,7 @@ class TrainingJob:
                 worker.work(run, save_seconds=save_seconds)
             if run.status().phase == "finished" and not self.measurement.is_done(run):
                 worker.measure(run, self.measurement.image_count(self.config.dataset), self.measurement.samples)
-        except Exception as error:  # whatever it is, the other cells go on
+        except Exception as error:  # the other cells continue
             return str(error) or type(error).__name__
         return ""
 
@@ -91,26 +91,26 @@ class TrainingJob:
 
 
 class Backend(Protocol):
-    """Where jobs are worked on, each by a process with one torch thread for every core it may use."""
+    """Runs jobs, each in a process with one torch thread for every core it may use."""
 
     def has_capacity(self) -> bool:
-        """Whether it takes another job now."""
+        """Whether it accepts another job now."""
         ...
 
     def start(self, name: str, job: TrainingJob) -> None:
         """Take a job."""
 
     def wait(self, seconds: float) -> dict[str, str]:
-        """Jobs that have ended, by name, with what ``Job.work`` returned; waits so long for the first."""
+        """Jobs that have ended, by name, with the result of ``TrainingJob.run``; waits at most ``seconds`` for one."""
         ...
 
     def stop(self) -> None:
-        """Ask all jobs to save and stop; ``wait`` still gives each of them."""
+        """Ask all jobs to save and stop; ``wait`` still returns each of them."""
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """A line of the table. None for what is not known."""
+    """A row of the table; None where a value is unknown."""
 
     cell: str
     dataset: str
@@ -133,32 +133,32 @@ class CellResult:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The cells, and the folder where their runs lie."""
+    """The cells of a grid and the folder of their runs."""
 
     folder: Path
     cells: Sequence[GridCell]
     measurement: Measurement = Measurement()
 
     def run(self, backend: Backend, device: str = "cpu", report: Callable[[str], None] = print) -> list[CellResult]:
-        """Bring all cells to their end; returns the table, which is also written.
+        """Train and test all cells; returns the table, which is also written to the folder.
 
-        Ctrl-C, or SIGTERM, saves and stops. Raises SweepError when another process drives the sweep.
+        Ctrl-C, or SIGTERM, saves and stops. Raises SweepError if another process runs the sweep.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             lock = FileLock(self.folder / "lock", timeout=0).acquire()
         except Timeout:
-            raise SweepError(f"{self.folder} is already being worked on by another process") from None
+            raise SweepError(f"{self.folder} is already being run by another process") from None
         with lock, worker.Signals() as signals:
             reasons = self._drive(backend, device, report, lambda: signals.caught)
             return self._write(reasons)
 
     def rows(self, reasons: dict[str, str] | None = None) -> list[CellResult]:
-        """How every cell stands; ``reasons`` of those that have just failed, by name."""
+        """The results of all cells; ``reasons``: messages of those that have just failed, by name."""
         return [self.row(cell, (reasons or {}).get(cell.name, "")) for cell in self.cells]
 
     def row(self, cell: GridCell, reason: str = "") -> CellResult:
-        """How one cell stands."""
+        """The result of one cell."""
         run, c = Run(self.folder / cell.name), cell.config
         named = dict(cell=cell.name, dataset=c.dataset, objective=c.objective, k=c.k, model=c.model, seed=c.seed)
         found: dict[str, Any] = dict.fromkeys(field.name for field in fields(CellResult)) | named
@@ -208,7 +208,7 @@ class Sweep:
     def _drive(
         self, backend: Backend, device: str, report: Callable[[str], None], stop: Callable[[], bool]
     ) -> dict[str, str]:
-        """Feed the engine; returns the reasons of failures."""
+        """Submit all cells to the backend; returns the reasons of failures by cell."""
         rows = dict(zip(self.cells, self.rows(), strict=True))
         waiting = deque(cell for cell, row in rows.items() if row.state != "finished")
         report(f"{len(rows)} cells, {len(rows) - len(waiting)} of them finished, in {self.folder}")
@@ -257,7 +257,7 @@ class Sweep:
 
 
 def markdown(rows: Sequence[CellResult]) -> str:
-    """The table for a reader."""
+    """The table as Markdown."""
     lines = [
         "| cell | epochs | bound | validation bound | test NLL | active units | seconds | state |",
         "|---|---|---|---|---|---|---|---|",

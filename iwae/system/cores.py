@@ -1,4 +1,4 @@
-"""How many processor cores this process may use, which in a container or a batch job are fewer than the machine has."""
+"""The number of processor cores this process may use, which can be fewer than the machine has."""
 
 import math
 import os
@@ -47,7 +47,7 @@ def control_groups(controller: str) -> list[Path]:
         else:
             continue
         parts = PurePosixPath(path).parts[1:]
-        # A container often sees its own group as the root, whatever the path says: parts that are not there are skipped
+        # A container often sees its own group as the root, whatever the path says: missing parts are skipped
         found += [base.joinpath(*parts[:depth]) for base in bases for depth in range(len(parts) + 1)]
     return found
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside, flushed to the disk, then renamed."""
+"""Atomic writes: a temporary file is written beside the target, flushed to the disk, then renamed."""
 
 import errno
 import os
@@ -10,19 +10,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-STALE_SECONDS = 24 * 3600.0  # seconds after which nobody is still writing a temporary file
+STALE_SECONDS = 24 * 3600.0  # age at which a temporary file is no longer being written
 REPLACE_SECONDS = 2.0  # for which Windows may refuse to replace a file that another process is reading
 
 
 class TargetError(OSError):
-    """Something cannot be written to the place it was meant for; the message names the place and the reason."""
+    """A file cannot be written; the message names the path and the reason."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that becomes ``path`` when the block ends well, and is gone otherwise.
+    """A temporary path in the same folder that replaces ``path`` when the block succeeds, and is deleted otherwise.
 
-    Raises TargetError where ``path`` is there and is not a regular file: a link, folder, pipe or device.
+    Raises TargetError if ``path`` exists and is not a regular file: a link, folder, pipe or device.
     """
     _check_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write ``content`` to ``path``, whole or not at all."""
+    """Write ``content`` to ``path`` atomically."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -60,10 +60,10 @@ def check_target(path: Path) -> None:
 
 
 def write_or_rescue(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write(path)``; where it fails, ``write`` the same file elsewhere, so that the result is not lost.
+    """Call ``write(path)``; if it fails, write the same file elsewhere, so that the result is not lost.
 
-    Elsewhere is a new folder among the system's temporary files, else the current folder. Raises TargetError, which
-    says where the result is then.
+    The fallback is a new folder in the system's temporary folder, else in the current folder. Raises TargetError that
+    names the fallback.
     """
     try:
         write(path)
@@ -82,20 +82,20 @@ def write_or_rescue(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def error_text(error: OSError) -> str:
-    """What the system says of an error, without its number and the path."""
+    """The system's message for an error, without its number and path."""
     return error.strerror or str(error)
 
 
 def remove_temporary_files(folder: Path, age: float = 0.0) -> None:
     """Remove the temporary files that killed processes left in a folder, where they are ``older`` (in seconds)."""
     for left in (*folder.glob(".*.tmp"), *folder.glob(".tmp??????")):  # ours, and those of safetensors
-        with suppress(OSError):  # another process was faster, or it is somebody else's
+        with suppress(OSError):  # another process was faster, or it belongs to another user
             if left.lstat().st_mtime <= time.time() - age:
                 left.unlink()
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path leads to a place in the folder, once all symbolic links in it are followed."""
+    """Whether a path lies in the folder after all symbolic links are resolved."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a link that leads to itself, which Python 3.13 and later resolve
@@ -103,7 +103,7 @@ def is_inside(path: Path, folder: Path) -> bool:
 
 
 def printable(text: object, length: int = 80) -> str:
-    """Somebody else's text for a message on one line: characters that do not print become �, and the end is cut."""
+    """Untrusted text for a one-line message: unprintable characters become �, and text over ``length`` is cut."""
     text = "".join(c if c.isprintable() else "�" for c in str(text)[: length + 1])
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
@@ -116,7 +116,7 @@ def _check_regular(path: Path) -> None:
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
         kind = kinds.get(stat.S_IFMT(mode), "a device")
-        raise TargetError(f"{path} is {kind}; only a new file, or a regular one in its place, can be written")
+        raise TargetError(f"{path} is {kind}; only a new or a regular file can be written")
 
 
 def _temporary(folder: Path, path: Path) -> Path:
@@ -127,7 +127,7 @@ def _temporary(folder: Path, path: Path) -> Path:
 
 
 def _replace(temporary: Path, path: Path) -> None:
-    """Rename; on Windows again and again for a while, because a file that somebody reads cannot be replaced there."""
+    """Rename, with retries on Windows, where a file that is being read cannot be replaced."""
     end = time.monotonic() + REPLACE_SECONDS
     while True:
         try:
@@ -140,7 +140,7 @@ def _replace(temporary: Path, path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDWR)  # Windows flushes nothing that is open for reading only
+    handle = os.open(path, os.O_RDWR)  # Windows cannot flush a file that is open for reading only
     try:
         os.fsync(handle)
     finally:

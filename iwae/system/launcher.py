@@ -1,4 +1,4 @@
-"""Start a module of this package as a process of its own, which outlives the one that started it."""
+"""Start a module of this package as a detached process, which outlives the one that started it."""
 
 import os
 import subprocess
@@ -30,8 +30,8 @@ def command(module: str, *arguments: str) -> list[str]:
 def start(module: str, *arguments: str, log: Path, environment: Mapping[str, str]) -> subprocess.Popen:
     """Run ``command(module, *arguments)``; returns at once.
 
-    What it prints is appended to ``log``, in UTF-8. It has no terminal and hears no Ctrl-C. Raises OSError where no
-    process can be started.
+    What it prints is appended to ``log``, in UTF-8. It has no terminal and receives no Ctrl-C. Raises OSError if the
+    process cannot be started.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -42,5 +42,5 @@ def start(module: str, *arguments: str, log: Path, environment: Mapping[str, str
             stderr=output,
             **_DETACHED,
         )
-    threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie
+    threading.Thread(target=process.wait, daemon=True).start()  # reaps the process
     return process

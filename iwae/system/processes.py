@@ -1,5 +1,4 @@
-"""Which process a number means. The system gives the number of a process that has ended to another one, so a process
-is known by its number together with the time at which it started."""
+"""Identify processes by process id and start time, because the system reuses ids."""
 
 import os
 import signal
@@ -9,7 +8,7 @@ from typing import Any
 
 import psutil
 
-# What asks a process to end: Ctrl-C, the system, and a terminal that is closed, which Windows does not have.
+# Sent by Ctrl-C, by the system, and when a terminal closes (not on Windows)
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 CLOCK_SECONDS = 2.0  # by which the start of one process may seem to move while the system's clock is being set
 
@@ -17,8 +16,8 @@ CLOCK_SECONDS = 2.0  # by which the start of one process may seem to move while 
 def start_time(pid: Any) -> float | None:
     """When process ``pid`` started, in seconds since 1970.
 
-    None for a process that has ended, also where its parent has not yet taken note of that, and for what is no number
-    of a process: ``pid`` may come from a file that anybody wrote.
+    None for a process that has ended, including zombies, and for an invalid ``pid``, which may come from an untrusted
+    file.
     """
     process = _find(pid)
     try:
@@ -50,8 +49,8 @@ def is_suspended(pid: Any, started: Any) -> bool:
 
 
 def oom_kill_count() -> int | None:
-    """How many processes the kernel has killed for want of memory, of this process's control group or else of the
-    whole machine; None where the system does not say."""
+    """The number of processes that the kernel has killed for lack of memory, in this control group or else on the whole
+    machine; None if unknown."""
     with suppress(OSError, ValueError, StopIteration):
         group = next(
             line
@@ -65,7 +64,7 @@ def oom_kill_count() -> int | None:
 
 
 def describe_exit(code: int, out_of_memory: bool = False) -> str:
-    """How a process ended whose exit status, as ``subprocess`` gives it, is ``code``: a negative one is a signal."""
+    """Describe the exit status ``code`` of a process, as ``subprocess`` gives it: a negative one is a signal."""
     if code >= 0:
         return f"ended with exit status {code}"
     try:

@@ -1,4 +1,4 @@
-"""Standard output and error that never fail a command, whatever the locale, and whoever stops reading."""
+"""Standard output and error that never raise, whatever the locale and even if the reader has gone."""
 
 import codecs
 import errno
@@ -38,10 +38,10 @@ codecs.register_error(ENCODING_ERRORS, _plain)
 
 
 class RobustStream:
-    """A stream whose ``write`` and ``flush`` never raise OSError, so that what is being worked on is not lost.
+    """A stream whose ``write`` and ``flush`` never raise OSError, so that a command does not lose its work.
 
-    Where nobody reads any more, the rest goes nowhere. Where it cannot be written (a full disk), the rest goes to a
-    file among the system's temporary ones, which is named on standard error.
+    If the reader has gone, further output is discarded. If it cannot be written (a full disk), it goes to a temporary
+    file that is named on standard error.
     """
 
     def __init__(self, stream: TextIO):
@@ -83,7 +83,7 @@ def robust_streams() -> Iterator[None]:
     streams = [stream or io.StringIO() for stream in before]  # None: closed by the shell
     for stream in streams:
         if reconfigure := getattr(stream, "reconfigure", None):  # a stream of another kind, as a notebook's, has none
-            # Passed on at once to the buffer, which keeps what it could not write.
+            # write through, because the buffer keeps what it could not write
             reconfigure(errors=ENCODING_ERRORS, write_through=True)
     sys.stdout, sys.stderr = map(RobustStream, streams)
     try:

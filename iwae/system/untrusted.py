@@ -1,7 +1,7 @@
-"""Reading files that anybody may have written, such as those of runs in a folder that several people share.
+"""Read untrusted files, such as those of runs in a shared folder.
 
-Only regular files are read, never links, pipes or devices; never more bytes than such a file may have; and JSON only
-as the types that a dataclass declares. Whatever is wrong with a file is one error with a sentence.
+Only regular files are read, never links, pipes or devices; at most a given number of bytes; and JSON only as the types
+that a dataclass declares. Every problem is an UntrustedError with a message.
 """
 
 import os
@@ -14,12 +14,12 @@ import msgspec
 
 from iwae.system.files import printable
 
-LARGEST = 10**15  # that any number in such a file may be
-# a pipe is not waited for, and a link not followed, where the system can be told so
+LARGEST = 10**15  # absolute value of any number in such a file
+# do not wait for pipes or follow links, where the system supports it
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 T = TypeVar("T")
-Version = tuple[int, int, int]  # of a file: another one after the file has been written again
+Version = tuple[int, int, int]  # of a file; changes whenever the file is rewritten
 
 
 class UntrustedError(ValueError):
@@ -31,7 +31,7 @@ class ForbiddenError(UntrustedError):
 
 
 def version(path: Path) -> Version | None:
-    """The version of a file, None if there is none. Raises ForbiddenError where this user may not look."""
+    """The version of a file, None if it does not exist. Raises ForbiddenError if this user may not access it."""
     try:
         about = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -42,7 +42,7 @@ def version(path: Path) -> Version | None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether this is a regular file, and no link to one; False also where this user may not look."""
+    """Whether this is a regular file and not a link; False if this user may not access it."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:
@@ -77,12 +77,12 @@ def read(path: Path, limit: int) -> bytes:
 
 
 def decode(content: bytes, kind: type[T], old_names: Mapping[str, str] | None = None) -> T:
-    """JSON as an object of a dataclass, with every field of the type that is declared; other keys are passed over.
+    """JSON as an object of a dataclass, with every field of the type that is declared; other keys are ignored.
 
     ``old_names`` maps keys of older versions to the fields of today.
 
-    Raises UntrustedError for what is no JSON, another type, a field that is missing, numbers that are not finite or
-    beyond LARGEST, and with the message of whatever the dataclass itself refuses.
+    Raises UntrustedError for invalid JSON, a wrong type, a missing field, numbers that are not finite or too large,
+    and for values that the dataclass rejects, with its message.
     """
     try:
         values = msgspec.json.decode(content)

@@ -34,7 +34,7 @@ def check(page: str) -> None:
             st.switch_page(page, query_params={})
         st.rerun()
     for warning in st.session_state.pop(_WARNINGS, []):
-        st.warning(escape_markdown(f"The address asks for {warning}. The usual value is taken."))
+        st.warning(escape_markdown(f"The address asks for {warning}. The default is used instead."))
 
 
 def _reason(key: str, values: list[str]) -> str:

@@ -74,7 +74,7 @@ def form() -> Run | None:
         return None
     numbers = {"k": k, **settings}
     if None in numbers.values():
-        st.error("Nothing was started: a field above holds no number that can be used, and says why.")
+        st.error("Nothing was started: one of the fields above has an invalid value.")
         return None
     if gradient != AUTOMATIC:
         numbers["gradient"] = gradient
