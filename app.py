@@ -44,6 +44,6 @@ for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=T
 evidence.numbers()
 
 st.divider()
-st.page_link("pages/1_Posterior.py", label="Try a digit of your own: upload, draw or pick one", icon=":material/draw:")
+st.page_link("pages/1_Posterior.py", label="Try your own digit: upload, draw or pick one", icon=":material/draw:")
 st.caption("Or train a small model in the sidebar, and choose it as A or B.")
 report_button(view, SampledImage(digit.x, 1000, 0))

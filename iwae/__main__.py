@@ -3,9 +3,9 @@
 usage: python -m iwae COMMAND [OPTIONS]     (once it is installed by pip, `iwae` is the same)
 
   app                    start the explorer in the browser
-  train                  train a model and watch it learn
+  train                  train a model
   sweep GRID.toml        train every cell of a grid, here or on a Ray cluster
-  refit CHECKPOINT       go on with its encoder, on images that the model makes up
+  refit CHECKPOINT       train its encoder further, on images that the model generates
   evaluate CHECKPOINT    measure a trained model on test images
   table                  every model, measured against published values
   export CHECKPOINT      its encoder and decoder as ONNX or torch.export files, with its card
@@ -13,10 +13,10 @@ usage: python -m iwae COMMAND [OPTIONS]     (once it is installed by pip, `iwae`
   data list              the data sets, and which of them are on this machine
   data download NAME     fetch a data set
   data verify [NAME]     compare the files of a data set, or of all, with their checksums
-  runs list              the training runs, and how they stand
+  runs list              the training runs and their status
   runs show NAME         everything about one run
   runs stop NAME         ask a run to save and stop
-  runs resume NAME       let it go on, in the background
+  runs resume NAME       resume it in the background
   runs delete NAME       remove it with all its files
 
 Every command has its own --help, and --version tells the version. Examples:
@@ -24,11 +24,11 @@ Every command has its own --help, and --version tells the version. Examples:
   python -m iwae train
       an IWAE (k = 50) on 4,000 images of MNIST: no download
   python -m iwae train --dataset mnist --objective vae --k 1 --epochs 100
-      a VAE on MNIST, which is downloaded if need be
+      a VAE on MNIST, which is downloaded if necessary
   python -m iwae evaluate runs/NAME/checkpoint.safetensors --samples 5000
       its test NLL, KL divergences, active units
   python -m iwae table --verify 200
-      all models against the literature, and 200 test images measured again
+      all models against the literature, re-measured on 200 test images
 
 The explorer shows the same models and runs.
 """
@@ -66,7 +66,7 @@ def _run(words: list[str]) -> int:
         return 0
     if words[0] not in COMMANDS:
         return _print_error(f"unknown command {words[0]!r}; there are {', '.join(COMMANDS)}", WRONG_ARGUMENTS)
-    module = importlib.import_module(f"iwae.cli.{words[0]}")  # here, because torch takes seconds to import
+    module = importlib.import_module(f"iwae.cli.{words[0]}")  # imported here because torch takes seconds to import
     refusal = io.StringIO()
     try:
         with contextlib.redirect_stderr(refusal):

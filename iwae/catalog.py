@@ -1,4 +1,4 @@
-"""The models at hand: those that ship in ``checkpoints/``, those of one's own runs, and files that were added."""
+"""The available models: those that ship in ``checkpoints/``, those of your runs, and files that were added."""
 
 import os
 import re

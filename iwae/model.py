@@ -243,7 +243,7 @@ class Model(nn.Module):
         """Draw k times from q(h|x) for images x [batch, pixels] of zeros and ones, by ``generator`` or from given
         ``noise``.
 
-        ``seen`` [batch, pixels] is what the encoder sees in the place of x: any q is a proposal for p(h|x). ``first``
+        ``seen`` [batch, pixels] is what the encoder sees instead of x: any q is a proposal for p(h|x). ``first``
         is ``self.first`` of it, for a caller who draws several times.
         ``keep`` drops units: they are held at a constant and counted neither in log p nor in log q, so that
         log_w stays an exact importance weight of the smaller model.

@@ -10,7 +10,7 @@ view = sidebar("Latent space")
 st.title("Latent space", anchor=False)
 st.write(
     "Each point is a test image, placed by the mean of its posterior q(h|x): left as model A sees it, right as B does, "
-    "on the same axes. Images that a model takes for similar lie together."
+    "on the same axes. Images that a model considers similar lie close together."
 )
 
 one, two, three = st.columns([1, 2, 2])
@@ -23,7 +23,7 @@ with three:
 whose = controls.pick_spread(images)
 
 both = controls.sides(view, images, kind)
-if both is None:  # UMAP is at work: what is instant stands in for it
+if both is None:  # UMAP is being computed: show PCA meanwhile
     st.info("Until then: PCA.")
     both = controls.sides(view, images, "PCA")
 maps.show_maps(both, images, by, whose, view.digit)

@@ -13,7 +13,7 @@ from pages.samples.neighbours import MOST, REFERENCE, both, neighbours, plane_gr
 view = sidebar("Samples")
 models = both(view)
 st.title("Samples", anchor=False)
-st.write("What each model makes up by itself, and how its latent space joins one digit to another.")
+st.write("What each model generates, and how its latent space connects one digit to another.")
 
 st.header("From the prior", anchor=False)
 st.write("Draw a latent code at random, decode it, and see whether it is a digit.")
@@ -34,7 +34,7 @@ with st.expander("The formula"):
     st.write("Every layer is drawn, from the top down. What is shown is the probability of each pixel, E[x|h₁].")
 
 st.header("Nearest training images", anchor=False)
-st.write("A sample that sits much nearer to a training image than new images do would be a memory, not an invention.")
+st.write("A sample that sits much nearer to a training image than new images do would be memorized, not generated.")
 keep_below("sample", count, 1)
 number = st.slider("Sample, counted row by row", 1, count, 1, key="sample", bind="query-params")
 for column, (name, entry, _), samples in zip(st.columns(2, gap="large"), models, drawn, strict=True):

@@ -1,4 +1,4 @@
-"""All training runs: their curves together, their settings side by side, and one run looked back at."""
+"""All training runs: their curves together, their settings side by side, and one run in detail."""
 
 import streamlit as st
 
@@ -12,8 +12,8 @@ from pages.training.timeline import scrubber
 view = sidebar("Training")
 st.title("Training", anchor=False)
 st.write(
-    "Every run is a process of its own: it goes on when this page is closed, can be stopped and resumed without a "
-    "change to its result, and is shown here as it stands."
+    "Every run is a process of its own: it continues when this page is closed, can be stopped and resumed without "
+    "changing its result, and its progress is shown here."
 )
 with st.expander("What the curves are"):
     st.latex(
@@ -23,7 +23,7 @@ with st.expander("What the curves are"):
     st.write(
         "The bound is that of the run's own objective, in nats per image: between objectives only a test NLL can "
         "be compared, as L_k alone grows with k. The validation bound is the same on images that are not trained on; "
-        "where the two part, the model begins to learn its images by heart."
+        "where the two diverge, the model begins to overfit."
     )
 
 found, refused = store.find_runs()
@@ -48,7 +48,7 @@ run = next(run for run in found if run.name == name)
 manage(run)
 export(run)
 
-st.subheader("Looking back", anchor=False)
+st.subheader("Timeline", anchor=False)
 scrubber(run)
 
 report_button(view, runs=commands_of(shown))

@@ -406,7 +406,7 @@ def test_a_terminal_gets_a_progress_bar():
     assert [line.split()[0] for line in out.splitlines()] == ["model:", "test"]
     bar = shown.decode()
     line = r" \d+%\|.*\| \d\d:\d\d left, bound -\d+\.\d\d, validation -\d+\.\d\d nats, [\d,]+ images/s"
-    assert re.search(line, bar) and "100%|" in bar and bar.rstrip().endswith("training is done, now its test NLL")
+    assert re.search(line, bar) and "100%|" in bar and bar.rstrip().endswith("training is done, measuring the test NLL")
 
 
 @pytest.mark.parametrize("words", [["table", "--help"], ["table", "--wide", "--all"]])

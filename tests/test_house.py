@@ -96,3 +96,23 @@ def test_the_workflow_names_stages_that_there_are():
     done = subprocess.run(["bash", str(ROOT / ".ci/run"), "nonsense"], capture_output=True, text=True)
     stages = re.findall(r"\w+", done.stderr.partition("there are")[2])
     assert done.returncode == 2 and calls and all(set(call.split()) <= set(stages) for call in calls)
+
+
+DIALECT = (  # phrases that a reader of PyTorch's documentation would stumble over, and what to write instead
+    r"\bin the place of\b",  # instead of
+    r"\bgoes on (from|by|with its)\b",  # continues, resumes
+    r"\bof one's own\b",  # your
+    r"\bwithout a word\b",  # silently
+    r"\bis at work\b",  # is running
+    r"\bgive_way\b|\blook_again\b|\bkeeper\b|\bcourier\b|\balbum\b|\bstanding\b",  # names that are gone
+    r"(?<![\w-])--(passes|products)\b(?!.*old name|, its| works)",  # --epochs, --precision
+)
+
+
+def test_no_dialect():
+    """In the package, the pages and the documents; tests/test_old_names.py holds the old options."""
+    found = []
+    for path in (*(ROOT / "iwae").rglob("*.py"), *(ROOT / "pages").rglob("*.py"), *(ROOT / "docs").glob("*.md")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            found += [f"{path.name}:{number}: {line.strip()}" for phrase in DIALECT if re.search(phrase, line)]
+    assert not found, "\n".join(found)

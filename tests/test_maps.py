@@ -125,7 +125,7 @@ def test_a_killed_process_leaves_no_map_and_can_be_tried_again(points):
     assert len(held) == 1
     os.kill(int(held[0]), signal.SIGKILL)
     status = wait(one)
-    assert status.phase == "failed" and "without a word" in status.message and one.coordinates() is None
+    assert status.phase == "failed" and "without a message" in status.message and one.coordinates() is None
     one.delete()
     assert one.status().phase == "missing"
 

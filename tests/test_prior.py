@@ -97,7 +97,7 @@ def test_one_pixel_wholly_different_is_a_distance_of_one():
             lambda: generation.interpolate(Model(ONE), torch.zeros(3, 24)),
             r"must hold 2 images, not 3: its shape is \[3, 24\]",
         ),
-        (lambda: generation.interpolate(Model(ONE), torch.zeros(2, 24), 1), "two ends, not 1"),
+        (lambda: generation.interpolate(Model(ONE), torch.zeros(2, 24), 1), "at least 2 steps, not 1"),
         (lambda: generation.nearest(torch.zeros(1, 4), torch.zeros(3, 4), 4), "between 1 and 3, not 4"),
     ],
 )

@@ -1,1 +1,1 @@
-"""A model looked at: its latent space and maps, its units, reconstructions, samples, and its history in training."""
+"""Analyses of a model: latent space and maps, units, reconstructions, samples, and its development in training."""

@@ -1,8 +1,8 @@
-"""What an analysis of a model takes, estimated from the sizes of the model before anything is computed.
+"""The memory and time of an analysis, estimated from the sizes of the model before anything is computed.
 
-A checkpoint of a few megabytes may have 100,000 latent units, and what is made of it, draws and covariances, grows with
-their number, its square and its cube. ``check`` refuses by name what would take more than LIMIT_BYTES or LIMIT_SECONDS.
-The models that ship stay far below both.
+A checkpoint of a few megabytes may have 100,000 latent units, and the cost of draws and covariances grows with their
+number, its square and its cube. ``check`` rejects what would exceed LIMIT_BYTES or LIMIT_SECONDS. The shipped models
+stay far below both.
 """
 
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ FLOAT, DOUBLE = 4, 8  # bytes
 
 
 class CostError(ValueError):
-    """An analysis that would take too much; the message names the model's sizes, the analysis and the limit."""
+    """An analysis that would exceed a limit; the message names the model's sizes, the analysis and the limit."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Estimates, rather too high than too low."""
+    """Estimated cost, conservative."""
 
     bytes: float  # at the peak, beside the model
     seconds: float  # of one core

@@ -1,4 +1,4 @@
-"""What a model makes up: images from its prior, its plane as a grid, the way between two digits, and what is near them.
+"""Generated images: samples from the prior, the latent plane as a grid, interpolation, and nearest neighbours.
 
 Pictures are pixel probabilities E[x|h₁], [..., pixels], on the CPU.
 """
@@ -47,10 +47,10 @@ def manifold(model: Model, side: int = 20) -> Tensor:
 
 @torch.no_grad()
 def interpolate(model: Model, x: Tensor, steps: int = 10) -> Tensor:
-    """The straight way in h₁ between the means of q(h₁|x) of two images x [2, pixels], decoded at ``steps`` equal
+    """The straight line in h₁ between the means of q(h₁|x) of two images x [2, pixels], decoded at ``steps`` equal
     distances with both ends: [steps, pixels]. Raises ValueError for other images or fewer than 2 steps."""
     if steps < 2:
-        raise ValueError(f"a way has at least its two ends, not {steps}")
+        raise ValueError(f"an interpolation needs at least 2 steps, not {steps}")
     start, end = model.first(model.check_images(x, count=2))[0]
     share = torch.linspace(0, 1, steps, device=model.device)[:, None]
     return _decode(model, start.lerp(end, share))
@@ -86,7 +86,7 @@ def nearest(pictures: Tensor, images: Tensor, count: int = 1) -> Neighbours:
     best, index = torch.full((len(pictures), 0), 0.0), torch.full((len(pictures), 0), 0)
     for start in range(0, len(images), BLOCK):
         part = images[start : start + BLOCK].float() / 255
-        squares = part.square().sum(1) - 2 * pictures @ part.T  # less |picture|², which is the same for all
+        squares = part.square().sum(1) - 2 * pictures @ part.T  # minus |picture|², which is the same for all
         order = torch.arange(start, start + len(part)).expand(len(pictures), -1)
         best, kept = torch.cat([best, squares], 1).topk(min(count, start + len(part)), largest=False)
         index = torch.cat([index, order], 1).gather(1, kept)

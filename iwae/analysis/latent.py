@@ -1,7 +1,7 @@
 """Latent space: where images lie under q(h₁|x), how far each posterior spreads, and two such spaces side by side.
 
 All of it concerns the first stochastic layer, whose q(h₁|x) = N(mean, diag σ²) is an exact Gaussian for any number of
-layers. A picture of the space is a linear ``View`` onto two axes, which carries a posterior along with its points.
+layers. A ``LinearProjection`` onto two axes maps posteriors as well as points.
 """
 
 import math
@@ -111,7 +111,7 @@ def prior(model: Model, count: int, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LinearProjection:
-    """A linear picture of the space: h ↦ axes (h − centre)."""
+    """A linear projection of the latent space onto a plane: h ↦ axes (h − centre)."""
 
     centre: np.ndarray  # [latent]
     axes: np.ndarray  # [2, latent], orthonormal where there are two units or more
@@ -120,7 +120,7 @@ class LinearProjection:
     __repr__ = reprs.one_line
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Points [n, latent] on the plane, [n, 2]."""
+        """Project points [n, latent] onto the plane, [n, 2]."""
         return (points - self.centre) @ self.axes.T
 
     def covariance(self, std: np.ndarray) -> np.ndarray:
@@ -132,7 +132,7 @@ class LinearProjection:
         return point + (place - self.project(point)) @ self.axes
 
     def rotated(self, rotation: np.ndarray) -> "LinearProjection":
-        """The same plane seen through ``rotation`` [2, 2]."""
+        """The same plane, rotated by ``rotation`` [2, 2]."""
         return LinearProjection(self.centre, rotation @ self.axes, self.share)
 
 
@@ -150,7 +150,7 @@ def pca(points: np.ndarray) -> LinearProjection:
 
 
 def units(points: np.ndarray, first: int, second: int) -> LinearProjection:
-    """Two units as they are. Raises ValueError for a unit that points [n, latent] do not have."""
+    """The projection onto two units. Raises ValueError for a unit that points [n, latent] do not have."""
     size = points.shape[1]
     for unit in (first, second):
         if not 0 <= unit < size:

@@ -1,4 +1,4 @@
-"""What becomes of images on their way through a model: encoded, decoded, and compared with what went in.
+"""Reconstructions: images encoded, decoded, and compared with the input.
 
 Four pictures of each image x, probabilities of the pixels, and what each costs: its cross-entropy to x, nats per image.
 

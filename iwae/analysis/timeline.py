@@ -1,4 +1,4 @@
-"""A run looked back at: the same images under the model at several moments of its training, in one frame."""
+"""The development of a run: the same images under the model at several points of its training, on the same axes."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from iwae.evaluation.activity import Activity, active_units
 from iwae.kernels.finite import check_finite
 from iwae.model import Model
 
-IMAGES = 500  # that the map and the active units are of
+IMAGES = 500  # for the map and the active units
 
 
 @dataclass(frozen=True)
 class ModelState:
-    """What one model makes of some images, on the CPU."""
+    """Posterior means, unit activity and reconstructions of one model, on the CPU."""
 
     means: Tensor  # [images, latent[0]], of q(h₁|x)
     activity: tuple[Activity, ...]  # of every stochastic layer
@@ -23,7 +23,7 @@ class ModelState:
 
 @dataclass(frozen=True)
 class TimelineAxes:
-    """Two directions of the latent space onto which every moment is laid, so that moments can be compared."""
+    """Two directions of the latent space onto which all snapshots are projected, so that they can be compared."""
 
     centre: Tensor  # [latent]
     axes: Tensor  # [latent, 2]

@@ -1,13 +1,13 @@
-"""UMAP maps, kept on disk: each is computed once, by a process of its own, while a page goes on.
+"""UMAP maps, cached on disk: each is computed once, in a background process.
 
 A map's folder in ``maps_dir()`` is named by a hash of all that decides it, and holds:
 
-    points.npy    what is to be placed, [n, latent]; gone when the map is there
-    init.npy      where the points begin, or the name of the map they begin from in ``init``
-    map.npy       the finished map, [n, 2]: whole or not there
-    status.json   how far the process is, or why it failed, and which process it is
+    points.npy    the points to embed, [n, latent]; deleted when the map is finished
+    init.npy      the initial positions, unless request.json names a map to start from
+    map.npy       the finished map, [n, 2]
+    status.json   progress of the process, or why it failed, and its id
     log.txt       what the process printed
-    lock          held by whoever starts or computes the map
+    lock          held while the map is started or computed
 """
 
 import hashlib
@@ -32,8 +32,8 @@ from iwae.analysis import latent
 from iwae.system import files, launcher, optional, paths, priority, processes
 from iwae.system.paths import maps_dir
 
-LOCK_PATIENCE = 1.0  # seconds; whoever starts a process holds the lock for an instant
-VERSION = 1  # of what a folder's name stands for
+LOCK_PATIENCE = 1.0  # seconds; starting a process holds the lock for an instant
+VERSION = 1  # of the naming of folders
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class UmapSettings:
 
 @dataclass(frozen=True)
 class MapStatus:
-    """How a map stands. ``phase``: missing, running, finished, or failed (``message`` says why)."""
+    """The state of a map. ``phase``: missing, running, finished, or failed (``message`` says why)."""
 
     phase: str
     message: str = ""
@@ -66,12 +66,12 @@ def _fingerprint(path: Path, written: int) -> str:
 
 @dataclass(frozen=True)
 class Map:
-    """One map: where it is kept, read afresh at every call."""
+    """One map in its folder, read again at every call."""
 
     folder: Path
 
     def coordinates(self) -> np.ndarray | None:
-        """The finished map [n, 2], float64; None while there is none that can be read."""
+        """The finished map [n, 2], float64; None if it does not exist or cannot be read."""
         with suppress(OSError, ValueError, EOFError):
             found = np.load(self.folder / "map.npy", allow_pickle=False)
             if found.ndim == 2 and found.shape[1] == 2 and np.isfinite(found).all():
@@ -79,7 +79,7 @@ class Map:
         return None
 
     def status(self) -> MapStatus:
-        """How it stands now."""
+        """The current state."""
         if self.coordinates() is not None:
             return MapStatus("finished", share=1.0)
         status = _read_status(self.folder)
@@ -89,15 +89,17 @@ class Map:
             return MapStatus("failed", str(status.get("message")))
         if processes.is_alive(status.get("pid"), status.get("started")):
             return MapStatus("running", str(status.get("message")), _progress(status))
-        if _read_status(self.folder) != status or self.coordinates() is not None:  # it spoke between the two looks
+        if (
+            _read_status(self.folder) != status or self.coordinates() is not None
+        ):  # it was updated between the two reads
             return self.status()
         return MapStatus("failed", "its process ended without a message")
 
     def start(self, points: np.ndarray, init: "np.ndarray | Map", settings: UmapSettings) -> None:
-        """Compute it in a process of its own; returns at once. One that is running or finished is left alone.
+        """Compute it in a background process; returns at once. Does nothing if it is running or finished.
 
-        points: [n, latent], finite. begin: places [n, 2] to begin from, or the map whose places these are; it is
-        computed first where it is not there, and must have been started or ``prepare``d before. Raises ValueError for
+        points: [n, latent], finite. init: initial positions [n, 2], or the map that provides them; that map is
+        computed first if needed, and must have been started or ``prepare``d before. Raises ValueError for
         points that cannot be placed, and FolderError where the map cannot be kept.
         """
         if self.status().phase == "running":
@@ -117,7 +119,7 @@ class Map:
             _write_status(self.folder, "starting …", 0.0, **about)  # the process waits for the lock
 
     def prepare(self, points: np.ndarray, init: "np.ndarray | Map", settings: UmapSettings) -> None:
-        """Leave in its folder what its computation needs. Raises ValueError for points that cannot be placed,
+        """Write the inputs of the computation to its folder. Raises ValueError for points that cannot be placed,
         FolderError where the map cannot be kept, and MissingError without UMAP."""
         if points.ndim != 2 or not np.isfinite(points).all():
             raise ValueError(f"a map needs finite points [n, latent], not the shape {points.shape}")
@@ -136,7 +138,7 @@ class Map:
         files.write(self.folder / "request.json", json.dumps(request))
 
     def delete(self) -> None:
-        """Remove it, unless a process is at work on it."""
+        """Delete it, unless it is being computed."""
         if self.status().phase != "running":
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Single latent units: how much each tells of the image, what is lost without it, what it draws."""
+"""Single latent units: the information each carries, the loss without it, and what it draws."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def count_bands(
 
 @dataclass(frozen=True)
 class PruningLoss:
-    """What a smaller model loses on each image: L_k of the whole model and without the units; nats, [n]."""
+    """L_k of each image under the full model and without some units, nats, [n]."""
 
     full: Tensor
     pruned: Tensor
@@ -99,7 +99,7 @@ def pruning_loss(
     model: Model, x: Tensor, layers: tuple[Activity, ...], kept: Sequence[Tensor], *, samples: int, seed: int = 0
 ) -> PruningLoss:
     """L_samples of images x [n, pixels] with all units and with those that are ``kept`` ([latent] of bool, by layer):
-    the others are held at their prior mean and leave log p and log q, so both are bounds of a true model."""
+    the others are fixed at their prior mean and removed from log p and log q, so both are bounds of a valid model."""
     keep = keep_units(layers, kept, x.device)
     both = (log_evidence(model, x, samples=samples, seed=seed, keep=one).cpu() for one in (None, keep))
     return PruningLoss(*both)

@@ -1,7 +1,7 @@
-"""The commands of ``python -m iwae``, a module each: a dataclass whose fields are the options and whose ``run`` acts.
+"""The commands of ``python -m iwae``, one module each: a dataclass whose fields are the options, with a ``run`` method.
 
-A module's ``parse(words)`` gives such an object; wrong words are a ValueError, or tyro's own complaint on stderr
-and SystemExit. ``run()`` returns the exit status; UsageError is for arguments that only it can judge.
+``parse(words)`` of a module returns that dataclass; invalid arguments raise ValueError, or tyro prints an error and
+raises SystemExit. ``run()`` returns the exit status, and raises UsageError for arguments that only it can check.
 """
 
 import os
@@ -26,7 +26,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 class UsageError(ValueError):
-    """An argument that cannot be; the message names it and what can."""
+    """An invalid argument; the message names it and what is allowed."""
 
 
 def parse(command: type, words: list[str]) -> Any:
@@ -44,13 +44,13 @@ def parse_group(group: str, commands: dict[str, type], description: str, words: 
 
 
 def check_seed(seed: int) -> None:
-    """UsageError for a seed out of range."""
+    """Raise UsageError for a seed out of range."""
     if not 0 <= seed <= MAX_SEED:
         raise UsageError(f"--seed must lie between 0 and {MAX_SEED}, not {seed}")
 
 
 def check_samples(samples: int) -> None:
-    """UsageError for a number of draws out of range."""
+    """Raise UsageError for a number of draws out of range."""
     if samples < 1:
         raise UsageError(f"--samples must be at least 1, not {samples}")
     if samples > MAX_K:
@@ -58,13 +58,13 @@ def check_samples(samples: int) -> None:
 
 
 def check_dataset(name: str) -> None:
-    """UsageError for a data set that does not exist."""
+    """Raise UsageError for a data set that does not exist."""
     if name not in datasets.NAMES:
         raise UsageError(f"unknown data set {name!r}; there are {', '.join(datasets.NAMES)}")
 
 
 def check_output(option: str, path: Path | None) -> None:
-    """UsageError where the file that an option names could not be written in the end; None needs no check."""
+    """Raise UsageError if the file that an option names cannot be written; None is accepted."""
     if path is not None:
         try:
             files.check_target(path)
@@ -73,7 +73,7 @@ def check_output(option: str, path: Path | None) -> None:
 
 
 def check_folder(option: str, path: Path | None) -> None:
-    """The same for a folder, which may be there, with files in it, or not."""
+    """The same for a folder, which may exist and hold files, or not."""
     if path is None:
         return
     if not path.is_dir():
@@ -88,7 +88,7 @@ def check_folder(option: str, path: Path | None) -> None:
 
 
 def find_device(name: str) -> str:
-    """cpu, cuda or mps; for ``auto`` the first there is of cuda, mps and cpu. UsageError for one that is absent."""
+    """cpu, cuda or mps; ``auto`` is the first available of cuda, mps and cpu. UsageError if it is absent."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     found = [device for device, is_there in there.items() if is_there]
     if name == "auto":

@@ -24,7 +24,7 @@ class CardCommand:
 
     checkpoints: Positional[tuple[Path, ...]]  # .safetensors files that train has written
     out: Path | None = None  # the file to write the card of one checkpoint to
-    beside: bool = False  # write each card beside its checkpoint, as NAME.md
+    beside: bool = False  # write each card next to its checkpoint, as NAME.md
 
     def run(self) -> int:
         if not self.checkpoints:

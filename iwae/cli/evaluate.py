@@ -31,13 +31,13 @@ class EvaluateCommand:
 
     checkpoint: Positional[Path]  # a .safetensors file that train has written
     samples: int = 5000  # draws from q(h|x) for each image
-    images: int | None = None  # only so many test images, chosen at random by the seed; all without it
+    images: int | None = None  # number of test images, chosen at random by the seed; by default all
     seed: int = 0  # of the draws, and of the choice of images
-    dataset: str | None = None  # measure it on another data set than its own, see `python -m iwae data list`
-    device: cli.Device = "auto"  # where to compute; auto is the first there is of cuda, mps and cpu
+    dataset: str | None = None  # measure it on this data set instead of its own, see `python -m iwae data list`
+    device: cli.Device = "auto"  # where to compute; auto is the first available of cuda, mps and cpu
     json: bool = False  # print one JSON object instead of a table
-    save: bool = False  # also keep the result in the checkpoint's card, where the app finds it
-    half: bool = False  # round the weights to float16 before; with --save they stay so, in half the bytes
+    save: bool = False  # also store the result in the checkpoint's card, which the app reads
+    half: bool = False  # round the weights to float16 first; with --save they are stored so, in half the bytes
 
     def run(self) -> int:
         device = cli.find_device(self.device)

@@ -22,11 +22,11 @@ IMAGES, SAMPLES = 1000, 1000  # of the validation set, and draws for each: what 
 
 @dataclass(frozen=True)
 class RefitCommand:
-    """Go on with the encoder alone, on images that the model generates (the sleep phase of wake-sleep).
+    """Train the encoder alone further, on images that the model generates (the sleep phase of wake-sleep).
 
-    An encoder that has seen the same images for hundreds of epochs fits others less well; the model's own images never
-    end. The decoder, and with it p(x), stays as it is: what changes is q(h|x), and how close the NLL of so many draws
-    comes to the exact one. The NLL of validation images before and after says whether it helped.
+    An encoder trained on the same images for hundreds of epochs fits other images less well; generated images are
+    unlimited. The decoder, and with it p(x), is unchanged: what changes is q(h|x), and how close the NLL estimate
+    comes to the exact value. The NLL of validation images before and after says whether it helped.
 
     Examples:
       python -m iwae refit model.safetensors --out refitted.safetensors
@@ -36,7 +36,7 @@ class RefitCommand:
     checkpoint: Positional[Path]  # a .safetensors file that train has written
     out: Path  # where to write the model with its new encoder, a .safetensors file
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
-    device: cli.Device = "auto"  # where to compute; auto is the first there is of cuda, mps and cpu
+    device: cli.Device = "auto"  # where to compute; auto is the first available of cuda, mps and cpu
 
     def run(self) -> int:
         device = cli.find_device(self.device)
@@ -55,7 +55,7 @@ class RefitCommand:
         seconds = time.perf_counter() - started
         card = checkpoints.refitted(card, asdict(self.settings), seconds)
         files.write_or_rescue(self.out, lambda path: checkpoints.save(path, refitted, card))
-        made = f"{self.settings.images:,} images of the model's own in {seconds / 60:.1f} minutes"
+        made = f"{self.settings.images:,} generated images in {seconds / 60:.1f} minutes"
         print(f"{self.out}: {made}", flush=True)
         before, after = (metrics.evaluate(each, x, samples=SAMPLES, prune=False).nll for each in (model, refitted))
         change, error = comparison.paired_difference(after, before)

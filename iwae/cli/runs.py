@@ -26,12 +26,12 @@ Examples:
 
 @dataclass(frozen=True)
 class ListRuns:
-    """All runs, newest first, and how they stand."""
+    """All runs, newest first, with their status."""
 
     def run(self) -> int:
         found, refused = store.find_runs()
         if not found:
-            print(f"no runs in {store.runs_dir()}: `python -m iwae train` makes one")
+            print(f"no runs in {store.runs_dir()}: `python -m iwae train` starts one")
         waiting = [run.name for run in queue.waiting_runs(store.runs_dir())]
         for run in found:
             print(f"{files.printable(run.name):45} {files.printable(_describe(run, waiting), 300)}")
@@ -74,7 +74,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Resume:
-    """Let a run go on from where it was saved, in the background."""
+    """Resume a run from its last saved state, in the background."""
 
     name: Positional[str]  # the run, as in `runs list`
 
@@ -86,7 +86,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Delete:
-    """Remove a run with all its files; it must not be running."""
+    """Delete a run with all its files; it must not be running."""
 
     name: Positional[str]  # the run, as in `runs list`
 
@@ -97,7 +97,7 @@ class Delete:
 
 
 def _describe(run: store.Run, waiting: list[str] | None = None) -> str:
-    """How it stands; ``waiting`` are the names of the runs in the queue, if they are at hand."""
+    """The status of a run in one line; ``waiting``: the names of the queued runs, if known."""
     status = run.status()
     if status.message:
         return f"{status.phase}: {status.message}"

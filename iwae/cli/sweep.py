@@ -23,8 +23,8 @@ from iwae.training import memory
 class SweepCommand:
     """Train every cell of a grid, on this machine or on a Ray cluster, and gather the results in one table.
 
-    The grid is a TOML file: docs/scale.md says how it is written. What is finished is never run again, and a cell
-    that was interrupted goes on from its last save: give the same command again. Ctrl-C saves and stops.
+    The grid is a TOML file: docs/scale.md describes its format. Finished cells are never run again, and a cell
+    that was interrupted continues from its last save: run the same command again. Ctrl-C saves and stops.
 
     Examples:
       python -m iwae sweep docs/digits.toml --dry-run
@@ -36,13 +36,15 @@ class SweepCommand:
     grid: Positional[Path]  # a .toml file
     out: Path | None = None  # folder of the runs and the table; sweeps/NAME in the project, after the grid's file
     samples: int = 5000  # draws from q(h|x) for each image of the final test
-    images: int | None = None  # only so many test images, chosen by a fixed seed; all without it
-    device: cli.Device = "cpu"  # where cells are computed on this machine; auto is the first of cuda, mps and cpu
-    jobs: int | None = None  # cells at once on this machine; one less than the cores it may use, or one on a GPU
-    ray: str | None = None  # work on this Ray cluster instead: its address, or auto for the one this machine is in
+    images: int | None = None  # number of test images, chosen by a fixed seed; by default all
+    device: cli.Device = (
+        "cpu"  # where cells are computed on this machine; auto is the first available of cuda, mps and cpu
+    )
+    jobs: int | None = None  # cells at once on this machine; by default one fewer than the cores, or one on a GPU
+    ray: str | None = None  # use this Ray cluster instead: its address, or auto for the one this machine belongs to
     cpus_per_cell: int = 1  # CPUs that Ray keeps for a cell, and its torch threads
     gpus_per_cell: float = 0.0  # GPUs that Ray keeps for a cell; below 1, several share one
-    dry_run: bool = False  # only list the cells, how they stand and what they will cost
+    dry_run: bool = False  # only list the cells, their status and their cost
 
     def run(self) -> int:
         device = self._checked_device()
@@ -107,7 +109,7 @@ class SweepCommand:
 
 
 def _list(work: sweep.Sweep) -> int:
-    """How every cell stands, and the training time it still needs."""
+    """List the status of every cell and its remaining training time."""
     left = work.seconds_left()
     rows = work.rows()
     width = max(len(row.cell) for row in rows)

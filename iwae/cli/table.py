@@ -37,18 +37,18 @@ class TableCommand:
 
     dataset: str | None = None  # only models of this data set
     models: tuple[str, ...] = ()  # only these models, by their names in the table
-    wide: bool = False  # every column, however wide
-    all: bool = False  # also the published cells that are not run, with the command that trains each
+    wide: bool = False  # show every column, whatever the width of the terminal
+    all: bool = False  # also published cells without a trained model, with the command that trains each
     markdown: Path | None = None  # write the whole table to this file, as Markdown
     csv: Path | None = None  # the same as CSV, every value
     json: Path | None = None  # the same as JSON, every value and the sources in full
     readme: bool = False  # write the table of the shipped models into README.md and checkpoints/README.md
-    verify: int | None = None  # measure every listed model again, on so many of the images of its card
+    verify: int | None = None  # re-measure every listed model on this number of the images of its card
     compare: tuple[str, str] | None = None  # measure two models on the same test images, and pair them by image
-    images: int | None = None  # for --compare: only so many test images, chosen by the seed; all without it
+    images: int | None = None  # for --compare: number of test images, chosen by the seed; by default all
     samples: int = 5000  # for --compare: draws from q(h|x) for each image
     seed: int = 0  # for --verify and --compare: of the choice of images, and of the draws
-    device: cli.Device = "auto"  # for --verify and --compare: auto is the first there is of cuda, mps and cpu
+    device: cli.Device = "auto"  # for --verify and --compare: auto is the first available of cuda, mps and cpu
 
     def run(self) -> int:
         device = self._check()

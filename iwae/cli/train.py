@@ -25,10 +25,11 @@ STOPPED = 130  # exit status, as for any program that Ctrl-C ends
 
 @dataclass(frozen=True)
 class TrainCommand:
-    """Train a model and watch it learn.
+    """Train a model.
 
-    It runs here, with a progress bar, and shows among the app's runs. Ctrl-C saves and stops, --resume goes on.
-    Under torchrun all its processes share the work of every batch.
+    Training runs in the foreground with a progress bar, and is listed among the app's runs. Ctrl-C saves and stops,
+    --resume continues.
+    Under torchrun, the processes share every batch.
     Options that are None follow from the schedule, or belong to objectives other than the default.
 
     Examples:
@@ -42,8 +43,8 @@ class TrainCommand:
     """
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
-    device: cli.Device = "auto"  # where to compute; auto is the first there is of cuda, mps and cpu
-    resume: str | None = None  # go on with the run of this name: its own settings, and as many threads as it began with
+    device: cli.Device = "auto"  # where to compute; auto is the first available of cuda, mps and cpu
+    resume: str | None = None  # continue the run of this name, with its settings and number of threads
     out: Path | None = None  # where to copy the finished model, a .safetensors file
     tensorboard: Path | None = None  # also log the run for TensorBoard in this folder, under the run's name
 
@@ -123,7 +124,7 @@ def describe_nll(metrics: dict[str, Any]) -> str:
 
 @contextmanager
 def _follow(run: store.Run) -> Iterator[worker.OnRecord]:
-    """Shows records as they come: a bar on a terminal, lines elsewhere."""
+    """Show records as they arrive: a progress bar on a terminal, lines elsewhere."""
     if not sys.stderr.isatty():
         yield worker.print_record
         return
@@ -134,7 +135,7 @@ def _follow(run: store.Run) -> Iterator[worker.OnRecord]:
             valid = "" if training.valid_bound is None else f", validation {training.valid_bound:.2f}"
             text = f"{tqdm.format_interval(left)} left, bound {record.bound:.2f}{valid} nats"
             text += f", {record.images_per_second:,.0f} images/s"
-            bar.set_description_str("training is done, now its test NLL" if training.finished else text)
+            bar.set_description_str("training is done, measuring the test NLL" if training.finished else text)
 
         yield show
 

@@ -1,4 +1,4 @@
-"""What is slow to decode is kept decoded, in the user's cache folder; deleting it costs nothing but time."""
+"""A cache of decoded data sets in the user's cache folder; it can be deleted at any time."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,9 +18,9 @@ def cache_folder() -> Path:
 
 
 def load_or_build(name: str, stamp: str, build: Callable[[], Arrays]) -> Arrays:
-    """The arrays that `build` gives, from the disk where they were kept under this `name` and `stamp`.
+    """The arrays that `build` returns, from the cache if it has them under this `name` and `stamp`.
 
-    Another stamp, a damaged file or none: they are built, and kept if the cache folder can be written.
+    Otherwise they are built, and cached if the folder can be written.
     """
     path = cache_folder() / f"{name}.npz"
     # A damaged archive can raise nearly anything, and the way out is always to build.

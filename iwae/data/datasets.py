@@ -28,8 +28,8 @@ randperm(60000)`, of which the last 10,000 validate. No pixel contradicts it: wh
 (255), the fixed pixel is 0 or 1. Labels are given where MNIST's label files are in the data folder, and None
 otherwise.
 
-Data lie in `IWAE_DATA_DIR` or the user's cache folder (`data_dir`). What is slow to decode is kept decoded, in the
-user's cache folder; deleting it costs nothing but time (most for `omniglot`: about ten seconds).
+Data lie in `IWAE_DATA_DIR` or the user's cache folder (`data_dir`). Decoded data sets are cached in the user's
+cache folder, which can be deleted at any time (`omniglot` then takes about ten seconds to decode).
 """
 
 import hashlib
@@ -284,7 +284,7 @@ def _source(name: str) -> DatasetSource:
 
 @contextmanager
 def _remedy(name: str) -> Iterator[None]:
-    """Adds to a DataError what to do about it."""
+    """Add to a DataError how to fix it."""
     try:
         yield
     except DataError as error:

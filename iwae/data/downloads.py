@@ -210,7 +210,7 @@ class _SizeLimitedFile(io.FileIO):
 
 
 class _ProgressAdapter:
-    """pooch's idea of a progress bar, told to a function."""
+    """Adapts pooch's progress-bar interface to a function."""
 
     def __init__(self, name: str, report: Callable[[str, int, int], None]):
         self.name, self.report, self.total, self.done = name, report, 0, 0

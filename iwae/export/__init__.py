@@ -1,1 +1,1 @@
-"""What leaves the program: exported networks, model cards and reports."""
+"""Exports: networks as ONNX or torch programs, model cards and reports."""

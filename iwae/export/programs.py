@@ -3,7 +3,7 @@
     encoder   x [batch, pixels] → mean_1, log_std_1, …, mean_L, log_std_L     q(h_l|h_l₋₁) at the mean of h_l₋₁
     decoder   h [batch, latent of layer L] → logits, probabilities            of the pixels, through the means below
 
-With one layer both are the model exactly; with more, those above the first are seen along the means. The batch may
+With one layer both are exact; with more, layers above the first are evaluated at the means. The batch may
 have any size. The checkpoint's card goes inside as JSON.
 """
 
@@ -49,7 +49,7 @@ class Decoder(nn.Module):
     def __init__(self, model: Model):
         super().__init__()
         self.model = copy.deepcopy(model)
-        del self.model.encoder  # whose weights would travel along
+        del self.model.encoder  # whose weights would be exported too
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.model.logits(self.model.descend(h))
@@ -85,7 +85,7 @@ def _trace(module: nn.Module, given: str, size: int) -> torch.export.ExportedPro
     example = torch.zeros(2, size)  # of any size above 1: one of 1 would be taken for a constant
     program = torch.export.export(module, (example,), dynamic_shapes={given: {0: torch.export.Dim("batch")}})
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # where the source lay on this machine
+        node.meta.pop("stack_trace", None)  # paths of the source on this machine
     return program
 
 

@@ -1,6 +1,6 @@
-"""What a page shows, as one ZIP: settings, figures, the numbers behind them, and the commands that make them again.
+"""The content of a page as a ZIP: settings, figures, the numbers behind them, and the commands that reproduce them.
 
-README.md, view.json          what this is, how to make it again, every setting, seed and version
+README.md, view.json          what this is, how to reproduce it, every setting, seed and version
 figures.html                  the figures, to open in any browser without a network
 NAME.csv, NAME.png            the numbers behind each figure and table of the page, and its large pictures
 A/card.json, B/card.json      the models
@@ -31,7 +31,7 @@ from iwae.inference import pareto
 from iwae.inference.posterior import Posterior, posterior, reconstruct
 from iwae.training import commands
 
-STAMP = (2020, 1, 1, 0, 0, 0)  # of every file inside: the same view gives the same bytes
+STAMP = (2020, 1, 1, 0, 0, 0)  # of every file inside, so that the same view gives the same bytes
 CURVE_POINTS = 60
 SIDE = 112  # pixels of a reconstruction
 
@@ -39,14 +39,14 @@ SIDE = 112  # pixels of a reconstruction
 class PageItem(NamedTuple):
     """A figure, a table or a picture of a page."""
 
-    caption: str  # what it shows, in words
+    caption: str  # what it shows
     figure: go.Figure | None = None
     csv: Callable[[], str] | None = None  # its numbers
     picture: Callable[[], bytes] | None = None  # as a PNG file
 
 
 class SampledImage(NamedTuple):
-    """The image that a page is about, and what was drawn for it."""
+    """The image that a page is about, and the number and seed of its posterior samples."""
 
     x: Tensor  # [pixels] of zeros and ones
     samples: int
@@ -61,7 +61,7 @@ def build(
 ) -> bytes:
     """The ZIP of a page under each named model, with what is ``shown`` on it by name.
 
-    ``view`` says where the images come from and whatever else the page holds; it is kept as it is, in view.json.
+    ``view``: the page, its address and settings, stored in view.json.
     Raises CheckpointError for a model that cannot be read, ValueError for an image of another shape.
     """
     files: dict[str, str | bytes] = {f"{name}.csv": one.csv() for name, one in shown.items() if one.csv}
@@ -106,7 +106,7 @@ def _of_one_image(pair: Sequence[tuple[str, Entry]], draws: SampledImage) -> tup
 
 
 def _html(figures: Mapping[str, tuple[go.Figure, str]]) -> str:
-    """One page of all figures; plotly's own code is in it once."""
+    """One HTML page of all figures, with plotly's code once."""
     parts = ['<!doctype html><html lang="en"><meta charset="utf-8"><title>Figures of the IWAE explorer</title>']
     for number, (name, (figure, caption)) in enumerate(figures.items()):
         drawing = figure.to_html(full_html=False, include_plotlyjs=number == 0, default_height=500)
@@ -187,7 +187,7 @@ def _json(values: Any) -> str:
 
 
 def _without_nan(value: Any) -> Any:
-    """Without NaN and infinities, which JSON has not."""
+    """Replace NaN and infinities, which JSON lacks, by None."""
     if isinstance(value, Mapping):
         return {key: _without_nan(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -16,7 +16,7 @@ from PIL import Image
 
 COLOURS = {"vae": "#CC7A00", "iwae": "#1878B8"}  # as in .streamlit/config.toml: ≥ 3:1 on both backgrounds
 SYMBOLS = {"vae": "square", "iwae": "circle"}
-GREY = "#7D848C"  # of what is no model: likewise
+GREY = "#7D848C"  # of everything but models: likewise
 LAYOUT = {
     "margin": {"l": 10, "r": 10, "t": 30, "b": 10},
     "height": 340,
@@ -122,7 +122,9 @@ def points_against_k(points: Sequence[Points], title: str) -> go.Figure:
     ticks = sorted({k for part in points for k in part.x})
     figure.update_xaxes(type="log", title="k, draws in training", tickvals=ticks, ticktext=[str(k) for k in ticks])
     figure.update_yaxes(title=title, tickformat=".1f")
-    return figure.update_layout(LAYOUT, hovermode="closest", showlegend=True)  # plotly names no single trace by itself
+    return figure.update_layout(
+        LAYOUT, hovermode="closest", showlegend=True
+    )  # plotly shows no legend for a single trace by default
 
 
 def scatter_of_losses(a: np.ndarray, b: np.ndarray, titles: Sequence[str], labels: Sequence[str]) -> go.Figure:
@@ -216,9 +218,9 @@ def image_grid(images: np.ndarray, columns: int, gap: int = 2, zoom: int = 2) ->
 
 
 def data_uri(pixels: np.ndarray, width: int) -> str:
-    """The picture itself as an address (RFC 2397): a PNG of these uint8 pixels, averaged down to ``width`` if wider.
+    """A data URI (RFC 2397) with a PNG of these uint8 pixels, averaged down to ``width`` if wider.
 
-    It travels with the page: dozens of small pictures need no request each, of a server that is at work on more.
+    The picture is part of the page, so dozens of small pictures need no requests of their own.
     """
     picture = Image.fromarray(pixels)
     if picture.width > width:

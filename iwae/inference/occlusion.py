@@ -34,7 +34,7 @@ PARTS: dict[str, Box | None] = {
     "right half": (0, SIDE, HALF, SIDE),
     "top half": (0, HALF, 0, SIDE),
     "bottom half": (HALF, SIDE, 0, SIDE),
-    "a box": None,  # of one's own
+    "a box": None,  # chosen by the user
 }
 
 PRIOR_SHARE = 0.1  # of the draws come from the prior

@@ -1,4 +1,4 @@
-"""Add a model of one's own from a file."""
+"""Add your own model from a file."""
 
 import streamlit as st
 

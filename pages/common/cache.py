@@ -1,4 +1,4 @@
-"""Cached calls into the engine. A file is known by its path and the time it was written, so a new one is read anew."""
+"""Cached calls into the package. A file is known by path and modification time, so a rewritten file is read again."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ def model(entry: Entry, device: str) -> Model:
 
 @contextmanager
 def stop_on_model_error(entry: Entry) -> Iterator[None]:
-    """Ends the page with a sentence where the entry's file is damaged or gone, or its numbers are not finite."""
+    """Stop the page with an error if the entry's file is damaged or missing, or its numbers are not finite."""
     try:
         yield
     except (CheckpointError, NonFiniteError, OSError) as error:
@@ -48,18 +48,20 @@ def stop_on_model_error(entry: Entry) -> Iterator[None]:
 
 
 def check_cost(entry: Entry, cost: Cost, what: str) -> None:
-    """Ends the page with a sentence where the entry's model is too large for ``what`` this page makes of it."""
+    """Stop the page with an error if the entry's model is too large for ``what`` this page computes."""
     try:
         costs.check(entry.card.model, cost, f"{what} on the page {st.session_state.get('title', 'here')}")
     except CostError as error:
         st.error(
-            escape_markdown(f"{entry.short}: {error}. Choose another model in the sidebar, or less of it on this page.")
+            escape_markdown(
+                f"{entry.short}: {error}. Choose another model in the sidebar, or a smaller number on this page."
+            )
         )
         st.stop()
 
 
 def identity(entry: Entry) -> tuple[str, int]:
-    """What tells a file from all others, for keys of caches: its path and the time it was written."""
+    """The cache key of a file: its path and modification time."""
     return str(entry.path), entry.path.stat().st_mtime_ns
 
 
@@ -86,9 +88,9 @@ def curve(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tupl
 
 
 def model_state(path: Path, dataset: str, shown: tuple[int, ...]) -> ModelState:
-    """What the model in a file makes of the first test images, and its pictures of the ``shown`` ones."""
+    """Posterior means and unit activity of a saved model on the first test images, and reconstructions of ``shown``."""
     config = checkpoints.read_card(path).model
-    costs.check(config, costs.units(config, timeline.IMAGES), f"a look back on {timeline.IMAGES} images")
+    costs.check(config, costs.units(config, timeline.IMAGES), f"the timeline of {timeline.IMAGES} images")
     return _model_state(str(path), path.stat().st_mtime_ns, dataset, shown)
 
 
@@ -98,7 +100,7 @@ def dataset(name: str) -> datasets.Dataset:
     return datasets.load(name, download=False, only_test=True)
 
 
-@st.cache_resource(max_entries=3, show_spinner=False)  # as it is: a copy of 31 MB for each run of a page takes 0.05 s
+@st.cache_resource(max_entries=3, show_spinner=False)  # not copied: a copy of 31 MB takes 0.05 s for each run of a page
 def test_images(name: str) -> Tensor:
     """The binary test images of a data set, [n, 784], drawn once from the documented seed; not to be written to."""
     return dataset(name).binary("test")
@@ -125,7 +127,7 @@ def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int
 
 
 @bounded(megabytes=100)
-@st.cache_resource(max_entries=32, show_spinner="Finding all that the visible pixels allow …")
+@st.cache_resource(max_entries=32, show_spinner="Sampling the posterior given the visible pixels …")
 def _occluded(path: str, written: int, device: str, pixels: bytes, visible: bytes, samples: int, seed: int):
     model, seen = model_at(path, written, device), torch.frombuffer(bytearray(visible), dtype=torch.bool)
     found = occlusion.occluded(model, _image(pixels), seen, samples=samples, seed=seed)
@@ -144,7 +146,7 @@ def _curve(path: str, written: int, device: str, pixels: bytes, samples: int, se
 
 
 @bounded(megabytes=30)
-@st.cache_resource(max_entries=64, show_spinner="Looking at the snapshot …")
+@st.cache_resource(max_entries=64, show_spinner="Evaluating the snapshot …")
 def _model_state(path: str, written: int, dataset: str, shown: tuple[int, ...]) -> ModelState:
     images = test_images(dataset)
     return timeline.describe_model(model_at(path, written, "cpu"), images[: timeline.IMAGES], images[list(shown)])

@@ -125,8 +125,8 @@ class Evidence:
         if job.error is not None:
             st.warning(figure_card.escape_markdown(f"Annealing failed: {job.error}"))
         elif job.result is None:
-            others = f"Annealing waits for {job.ahead} other{'s' if job.ahead > 1 else ''}"
-            st.progress(job.share, others if job.ahead else "Annealing, for an error that holds")
+            others = f"Annealing waits for {job.ahead} other job{'s' if job.ahead > 1 else ''}"
+            st.progress(job.share, others if job.ahead else "Annealing, for a reliable error")
         else:
             st.caption(of_q_alone(job.result, drawn))
 

@@ -1,5 +1,4 @@
-"""A figure with all that belongs to it: what it shows in words, its numbers as a table, and both to download. And
-words of somebody else's, as they are."""
+"""A figure with its caption, its numbers as a table, and downloads of both; and escaping of untrusted text."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ def figure(drawn: go.Figure, key: str, caption: str, numbers: Numbers, **options
     """Show a figure, one sentence of what it shows, and the table behind it; returns plotly's selection event.
 
     key      names the widget and, with "." as "-", the files to download
-    said     for everyone below the figure, and for a screen reader in its place
+    caption  shown below the figure, and read by screen readers instead of it
     options  of ``st.plotly_chart``, such as ``on_select`` and ``selection_mode``
     """
     name = file_name(key)
@@ -33,7 +32,7 @@ def figure(drawn: go.Figure, key: str, caption: str, numbers: Numbers, **options
 
 
 def data_table(numbers: Numbers, key: str, title: str = "In numbers") -> None:
-    """A closed table of numbers, its first 1,000 rows, with all of it as a CSV file."""
+    """A collapsed table of the first 1,000 rows, with all rows as a CSV file."""
     name = file_name(key)
 
     def csv() -> str:
@@ -45,7 +44,7 @@ def data_table(numbers: Numbers, key: str, title: str = "In numbers") -> None:
 
 @st.fragment
 def _table(numbers: Numbers, key: str, title: str, csv: Callable[[], str]) -> None:
-    """Made when it is opened, without the rest of the page: thirty users who look at figures need no tables."""
+    """Built only when it is opened, in a fragment: most users never open it."""
     with st.expander(title, key=f"{key}.table", on_change="rerun") as box:
         if not box.open:
             return
@@ -59,12 +58,12 @@ def _table(numbers: Numbers, key: str, title: str, csv: Callable[[], str]) -> No
 
 
 def file_name(key: str) -> str:
-    """Of what the widget ``key`` offers to download, without its suffix."""
+    """The file name of the download of widget ``key``, without suffix."""
     return key.replace(".", "-")
 
 
 def reset() -> None:
-    """A page begins."""
+    """Forget the items of the previous page."""
     st.session_state[_ITEMS] = {}
 
 
@@ -74,9 +73,9 @@ def page_items() -> dict[str, PageItem]:
 
 
 def escape_markdown(text: object) -> str:
-    """Somebody else's text, such as a file's name in an error, for Streamlit's Markdown: shown as it is written.
+    """Escape untrusted text, such as a file name in an error, so that Streamlit's Markdown shows it literally.
 
-    A name could otherwise hold a picture or a link to another host, or a formula.
+    Otherwise a name could contain an image or link to another host, or a formula.
     """
     text = " ".join(str(text).split())
     text = re.sub(r"([\\`*_\[\]<#~$&]|:(?=[\w/+-]))", r"\\\1", text)

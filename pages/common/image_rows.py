@@ -1,4 +1,4 @@
-"""Rows of small pictures with a caption under each, and a model's view of one digit."""
+"""Rows and grids of small pictures, and a model's samples and reconstructions of one digit."""
 
 import math
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def weighted_samples(model: Model, drawn: Posterior, count: int, heaviest: bool)
     weights = drawn.weights
     order = weights.argsort(descending=True)
     if not heaviest:
-        order = order[order < count]  # the first draws, which are as good a handful as any
+        order = order[order < count]  # the first draws: a random subset
     chosen = order[:count]
     with torch.no_grad():
         pictures = model.decode(drawn.h[0][chosen].to(model.device)).cpu()
@@ -82,7 +82,7 @@ def effective_samples_metric(drawn: Posterior) -> None:
 
 
 def weight_concentration(drawn: Posterior) -> None:
-    """How few draws carry the weight, and what that says of q."""
+    """How few draws carry 90% of the weight, and what that means for q."""
     count = drawn.carrying(0.9)
     draws = "draw carries" if count == 1 else "draws carry"
     st.write(f"**{count:,} of {drawn.samples:,}** {draws} 90% of the weight: {_reading(drawn)}")
@@ -94,7 +94,7 @@ def _reading(drawn: Posterior) -> str:
         return "q is close to the true posterior."
     if share > 0.02:
         return "q covers the posterior loosely."
-    return "q and the true posterior differ much; a few lucky draws decide."
+    return "q is far from the true posterior; a few draws dominate."
 
 
 def reconstructions(x: np.ndarray, pictures: Reconstructions) -> None:

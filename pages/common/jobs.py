@@ -1,4 +1,4 @@
-"""Work behind the pages that takes seconds: one queue for all visitors, and nothing goes on that nobody waits for."""
+"""Background work of the pages that takes seconds: one queue for all visitors, where unwanted jobs are cancelled."""
 
 import threading
 import time
@@ -17,11 +17,11 @@ Work = Callable[[Progress], Any]  # calls its progress often; what that raises e
 
 
 class JobCancelled(Exception):
-    """Nobody waits for this job any more."""
+    """No visitor waits for this job any more."""
 
 
 class Job:
-    """One piece of work: how far it is, and what came out."""
+    """A piece of work: its progress and its result."""
 
     def __init__(self) -> None:
         self.share = 0.0  # done, from 0 to 1
@@ -35,7 +35,7 @@ class Job:
 
 
 class Jobs:
-    """Runs ``at_once`` jobs, the others wait in order. A job that no visitor wants is ended, or never begun."""
+    """Runs ``at_once`` jobs while the others wait in order. A job that no visitor wants is cancelled."""
 
     def __init__(self, at_once: int):
         self._pool = ThreadPoolExecutor(at_once, "jobs", _init_thread)
@@ -45,7 +45,7 @@ class Jobs:
         self._requests: dict[Hashable, tuple[set[Hashable], float]] = {}  # by visitor: keys, and when it last asked
 
     def request(self, visitor: Hashable, works: Mapping[Hashable, Work]) -> list[Job]:
-        """What this visitor waits for from now on, and nothing else; to be asked again at every poll."""
+        """Set the jobs that this visitor waits for, replacing earlier ones; to be called at every poll."""
         with self._lock:
             self._requests[visitor] = set(works), time.monotonic()
             self._forget_unwanted()
@@ -64,7 +64,7 @@ class Jobs:
             return bool(self._futures)
 
     def cancel_all(self) -> None:
-        """As if every visitor had left."""
+        """Cancel all jobs, as if every visitor had left."""
         with self._lock:
             self._requests.clear()
             self._forget_unwanted()
@@ -97,7 +97,7 @@ class Jobs:
         except JobCancelled:
             with self._lock:
                 del self._jobs[key]
-        except Exception as error:  # whatever it is, the page says it, and the thread lives
+        except Exception as error:  # reported on the page; the thread survives
             job.error = error
         finally:
             with self._lock:
@@ -105,6 +105,6 @@ class Jobs:
 
 
 def _init_thread() -> None:
-    """A thread of the pool computes alone, and gives way to the threads that draw pages."""
+    """Use one torch thread, at a lower priority than the threads that draw pages."""
     torch.set_num_threads(1)
     lower_thread_priority(5)

@@ -1,5 +1,5 @@
 """Fields for numbers that use what was typed or say what is allowed. Of a whole number st.number_input turns "1e3" into
-1 and 2.7 into 2, and it keeps the last number that was in range while the field shows another one."""
+1 and 2.7 into 2, and it keeps the last valid number while the field shows another one."""
 
 from collections.abc import Callable
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""A part of a page that looks again by itself, and at news has all of the page run again."""
+"""A part of a page that refreshes itself, and reruns the whole page when something has changed."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ import streamlit as st
 
 
 def poll(draw: Callable[[], None], changed: Callable[[], bool], seconds: float | None) -> None:
-    """Draw ``look()``, and again each ``seconds`` (None: never); if there are ``news()`` by then, the page runs again.
+    """Call ``draw()`` now and every ``seconds`` (None: only now); if ``changed()`` by then, rerun the page.
 
-    It begins anew only after all has been drawn, and never in the middle of its own run: a button that was clicked,
-    here or further down, would not be reached, and the click lost.
+    The rerun comes only after everything has been drawn, and never during the page's own run: otherwise a button that
+    was clicked, here or further down, would not be reached, and the click would be lost.
     """
     in_page = True
 

@@ -1,4 +1,4 @@
-"""What stands in the page's address, which anybody may have typed: the one place that looks at it before widgets do.
+"""Validation of the page's query parameters, before any widget reads them.
 
 A widget with ``bind="query-params"`` takes its value from the address and puts others back into its range, but
 Streamlit raises for numbers that are not finite, and a choice that is required becomes None where it is empty.
@@ -18,9 +18,9 @@ LONGEST = 200  # characters of a value
 
 
 def check(page: str) -> None:
-    """Take out of the address what no widget could hold, and say so once. ``page`` is the file of the page.
+    """Remove query parameters that no widget can hold, and show a warning once. ``page`` is the file of the page.
 
-    Call it before there is any widget: if there is something to take out, the page begins again.
+    Call it before the first widget: if something is removed, the page is rerun.
     """
     wrong = {key: reason for key in st.query_params if (reason := _reason(key, st.query_params.get_all(key)))}
     if wrong:
@@ -38,7 +38,7 @@ def check(page: str) -> None:
 
 
 def _reason(key: str, values: list[str]) -> str:
-    """Why no widget can hold these values; nothing if one may."""
+    """Why no widget can hold these values; empty if one can."""
     if not all(values):
         return "is empty"
     if max(map(len, values)) > LONGEST and key not in NAMES:

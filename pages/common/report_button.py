@@ -1,4 +1,4 @@
-"""A button for everything about the view in one file."""
+"""A button that downloads a report of the page."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from pages.common.sidebar import View
 
 
 def report_button(view: View, draws: report.SampledImage | None = None, **more: Any) -> None:
-    """Offers the report of the page as it stands above this button; it is made when it is asked for, in a second or so.
+    """A download button for a report of everything above it; the report is built on click, within about a second.
 
     draws   of the digit in hand, where the page shows their numbers
     more    settings that are in no address

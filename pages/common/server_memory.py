@@ -1,11 +1,11 @@
-"""Loads the engine, and what it stands on, out of the garbage collector's sight, and decides when that looks.
+"""Memory of the server: imports are frozen for the garbage collector, which runs on a schedule.
 
 The imports leave a quarter of a million objects that live as long as the server; frozen, they are passed over, and so
 is what a page imports when it is first opened. There is nothing to collect among them on the way, either: without the
 collector the first page comes 0.2 s sooner.
 
-Streamlit would collect after every run of every page and every beat of a fragment, with all threads held up: with
-thirty users, 40% of the server's time. A thread does so every few seconds, also when all have left; Python by itself
+Streamlit would collect after every run of a page or fragment, which blocks all threads: with thirty users, 40% of the
+server's time. A thread does so every few seconds, also when all have left; Python by itself
 when much is new.
 
 The threads that run pages share two heaps (``malloc.limit_heaps``), and what is free in them goes back to the system.

@@ -1,4 +1,4 @@
-"""The sidebar of every page: the pair of models, the data set, the device, and a small training run of one's own."""
+"""The sidebar of every page: the pair of models, the data set, the device, and a form to train a small model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ PAGES = (
 
 @dataclass(frozen=True)
 class View:
-    """What the sidebar holds for all pages."""
+    """The choices in the sidebar, shared by all pages."""
 
     a: Entry
     b: Entry
@@ -125,7 +125,7 @@ def _pick_models(found: dict[str, Entry]) -> tuple[Entry, Entry] | None:
         if key == default:
             st.query_params.pop(slot, None)
         else:
-            st.query_params[slot] = key  # by hand: a bound selectbox would put the label into the address
+            st.query_params[slot] = key  # set explicitly: a bound selectbox would put the label into the address
         chosen.append(found[key])
     return chosen[0], chosen[1]
 

@@ -19,15 +19,15 @@ from pages.common.figure_card import escape_markdown
 from pages.common.polling import poll
 from pages.common.training_form import form
 
-POLL_SECONDS = 1.0  # between two looks at the runs, while one is alive
-PAGES_A_SECOND = 6  # that look: with more open pages each looks less often
-IDLE_SECONDS = 30.0  # seconds after which a page that has not looked is gone
+POLL_SECONDS = 1.0  # between two polls of the runs, while one is alive
+PAGES_A_SECOND = 6  # that poll: with more open pages each polls less often
+IDLE_SECONDS = 30.0  # seconds after which a page that has not polled is considered closed
 SHOWN = 3  # runs in the panel, the newest
 SIDEBAR = 230  # pixels of a chart: one that follows a collapsed sidebar down to no width fails in the browser
 
 
 def training_panel(alive: list[Run]) -> None:
-    """The form and the runs, for the sidebar; ``alive`` are the runs that were so when the page began to be drawn."""
+    """The form and the runs, for the sidebar; ``alive``: the runs that were alive when the page run began."""
     with st.expander("Train a small model", icon=":material/model_training:"):
         if started := form():
             refresh()
@@ -42,11 +42,11 @@ def alive_runs() -> list[Run]:
     return _recent_runs().alive
 
 
-_last_polled: dict[str, float] = {}  # when each open page looked last, by its session
+_last_polled: dict[str, float] = {}  # time of the last poll of each open page, by session
 
 
 def _poll_seconds() -> float:
-    """Between two looks of one page."""
+    """Seconds between two polls of one page."""
     now = time.monotonic()
     lately = [session for session, when in list(_last_polled.items()) if now - when < IDLE_SECONDS]
     for session in set(_last_polled) - set(lately):
@@ -78,14 +78,14 @@ class _PanelEntry:
 
 @dataclass(frozen=True)
 class _Recent:
-    """What is new of all runs."""
+    """The newest runs, and all that are alive."""
 
     entries: list[_PanelEntry]
     alive: list[Run]
 
 
 def _recent_runs() -> _Recent:
-    """One look a second, however many pages follow: thirty, each with a look of its own, would keep a core busy."""
+    """Read the runs once a second for all pages: thirty pages that each read them would keep a core busy."""
     return _recent(store.runs_dir(), int(time.monotonic() / POLL_SECONDS))
 
 
@@ -107,7 +107,7 @@ def _recent(folder: Path, second: int) -> _Recent:
 
 
 def refresh() -> None:
-    """Show a change of the runs at once."""
+    """Discard the cached runs, so that a change shows at once."""
     _recent.clear()
 
 
@@ -147,11 +147,11 @@ def _time_left(run_summary: RunSummary, waiting: list[str]) -> str:
     if run_summary.status.phase == "waiting":
         return f"waiting, {queue.position(run_summary.run, waiting)}"
     if run_summary.status.phase == "stopping":
-        return "stopping: it ends the step it is at, and saves …"
+        return "stopping: finishing its step and saving …"
     if run_summary.status.phase == "suspended":
         return "suspended"
     if run_summary.status.phase == "evaluating":
-        return "measuring it on test images …"
+        return "evaluating on test images …"
     done, left = run_summary.progress
     if left is None:
         return "starting …"
@@ -195,7 +195,7 @@ def run_buttons(run: Run, status: RunStatus, suffix: str = "") -> None:
 
 
 def _act(run: Run, action: Callable[[], None]) -> bool:
-    """Do it; if it is refused, ``run_buttons`` says why."""
+    """Perform the action; ``run_buttons`` shows the error if it fails."""
     try:
         action()
     except (RunError, OSError) as error:

@@ -24,7 +24,7 @@ MAPS = ("PCA", "UMAP", "Two units")
 MOST = 10_000  # images on a map
 USUAL = 2_000
 SAMPLES = 50  # draws behind each image's NLL and ESS
-FILE = {Entry: lambda entry: (str(entry.path), entry.path.stat().st_mtime_ns)}  # a new file is read anew
+FILE = {Entry: lambda entry: (str(entry.path), entry.path.stat().st_mtime_ns)}  # a rewritten file is read again
 SETTINGS = umap_maps.UmapSettings()
 COLOURED = ("label", "predicted digit", "NLL", "ESS", "D_KL", "posterior spread", "nothing")
 COLOUR_HELP = (
@@ -127,7 +127,7 @@ def _metrics_store(entry: Entry, device: str, dataset: str, count: int) -> dict[
 
 
 def image_metrics(entry: Entry, device: str, images: Images) -> Metrics:
-    """NLL, ESS and D_KL of each image, with progress on the page while they are worked out."""
+    """NLL, ESS and D_KL of each image, with progress on the page while they are computed."""
     store = _metrics_store(entry, device, images.dataset, len(images.numbers))
     if "metrics" not in store:
         count = len(images.numbers)
@@ -153,7 +153,7 @@ def divergence(side_entry: Entry, device: str, own: Encoded, images: Images) -> 
 
 
 def sides(view: Chosen, images: Images, kind: str) -> tuple[MapSide, MapSide] | None:
-    """Both models' maps in one frame; None, with its progress on the page, while UMAP is at work."""
+    """Both models' maps on shared axes; None, with its progress on the page, while UMAP is being computed."""
     total, shown = len(cache.test_images(images.dataset)), len(images.numbers)
     for _, entry in view.pair:
         cache.check_cost(entry, costs.latent_space(entry.card.model, total, shown), f"a map of {shown:,} images")
@@ -190,7 +190,7 @@ def _pick_units(name: str, space: Encoded) -> LinearProjection:
 
 
 def _umap(view: Chosen, images: Images, spaces: Sequence[Encoded], start: np.ndarray) -> list[np.ndarray] | None:
-    """Both maps from the disk; or None, after a look of each second at the process that makes them."""
+    """Both maps from disk; None, with polled progress, while they are being computed."""
     data = {"dataset": images.dataset, "images": len(images.numbers)}
     prints = [umap_maps.fingerprint(entry.path) for _, entry in view.pair]
     a = umap_maps.find_map(SETTINGS, checkpoint=prints[0], begin=None, **data)
@@ -211,11 +211,11 @@ def _umap(view: Chosen, images: Images, spaces: Sequence[Encoded], start: np.nda
 
 
 def _show_progress(one: umap_maps.Map) -> None:
-    """How far the map is."""
+    """Show the progress of the map."""
     status = one.status()
     if status.phase in ("running", "finished"):
-        st.progress(status.share, f"UMAP of both models, in the background: {escape_markdown(status.message)}")
-        st.caption("You can go on with the other maps meanwhile; what is computed is kept.")
+        st.progress(status.share, f"UMAP of both models, computed in the background: {escape_markdown(status.message)}")
+        st.caption("You can use the other maps meanwhile; the result is saved.")
         return
     st.error(f"UMAP did not finish: {escape_markdown(escape_markdown(status.message))}")
     if st.button("Try again", key="umap.again"):

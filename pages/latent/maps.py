@@ -167,7 +167,7 @@ def show_digit(digit: Digit) -> None:
     st.caption("Click a point to take its digit in hand. With the lasso or the box above a map, select images in both.")
 
 
-@st.cache_resource(max_entries=32, show_spinner="Judging the map …")
+@st.cache_resource(max_entries=32, show_spinner="Measuring the map's trustworthiness …")
 def _trustworthiness(points: np.ndarray, places: np.ndarray) -> MeanEstimate:
     return latent.trustworthiness(points, places)
 

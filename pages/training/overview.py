@@ -128,7 +128,7 @@ def compare(shown: Sequence[Run]) -> None:
     summaries = _read(shown, quiet=True)
     different = summary.differences(summaries)
     if len(summaries) < 2:
-        st.caption("There is one run only: nothing to compare it with yet.")
+        st.caption("There is only one run: nothing to compare it with yet.")
     elif not different:
         st.caption("All settings are the same: these runs repeat one another.")
     else:
@@ -159,7 +159,7 @@ def manage(run: Run) -> None:
         "Delete …",
         icon=":material/delete:",
         disabled=status.alive,
-        help="Stop it first: its process still writes." if status.alive else "Asks before it does.",
+        help="Stop it first: it is still running." if status.alive else "Asks for confirmation.",
         key=f"Delete.{run.name}",
     ):
         _confirm(run)
@@ -172,9 +172,7 @@ def _buttons(run: Run) -> None:
 
 @st.dialog("Delete this run?")
 def _confirm(run: Run) -> None:
-    st.write(
-        f"**{escape_markdown(run.name)}** with its model, its curves and its snapshots. It cannot be brought back."
-    )
+    st.write(f"**{escape_markdown(run.name)}** with its model, its curves and its snapshots. This cannot be undone.")
     yes, no = st.columns(2)
     if yes.button("Delete it", width="stretch", on_click=_delete, args=(run,)):
         st.rerun()

@@ -18,7 +18,7 @@ SHOWN = 10  # digits that are reconstructed
 
 def scrubber(run: Run) -> None:
     """The whole of it: slider, map, active units, reconstructions."""
-    st.write("The model at earlier moments of this run: how its latent space unfolds and its units come to life.")
+    st.write("The model at earlier points of this run: how its latent space unfolds and its units become active.")
     try:
         dataset, kind = run.config.dataset, run.config.kind
     except RunError as error:
@@ -35,7 +35,7 @@ def scrubber(run: Run) -> None:
         return
     if len(found) == 1:
         st.caption(
-            "It has one model only: snapshots are taken by runs of this version that begin in the app or with "
+            "It has only one model: snapshots are taken by runs of this version that are started in the app or with "
             "`python -m iwae train`, where the model is not too large for at least four of them."
         )
     st.fragment(_show_snapshot)(found, dataset, kind)
@@ -64,7 +64,7 @@ def _show_snapshot(found: list[Snapshot], dataset: str, kind: str) -> None:
         st.markdown(
             "**Posterior means**",
             help="The encoder's mean of q(h₁|x) for each test image. With more than two units the two main "
-            "directions of the last moment are held for all, so that the same place means the same.",
+            "directions of the last snapshot are used for all, so that positions can be compared.",
         )
         names = data.label_names or tuple(map(str, range(1 + int(labels.max())))) if labels is not None else ()
         chosen = None if labels is None else labels[:count].tolist()

@@ -70,7 +70,7 @@ def _bands(path: str, written: int, device: str, dataset: str, images: int, laye
     return units.count_bands(*halves[layer], sizes, threshold=threshold)
 
 
-@st.cache_data(max_entries=64, show_spinner="Measuring what is lost …")
+@st.cache_data(max_entries=64, show_spinner="Measuring the loss without the unit …")
 def _loss(path: str, written: int, device: str, dataset: str, kept: tuple[tuple[bool, ...], ...], images: int):
     model = cache.model_at(path, written, device)
     halves, _ = _measure(path, written, device, dataset, images)
