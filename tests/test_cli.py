@@ -362,7 +362,7 @@ def test_ctrl_c_saves_and_the_run_goes_on():
     assert process.returncode == 130
     run = store.list_runs()[0]
     assert run.status().phase == "stopped" and "Traceback" not in err
-    assert f"go on with: python -m iwae train --resume {run.name}\n" in err
+    assert f"resume with: python -m iwae train --resume {run.name}\n" in err
     assert main(["train", "--resume", run.name]) == 0
     assert run.status().phase == "finished" and run.records()[-1].step == 78
 

@@ -260,12 +260,12 @@ def test_another_users_runs_are_shown_and_those_that_may_not_be_read_are_passed_
                 assert [run.name for run in found] == [running.name, finished.name]
                 assert [run.status().phase for run in found] == ["running", "finished"]
                 assert set(refused) == {secret.name, closed.name}
-                assert f"run {secret.name} is passed over: it cannot be read (permission denied)" in refused.values()
+                assert f"run {secret.name} is skipped: it cannot be read (permission denied)" in refused.values()
                 assert queue.waiting_runs(place) == [] and running.records() == []
                 with pytest.raises(RunError, match="cannot be asked to stop"):
                     running.stop()
         with another_user():
-            with pytest.raises(RunError, match="cannot be worked on here"):
+            with pytest.raises(RunError, match="cannot be locked here"):
                 finished.delete()
             assert running.status().phase == "running"  # by its process, which lives: its lock cannot be tried
         word(running, started=0.0)

@@ -235,7 +235,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(done, tmp_path, capsys):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
-    assert "save and stop" in err and err.endswith("the same command goes on\n") and "Traceback" not in err
+    assert "save and stop" in err and err.endswith("run the same command again to continue\n") and "Traceback" not in err
     assert not (out / done.cells[1].name).exists()
 
     assert main(["sweep", *options, "--dry-run"]) == 0
@@ -265,7 +265,7 @@ def test_a_folder_with_another_run_and_a_second_sweep_are_refused(done, tmp_path
     assert row.state == "failed" and row.reason.endswith("holds a run with other settings")
     with (
         sweep.FileLock(tmp_path / "lock"),
-        pytest.raises(sweep.SweepError, match="already being worked on by another process"),
+        pytest.raises(sweep.SweepError, match="already being run by another process"),
     ):
         work.run(Here())
 

@@ -192,7 +192,7 @@ def test_a_damaged_run_is_explained_beside_the_others(app, pair):
 def test_a_run_without_snapshots_or_data_says_so(app, pair):
     shutil.rmtree(pair[0].snapshots.folder)
     test = app(PAGE, run=pair[0].name)
-    assert "It has one model only" in words(test) and "lookback.map" in figures(test)
+    assert "It has only one model" in words(test) and "lookback.map" in figures(test)
     folder = store.create(dataclasses.replace(VAE, dataset="omniglot")).folder
     test = app(PAGE, run=folder.name)
     assert "data download omniglot" in "".join(info.value for info in test.info)
