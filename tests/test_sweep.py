@@ -235,7 +235,8 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(done, tmp_path, capsys):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
-    assert "save and stop" in err and err.endswith("run the same command again to continue\n") and "Traceback" not in err
+    assert "save and stop" in err and err.endswith("run the same command again to continue\n")
+    assert "Traceback" not in err
     assert not (out / done.cells[1].name).exists()
 
     assert main(["sweep", *options, "--dry-run"]) == 0
