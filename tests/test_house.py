@@ -105,7 +105,7 @@ DIALECT = (  # phrases that a reader of PyTorch's documentation would stumble ov
     r"\bwithout a word\b",  # silently
     r"\bis at work\b",  # is running
     r"\bgive_way\b|\blook_again\b|\bkeeper\b|\bcourier\b|\balbum\b|\bstanding\b",  # names that are gone
-    r"(?<![\w-])--(passes|products)\b(?!.*old name|, its| works)",  # --epochs, --precision
+    r"(?<![\w-])--(passes|products)\b(?!\W*$)",  # --epochs, --precision
 )
 
 

@@ -118,9 +118,9 @@ class TrainConfig(_FirstFields):
     kl_warmup: int = 0  # epochs over which the weight of the KL term rises linearly from 0; 0 for none
     gradient: Filled[str] = DEFAULT  # exact, dreg, piwae, or stl, which for k > 1 is biased for all but vae and l-alpha
     resample: Filled[int] = DEFAULT  # draws that go backward, chosen by weight; 0 for all k
-    precision: str = "float32"  # of matrix products: float32; bfloat16 on some CPUs; tf32 on CUDA; --products works too
+    precision: str = "float32"  # of matrix products: float32; bfloat16 on some CPUs; tf32 on CUDA; alias --products
     schedule: str = "fast"  # fast, cosine, paper or constant
-    epochs: Filled[int] = DEFAULT  # over the training data; --passes, its old name, works as well
+    epochs: Filled[int] = DEFAULT  # over the training data; alias --passes
     minutes: float | None = None  # stop after so many minutes of training, wherever the schedule stands
     learning_rate: Filled[float] = DEFAULT  # the largest one of Adam
     adam_eps: Filled[float] = DEFAULT  # ε of Adam
