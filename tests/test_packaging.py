@@ -111,7 +111,8 @@ from iwae.__main__ import main
 from iwae.analysis import umap_maps
 from iwae.system import optional
 try:
-    umap_maps.find(umap_maps.Settings()).start(np.eye(30), np.eye(30, 2), umap_maps.Settings())
+    settings = umap_maps.UmapSettings()
+    umap_maps.find_map(settings).start(np.eye(30), np.eye(30, 2), settings)
 except optional.MissingError as error:
     print(error, file=sys.stderr)
 sys.exit(main(["app"]))
@@ -183,6 +184,11 @@ def test_far_from_a_checkout_it_trains_makes_the_table_and_shows_the_explorer(bi
     assert re.search(r"^mnist-5k-1layer-iwae-k50 ", table, re.M) and trained.parent.name in table
     code = "import iwae; from iwae import load, evaluate, posterior; print(iwae.__file__, load.__name__)"
     assert f"{bin_folder.parent}/lib" in run(str(bin_folder / "python"), "-c", code)
+
+    refused = subprocess.run(
+        [bin_folder / "iwae", "table", "--readme"], env=environment, capture_output=True, text=True
+    )
+    assert refused.returncode == 2 and "--readme writes into a checkout" in refused.stderr
 
     server = Server(folder / "none.py", home, [str(bin_folder / "iwae"), "app"], folder)
     try:

@@ -51,7 +51,7 @@ class Here:
     def __init__(self):
         self.ended: dict[str, str] = {}
 
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         return not self.ended
 
     def start(self, name: str, job: TrainingJob) -> None:

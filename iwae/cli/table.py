@@ -17,6 +17,7 @@ from iwae.results import readme as documents
 from iwae.results import rows as results
 from iwae.results.rows import Row
 from iwae.system import files
+from iwae.system.paths import CHECKOUT
 
 FAILED = 1  # exit status when a second measurement disagrees
 
@@ -81,6 +82,8 @@ class TableCommand:
         for option in ("markdown", "csv", "json"):
             cli.check_output(f"--{option}", getattr(self, option))
         if self.readme:
+            if CHECKOUT is None:
+                raise cli.UsageError("--readme writes into a checkout of the project, and this package is installed")
             for path in documents.paths(catalog.SHIPPED):
                 cli.check_output("--readme", path)
         return cli.find_device(self.device)
