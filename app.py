@@ -5,8 +5,9 @@ import streamlit as st
 from iwae.export.report import SampledImage
 from pages.common import cache, image_rows
 from pages.common.digit_input import BLANK, change_button, draw, is_blank, random_button
-from pages.common.evidence import Evidence
+from pages.common.evidence import SAMPLES, SEED, Evidence
 from pages.common.live import live
+from pages.common.number_field import in_use
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
 
@@ -23,7 +24,8 @@ st.write(
 if view.training_overlap:
     st.caption(view.training_overlap)
 digit = view.digit
-evidence = None if is_blank() else Evidence(view, digit.x, 1000, 0)
+samples, seed = in_use("samples", SAMPLES), in_use("seed", SEED)
+evidence = None if is_blank() else Evidence(view, digit.x, samples, seed)
 draw(digit, live=live(view, evidence))
 with st.container(horizontal=True):
     change_button(view.dataset, "home.", "Upload, photograph or pick")
@@ -41,9 +43,10 @@ for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=T
         st.markdown(f"**The heaviest of {found.samples:,} samples from q(h|x)**, with their share of the weight")
         image_rows.weighted_samples(cache.model(entry, view.device), found, count=10, heaviest=True)
         evidence.headline(name)
+evidence.verdict()
 evidence.numbers()
 
 st.divider()
 st.page_link("pages/1_Posterior.py", label="Try your own digit: upload, draw or pick one", icon=":material/draw:")
 st.caption("Or train a small model in the sidebar, and choose it as A or B.")
-report_button(view, SampledImage(digit.x, 1000, 0))
+report_button(view, SampledImage(digit.x, samples, seed))

@@ -60,6 +60,7 @@ for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=T
         evidence.end_states(name, cache.model(entry, view.device))
         true_posterior(name, entry, cache.model(entry, view.device), drawn, units[name])
 
+evidence.verdict()
 evidence.numbers()
 occluded(view, digit.x, samples, seed)
 

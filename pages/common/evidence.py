@@ -18,6 +18,7 @@ from pages.common.sidebar import View
 POLL = 0.5  # seconds
 MISSED = 3.0  # nats by which draws of q exceed the chains, with a probability of at most e^−3 where these miss nothing
 MORE = 4  # times as many chains then
+SAMPLES, SEED = 5000, 0  # of the draws of q, until another page is asked for others
 SHOWN = 10  # ends of chains as pictures
 
 
@@ -72,6 +73,18 @@ def of_q_alone(found: Annealed, drawn: Posterior) -> str:
     if found.interval(0.95)[1].item() < drawn.log_p and not missed_a_mode(found, drawn):
         text += " Few draws decide there, and may lie too high by luck."
     return text
+
+
+def comparison(a: Annealed, b: Annealed, missed: bool = False) -> str:
+    """B minus A in words; a difference within the 95% intervals of both is too close to call."""
+    if missed or not (a.shown and b.shown):
+        return "**B − A**: not both values have an error that holds, so this digit does not compare the models."
+    difference = nats(abs(b.log_p.item() - a.log_p.item()))
+    (low_a, high_a), (low_b, high_b) = ([end.item() for end in one.interval(0.95)] for one in (a, b))
+    if low_a <= high_b and low_b <= high_a:
+        return f"**Too close to call**: log p̂(x) differs by {difference} nats, within the 95% intervals of both models."
+    better = "B" if b.log_p > a.log_p else "A"
+    return f"**{better} finds this digit more probable**, by {difference} nats; the 95% intervals do not overlap."
 
 
 class Evidence:
@@ -142,6 +155,14 @@ class Evidence:
         )
         decoded = model.decode(found.draws(SHOWN)[0][:, 0].to(model.device)).detach().cpu().numpy()
         image_rows.image_row(decoded, None, ["draw from the true posterior"] * len(decoded))
+
+    def verdict(self) -> None:
+        """Which model finds the digit more probable, in words, once both chains are there."""
+        a, b = (job.result for job in self.poll().values())
+        if a is not None and b is not None:
+            st.markdown(
+                comparison(a, b, any(missed_a_mode(found, self.drawn[name]) for name, found in (("A", a), ("B", b))))
+            )
 
     def numbers(self) -> None:
         """All of it as a table, once it is there."""

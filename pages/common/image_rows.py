@@ -94,7 +94,7 @@ def _reading(drawn: Posterior) -> str:
         return "q is close to the true posterior."
     if share > 0.02:
         return "q covers the posterior loosely."
-    return "q is far from the true posterior; a few draws dominate."
+    return f"q is far from the true posterior; the heaviest draw alone has {percent(drawn.weights.max().item())}."
 
 
 def reconstructions(x: np.ndarray, pictures: Reconstructions) -> None:

@@ -60,6 +60,11 @@ def whole_number(
     return value
 
 
+def in_use(key: str, default: int) -> int:
+    """The number that the field of this key gave last, on whichever page; ``default`` where it was not shown yet."""
+    return st.session_state.get(f"{key} in use", default)
+
+
 def _pass_on(key: str, low: int, high: int, to: Callable[[int], None]) -> None:
     with suppress(ValueError):  # the field will say what is wrong
         to(int(parse(f"{st.session_state[key]:.15g}", low, high, whole=True)))

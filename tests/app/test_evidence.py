@@ -7,7 +7,7 @@ import torch
 
 from iwae.inference.ais import Annealed
 from iwae.inference.posterior import Posterior
-from pages.common.evidence import from_chains, from_draws, missed_a_mode, of_q_alone, one_line
+from pages.common.evidence import comparison, from_chains, from_draws, missed_a_mode, of_q_alone, one_line
 
 
 def draws(log_w) -> Posterior:
@@ -57,3 +57,14 @@ def test_the_larger_of_two_bounds_is_shown():
     assert of_q_alone(lucky, FEW).endswith("may lie too high by luck.")
     assert missed_a_mode(lost, FEW)
     assert from_chains(lost, FEW) == ("≥\u00a0−86.91", "at least; annealing missed a mode (−91.00)")
+
+
+def test_two_models_are_compared_in_words():
+    a = chains(-86.0, 0.2)
+    half = a.log_p.item() - a.interval(0.95)[0].item()
+    assert comparison(a, chains(-86.0 + 1.9 * half, 0.2)).startswith("**Too close to call**: log p̂(x) differs by 0.")
+    apart = comparison(a, chains(-85.0, 0.2))
+    assert apart == "**B finds this digit more probable**, by 1.00 nats; the 95% intervals do not overlap."
+    assert comparison(chains(-85.0, 0.2), a).startswith("**A finds")
+    for unsure in (comparison(a, chains(-80.0, 1.5)), comparison(a, chains(-80.0, 0.2), missed=True)):
+        assert "does not compare the models" in unsure

@@ -22,7 +22,7 @@ from iwae.inference import posterior as engine
 from iwae.runs import store, tensorboard, worker
 from iwae.system import optional
 from iwae.training.config import TrainConfig
-from pages.common.evidence import jobs
+from pages.common.evidence import comparison, jobs
 from pages.common.figure_card import escape_markdown
 from pages.common.image_rows import percent
 
@@ -70,11 +70,24 @@ def test_home_shows_a_result_at_once(app, pair):
     assert "A · VAE k = 1" in words(test) and "B · IWAE k = 50" in words(test)
     x = datasets.load("mnist-5k").binary("test")[0]
     for metric, entry in zip(test.metric[::2], pair, strict=True):
-        drawn = engine.posterior(load(entry.path)[0], x, samples=1000, seed=0)
+        drawn = engine.posterior(load(entry.path)[0], x, samples=5000, seed=0)
         assert_says(metric, drawn)
         heaviest = drawn.weights.topk(10).values
-        assert f"Together they carry {percent(heaviest.sum().item())} of the weight of 1,000 draws" in words(test)
-        assert "heaviest first" not in words(test) and heaviest.sum() > 10 / 1000
+        assert f"Together they carry {percent(heaviest.sum().item())} of the weight of 5,000 draws" in words(test)
+        assert "heaviest first" not in words(test) and heaviest.sum() > 10 / 5000
+
+
+def test_home_and_posterior_agree(app):
+    """Of the same digit, also after another number of draws and another seed were asked for."""
+    test = app()
+    home = [metric.value for metric in test.metric]
+    test.switch_page("pages/1_Posterior.py").run()
+    assert [metric.value for metric in test.metric] == home
+    test.number_input(key="samples").set_value(700).run()
+    test.number_input(key="seed").set_value(3).run()
+    asked = [metric.value for metric in test.metric]
+    test.switch_page("app.py").run()
+    assert [metric.value for metric in test.metric] == asked != home
 
 
 def test_the_headline_is_annealed_behind_the_page(app):
@@ -88,13 +101,14 @@ def test_the_headline_is_annealed_behind_the_page(app):
     test.run()
     assert not test.exception
     x = datasets.load("digits").binary("test")[:1]
-    for place, key in enumerate(small):
-        found = ais.anneal(load(catalog.entries()[0][key].path)[0], x)
+    both = [ais.anneal(load(catalog.entries()[0][key].path)[0], x) for key in small]
+    assert comparison(*both) in words(test)
+    for place, found in enumerate(both):
         low, high = (f"{end.item():.2f}".replace("-", "−") for end in found.interval())
         metric = test.metric[2 * place]
         assert metric.value == f"{found.log_p.item():.2f}".replace("-", "−")
         assert metric.delta == f"95%: {low} to {high}"
-    assert "1,000 draws of q alone: " in words(test) and not test.get("progress")
+    assert "5,000 draws of q alone: " in words(test) and not test.get("progress")
 
 
 def test_home_says_that_its_models_were_trained_on_these_digits(app):
