@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,30 @@ if find_spec("playwright") is None and os.environ.get("IWAE_REQUIRE_BROWSER") !=
 
 def pytest_report_header() -> str | None:
     return None if find_spec("playwright") else "the browser tests are left out: pip install -r requirements-dev.txt"
+
+
+# What measures the time of an answer or the memory of a process: never two of these side by side.
+TIMED = {"test_benchmarks.py", "test_digits.py", "test_load.py", "test_threads.py", "test_uploads.py"}
+
+
+def pytest_configure() -> None:
+    """Processes that the tests start answer Ctrl-C and a closed terminal, also where the tests themselves, below nohup
+    or in the background of a script, must not: what is ignored is inherited."""
+    for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """With ``-n 2 --dist loadgroup`` a file's tests share a worker, and those in the browser one server and one
+    Chromium."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        name = item.path.name
+        group = "browser" if item.path.parent.name == "browser" else "timed" if name in TIMED else name
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

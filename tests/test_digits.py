@@ -591,14 +591,14 @@ def photo(digit, rng):
 
 @needs_mnist
 def test_a_classifier_reads_photos_as_well_as_the_originals(mnist):
-    """PCA + SVM trained on 10,000 MNIST images reads what is made of 300 photos of test digits."""
+    """PCA + SVM trained on 10,000 MNIST images reads what is made of 120 photos of test digits."""
     from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
     from sklearn.svm import SVC
 
     images, labels = mnist
     rng = np.random.default_rng(20)
-    train, test = rng.choice(60_000, 10_000, replace=False), rng.choice(10_000, 300, replace=False)
+    train, test = rng.choice(60_000, 10_000, replace=False), rng.choice(10_000, 120, replace=False)
     reader = make_pipeline(PCA(50, random_state=0), SVC(C=5, gamma=0.02))
     reader.fit(images["train"][train].reshape(-1, 784) / 255, labels["train"][train])
 
