@@ -46,7 +46,7 @@ learning_rate = 1e6  # cannot go well
 
 
 class Here:
-    """The engine that works in this process, at once."""
+    """A backend that runs each job in this process."""
 
     def __init__(self):
         self.ended: dict[str, str] = {}
@@ -312,7 +312,7 @@ def test_what_travels_between_nodes_goes_on_bit_for_bit(done, tmp_path):
     assert run.status().phase == "stopped" and run.records()[-1].step < 52
     ray_pool.write_files(here.folder, ray_pool.read_files(there.folder))
     assert not (here.folder / "stop").exists()
-    assert here.work() == ""
+    assert here.run() == ""
     folders = here.folder, done.folder / done.cells[1].name
     found, wanted = (checkpoints.load(folder / "checkpoint.safetensors") for folder in folders)
     assert all(torch.equal(a, b) for a, b in zip(found[0].parameters(), wanted[0].parameters(), strict=True))
@@ -353,15 +353,15 @@ def test_a_ray_cluster_loses_a_node_and_nothing_else(ray_cluster, tmp_path):
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    with ray_pool.RayCluster(made.address, far.folder, sync_seconds=0.2) as engine:
-        rows = far.run(engine)
+    with ray_pool.RayCluster(made.address, far.folder, sync_seconds=0.2) as backend:
+        rows = far.run(backend)
         killer.join()
         assert [row.state for row in rows] == ["finished"] * 4 + ["failed"]
         log = (far.folder / lost[0] / "log.txt").read_text().splitlines()
         assert node.node_id in log[0] and "from step 0 " in log[0]
         assert node.node_id not in log[1] and int(log[1].split("from step ")[1].split()[0]) > 0
         before = table(far.folder)
-        assert [row.state for row in far.run(engine)] == [row.state for row in rows]  # the failed one, once more
+        assert [row.state for row in far.run(backend)] == [row.state for row in rows]  # the failed one, once more
         assert table(far.folder) == before
     near.run(Here())
     assert table(near.folder) == before
