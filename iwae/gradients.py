@@ -165,9 +165,9 @@ class Estimator:
         return GRADIENTS[self.gradient].biased and self.k > 1 and not self.bound.equal_weights
 
     def __call__(
-        self, model: Model, x: Tensor, generator: torch.Generator, seen: Tensor | None = None
+        self, model: Model, x: Tensor, generator: torch.Generator, encoder_input: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Sample]:
-        """(loss, bound, sample) for images x [batch, pixels], of which the encoder sees ``seen`` (by default x).
+        """(loss, bound, sample) for images x [batch, pixels], of which the encoder gets ``encoder_input`` (or x).
 
         Raises ValueError for images that the model does not take (``Model.check_images``).
 
@@ -175,7 +175,7 @@ class Estimator:
         [batch] is the bound itself, detached; ``sample`` the k draws it came from.
         """
         x = model.check_images(x)
-        return self.at(model, x, self.noise(model, len(x), generator), seen)
+        return self.with_noise(model, x, self.noise(model, len(x), generator), encoder_input)
 
     def noise(self, model: Model, batch: int, generator: torch.Generator) -> Noise:
         """What a call draws for so many images."""
@@ -184,28 +184,28 @@ class Estimator:
             return Noise(normal, normal[0].new_empty(batch, 0))
         return Noise(normal, torch.rand(batch, self.resample, generator=generator, device=normal[0].device))
 
-    def at(
-        self, model: Model, x: Tensor, given: Noise, seen: Tensor | None = None, kl_share: float | Tensor = 1.0
+    def with_noise(
+        self, model: Model, x: Tensor, given: Noise, encoder_input: Tensor | None = None, kl_share: float | Tensor = 1.0
     ) -> tuple[Tensor, Tensor, Sample]:
         """As a call, with given randomness and images that have been checked.
 
         The gradient is that of the bound with ``kl_share`` of its own weight of the KL (a KL warm-up); the bound that
         is returned has all of it.
         """
-        seen, kl_weight = x if seen is None else seen, kl_share * self.bound.kl_weight
-        chosen, drawn = self.choose(model, x, seen, given, kl_weight)
-        loss, sample = self.backward(model, x, seen, chosen, kl_weight)
+        encoder_input, kl_weight = x if encoder_input is None else encoder_input, kl_share * self.bound.kl_weight
+        chosen, drawn = self.choose(model, x, encoder_input, given, kl_weight)
+        loss, sample = self.backward(model, x, encoder_input, chosen, kl_weight)
         sample = drawn or sample
         return loss, self.bound(sample.log_weights(self.bound.kl_weight).detach()), sample
 
     def choose(
-        self, model: Model, x: Tensor, seen: Tensor, given: Noise, kl_weight: float | Tensor
+        self, model: Model, x: Tensor, encoder_input: Tensor, given: Noise, kl_weight: float | Tensor
     ) -> tuple[Chosen, Sample | None]:
         """The draws that go backward, and all k draws where they had to be made for that, without a graph."""
         if not self.resample:
             return Chosen(given.normal, None), None
         with torch.no_grad():
-            sample = model.sample(x, noise=given.normal, seen=seen, checked=True)
+            sample = model.sample(x, noise=given.normal, encoder_input=encoder_input, checked=True)
         weights = self.weights(sample.log_weights(kl_weight), kl_weight)
         index = draw(weights.decoder, given.uniform)
         ratio = (weights.encoder / weights.decoder.clamp_min(SMALLEST_WEIGHT)).gather(0, index)
@@ -217,14 +217,14 @@ class Estimator:
         return GRADIENTS[self.gradient].weights(self.bound, log_w.detach(), kl_weight, **self.parameters)
 
     def backward(
-        self, model: Model, x: Tensor, seen: Tensor, chosen: Chosen, kl_weight: float | Tensor
+        self, model: Model, x: Tensor, encoder_input: Tensor, chosen: Chosen, kl_weight: float | Tensor
     ) -> tuple[Tensor, Sample]:
         """The loss of a call, from the draws that go backward; its value means nothing, its gradient is −∇ of the mean
         bound by this estimator."""
-        first = model.first(seen)
-        h, log_qh = model.propose(seen, chosen.normal, first=first)
+        encoded = model.encode_first(encoder_input)
+        h, log_qh = model.sample_posterior(encoder_input, chosen.normal, encoded=encoded)
         if not GRADIENTS[self.gradient].through_density:
-            log_qh = model.log_q(seen, h, fixed=True, first=first)
+            log_qh = model.log_q(encoder_input, h, detached=True, encoded=encoded)
         below = tuple(layer.view_as(layer) for layer in h)  # h as log p(x, h) sees it
         sample = Sample(*model.log_joint(x, below, checked=True), log_qh, h)
         weights = chosen.weights or self.weights(sample.log_weights(kl_weight), kl_weight)

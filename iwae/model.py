@@ -113,7 +113,7 @@ class Sample(NamedTuple):
         return weigh_kl(self.log_w, self.log_px, kl_weight)
 
 
-class Keep(NamedTuple):
+class UnitMask(NamedTuple):
     """Units that stay, for one stochastic layer; the others are held at a constant and leave log p and log q."""
 
     mask: Tensor  # [latent] of 0 and 1
@@ -133,15 +133,15 @@ class StochasticLayer(nn.Module):
         features = self.hidden(below)
         return self.mean(features), self.log_std(features)
 
-    def fixed(self, below: Tensor) -> Gaussian:
+    def detached(self, below: Tensor) -> Gaussian:
         """As ``forward``, with weights that no gradient reaches."""
         if not are_standard(self.hidden, self.mean, self.log_std):
             mean, log_std = as_function(self, below)
             return mean, log_std
         features = below
         for layer in self.hidden:
-            features = _fixed(layer, features) if isinstance(layer, nn.Linear) else layer(features)
-        return _fixed(self.mean, features), _fixed(self.log_std, features)
+            features = _detached_linear(layer, features) if isinstance(layer, nn.Linear) else layer(features)
+        return _detached_linear(self.mean, features), _detached_linear(self.log_std, features)
 
 
 class Model(nn.Module):
@@ -235,17 +235,17 @@ class Model(nn.Module):
         *,
         generator: torch.Generator | None = None,
         noise: tuple[Tensor, ...] | None = None,
-        keep: tuple[Keep, ...] | None = None,
-        seen: Tensor | None = None,
-        first: Gaussian | None = None,
+        unit_masks: tuple[UnitMask, ...] | None = None,
+        encoder_input: Tensor | None = None,
+        encoded: Gaussian | None = None,
         checked: bool = False,
     ) -> Sample:
         """Draw k times from q(h|x) for images x [batch, pixels] of zeros and ones, by ``generator`` or from given
         ``noise``.
 
-        ``seen`` [batch, pixels] is what the encoder sees instead of x: any q is a proposal for p(h|x). ``first``
-        is ``self.first`` of it, for a caller who draws several times.
-        ``keep`` drops units: they are held at a constant and counted neither in log p nor in log q, so that
+        ``encoder_input`` [batch, pixels] is what the encoder gets instead of x: any q is a proposal for p(h|x).
+        ``encoded`` is ``encode_first`` of it, for a caller who draws several times.
+        ``unit_masks`` drop units: these are held at a constant and counted neither in log p nor in log q, so that
         log_w stays an exact importance weight of the smaller model.
 
         Raises ValueError for other images (``check_images``); ``checked`` says that x has come from there.
@@ -254,42 +254,47 @@ class Model(nn.Module):
             x = self.check_images(x)
         if noise is None:
             noise = self.noise(k, len(x), generator)
-        h, log_qh = self.propose(x if seen is None else seen, noise, keep, first)
-        log_px, log_ph = self.log_joint(x, h, keep, checked=True)
+        h, log_qh = self.sample_posterior(x if encoder_input is None else encoder_input, noise, unit_masks, encoded)
+        log_px, log_ph = self.log_joint(x, h, unit_masks, checked=True)
         return Sample(log_px, log_ph, log_qh, h)
 
-    def first(self, x: Tensor) -> Gaussian:
+    def encode_first(self, x: Tensor) -> Gaussian:
         """Mean and log standard deviation of q(h₁|x), [batch, latent[0]] each: the same for all draws of an image."""
         return self.encoder[0](x)
 
-    def propose(
+    def sample_posterior(
         self,
         x: Tensor,
         noise: tuple[Tensor, ...],
-        keep: tuple[Keep, ...] | None = None,
-        first: Gaussian | None = None,
+        unit_masks: tuple[UnitMask, ...] | None = None,
+        encoded: Gaussian | None = None,
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """h = mean + std·noise, layer by layer, and log q(h|x) [k, batch]. ``first`` is ``self.first(x)``, if known."""
+        """h = mean + std·noise, layer by layer, and log q(h|x) [k, batch]. ``encoded`` is ``encode_first(x)``, where
+        that is known."""
         below, h = x, []
         log_qh: Any = 0.0  # then [k, batch]
         for layer, (encoder, eps) in enumerate(zip(self.encoder, noise, strict=True)):
-            mean, log_std = first if first and layer == 0 else encoder(below)
+            mean, log_std = encoded if encoded and layer == 0 else encoder(below)
             below = torch.addcmul(mean, log_std.exp(), eps)
             mask = None
-            if keep:
-                mask = keep[layer].mask
-                below = torch.where(mask > 0, below, keep[layer].value)
+            if unit_masks:
+                mask = unit_masks[layer].mask
+                below = torch.where(mask > 0, below, unit_masks[layer].value)
             log_qh = log_qh + log_standard(eps, log_std, mask)
             h.append(below)
         return tuple(h), log_qh
 
-    def log_q(self, x: Tensor, h: tuple[Tensor, ...], *, fixed: bool = False, first: Gaussian | None = None) -> Tensor:
-        """log q(h|x) [..., batch] of given h. ``fixed``: as a function of h alone, from which no gradient reaches the
-        encoder's weights. ``first`` is ``self.first(x)``, if known."""
-        mean, log_std = first or self.first(x)
-        log_qh = log_normal(h[0], mean.detach(), log_std.detach()) if fixed else log_normal(h[0], mean, log_std)
+    def log_q(
+        self, x: Tensor, h: tuple[Tensor, ...], *, detached: bool = False, encoded: Gaussian | None = None
+    ) -> Tensor:
+        """log q(h|x) [..., batch] of given h. ``detached``: as a function of h alone, so that no gradient reaches the
+        encoder's weights. ``encoded`` is ``encode_first(x)``, where that is known."""
+        mean, log_std = encoded or self.encode_first(x)
+        log_qh = log_normal(h[0], mean.detach(), log_std.detach()) if detached else log_normal(h[0], mean, log_std)
         for encoder, below, above in zip(self.encoder[1:], h, h[1:], strict=False):
-            found = encoder(below) if not fixed else getattr(encoder, "fixed", partial(as_function, encoder))(below)
+            found = (
+                encoder(below) if not detached else getattr(encoder, "detached", partial(as_function, encoder))(below)
+            )
             log_qh = log_qh + log_normal(above, *found)
         return log_qh
 
@@ -297,23 +302,25 @@ class Model(nn.Module):
         self,
         x: Tensor,
         h: tuple[Tensor, ...],
-        keep: tuple[Keep, ...] | None = None,
-        visible: Tensor | None = None,
+        unit_masks: tuple[UnitMask, ...] | None = None,
+        pixel_mask: Tensor | None = None,
         checked: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """log p(x|h₁) and log p(h), each [k, batch]; of ``visible`` pixels [pixels] of bool alone, if given. x and
-        ``checked`` as for ``sample``."""
+        """log p(x|h₁) and log p(h), each [k, batch]; with ``pixel_mask`` [pixels], of the pixels alone where it is
+        true. x and ``checked`` as for ``sample``."""
         if not checked:
             x = self.check_images(x)
-        masks = [layer.mask for layer in keep] if keep else [None] * len(h)
+        masks = [layer.mask for layer in unit_masks] if unit_masks else [None] * len(h)
         log_ph = log_standard(h[-1], mask=masks[-1])
         for decoder, below, above, mask in zip(self.decoder, h, h[1:], masks, strict=False):
             mean, log_std = decoder(above)
             log_ph = log_ph + log_normal(below, mean, log_std, mask)
-        return self.log_likelihood(x, h[0], visible, checked=True), log_ph
+        return self.log_likelihood(x, h[0], pixel_mask, checked=True), log_ph
 
-    def log_likelihood(self, x: Tensor, h1: Tensor, visible: Tensor | None = None, *, checked: bool = False) -> Tensor:
-        """log p(x|h₁) [k, batch] of images x [batch, pixels] of zeros and ones, or of their ``visible`` pixels.
+    def log_likelihood(
+        self, x: Tensor, h1: Tensor, pixel_mask: Tensor | None = None, *, checked: bool = False
+    ) -> Tensor:
+        """log p(x|h₁) [k, batch] of images x [batch, pixels], or of the pixels where ``pixel_mask`` [pixels] is true.
 
         The others need no more than to be left out: given h₁ the pixels are independent, so they integrate to 1.
         x and ``checked`` as for ``sample``.
@@ -323,28 +330,28 @@ class Model(nn.Module):
         own = type(self).logits is not Model.logits or "logits" in vars(self)
         standard = not own and are_standard(self.pixel_hidden, self.pixel_logits)
         likelihood = self.likelihood
-        if visible is None:
+        if pixel_mask is None:
             if standard and h1.device.type == "cpu":
                 linears: list[Any] = [*list(self.pixel_hidden)[0::2], self.pixel_logits]
                 if (log_px := likelihood.fused_log_prob(x, h1, linears)) is not None:
                     return log_px
             return likelihood.log_prob(x, self.logits(h1))
-        chosen = visible.repeat(likelihood.per_pixel)
+        chosen = pixel_mask.repeat(likelihood.per_pixel)
         if not standard:
-            return likelihood.log_prob(x[:, visible], self.logits(h1)[..., chosen])
+            return likelihood.log_prob(x[:, pixel_mask], self.logits(h1)[..., chosen])
         weight, bias = self.pixel_logits.weight[chosen], self.pixel_logits.bias[chosen]
-        return likelihood.log_prob(x[:, visible], F.linear(self.pixel_hidden(h1), weight, bias))
+        return likelihood.log_prob(x[:, pixel_mask], F.linear(self.pixel_hidden(h1), weight, bias))
 
     def logits(self, h1: Tensor) -> Tensor:
         """What the decoder says of the pixels to the likelihood: for Bernoulli pixels their logits, [..., pixels]."""
         return self.pixel_logits(self.pixel_hidden(h1))
 
-    def descend(self, top: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def ancestral_sample(self, top: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """h₁ from the top layer's h_L: every layer between is drawn, or without a generator set to its mean."""
-        return self.descent(top, generator)[0]
+        return self.ancestral_layers(top, generator)[0]
 
-    def descent(self, top: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        """All of (h₁, …, h_L), as ``descend`` goes through them."""
+    def ancestral_layers(self, top: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """All of (h₁, …, h_L), as ``ancestral_sample`` goes through them."""
         h = [top]
         for decoder in reversed(self.decoder):
             below, log_std = decoder(h[0])
@@ -359,11 +366,11 @@ class Model(nn.Module):
         return self.likelihood.mean(self.logits(h1))
 
 
-def _fixed(linear: nn.Linear, below: Tensor) -> Tensor:
+def _detached_linear(linear: nn.Linear, below: Tensor) -> Tensor:
     return precision.linear(below, linear.weight.detach(), linear.bias.detach())
 
 
-def wide(tensor: Tensor) -> Tensor:
+def to_float64(tensor: Tensor) -> Tensor:
     """In float64, for long sums; as it is on MPS, which has no float64."""
     return tensor if tensor.device.type == "mps" else tensor.double()
 

@@ -27,7 +27,7 @@ class LinearGaussian(nn.Module):
         self.log_std = nn.Parameter(-0.5 * precision.log())
         self.encoder_names = ("gain", "shift", "log_std")
 
-    def first(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_first(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x @ self.gain.T + self.shift, self.log_std.expand(len(x), -1)
 
     def check_images(self, x: Tensor, count: int | None = None) -> Tensor:
@@ -36,25 +36,27 @@ class LinearGaussian(nn.Module):
     def noise(self, k: int, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         return (torch.randn(k, batch, self.latent, generator=generator, dtype=torch.float64),)
 
-    def propose(self, x, noise, keep=None, first=None):
-        mean, log_std = first or self.first(x)
+    def sample_posterior(self, x, noise, unit_masks=None, encoded=None):
+        mean, log_std = encoded or self.encode_first(x)
         h = mean + log_std.exp() * noise[0]
         return (h,), log_normal(h, mean, log_std)
 
-    def log_q(self, x, h, *, fixed=False, first=None):
-        mean, log_std = first or self.first(x)
-        return log_normal(h[0], mean.detach(), log_std.detach()) if fixed else log_normal(h[0], mean, log_std)
+    def log_q(self, x, h, *, detached=False, encoded=None):
+        mean, log_std = encoded or self.encode_first(x)
+        return log_normal(h[0], mean.detach(), log_std.detach()) if detached else log_normal(h[0], mean, log_std)
 
-    def log_joint(self, x, h, keep=None, visible=None, checked=False):
+    def log_joint(self, x, h, unit_masks=None, pixel_mask=None, checked=False):
         log_px = log_normal(x, h[0] @ self.weight.T, torch.full_like(x, self.noise_std).log())
         return log_px, log_standard(h[0])
 
-    def sample(self, x, k=1, *, generator=None, noise=None, keep=None, seen=None, first=None, checked=False):
+    def sample(
+        self, x, k=1, *, generator=None, noise=None, unit_masks=None, encoder_input=None, encoded=None, checked=False
+    ):
         noise = noise or self.noise(k, len(x), generator)
-        h, log_qh = self.propose(x if seen is None else seen, noise, keep, first)
+        h, log_qh = self.sample_posterior(x if encoder_input is None else encoder_input, noise, unit_masks, encoded)
         return Sample(*self.log_joint(x, h), log_qh, h)
 
-    def descent(self, top, generator=None):
+    def ancestral_layers(self, top, generator=None):
         return (top,)
 
     def log_p(self, x: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def test_the_ends_are_draws_from_the_posterior(exact):
     model, x = exact
     found = ais.anneal(model, x, chains=600, temperatures=60)
     honest = LinearGaussian()  # its q is the posterior
-    mean, log_std = honest.first(x)
+    mean, log_std = honest.encode_first(x)
     z = ((found.h[0] - mean) / log_std.exp()).detach()
     weights, error = found.weights.unsqueeze(-1), 4 / found.ess.sqrt().unsqueeze(-1)
     assert ((weights * z).sum(0).abs() < error).all()

@@ -55,7 +55,7 @@ def test_operations_are_those_of_the_linear_layers(sizes):
         if isinstance(module, nn.Linear):
             module.register_forward_hook(lambda layer, inputs, _: rows.update({layer: inputs[0].numel()}))
     x = torch.zeros(batch, config.pixels)
-    (h,), _ = model.propose(x, model.noise(k, batch, torch.Generator().manual_seed(0)))
+    (h,), _ = model.sample_posterior(x, model.noise(k, batch, torch.Generator().manual_seed(0)))
     model.logits(h)
     forward = sum(2 * count * layer.out_features for layer, count in rows.items())  # rows × inputs × outputs
     assert batch * flops.nll(config, k) == forward

@@ -50,8 +50,8 @@ def test_the_steps_are_the_model(sizes):
         drawn = model.sample(x, noise=noise)
         for number, h in enumerate(drawn.h, 1):
             assert_close(values[f"h_{number}"], h[0])
-        assert_close(values["mean_1"], model.first(x)[0])
-        assert_close(values["std_1"], model.first(x)[1].exp())
+        assert_close(values["mean_1"], model.encode_first(x)[0])
+        assert_close(values["std_1"], model.encode_first(x)[1].exp())
         assert_close(values["pixels"], model.decode(drawn.h[0][0]))
 
 

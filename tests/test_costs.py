@@ -70,11 +70,13 @@ def test_multiply_adds_are_those_that_torch_counts(config):
             function()
         return counter.get_total_flops() / 2
 
-    h, _ = model.propose(x, model.noise(1, 1, torch.Generator()))
-    assert counted(lambda: model.first(x)) == costs.encoder(config)
-    proposed = counted(lambda: model.propose(x, model.noise(1, 1, torch.Generator()), first=model.first(x)))
+    h, _ = model.sample_posterior(x, model.noise(1, 1, torch.Generator()))
+    assert counted(lambda: model.encode_first(x)) == costs.encoder(config)
+    proposed = counted(
+        lambda: model.sample_posterior(x, model.noise(1, 1, torch.Generator()), encoded=model.encode_first(x))
+    )
     assert proposed == costs.encoder(config) + costs.proposal(config)
-    descended = counted(lambda: model.logits(model.descend(h[-1])))
+    descended = counted(lambda: model.logits(model.ancestral_sample(h[-1])))
     assert descended == costs.decoder(config)
 
 

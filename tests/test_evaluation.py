@@ -100,7 +100,7 @@ def test_active_units_above_are_corrected_for_the_noise_of_the_draws():
     assert ((few.mean(0) - many).abs() < 5 * error).all()
     with torch.no_grad():
         noise = model.noise(4, 600, torch.Generator().manual_seed(0))
-        h1, _ = model.propose(x, noise)
+        h1, _ = model.sample_posterior(x, noise)
         plain = model.encoder[1](h1[0])[0].mean(0).var(0)
     assert ((plain - many) > 5 * error).any()
 
@@ -135,8 +135,8 @@ def test_reconstruction_goes_through_the_top_layer():
     ours = torch.stack([evaluate(model, x, samples=2, seed=s, prune=False).reconstruction for s in range(400)])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        h, _ = model.propose(x, model.noise(20_000, 6, generator))
-        plain = -model.log_likelihood(x, model.descend(h[1], generator))
+        h, _ = model.sample_posterior(x, model.noise(20_000, 6, generator))
+        plain = -model.log_likelihood(x, model.ancestral_sample(h[1], generator))
         direct = -model.log_likelihood(x, h[0])
     error = (ours.var(0) / len(ours) + plain.var(0) / len(plain)).sqrt()
     assert ((ours.mean(0) - plain.mean(0)).abs() < 5 * error).all()

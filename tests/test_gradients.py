@@ -116,7 +116,7 @@ def test_dreg_is_unbiased_for_every_smooth_bound(bound):
 def test_l_alpha_is_its_closed_form(alpha):
     """E_q[log p(x|h)] − α KL(q‖p(h)), both Gaussian: of 40,000 draws within 5 s.e., and its gradient exactly."""
     model, bound = off_target(), Bound("l-alpha", {"alpha": alpha})
-    mean, log_std = model.first(X)
+    mean, log_std = model.encode_first(X)
     variance, noise = (2 * log_std).exp(), model.noise_std**2
     misfit = (X - mean @ model.weight.T).square().sum(1) + (variance * model.weight.square().sum(0)).sum(1)
     likelihood = -0.5 * (misfit / noise + X.shape[1] * math.log(2 * math.pi * noise))
@@ -157,7 +157,7 @@ def test_with_any_weight_of_the_kl_the_gradient_is_that_of_the_bound(bound, grad
     found = []
     for seed in range(100):
         noise = estimator.noise(model, len(many), torch.Generator().manual_seed(seed))
-        loss, value, _ = estimator.at(model, many, noise, kl_share=kl_weight)
+        loss, value, _ = estimator.with_noise(model, many, noise, kl_share=kl_weight)
         found.append(torch.cat([-g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))]))
     found, wanted = torch.stack(found), torch.cat([g.flatten() for g in wanted])
     assert ((found.mean(0) - wanted).abs() < Z * found.std(0) / 10 + 1e-9).all()
@@ -217,10 +217,10 @@ def test_piwae_keeps_draws_that_iwae_does_not_weigh():
     x = (torch.rand(20, 784, generator=torch.Generator().manual_seed(0)) < 0.3).float()
     estimator = Estimator(Bound("iwae"), 10, "piwae", {"k1": 5, "k2": 2})
     noise = estimator.noise(model, len(x), torch.Generator().manual_seed(0))
-    found = torch.autograd.grad(estimator.at(model, x, noise)[0], list(model.encoder.parameters()))
+    found = torch.autograd.grad(estimator.with_noise(model, x, noise)[0], list(model.encoder.parameters()))
 
     model, normal = model.double(), tuple(eps.double() for eps in noise.normal)
-    h, log_qh = model.propose(x.double(), normal)
+    h, log_qh = model.sample_posterior(x.double(), normal)
     log_w = log_likelihood(x.double(), model.logits(h[0])) + log_standard(h[0]) - log_qh
     best = log_w.view(5, 2, -1).amax(0)
     assert (best[0] - best[1]).abs().max() > 40

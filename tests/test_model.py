@@ -9,7 +9,7 @@ from torch.distributions import Bernoulli, Normal
 
 from iwae.evaluation.metrics import evaluate
 from iwae.kernels import bernoulli
-from iwae.model import PRESETS, Keep, Model, ModelConfig
+from iwae.model import PRESETS, Model, ModelConfig, UnitMask
 from tests.linear_gaussian import LinearGaussian
 
 THREE = ModelConfig(hidden=((8, 7), (6,), (5,)), latent=(4, 3, 2), pixels=16)
@@ -81,11 +81,11 @@ def test_log_weights_are_the_densities(config):
     torch.testing.assert_close(sample.log_ph, log_ph)
     torch.testing.assert_close(sample.log_px, log_px)
     torch.testing.assert_close(sample.log_w, log_px + log_ph - log_qh)
-    for first in (None, model.first(x)):
-        again = model.sample(x, 6, generator=generator(), first=first)
+    for first in (None, model.encode_first(x)):
+        again = model.sample(x, 6, generator=generator(), encoded=first)
         assert all(torch.equal(a, b) for a, b in zip((*sample[:3], *sample.h), (*again[:3], *again.h), strict=True))
         for fixed in (False, True):
-            torch.testing.assert_close(model.log_q(x, sample.h, fixed=fixed, first=first), log_qh)
+            torch.testing.assert_close(model.log_q(x, sample.h, detached=fixed, encoded=first), log_qh)
 
 
 def test_the_exact_posterior_has_constant_weights():
@@ -174,8 +174,8 @@ def test_dropped_units_leave_both_densities():
         state["pixel_hidden.0.weight"] = state["pixel_hidden.0.weight"][:, :3]  # the unit is held at zero
         small.load_state_dict(state)
         x, noise = binary(5, 16, dtype=torch.float64), big.noise(6, 5, generator())
-        keep = (Keep(torch.tensor([1.0, 1, 1, 0]).double(), torch.zeros(4).double()),)
-        dropped = big.sample(x, noise=noise, keep=keep)
+        unit_masks = (UnitMask(torch.tensor([1.0, 1, 1, 0]).double(), torch.zeros(4).double()),)
+        dropped = big.sample(x, noise=noise, unit_masks=unit_masks)
         torch.testing.assert_close(dropped.log_w, small.sample(x, noise=(noise[0][..., :3],)).log_w)
         assert not dropped.h[0][..., 3].any()
 

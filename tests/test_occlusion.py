@@ -10,7 +10,7 @@ from iwae import catalog, checkpoints
 from iwae.data import datasets
 from iwae.inference import occlusion
 from iwae.inference.exact_posterior import plane
-from iwae.inference.occlusion import PARTS, occluded, sampled, visible
+from iwae.inference.occlusion import PARTS, occluded, sampled, visible_pixels
 from iwae.inference.posterior import posterior, reconstruct
 from iwae.inference.tempering import Target, temper
 from iwae.kernels.finite import NonFiniteError
@@ -120,7 +120,7 @@ def flat():
 @pytest.mark.parametrize(("digit", "part"), [(3, "bottom half"), (5, "left half"), (8, "right half"), (9, "top half")])
 def test_sampling_agrees_with_the_grid(flat, digit, part):
     """The sampler, which does not know the grid: log p within 3 s.e., and the mean of every unit within 4."""
-    image, seen = datasets.load("digits").binary("test")[digit], visible(PARTS[part])
+    image, seen = datasets.load("digits").binary("test")[digit], visible_pixels(PARTS[part])
     found, exact = sampled(flat, image, seen), occluded(flat, image, seen)
     assert exact.way == "exact grid" and exact.log_p_se is None and exact.doubt is None
     assert abs(found.log_p - exact.log_p) < 3 * found.log_p_se
@@ -141,15 +141,15 @@ def test_modes_that_the_encoder_misses_are_found(flat, image, part, log_p, unit,
     if not datasets.available("mnist"):
         pytest.skip("needs MNIST")
     x = datasets.load("mnist", download=False, only_test=True).binary("test")[image]
-    found = sampled(flat, x, visible(PARTS[part]))
+    found = sampled(flat, x, visible_pixels(PARTS[part]))
     assert abs(found.log_p - log_p) < 3 * found.log_p_se + 0.005
-    assert occluded(flat, x, visible(PARTS[part])).log_p == pytest.approx(log_p, abs=0.01)
+    assert occluded(flat, x, visible_pixels(PARTS[part])).log_p == pytest.approx(log_p, abs=0.01)
     if unit is not None:
         assert found.drawn.mean[unit].item() == pytest.approx(mean, abs=0.1)
 
 
 def test_a_few_draws_and_estimates_that_disagree_are_said(flat, monkeypatch):
-    image, seen = datasets.load("digits").binary("test")[3], visible(PARTS["left half"])
+    image, seen = datasets.load("digits").binary("test")[3], visible_pixels(PARTS["left half"])
     monkeypatch.setattr(occlusion, "FEW", 1e6)
     assert "independent draws decide" in sampled(flat, image, seen).doubt
     monkeypatch.undo()
@@ -170,12 +170,12 @@ def test_weights_that_no_number_can_follow_are_said():
 def test_points_of_a_grid_are_draws_with_their_mass(x):
     model = strong()
     found = sampled(model, x, SOME)
-    exact = plane(model, found.drawn, visible=SOME)
+    exact = plane(model, found.drawn, pixel_mask=SOME)
     drawn = exact.posterior()
     assert drawn.log_p == pytest.approx(exact.log_p, abs=1e-9)
     assert drawn.weights.sum().item() == pytest.approx(1)
     with torch.no_grad():
-        joint = sum(model.log_joint(x[None], (drawn.h[0][:, None],), visible=SOME))[:, 0]
+        joint = sum(model.log_joint(x[None], (drawn.h[0][:, None],), pixel_mask=SOME))[:, 0]
     torch.testing.assert_close(joint.double(), exact.log_joint.flatten(), rtol=0, atol=1e-3)
 
 
@@ -189,12 +189,12 @@ def test_the_spread_is_the_deviation_of_the_decoded_draws(model, x):
 
 
 def test_boxes():
-    seen = occlusion.visible((0, 28, 0, 14)).view(28, 28)
+    seen = occlusion.visible_pixels((0, 28, 0, 14)).view(28, 28)
     assert not seen[:, :14].any() and seen[:, 14:].all()
-    assert not occlusion.visible(occlusion.PARTS["bottom half"]).view(28, 28)[14:].any()
-    assert occlusion.visible((3, 3, 0, 28)).all()
-    assert (occlusion.veiled(np.ones(784), ~occlusion.visible((0, 1, 0, 28)))[:28] == 1).all()
-    assert set(occlusion.veiled(np.ones(784), occlusion.visible((0, 1, 0, 28)))) == {0.5, 1.0}
+    assert not occlusion.visible_pixels(occlusion.PARTS["bottom half"]).view(28, 28)[14:].any()
+    assert occlusion.visible_pixels((3, 3, 0, 28)).all()
+    assert (occlusion.veiled(np.ones(784), ~occlusion.visible_pixels((0, 1, 0, 28)))[:28] == 1).all()
+    assert set(occlusion.veiled(np.ones(784), occlusion.visible_pixels((0, 1, 0, 28)))) == {0.5, 1.0}
     for box in ((-1, 2, 0, 3), (5, 4, 0, 3), (0, 29, 0, 3)):
         with pytest.raises(ValueError, match="within 0 to 28"):
-            occlusion.visible(box)
+            occlusion.visible_pixels(box)

@@ -22,7 +22,7 @@ class Exact(LinearGaussian):
         super().__init__(latent=2)
 
     def posterior(self, x, shift=0.0, wider=1.0, samples=4000):
-        mean, log_std = self.first(x[None])
+        mean, log_std = self.encode_first(x[None])
         mean, std = mean[0].detach() + shift, wider * log_std[0].detach().exp()
         noise = torch.randn(samples, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         h = mean + std * noise
@@ -47,7 +47,7 @@ def test_the_grid_has_the_gaussian_and_its_log_p_wherever_q_lies(model, x, shift
     found = plane(model, drawn := model.posterior(x, shift, wider))
     assert found.log_p == pytest.approx(model.log_p(x[None])[0].item(), abs=1e-5)  # 1e-6 of the mass lies outside
     assert found.error < 1e-5
-    mean, log_std = model.first(x[None])
+    mean, log_std = model.encode_first(x[None])
     mass = found.log_posterior.exp()
     assert mass.sum() * (found.first[1] - found.first[0]) * (found.second[1] - found.second[0]) == pytest.approx(1)
     weights = mass / mass.sum()

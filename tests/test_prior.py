@@ -36,9 +36,9 @@ def test_samples_go_through_every_layer():
     generator = torch.Generator().manual_seed(3)
     top = torch.randn(6, 2, generator=generator)
     torch.testing.assert_close(
-        generation.sample_images(model, 6, seed=3), decoded(model, model.descend(top, generator))
+        generation.sample_images(model, 6, seed=3), decoded(model, model.ancestral_sample(top, generator))
     )
-    assert not torch.allclose(generation.sample_images(model, 6, seed=3), decoded(model, model.descend(top)))
+    assert not torch.allclose(generation.sample_images(model, 6, seed=3), decoded(model, model.ancestral_sample(top)))
 
 
 def test_the_grid_lies_at_quantiles_with_the_second_unit_upwards():
@@ -46,8 +46,8 @@ def test_the_grid_lies_at_quantiles_with_the_second_unit_upwards():
     grid = generation.manifold(model, side=3)
     edge = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(5 / 6))
     corners = torch.stack([torch.stack([-edge, edge]), torch.stack([edge, -edge])])
-    torch.testing.assert_close(grid[[0, 8]], decoded(model, model.descend(corners)))
-    torch.testing.assert_close(grid[4], decoded(model, model.descend(torch.zeros(2))))
+    torch.testing.assert_close(grid[[0, 8]], decoded(model, model.ancestral_sample(corners)))
+    torch.testing.assert_close(grid[4], decoded(model, model.ancestral_sample(torch.zeros(2))))
 
 
 def test_the_way_ends_at_the_posterior_means(x):

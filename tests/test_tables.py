@@ -101,7 +101,7 @@ def test_the_commands_in_the_documents_train_the_shipped_models():
         place = Path(f"checkpoints/{row.path.name}")
         refits = [refit.parse(words[4:]) for words in others]
         assert {(each.checkpoint, each.out) for each in refits} <= {(place, place)}
-        assert [each.settings for each in refits] == Refit.of(checkpoints.read_card(row.path).progress)
+        assert [each.settings for each in refits] == Refit.from_progress(checkpoints.read_card(row.path).progress)
 
 
 def test_only_the_block_is_rewritten(tmp_path, rows):

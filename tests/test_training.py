@@ -382,8 +382,8 @@ def test_input_dropout_hides_pixels_from_the_encoder_only(gradient, data):
     hidden = (lit == 0).double().mean()
     assert abs(hidden - 0.25) < 5 * (0.25 * 0.75 / len(lit)) ** 0.5  # false alarms: 1e-6
     noise = training.model.noise(4, 100, torch.Generator().manual_seed(0))
-    sample = training.model.sample(x, noise=noise, seen=seen)
-    h, log_qh = training.model.propose(seen, noise)
+    sample = training.model.sample(x, noise=noise, encoder_input=seen)
+    h, log_qh = training.model.sample_posterior(seen, noise)
     assert torch.equal(sample.log_qh, log_qh)
     torch.testing.assert_close(sample.log_px, training.model.log_likelihood(x, h[0]))
 

@@ -122,10 +122,10 @@ def test_a_traversal_is_the_decoder_along_one_unit(model):
     h = torch.linspace(-1, 1, model.config.latent[top])
     pictures = units.traverse(model, h, top, 1, [-2.0, h[1].item(), 2.0])
     with torch.no_grad():
-        torch.testing.assert_close(pictures[1], model.decode(model.descend(h.unsqueeze(0)))[0])
+        torch.testing.assert_close(pictures[1], model.decode(model.ancestral_sample(h.unsqueeze(0)))[0])
         moved = h.clone()
         moved[1] = 2.0
-        torch.testing.assert_close(pictures[2], model.decode(model.descend(moved.unsqueeze(0)))[0])
+        torch.testing.assert_close(pictures[2], model.decode(model.ancestral_sample(moved.unsqueeze(0)))[0])
 
 
 def test_a_smaller_model_can_have_the_larger_bound():

@@ -18,7 +18,7 @@ def sample_prior(model: Model, count: int, generator: torch.Generator) -> tuple[
     """``count`` times h from the prior, h[l] of [count, latent[l]]: the top layer from N(0, I), every layer below drawn
     from p(hₗ|hₗ₊₁) (ancestral sampling)."""
     top = torch.randn(count, model.config.latent[-1], generator=generator, device=model.device)
-    return model.descent(top, generator)
+    return model.ancestral_layers(top, generator)
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def manifold(model: Model, side: int = 20) -> Tensor:
         raise ValueError(f"a grid has at least 2 rows, not {side}")
     ticks = torch.special.ndtri((torch.arange(side, device=model.device) + 0.5) / side)
     second, first = torch.meshgrid(ticks.flip(0), ticks, indexing="ij")  # the first unit runs right, the second up
-    return _decode(model, model.descend(torch.stack([first, second], -1).view(-1, 2)))
+    return _decode(model, model.ancestral_sample(torch.stack([first, second], -1).view(-1, 2)))
 
 
 @torch.no_grad()
@@ -51,7 +51,7 @@ def interpolate(model: Model, x: Tensor, steps: int = 10) -> Tensor:
     distances with both ends: [steps, pixels]. Raises ValueError for other images or fewer than 2 steps."""
     if steps < 2:
         raise ValueError(f"an interpolation needs at least 2 steps, not {steps}")
-    start, end = model.first(model.check_images(x, count=2))[0]
+    start, end = model.encode_first(model.check_images(x, count=2))[0]
     share = torch.linspace(0, 1, steps, device=model.device)[:, None]
     return _decode(model, start.lerp(end, share))
 
@@ -59,7 +59,7 @@ def interpolate(model: Model, x: Tensor, steps: int = 10) -> Tensor:
 @torch.no_grad()
 def reconstructions(model: Model, x: Tensor) -> Tensor:
     """Images x [n, pixels] decoded from the means of q(h₁|x)."""
-    return _decode(model, model.first(model.check_images(x))[0])
+    return _decode(model, model.encode_first(model.check_images(x))[0])
 
 
 def _decode(model: Model, h1: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class Encoded:
 def encode(model: Model, x: Tensor) -> Encoded:
     """q(h₁|x) of images x [n, pixels] of zeros and ones; raises ValueError for images that the model does not take
     (``Model.check_images``), NonFiniteError where a mean, or the logarithm of a standard deviation, is not finite."""
-    mean, log_std = (part.cpu().double() for part in model.first(model.check_images(x)))
+    mean, log_std = (part.cpu().double() for part in model.encode_first(model.check_images(x)))
     std = log_std.exp()
     check_finite(mean, "the mean of q(h₁|x)")
     check_finite(std.log(), "the log standard deviation of q(h₁|x)")  # also where it is so small that it is 0
@@ -104,7 +104,7 @@ def prior(model: Model, count: int, seed: int) -> np.ndarray:
     NonFiniteError where one is not finite."""
     generator = torch.Generator(model.device).manual_seed(seed)
     top = torch.randn(count, model.config.latent[-1], generator=generator, device=model.device)
-    draws = model.descend(top, generator).cpu().double()
+    draws = model.ancestral_sample(top, generator).cpu().double()
     check_finite(draws, "h₁ from the prior")
     return draws.numpy()
 

@@ -80,13 +80,13 @@ def _measure(model: Model, block: Block, draws: Iterator[Sample], samples: int) 
         total = total * scale + weight.sum(0)
         weighted = weighted * scale.unsqueeze(1) + torch.einsum("kb,kbp->bp", weight, decoded)
         average += decoded.sum(0)
-        h1 = model.descend(sample.h[-1], descent) if model.decoder else sample.h[0]
+        h1 = model.ancestral_sample(sample.h[-1], descent) if model.decoder else sample.h[0]
         loss -= (model.log_likelihood(x, h1, checked=True) if model.decoder else sample.log_px).sum(0)
         if first is None:
             first = model.decode(h1[0])
     pictures = {
         "draw": first,
-        "mean": model.decode(model.first(x)[0]),
+        "mean": model.decode(model.encode_first(x)[0]),
         "average": average / samples,
         "weighted": weighted / total.unsqueeze(1),
     }

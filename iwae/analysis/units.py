@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iwae.evaluation.activity import Activity, keep_units
+from iwae.evaluation.activity import Activity, mask_units
 from iwae.evaluation.metrics import log_evidence
 from iwae.evaluation.sampling import IMAGES
 from iwae.figures.units import Band
 from iwae.kernels.finite import check_finite
-from iwae.model import Model, log_normal, wide
+from iwae.model import Model, log_normal, to_float64
 
 KL_DRAWS = 10  # of the layers whose KL has no closed form
 RESAMPLES = 200  # sets of images behind a band
@@ -32,14 +32,14 @@ def unit_kl(model: Model, x: Tensor, *, draws: int = KL_DRAWS, seed: int = 0) ->
     for block in x.split(IMAGES):
         generator = torch.Generator(x.device).manual_seed(seed * 1_000_003 + len(parts))
         count = 1 if len(model.encoder) == 1 else draws
-        h, _ = model.propose(block, model.noise(count, len(block), generator))
+        h, _ = model.sample_posterior(block, model.noise(count, len(block), generator))
         layers = []
         for i, (encoder, below) in enumerate(zip(model.encoder, (block, *h), strict=False)):
-            mean, log_std = (wide(part) for part in encoder(below))
+            mean, log_std = (to_float64(part) for part in encoder(below))
             if i == len(h) - 1:
                 kl = 0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std
             else:
-                value, prior = wide(h[i]), (wide(part) for part in model.decoder[i](h[i + 1]))
+                value, prior = to_float64(h[i]), (to_float64(part) for part in model.decoder[i](h[i + 1]))
                 kl = _log_densities(value, mean, log_std) - _log_densities(value, *prior)
             layers.append(kl.mean(0) if kl.ndim == 3 else kl)  # draws, batch, latent
         parts.append(layers)
@@ -100,8 +100,8 @@ def pruning_loss(
 ) -> PruningLoss:
     """L_samples of images x [n, pixels] with all units and with those that are ``kept`` ([latent] of bool, by layer):
     the others are fixed at their prior mean and removed from log p and log q, so both are bounds of a valid model."""
-    keep = keep_units(layers, kept, x.device)
-    both = (log_evidence(model, x, samples=samples, seed=seed, keep=one).cpu() for one in (None, keep))
+    unit_masks = mask_units(layers, kept, x.device)
+    both = (log_evidence(model, x, samples=samples, seed=seed, unit_masks=one).cpu() for one in (None, unit_masks))
     return PruningLoss(*both)
 
 

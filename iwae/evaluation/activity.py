@@ -8,7 +8,7 @@ from torch import Tensor
 
 from iwae.evaluation.sampling import Block, map_blocks
 from iwae.kernels.finite import check_finite
-from iwae.model import Keep, Model
+from iwae.model import Model, UnitMask
 from iwae.system import reprs
 
 ACTIVITY_DRAWS = 100  # draws behind E_q[h|x] above the first stochastic layer
@@ -75,10 +75,10 @@ def unit_means(
         raise ValueError(f"active units need at least 2 images and 2 draws, not {len(x)} and {draws}")
 
     def measure(block: Block) -> list[tuple[Tensor, Tensor]]:
-        mean = model.first(block.x)[0]
+        mean = model.encode_first(block.x)[0]
         layers = [(mean, mean)]
         if len(model.encoder) > 1:
-            below, _ = model.propose(block.x, model.noise(draws, len(block.x), block.generator))
+            below, _ = model.sample_posterior(block.x, model.noise(draws, len(block.x), block.generator))
             means = [encoder(h)[0] for encoder, h in zip(model.encoder[1:], below, strict=False)]
             layers += [(mean[0::2].mean(0), mean[1::2].mean(0)) for mean in means]  # draws, batch, latent
         return layers
@@ -101,10 +101,13 @@ def activity_of(first: Tensor, second: Tensor, threshold: float = THRESHOLD) -> 
     return Activity((first.mean(0) + second.mean(0)) / 2, (cross + cross.T) / 2, threshold)
 
 
-def keep_units(activity: tuple[Activity, ...], kept: Sequence[Tensor], device: torch.device | str) -> tuple[Keep, ...]:
-    """For ``Model.sample(keep=…)``: only the units ``kept`` ([latent] of bool for each layer) go on. The others are
-    held still, the top layer's at their prior mean 0, those below at their mean over images and draws."""
+def mask_units(
+    activity: tuple[Activity, ...], kept: Sequence[Tensor], device: torch.device | str
+) -> tuple[UnitMask, ...]:
+    """For ``Model.sample(unit_masks=…)``: only the units ``kept`` ([latent] of bool for each layer) stay. The others
+    are held at a constant: the top layer's at their prior mean 0, those below at their mean over images and draws.
+    """
     values = [*(layer.mean for layer in activity[:-1]), torch.zeros_like(activity[-1].mean)]
     return tuple(
-        Keep(mask.float().to(device), value.float().to(device)) for mask, value in zip(kept, values, strict=True)
+        UnitMask(mask.float().to(device), value.float().to(device)) for mask, value in zip(kept, values, strict=True)
     )

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from iwae.bounds import Bound
-from iwae.evaluation.activity import ACTIVITY_DRAWS, THRESHOLD, Activity, active_units, keep_units
+from iwae.evaluation.activity import ACTIVITY_DRAWS, THRESHOLD, Activity, active_units, mask_units
 from iwae.evaluation.sampling import Block, Progress, map_draws, stages
 from iwae.evaluation.stats import RunningBound, mean_se, plus_minus
 from iwae.kernels.finite import check_finite
-from iwae.model import Keep, Model, Sample, wide
+from iwae.model import Model, Sample, UnitMask, to_float64
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,10 @@ def evaluate(
         raise ValueError(f"k must lie between 1 and the {samples} samples, not {bad[0]}")
     activity = active_units(model, x, seed=seed, threshold=threshold) if len(x) > 1 else None
     active = [layer.active for layer in activity or ()]
-    keep = None if activity is None or all(layer.all() for layer in active) else keep_units(activity, active, x.device)
-    whole_pass, *pruned_pass = stages(progress, 2 if prune and keep else 1)
+    unit_masks = (
+        None if activity is None or all(layer.all() for layer in active) else mask_units(activity, active, x.device)
+    )
+    whole_pass, *pruned_pass = stages(progress, 2 if prune and unit_masks else 1)
 
     def measure(block: Block, draws: Iterator[Sample]) -> dict[str, Tensor]:
         return _measure(model, block, draws, samples, ks)
@@ -101,7 +103,7 @@ def evaluate(
         check_finite(values, name)
     pruned = whole["nll"] if prune and activity else None
     if pruned_pass:
-        pruned = -_log_mean_weights(model, x, samples, seed, keep, pruned_pass[0])
+        pruned = -_log_mean_weights(model, x, samples, seed, unit_masks, pruned_pass[0])
     bounds = {k: whole.pop(f"L_{k}") for k in ks}
     told = {"samples": samples, "seed": seed, "threshold": threshold}
     return Metrics(**whole, bounds=bounds, activity=activity, pruned_nll=pruned, **told)
@@ -123,13 +125,13 @@ def mean_bound(model: Model, x: Tensor, bound: Bound, k: int, *, seed: int = 0) 
 
 @torch.no_grad()
 def log_evidence(
-    model: Model, x: Tensor, *, samples: int, seed: int = 0, keep: tuple[Keep, ...] | None = None
+    model: Model, x: Tensor, *, samples: int, seed: int = 0, unit_masks: tuple[UnitMask, ...] | None = None
 ) -> Tensor:
-    """L_samples for each image of x [n, pixels] → [n], nats: an estimate of log p(x); with ``keep`` of the smaller
-    model. The draws of one seed are the same with and without, so differences are paired. Raises as ``evaluate``
-    does."""
+    """L_samples for each image of x [n, pixels] → [n], nats: an estimate of log p(x); with ``unit_masks`` that of
+    the smaller model. The draws of one seed are the same with and without, so differences are paired. Raises as
+    ``evaluate`` does."""
     x = model.check_images(x)
-    values = _log_mean_weights(model, x, samples, seed, keep)
+    values = _log_mean_weights(model, x, samples, seed, unit_masks)
     check_finite(values, "log p̂(x)")
     return values
 
@@ -138,20 +140,20 @@ def _measure(model: Model, block: Block, draws: Iterator[Sample], samples: int, 
     """All measures of one block of images."""
     x = block.x
     total, squared = torch.full((2, len(x)), -math.inf, device=x.device)
-    log_w_sum, kl_sum = wide(torch.zeros(2, len(x), device=x.device))
+    log_w_sum, kl_sum = to_float64(torch.zeros(2, len(x), device=x.device))
     running = {k: RunningBound(k) for k in ks}
     reconstruction = None
     for sample in draws:
         log_w = sample.log_w
         total = torch.logaddexp(total, log_w.logsumexp(0))
         squared = torch.logaddexp(squared, (2 * log_w).logsumexp(0))
-        log_w_sum += wide(log_w).sum(0)
-        kl_sum += wide(sample.log_qh - sample.log_ph).sum(0)
+        log_w_sum += to_float64(log_w).sum(0)
+        kl_sum += to_float64(sample.log_qh - sample.log_ph).sum(0)
         for bound in running.values():
             bound.add(log_w)
         if reconstruction is None:
             reconstruction = _reconstruction(model, x, sample, block.generator.initial_seed())
-    log_mean_w = wide(total) - math.log(samples)
+    log_mean_w = to_float64(total) - math.log(samples)
     elbo = log_w_sum / samples
     out = {"nll": -log_mean_w, "elbo": elbo, "reconstruction": reconstruction, "kl_prior": kl_sum / samples}
     # rounding alone could make the two values of one draw differ
@@ -164,7 +166,7 @@ def _reconstruction(model: Model, x: Tensor, sample: Sample, seed: int) -> Tenso
     if not model.decoder:
         return -sample.log_px[0]
     generator = torch.Generator(x.device).manual_seed(seed + 1)
-    return -model.log_likelihood(x, model.descend(sample.h[-1][:1], generator), checked=True)[0]
+    return -model.log_likelihood(x, model.ancestral_sample(sample.h[-1][:1], generator), checked=True)[0]
 
 
 def _log_mean_weights(
@@ -172,7 +174,7 @@ def _log_mean_weights(
     x: Tensor,
     samples: int,
     seed: int,
-    keep: tuple[Keep, ...] | None,
+    unit_masks: tuple[UnitMask, ...] | None,
     progress: Progress | None = None,
 ) -> Tensor:
     """log of the mean weight of each image's draws, [n]."""
@@ -181,6 +183,6 @@ def _log_mean_weights(
         total = torch.full((len(block.x),), -math.inf, device=block.x.device)
         for sample in draws:
             total = torch.logaddexp(total, sample.log_w.logsumexp(0))
-        return wide(total) - math.log(samples)
+        return to_float64(total) - math.log(samples)
 
-    return torch.cat(map_draws(measure, model, x, samples, seed=seed, keep=keep, progress=progress))
+    return torch.cat(map_draws(measure, model, x, samples, seed=seed, unit_masks=unit_masks, progress=progress))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from iwae.kernels import threads
-from iwae.model import Keep, Model, Sample
+from iwae.model import Model, Sample, UnitMask
 from iwae.system import malloc
 
 IMAGES = 100  # images sampled together
@@ -64,19 +64,22 @@ def map_draws(
     samples: int,
     *,
     seed: int = 0,
-    keep: tuple[Keep, ...] | None = None,
+    unit_masks: tuple[UnitMask, ...] | None = None,
     progress: Progress | None = None,
 ) -> list[T]:
-    """``function(block, draws)`` of every block of the images x [n, pixels], which have been checked: ``draws`` goes
-    once through ``samples`` draws for each image, some of them at a time, of the units ``keep`` alone if given."""
+    """``function(block, draws)`` of every block of the images x [n, pixels], which have been checked.
+
+    ``draws`` goes once through ``samples`` draws for each image, some of them at a time, with ``unit_masks`` of the
+    smaller model.
+    """
     at_once = DRAWS if x.device.type == "cpu" else GPU_DRAWS
 
     def stream(block: Block) -> Iterator[Sample]:
-        first = model.first(block.x)
+        encoded = model.encode_first(block.x)
         for start in range(0, samples, at_once):
             noise = model.noise(at_once, len(block.x), block.generator)  # whole, so that fewer are a prefix of more
             noise = tuple(eps[: samples - start] for eps in noise)
-            yield model.sample(block.x, noise=noise, keep=keep, first=first, checked=True)
+            yield model.sample(block.x, noise=noise, unit_masks=unit_masks, encoded=encoded, checked=True)
 
     return map_blocks(lambda block: function(block, stream(block)), x, seed, progress)
 

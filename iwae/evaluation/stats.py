@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iwae.model import wide
+from iwae.model import to_float64
 
 
 def mean_se(values: Tensor) -> tuple[float, float | None]:
@@ -43,7 +43,7 @@ class RunningBound:
         whole = len(log_w) // self.k
         if whole:
             groups = log_w[: whole * self.k].view(whole, self.k, -1).logsumexp(1)
-            self._close(wide(groups).sum(0), whole)
+            self._close(to_float64(groups).sum(0), whole)
         self._fill(log_w[whole * self.k :])
 
     def _fill(self, log_w: Tensor) -> None:
@@ -53,7 +53,7 @@ class RunningBound:
         self.open = part if self.open is None else torch.logaddexp(self.open, part)
         self.count += len(log_w)
         if self.count == self.k:
-            self._close(wide(self.open), 1)
+            self._close(to_float64(self.open), 1)
             self.open, self.count = None, 0
 
     def _close(self, total: Tensor, groups: int) -> None:

@@ -52,7 +52,7 @@ class Decoder(nn.Module):
         del self.model.encoder  # whose weights would be exported too
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model.logits(self.model.descend(h))
+        logits = self.model.logits(self.model.ancestral_sample(h))
         return logits, logits.sigmoid()
 
 

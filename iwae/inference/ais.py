@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from iwae.evaluation.sampling import blocks
 from iwae.kernels import threads
 from iwae.kernels.finite import check_finite
-from iwae.model import Model, wide
+from iwae.model import Model, to_float64
 from iwae.system import reprs
 
 CHAINS, TEMPERATURES = 32, 1000
@@ -139,16 +139,16 @@ def anneal(
     x = model.check_images(x)
     parts = blocks(x, seed)
     tick = _ticks(progress, len(parts) * (temperatures + _pilot_length(temperatures)))
-    model = _fixed(model)
+    model = _without_gradients(model)
 
-    def of(part: tuple[Tensor, torch.Generator]) -> tuple[_Ran, tuple[Tensor, ...]]:
+    def run(part: tuple[Tensor, torch.Generator]) -> tuple[_Ran, tuple[Tensor, ...]]:
         block, generator = part
         path = _Path(model, block, start, generator)
         steps = _pilot(path, chains, temperatures, generator, tick)
         ran = _run(path, path.begin(chains, generator), path.betas(temperatures), steps, generator, tick)
         return ran, path.layers(ran.z)
 
-    ran, h = zip(*_spread(of, parts, x.device), strict=True)
+    ran, h = zip(*_spread(run, parts, x.device), strict=True)
     log_w = torch.cat([part.log_w for part in ran], 1).cpu()
     check_finite(log_w.sum(0), "log p̂(x) by annealing")
     layers = tuple(torch.cat(layer, 1).cpu() for layer in zip(*h, strict=True))
@@ -160,7 +160,7 @@ def simulated(model: Model, images: int, seed: int = 0) -> tuple[Tensor, tuple[T
     """Images x [images, pixels] that the model makes up, and the h they are from: one exact draw from each p(h|x)."""
     generator = torch.Generator(model.device).manual_seed(seed)
     with torch.no_grad():
-        h = model.descent(model.noise(1, images, generator)[-1][0], generator)
+        h = model.ancestral_layers(model.noise(1, images, generator)[-1][0], generator)
         return model.likelihood.sample(model.logits(h[0]), generator), h
 
 
@@ -180,17 +180,17 @@ def upper_bound(
     (bidirectional Monte Carlo).
     """
     x = model.check_images(x)
-    parts, model, tick = blocks(x, seed), _fixed(model), _ticks(None, 0)
+    parts, model, tick = blocks(x, seed), _without_gradients(model), _ticks(None, 0)
     exact = torch.cat(h, -1).split([len(block) for block, _ in parts])
 
-    def of(item: tuple[tuple[Tensor, torch.Generator], Tensor]) -> Tensor:
+    def run(item: tuple[tuple[Tensor, torch.Generator], Tensor]) -> Tensor:
         (block, generator), z = item
         path = _Path(model, block, start, generator)
         steps = _pilot(path, chains, temperatures, generator, tick)
         z = z.expand(chains, *z.shape).contiguous()
         return _run(path, z, path.betas(temperatures).flip(0), steps.flip(0), generator, tick).log_w
 
-    log_w = torch.cat(_spread(of, list(zip(parts, exact, strict=True)), x.device), 1).cpu()
+    log_w = torch.cat(_spread(run, list(zip(parts, exact, strict=True)), x.device), 1).cpu()
     check_finite(log_w.sum(0), "the upper bound on log p(x)")
     return math.log(chains) - log_w.logsumexp(0)
 
@@ -212,8 +212,8 @@ class _State(NamedTuple):
 
     def where(self, chosen: Tensor, other: "_State") -> "_State":
         """This one for the ``chosen`` [chains, images], the other elsewhere."""
-        wide = chosen.unsqueeze(-1)
-        return _State(*(torch.where(wide if a.dim() == 3 else chosen, a, b) for a, b in zip(self, other, strict=True)))
+        each = chosen.unsqueeze(-1)
+        return _State(*(torch.where(each if a.dim() == 3 else chosen, a, b) for a, b in zip(self, other, strict=True)))
 
 
 class _Path:
@@ -222,8 +222,8 @@ class _Path:
     def __init__(self, model: Model, x: Tensor, start: Start, generator: torch.Generator):
         self.model, self.x, self.start = model, x, start
         with torch.no_grad():
-            self.first = model.first(x)
-            some, _ = model.propose(x, model.noise(SCALED_BY, len(x), generator), first=self.first)
+            self.encoded = model.encode_first(x)
+            some, _ = model.sample_posterior(x, model.noise(SCALED_BY, len(x), generator), encoded=self.encoded)
             self.sizes = [layer.shape[-1] for layer in some]
             self.near = torch.cat(some, -1).var(0)  # [images, units], about as wide as the posterior
             self.far = self.near if start == "encoder" else self.begin(SCALED_BY, generator).var(0)
@@ -233,8 +233,8 @@ class _Path:
         """Draws from π_0."""
         noise = self.model.noise(chains, len(self.x), generator)
         if self.start == "encoder":
-            return torch.cat(self.model.propose(self.x, noise, first=self.first)[0], -1)
-        return torch.cat(self.model.descent(noise[-1], generator), -1)
+            return torch.cat(self.model.sample_posterior(self.x, noise, encoded=self.encoded)[0], -1)
+        return torch.cat(self.model.ancestral_layers(noise[-1], generator), -1)
 
     def betas(self, count: int) -> Tensor:
         """0 to 1 in ``count`` steps: even from q, along which the slope varies about as much everywhere; from the prior
@@ -259,7 +259,7 @@ class _Path:
             h = self.layers(z)
             log_px, log_ph = self.model.log_joint(self.x, h, checked=True)
             if self.start == "encoder":
-                base, slope = self.model.log_q(self.x, h, fixed=True, first=self.first), log_px + log_ph
+                base, slope = self.model.log_q(self.x, h, detached=True, encoded=self.encoded), log_px + log_ph
             else:
                 base, slope = log_ph, log_px
             (g_base,) = torch.autograd.grad(base.sum(), z, retain_graph=True)
@@ -296,12 +296,12 @@ def _run(
         return torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
 
     state, momentum = path.look(z), normal()
-    log_w, step, used, accepted = wide(torch.zeros_like(state.base)), steps[0], [], []
+    log_w, step, used, accepted = to_float64(torch.zeros_like(state.base)), steps[0], [], []
     for number, (beta, after) in enumerate(pairwise(betas)):
         step = step if adapt else steps[number]
         momentum = math.sqrt(1 - REFRESHED**2) * momentum + REFRESHED * normal()
         state, momentum, probability = _transition(path, state, momentum, beta, step, generator)
-        log_w += wide((after - beta) * state.slope)
+        log_w += to_float64((after - beta) * state.slope)
         used.append(step)
         accepted.append(probability.mean(0))
         if adapt:
@@ -339,7 +339,7 @@ def _pilot_length(temperatures: int) -> int:
     return max(temperatures // PILOT, PILOT_FEWEST)
 
 
-def _fixed(model: Model) -> Model:
+def _without_gradients(model: Model) -> Model:
     """A copy whose weights want no gradient: those in h are cheaper so, and the caller's model stays as it is."""
     return copy.deepcopy(model).requires_grad_(False)
 

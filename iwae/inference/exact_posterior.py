@@ -96,9 +96,9 @@ def radius(share: float) -> float:
 
 
 @torch.no_grad()
-def plane(model: Model, drawn: Posterior, side: int = SIDE, visible: Tensor | None = None) -> Plane:
-    """The exact posterior behind ``drawn``, or with ``visible`` [pixels] of bool that given those alone, of which
-    ``drawn`` is too. Raises ValueError unless the model has one stochastic layer of two units.
+def plane(model: Model, drawn: Posterior, side: int = SIDE, pixel_mask: Tensor | None = None) -> Plane:
+    """The exact posterior behind ``drawn``, or that given the pixels alone where ``pixel_mask`` [pixels] is
+    true, of which ``drawn`` is, too. Raises ValueError unless the model has one stochastic layer of two units.
 
     The first grid covers the prior and every draw, each next one what lies within DEPTH nats of the highest point and
     the draws that do: a mode that neither q nor the first grid meets would be missed.
@@ -114,7 +114,7 @@ def plane(model: Model, drawn: Posterior, side: int = SIDE, visible: Tensor | No
 
     def grid(side: int) -> tuple[Tensor, Tensor, Tensor]:
         first, second = (torch.linspace(low[unit], high[unit], side, dtype=torch.float64) for unit in (0, 1))
-        return first, second, _log_joint(model, drawn.x, _points(first, second).to(drawn.h[0].dtype), visible)
+        return first, second, _log_joint(model, drawn.x, _points(first, second).to(drawn.h[0].dtype), pixel_mask)
 
     for number in range(PASSES):
         first, second, log_joint = grid(side)
@@ -127,12 +127,12 @@ def plane(model: Model, drawn: Posterior, side: int = SIDE, visible: Tensor | No
     return found if found.error < COARSE else Plane(*grid(2 * side - 1), drawn)
 
 
-def _log_joint(model: Model, x: Tensor, h: Tensor, visible: Tensor | None) -> Tensor:
+def _log_joint(model: Model, x: Tensor, h: Tensor, pixel_mask: Tensor | None) -> Tensor:
     """log p(x, h) at points h [..., 2], as [...] in float64."""
     x, parts = x.to(model.device).unsqueeze(0), []
-    seen = None if visible is None else visible.to(model.device)
+    pixel_mask = None if pixel_mask is None else pixel_mask.to(model.device)
     for part in h.view(-1, 1, 2).to(model.device).split(POINTS):
-        log_px, log_ph = model.log_joint(x, (part,), visible=seen, checked=True)
+        log_px, log_ph = model.log_joint(x, (part,), pixel_mask=pixel_mask, checked=True)
         parts.append((log_px + log_ph)[:, 0].cpu().double())
     return torch.cat(parts).view(h.shape[:-1])
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from iwae.inference.exact_posterior import plane
 from iwae.inference.posterior import Posterior, posterior
 from iwae.inference.tempering import Population, Target, log_prior, temper
-from iwae.model import LOG_2PI, Model, wide
+from iwae.model import LOG_2PI, Model, to_float64
 
 SIDE = 28
 HALF = SIDE // 2
@@ -58,24 +58,24 @@ class Occluded:
     doubt: str | None = None  # why it may be wrong, in a sentence
 
 
-def visible(box: Box) -> Tensor:
+def visible_pixels(box: Box) -> Tensor:
     """[784] of bool: False inside the box. Raises ValueError for a box that does not lie in the picture."""
     top, bottom, left, right = box
     if not (0 <= top <= bottom <= SIDE and 0 <= left <= right <= SIDE):
         raise ValueError(f"a box is (top ≤ bottom, left ≤ right) within 0 to {SIDE}, not {box}")
-    seen = torch.ones(SIDE, SIDE, dtype=torch.bool)
-    seen[top:bottom, left:right] = False
-    return seen.reshape(-1)
+    pixel_mask = torch.ones(SIDE, SIDE, dtype=torch.bool)
+    pixel_mask[top:bottom, left:right] = False
+    return pixel_mask.reshape(-1)
 
 
-def veiled(image: Tensor | np.ndarray, seen: Tensor) -> np.ndarray:
+def veiled(image: Tensor | np.ndarray, pixel_mask: Tensor) -> np.ndarray:
     """The picture [784] with its hidden pixels in grey."""
-    return np.where(seen.numpy(), np.asarray(image), 0.5)
+    return np.where(pixel_mask.numpy(), np.asarray(image), 0.5)
 
 
 @torch.no_grad()
-def occluded(model: Model, x: Tensor, seen: Tensor, *, samples: int = 5000, seed: int = 0) -> Occluded:
-    """p(h|x_visible): the likelihood counts the pixels of x [pixels] that are ``seen`` [pixels] of bool alone.
+def occluded(model: Model, x: Tensor, pixel_mask: Tensor, *, samples: int = 5000, seed: int = 0) -> Occluded:
+    """p(h|x_visible): the likelihood counts those pixels of x [pixels] alone where ``pixel_mask`` [pixels] is true.
 
     Args:
         samples: draws of the importance sampler, at least 21.
@@ -83,13 +83,13 @@ def occluded(model: Model, x: Tensor, seen: Tensor, *, samples: int = 5000, seed
 
     With nothing hidden the draws are those of ``posterior``. Raises NonFiniteError where a density is not finite.
     """
-    if seen.all():
+    if pixel_mask.all():
         drawn = posterior(model, x, samples=samples, seed=seed)
         return Occluded(drawn, "draws from q(h|x)", drawn.log_p, drawn.log_p_se, drawn.ess, _few(drawn.ess))
-    found = sampled(model, x, seen, samples=samples, seed=seed)
+    found = sampled(model, x, pixel_mask, samples=samples, seed=seed)
     if model.config.latent != (2,):
         return found
-    exact = plane(model, found.drawn, visible=seen)
+    exact = plane(model, found.drawn, pixel_mask=pixel_mask)
     doubt = None
     se = found.log_p_se
     if se is not None and abs(exact.log_p - found.log_p) > APART * se + exact.error:
@@ -98,10 +98,10 @@ def occluded(model: Model, x: Tensor, seen: Tensor, *, samples: int = 5000, seed
 
 
 @torch.no_grad()
-def sampled(model: Model, x: Tensor, seen: Tensor, *, samples: int = 5000, seed: int = 0) -> Occluded:
+def sampled(model: Model, x: Tensor, pixel_mask: Tensor, *, samples: int = 5000, seed: int = 0) -> Occluded:
     """As ``occluded``, by sampling alone."""
     generator = torch.Generator(model.device).manual_seed(seed)
-    target = Target(model, x, seen)
+    target = Target(model, x, pixel_mask)
     population = temper(target, generator)
     drawn = _proposed(target, population, samples, seed)
     if drawn is None:
@@ -119,7 +119,7 @@ def sampled(model: Model, x: Tensor, seen: Tensor, *, samples: int = 5000, seed:
 
 def _of_population(target: Target, population: Population, seed: int) -> Occluded:
     h = target.h(population.noise)
-    log_w = torch.full_like(wide(population.log_px), population.log_p)
+    log_w = torch.full_like(to_float64(population.log_px), population.log_p)
     drawn = _posterior(target.x[0], h, population.log_px, log_w, seed)
     few = _few(population.effective)
     return Occluded(drawn, "tempered draws", population.log_p, population.log_p_se, population.effective, few)
@@ -160,7 +160,7 @@ def _proposed(target: Target, population: Population, samples: int, seed: int) -
     log_q = torch.logaddexp(mixture, log_prior_density + math.log(of_prior / samples))
     h = target.h(noise.to(population.noise))
     log_px = target.log_px(h[0])
-    return _posterior(target.x[0], h, log_px, wide(log_px).cpu() + log_prior_density - log_q, seed)
+    return _posterior(target.x[0], h, log_px, to_float64(log_px).cpu() + log_prior_density - log_q, seed)
 
 
 def _posterior(x: Tensor, h: tuple[Tensor, ...], log_px: Tensor, log_w: Tensor, seed: int) -> Posterior:

@@ -132,9 +132,9 @@ def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) ->
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
     x = model.check_images(x, count=1)
-    mean, log_std = first = model.first(x)
+    mean, log_std = encoded = model.encode_first(x)
     noise = [layer.split(AT_ONCE) for layer in standard_noise(model, samples, seed)]
-    parts = [model.sample(x, noise=eps, first=first, checked=True) for eps in zip(*noise, strict=True)]
+    parts = [model.sample(x, noise=eps, encoded=encoded, checked=True) for eps in zip(*noise, strict=True)]
     h = tuple(torch.cat(layer)[:, 0].cpu() for layer in zip(*(part.h for part in parts), strict=True))
     log_px, log_w = (torch.cat([getattr(part, name) for part in parts])[:, 0].cpu() for name in ("log_px", "log_w"))
     if not log_w.isfinite().all():

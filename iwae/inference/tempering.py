@@ -34,10 +34,10 @@ ACCEPTED = 0.7  # of the moves, what the step size aims at
 
 
 class Target:
-    """log p(x_visible|h) of one image x [pixels] as a function of ε; ``visible`` is [pixels] of bool."""
+    """log p(x_visible|h) of one image x [pixels] as a function of ε; ``pixel_mask`` is [pixels] of bool."""
 
-    def __init__(self, model: Model, x: Tensor, visible: Tensor):
-        self.model, self.visible = copy.deepcopy(model).requires_grad_(False), visible.to(model.device)
+    def __init__(self, model: Model, x: Tensor, pixel_mask: Tensor):
+        self.model, self.pixel_mask = copy.deepcopy(model).requires_grad_(False), pixel_mask.to(model.device)
         self.x = model.check_images(x, count=1)
         self.size = sum(model.config.latent)
 
@@ -52,7 +52,7 @@ class Target:
 
     def log_px(self, h1: Tensor) -> Tensor:
         """log p(x_visible|h₁), [n]."""
-        return self.model.log_likelihood(self.x, h1.unsqueeze(1), self.visible, checked=True)[:, 0]
+        return self.model.log_likelihood(self.x, h1.unsqueeze(1), self.pixel_mask, checked=True)[:, 0]
 
     def slope(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x_visible|h) [n] and its gradient in ε [n, size]."""

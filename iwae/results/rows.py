@@ -246,7 +246,7 @@ def _measured(entry: Entry) -> Row:
     if card.metrics and (lacking := sorted(NEEDED - set(card.metrics))):
         raise ValueError(f"its metrics lack {', '.join(lacking)}")
     history = card.progress.get("history") or []
-    place, refits = _place(entry.path) if entry.shipped else "", Refit.of(card.progress)
+    place, refits = _place(entry.path) if entry.shipped else "", Refit.from_progress(card.progress)
     epochs, seconds = (sum(part.get(name) or 0 for part in card.parts) for name in ("epochs", "seconds"))
     return Row(
         "measured",

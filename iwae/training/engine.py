@@ -28,7 +28,7 @@ from iwae.kernels import cuda_graphs, threads, tracing
 from iwae.kernels.cuda_graphs import Replayed
 from iwae.kernels.finite import NonFiniteMonitor
 from iwae.kernels.tracing import Compiled, Traced
-from iwae.model import Model, wide
+from iwae.model import Model, to_float64
 from iwae.training.optimizer import FlatAdamW
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ class StepInputs(NamedTuple):
     """Everything random in a step."""
 
     x: Tensor  # the images, [batch, pixels] of zeros and ones
-    seen: Tensor  # what the encoder sees of them
+    encoder_input: Tensor  # what the encoder sees of them
     noise: Noise
 
     def rows(self, rows: slice) -> "StepInputs":
         """Those of some of the images."""
-        return StepInputs(self.x[rows], self.seen[rows], self.noise.rows(rows))
+        return StepInputs(self.x[rows], self.encoder_input[rows], self.noise.rows(rows))
 
 
 class GradientAndTerms(NamedTuple):
@@ -79,7 +79,7 @@ class StepResult(NamedTuple):
 def result(gradient: Tensor, terms: Tensor) -> StepResult:
     """From what has been computed of all images of a step."""
     bound, *densities = terms
-    return StepResult(gradient, wide(bound).sum(), NonFiniteMonitor.non_finite(*densities, bound, gradient))
+    return StepResult(gradient, to_float64(bound).sum(), NonFiniteMonitor.non_finite(*densities, bound, gradient))
 
 
 class StepGradient(nn.Module):
@@ -111,57 +111,59 @@ class StepGradient(nn.Module):
             gradient += more
         return GradientAndTerms(gradient, torch.cat(terms, 1))
 
-    def forward(self, x: Tensor, seen: Tensor, noise: Noise, kl_share: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, encoder_input: Tensor, noise: Noise, kl_share: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and the terms of ``GradientAndTerms``."""
         share = kl_share if self.warms_up else 1.0
-        loss, bound, sample = self.estimator.at(self.model, x, noise, seen, share)
+        loss, bound, sample = self.estimator.with_noise(self.model, x, noise, encoder_input, share)
         return loss, torch.stack([bound, *(log_p.detach().sum(0) for log_p in sample[:3])])
 
-    def _derive(self, x: Tensor, seen: Tensor, noise: Noise, kl_share: Tensor, images: int) -> GradientAndTerms:
+    def _derive(
+        self, x: Tensor, encoder_input: Tensor, noise: Noise, kl_share: Tensor, images: int
+    ) -> GradientAndTerms:
         """The share of these images in a batch of ``images``."""
-        loss, terms = self(x, seen, noise, kl_share)
+        loss, terms = self(x, encoder_input, noise, kl_share)
         gradient = torch.autograd.grad(loss * (len(x) / images), self.weights)
         return GradientAndTerms(parameters_to_vector(gradient), terms)
 
     def _trace(
-        self, x: Tensor, seen: Tensor, noise: Noise, kl_share: Tensor, images: int
+        self, x: Tensor, encoder_input: Tensor, noise: Noise, kl_share: Tensor, images: int
     ) -> Callable[[], GradientAndTerms]:
         """The same as a traced program, of the weights as they are when it is run."""
-        given = (self.flat, x, seen, kl_share, noise.uniform, *noise.normal)
+        given = (self.flat, x, encoder_input, kl_share, noise.uniform, *noise.normal)
         key = len(x), images
         if key not in self.traces:
 
             def function(
-                flat: Tensor, x: Tensor, seen: Tensor, kl_share: Tensor, uniform: Tensor, *normal: Tensor
+                flat: Tensor, x: Tensor, encoder_input: Tensor, kl_share: Tensor, uniform: Tensor, *normal: Tensor
             ) -> GradientAndTerms:
-                return self.of_weights(flat, x, seen, Noise(normal, uniform), kl_share, len(x) / images)
+                return self.of_weights(flat, x, encoder_input, Noise(normal, uniform), kl_share, len(x) / images)
 
             self.traces[key] = Traced(function, *given)
 
         def run() -> GradientAndTerms:
             gradient, terms = self.traces[key](*given)
             if terms.isnan().any():  # the likelihood needs its plain formula
-                return self._derive(x, seen, noise, kl_share, images)
+                return self._derive(x, encoder_input, noise, kl_share, images)
             return GradientAndTerms(gradient, terms)
 
         return run
 
     def of_weights(
-        self, flat: Tensor, x: Tensor, seen: Tensor, noise: Noise, kl_share: Tensor, share: float = 1.0
+        self, flat: Tensor, x: Tensor, encoder_input: Tensor, noise: Noise, kl_share: Tensor, share: float = 1.0
     ) -> GradientAndTerms:
         """``share`` of the gradient, and the terms, as a function of these weights and of nothing that is not given."""
         parts = zip(flat.detach().split([weight.numel() for weight in self.weights]), self.weights, strict=True)
         weights = [part.view_as(weight).requires_grad_() for part, weight in parts]
         names = {id(weight): name for name, weight in self.named_parameters()}
         replaced = {names[id(weight)]: new for weight, new in zip(self.weights, weights, strict=True)}
-        loss, terms = functional_call(self, replaced, (x, seen, noise, kl_share))
+        loss, terms = functional_call(self, replaced, (x, encoder_input, noise, kl_share))
         return GradientAndTerms(parameters_to_vector(torch.autograd.grad(loss * share, weights)), terms)
 
     def whole_result(
-        self, flat: Tensor, x: Tensor, seen: Tensor, kl_share: Tensor, uniform: Tensor, *normal: Tensor
+        self, flat: Tensor, x: Tensor, encoder_input: Tensor, kl_share: Tensor, uniform: Tensor, *normal: Tensor
     ) -> StepResult:
         """The result of a step as a function of tensors, to be compiled."""
-        return result(*self.of_weights(flat, x, seen, Noise(normal, uniform), kl_share))
+        return result(*self.of_weights(flat, x, encoder_input, Noise(normal, uniform), kl_share))
 
 
 def _shares(x: Tensor, draws: int, few: int) -> list[slice]:
@@ -228,8 +230,8 @@ class Compiling(Engine):
             return super().gradient(inputs, kl_share, estimator)
         if estimator.k not in self.compiled:
             self.compiled[estimator.k] = Compiled(self.gradients[estimator.k].whole_result)
-        (x, seen, noise), compiled = inputs, self.compiled[estimator.k]
-        return StepResult(*compiled(self.flat, x, seen, kl_share, noise.uniform, *noise.normal))
+        (x, encoder_input, noise), compiled = inputs, self.compiled[estimator.k]
+        return StepResult(*compiled(self.flat, x, encoder_input, kl_share, noise.uniform, *noise.normal))
 
     def programs(self) -> set[tuple[str, int, int]]:
         """And ("compiled", draws, images of a batch)."""

@@ -29,7 +29,7 @@ from iwae.evaluation import activity, metrics
 from iwae.gradients import Estimator
 from iwae.kernels import precision, threads
 from iwae.kernels.finite import NonFiniteError, NonFiniteMonitor
-from iwae.model import Model, ModelConfig, wide
+from iwae.model import Model, ModelConfig, to_float64
 from iwae.training import engine as engines
 from iwae.training import memory
 from iwae.training.config import SCHEDULES, TrainConfig
@@ -97,7 +97,7 @@ class Training:
         self.threads = threads.count()  # of its steps: sums depend on how they are split, so a resumed run keeps it
         self.estimator, self.warm_estimator = config.estimator(), config.estimator(config.warm_k)
         self.step, self.seconds, self.finished = 0, 0.0, False
-        self.bound_sum = wide(torch.zeros((), device=self.device))  # since the last record
+        self.bound_sum = to_float64(torch.zeros((), device=self.device))  # since the last record
         self.bound_images, self.since = 0, 0.0
         self.average = self.optimizer.flat.clone() if config.ema else None
         self.best, self.best_bound, self.stale = None, -math.inf, 0

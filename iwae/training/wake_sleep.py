@@ -50,7 +50,7 @@ class Refit:
             raise ValueError(f"seed must lie between 0 and {MAX_SEED}, not {self.seed}")
 
     @classmethod
-    def of(cls, progress: dict[str, Any]) -> "list[Refit]":
+    def from_progress(cls, progress: dict[str, Any]) -> "list[Refit]":
         """The refits recorded in a card's progress, in order. Raises ValueError for anything that is not one."""
         try:
             return [cls(**settings) for settings in progress.get("refits", [])]

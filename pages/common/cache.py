@@ -73,12 +73,15 @@ def posterior(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> 
 
 
 def occluded(
-    entry: Entry, device: str, x: Tensor, visible: Tensor, samples: int, seed: int
+    entry: Entry, device: str, x: Tensor, pixel_mask: Tensor, samples: int, seed: int
 ) -> tuple[Occluded, Reconstructions]:
-    """The posterior given the ``visible`` pixels [784] of bool of a binary image x [784], and its reconstructions."""
+    """The posterior given those pixels of a binary image x [784] where ``pixel_mask`` [784] is true, and its
+    reconstructions."""
     check_cost(entry, costs.occlusion(entry.card.model, samples), "the posterior of an occluded digit")
     with stop_on_model_error(entry):
-        return _occluded(*identity(entry), device, x.byte().numpy().tobytes(), visible.numpy().tobytes(), samples, seed)
+        return _occluded(
+            *identity(entry), device, x.byte().numpy().tobytes(), pixel_mask.numpy().tobytes(), samples, seed
+        )
 
 
 def curve(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -129,8 +132,8 @@ def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int
 @bounded(megabytes=100)
 @st.cache_resource(max_entries=32, show_spinner="Sampling the posterior given the visible pixels …")
 def _occluded(path: str, written: int, device: str, pixels: bytes, visible: bytes, samples: int, seed: int):
-    model, seen = model_at(path, written, device), torch.frombuffer(bytearray(visible), dtype=torch.bool)
-    found = occlusion.occluded(model, _image(pixels), seen, samples=samples, seed=seed)
+    model, pixel_mask = model_at(path, written, device), torch.frombuffer(bytearray(visible), dtype=torch.bool)
+    found = occlusion.occluded(model, _image(pixels), pixel_mask, samples=samples, seed=seed)
     return found, iwae.inference.posterior.reconstruct(model, found.drawn)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 from torch import Tensor
 
-from iwae.inference.occlusion import PARTS, SIDE, Box, veiled, visible
+from iwae.inference.occlusion import PARTS, SIDE, Box, veiled, visible_pixels
 from iwae.inference.posterior import Reconstructions
 from iwae.inference.tempering import PARTICLES, START
 from pages.common import cache, image_rows
@@ -28,21 +28,32 @@ def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
     )
     if part == NOTHING:
         return
-    seen = visible(PARTS[part] or _box())
+    pixel_mask = visible_pixels(PARTS[part] or _box())
     numbers, doubts = [], []
     for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
         with column:
             image_rows.heading(name, entry)
             whole, of_whole = cache.posterior(entry, view.device, x, samples, seed)
-            found, of_rest = cache.occluded(entry, view.device, x, seen, samples, seed)
+            found, of_rest = cache.occluded(entry, view.device, x, pixel_mask, samples, seed)
             _pictures("The whole digit", x.numpy(), of_whole)
-            _pictures(f"Without {part}", veiled(x, seen), of_rest)
+            _pictures(f"Without {part}", veiled(x, pixel_mask), of_rest)
             model = f"{name} · {entry.short}"
             numbers.append(
-                _row(model, "all pixels", "draws from q(h|x)", whole.log_p, whole.log_p_se, whole.ess, of_whole, seen)
+                _row(
+                    model,
+                    "all pixels",
+                    "draws from q(h|x)",
+                    whole.log_p,
+                    whole.log_p_se,
+                    whole.ess,
+                    of_whole,
+                    pixel_mask,
+                )
             )
-            given = f"{int(seen.sum())} of {len(seen)} pixels"
-            numbers.append(_row(model, given, found.way, found.log_p, found.log_p_se, found.effective, of_rest, seen))
+            given = f"{int(pixel_mask.sum())} of {len(pixel_mask)} pixels"
+            numbers.append(
+                _row(model, given, found.way, found.log_p, found.log_p_se, found.effective, of_rest, pixel_mask)
+            )
             if found.doubt:
                 doubts.append(f"**{name}**, without {part}: {escape_markdown(found.doubt)}")
     st.dataframe(numbers, hide_index=True, key="occlusion", column_config=_columns())
@@ -80,9 +91,9 @@ def _pictures(title: str, given: np.ndarray, pictured: Reconstructions) -> None:
 
 def _row(
     model: str, given: str, way: str, log_p: float, se: float | None, effective: float | None,
-    pictured: Reconstructions, seen: Tensor,
+    pictured: Reconstructions, pixel_mask: Tensor,
 ) -> dict[str, Any]:  # fmt: skip
-    hidden, rest = (pictured.spread[which].square().mean().sqrt().item() for which in (~seen, seen))
+    hidden, rest = (pictured.spread[which].square().mean().sqrt().item() for which in (~pixel_mask, pixel_mask))
     return {
         "model": model,
         "given": given,

@@ -160,7 +160,7 @@ def test_a_hidden_part_is_left_to_the_posterior(app, pair, part):
     test = app("pages/1_Posterior.py", image=7, samples=300, hidden=part)
     if part == "a box":
         test.slider(key="hidden.rows").set_value((3, 12)).run()
-    seen = occlusion.visible(occlusion.PARTS[part] or (3, 12, 7, 21))
+    seen = occlusion.visible_pixels(occlusion.PARTS[part] or (3, 12, 7, 21))
     table = next(frame.value for frame in test.dataframe if "spread where hidden" in frame.value)
     x = datasets.load("mnist-5k").binary("test")[7]
     for place, entry in enumerate(pair):

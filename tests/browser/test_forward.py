@@ -70,7 +70,7 @@ def test_the_browser_computes_what_torch_does(page, name):
     given |= {f"noise_{number}": eps.flatten().tolist() for number, eps in enumerate(noise, 1)}
     found = page.evaluate(RUN, [base64.b64encode(file).decode(), given])
     with torch.no_grad():
-        mean, log_std = model.first(x)
+        mean, log_std = model.encode_first(x)
         drawn = model.sample(x, noise=noise)
         expected = {"mean_1": mean, "std_1": log_std.exp(), "pixels": model.decode(drawn.h[0])}
         expected |= {f"h_{number}": h for number, h in enumerate(drawn.h, 1)}
