@@ -20,13 +20,17 @@ with two:
     kind = controls.pick_map()
 with three:
     by = controls.pick_colour(images)
-whose = controls.pick_spread(images)
+left, right = st.columns([2, 3], vertical_alignment="bottom")
+with left:
+    whose = controls.pick_spread(images)
+with right:
+    chains = controls.true_posterior(view)
 
 both = controls.sides(view, images, kind)
 if both is None:  # UMAP is being computed: show PCA meanwhile
     st.info("Until then: PCA.")
     both = controls.sides(view, images, "PCA")
-maps.show_maps(both, images, by, whose, view.digit)
+maps.show_maps(both, images, by, whose, view.digit, chains)
 for note in spread.incomparable(both, images):
     st.info(note)
 maps.show_selection(images, both)

@@ -64,18 +64,23 @@ def latent_map(
     selected: np.ndarray | None = None,
     chosen: np.ndarray | None = None,
     cloud: PosteriorOverlay | None = None,
+    truth: PosteriorOverlay | None = None,
 ) -> go.Figure:
     """Images at ``places`` [n, 2]. Each point carries the number of its image, [n], as ``customdata``.
 
     kind       "vae" or "iwae", whose colour the points without another, the chosen image and its posterior have
     selected   [n] of bool: the others are dimmed; None: none is
     chosen     where the digit in hand lies, [2]
+    truth      draws from the true posterior, beside those of q
     """
     traces = [_points(places, images, members, look, selected) for members, look in _groups(places, colour, kind)]
     line = {"color": COLOURS[kind], "width": 3}
     if cloud is not None:
         look = {"mode": "lines", "line": line} if cloud.curve else {"mode": "markers", "marker": _draws(kind)}
         traces.append(_scatter(cloud.points, name=cloud.name, hoverinfo="name", **look))
+    if truth is not None:
+        mark = {"symbol": "x", "size": 8, "color": INK, "line": {"width": 1, "color": PAPER}}
+        traces.append(_scatter(truth.points, mode="markers", marker=mark, hoverinfo="name", name=truth.name))
     if chosen is not None:
         ring = {"symbol": "circle-open", "size": 15, "color": INK, "line": {"width": 6, "color": PAPER}}
         traces.append(_scatter(chosen[None], mode="markers", marker=ring, hoverinfo="skip"))

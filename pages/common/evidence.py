@@ -143,6 +143,19 @@ class Evidence:
         else:
             st.caption(of_q_alone(job.result, drawn))
 
+    def chains(self) -> dict[str, Annealed]:
+        """The chains that have ended, by the model's name; until all have, the page shows how far they are, and runs
+        again then."""
+        poll(self._progress, lambda: all(job.finished for job in self.poll().values()), None if self.finished else POLL)
+        return {name: job.result for name, job in self.poll().items() if job.result is not None}
+
+    def _progress(self) -> None:
+        for name, job in self.poll().items():
+            if job.error is not None:
+                st.warning(figure_card.escape_markdown(f"Annealing under {name} failed: {job.error}"))
+            elif job.result is None:
+                st.progress(job.share, f"Annealing under {name}, for draws from its true posterior")
+
     def end_states(self, name: str, model: Model) -> None:
         """Decoded states in which the chains ended, drawn by weight."""
         found: Annealed | None = self.poll()[name].result

@@ -13,10 +13,12 @@ from iwae.analysis.latent import Encoded, LinearProjection, MeanEstimate
 from iwae.catalog import Entry
 from iwae.evaluation import metrics
 from iwae.evaluation.metrics import Metrics
+from iwae.inference.ais import Annealed
 from iwae.system import optional
-from pages.common import cache
+from pages.common import cache, evidence
+from pages.common.evidence import Evidence
 from pages.common.figure_card import escape_markdown
-from pages.common.number_field import whole_number
+from pages.common.number_field import in_use, whole_number
 from pages.common.polling import poll
 from pages.common.sidebar import View as Chosen
 
@@ -100,6 +102,18 @@ def pick_spread(images: Images) -> int | str | None:
         return "digit" if whose == "the digit" else None
     there = [images.names[code] for code in np.unique(images.labels)]
     return images.names.index(st.selectbox("Class", there, key="class", bind="query-params"))
+
+
+def true_posterior(view: Chosen) -> dict[str, Annealed]:
+    """A switch for draws from the true posterior of the digit: its chains by the name of the model, once they end."""
+    wanted = st.toggle(
+        "True posterior of the digit", key="truth", bind="query-params",
+        help="Draws from p(h₁|x) by annealed importance sampling, some seconds behind the page: where q(h₁|x) is "
+        "narrower or lies elsewhere, it misses a part of the posterior.",
+    )  # fmt: skip
+    if not wanted:
+        return {}
+    return Evidence(view, view.digit.x, in_use("samples", evidence.SAMPLES), in_use("seed", evidence.SEED)).chains()
 
 
 def encoded(entry: Entry, device: str, images: Images) -> Encoded:

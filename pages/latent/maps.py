@@ -1,6 +1,6 @@
 """Two maps of latent space side by side, and what is selected on them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -9,12 +9,14 @@ import streamlit as st
 from iwae.analysis import latent
 from iwae.analysis.latent import Encoded, MeanEstimate
 from iwae.figures.latent import Classes, MapAxes, PosteriorOverlay, Values, latent_map
+from iwae.inference.ais import Annealed
 from pages.common import cache, figure_card, image_rows
 from pages.common.digit import Digit, hold_image
 from pages.latent.controls import SAMPLES, Images, MapSide, divergence, image_metrics, neighbours, of_digit, plus_minus
 from pages.latent.live_map import live_map
 
 DRAWS = 200  # of one posterior on a UMAP map
+ENDS = 50  # draws from the true posterior
 MOVED = 12  # pictures in a row
 MEASURED = {"NLL": "nll", "ESS": "ess"}
 
@@ -51,28 +53,35 @@ def focus(side: MapSide, images: Images, whose: int | str | None, digit: Digit) 
     return side.encoded.average(images.labels == whose)
 
 
-def show_maps(both: Sequence[MapSide], images: Images, by: str, whose: int | str | None, digit: Digit) -> None:
-    """Both maps beside each other and the chosen digit beside them; a lasso or a click in one holds for both."""
+def show_maps(
+    both: Sequence[MapSide], images: Images, by: str, whose: int | str | None, digit: Digit,
+    chains: Mapping[str, Annealed],
+) -> None:  # fmt: skip
+    """Both maps beside each other and the digit in hand beside them; a lasso or a click in one holds for both.
+
+    ``chains`` to the true posterior of the digit end on the maps of the models that they are of.
+    """
     selected = selection(images)
     shown = [focus(side, images, whose, digit) for side in both]
     clouds = [_overlay(side, one) for side, one in zip(both, shown, strict=True)]
     centres = [_project(side, of_digit(side, digit.x).mean) for side in both]
-    everything = [*(side.places for side in both), *centres, *(cloud.points for cloud in clouds if cloud)]
+    truths = [_ends(side, chains.get(side.name)) for side in both]
+    everything = [*(side.places for side in both), *centres, *(one.points for one in (*clouds, *truths) if one)]
     x, y = latent.shared_range(everything)
     *columns, beside = st.columns([5, 5, 2], gap="small")
-    for column, side, colour, cloud, one, centre in zip(
-        columns, both, colours(both, images, by), clouds, shown, centres, strict=True
+    for column, side, colour, cloud, truth, one, centre in zip(
+        columns, both, colours(both, images, by), clouds, truths, shown, centres, strict=True
     ):
         with column:
             image_rows.heading(side.name, side.entry)
             frame = MapAxes(tuple(x), tuple(y), _titles(side))
             drawn = latent_map(
-                side.places, images.numbers, frame, kind=side.entry.kind, colour=colour, cloud=cloud,
+                side.places, images.numbers, frame, kind=side.entry.kind, colour=colour, cloud=cloud, truth=truth,
                 selected=selected if selected.any() else None, chosen=centre[0],
             )  # fmt: skip
             key = f"map.{side.name.lower()}"
             figure_card.figure(
-                drawn, key, _caption(side, images, by, one, whose), _numbers(side, images, by, colour),
+                drawn, key, _caption(side, images, by, one, whose, chains), _numbers(side, images, by, colour),
                 on_select=partial(_on_select, key, images.dataset), selection_mode=("points", "box", "lasso"),
             )  # fmt: skip
     with beside:
@@ -105,7 +114,18 @@ def _overlay(side: MapSide, one: Encoded | None) -> PosteriorOverlay | None:
     return PosteriorOverlay(curve, True, f"{latent.MASS:.0%} of q(h|x)")
 
 
-def _caption(side: MapSide, images: Images, by: str, one: Encoded | None, whose: int | str | None) -> str:
+def _ends(side: MapSide, found: Annealed | None) -> PosteriorOverlay | None:
+    """Draws from the true posterior: where the chains ended, by weight."""
+    if found is None:
+        return None
+    ends = found.draws(ENDS)[0][:, 0].double().numpy()
+    return PosteriorOverlay(_project(side, ends), False, f"{ENDS} draws from the true posterior")
+
+
+def _caption(
+    side: MapSide, images: Images, by: str, one: Encoded | None, whose: int | str | None,
+    chains: Mapping[str, Annealed],
+) -> str:  # fmt: skip
     trust = _trustworthiness(side.encoded.mean, side.places)
     parts = [f"{len(images.numbers):,} test images under {side.title}, coloured by {by}"]
     if not np.ptp(side.encoded.mean, axis=0).any():
@@ -124,6 +144,11 @@ def _caption(side: MapSide, images: Images, by: str, one: Encoded | None, whose:
         else:
             plane = np.trace(side.projection.covariance(one.std[0]))
             parts.append(f"Curve: {latent.MASS:.0%} of q(h₁|x) of {what}, exact; {true}, {plane:.3g} in this plane")
+    if (found := chains.get(side.name)) is not None:
+        parts.append(
+            f"Crosses: {ENDS} draws from the true posterior p(h₁|x), by weight from {found.chains} annealed chains, "
+            f"which are worth {found.ess.item():.0f} independent draws"
+        )
     return ". ".join(parts) + "."
 
 

@@ -1,6 +1,7 @@
 """The page of the latent space, against direct calls into the engine."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from iwae.analysis import latent, umap_maps
 from iwae.checkpoints import load
 from iwae.data import datasets
 from iwae.evaluation import metrics as evaluation
+from iwae.inference import ais
+from pages.common.evidence import jobs
 from tests.app import TWO_LAYERS, open_tables
+from tests.app.test_pages import values
 
 PAGE = "pages/2_Latent_space.py"
 TWO_D = {"a": "mnist-2d-vae-k1", "b": "mnist-2d-iwae-k50"}
@@ -172,6 +176,23 @@ def test_the_plane_of_two_units(app, digits):
         assert spec(test, place)["layout"]["xaxis"]["title"]["text"] == "unit 0"
     test.number_input(key="a_x").set_value(1).run()
     np.testing.assert_allclose(numbers(test, 0)["x"], a.mean[:, 1], atol=1e-6)
+
+
+def test_the_true_posterior_of_the_digit_is_on_the_maps(app, digits):
+    test = app(PAGE, data="digits", map="Two units", truth="true", image=4, **TWO_D)
+    deadline = time.monotonic() + 120
+    while jobs().busy and time.monotonic() < deadline:
+        time.sleep(0.5)
+        test.run()
+    test.run()
+    x = datasets.load("digits").binary("test")[4:5]
+    for place, key in enumerate(TWO_D.values()):
+        ends = ais.anneal(load(catalog.entries()[0][key].path)[0], x).draws(50)[0][:, 0]
+        crosses = next(
+            one for one in spec(test, place)["data"] if one.get("name") == "50 draws from the true posterior"
+        )
+        np.testing.assert_allclose(np.stack([values(crosses["x"]), values(crosses["y"])], 1), ends, atol=1e-5)
+    assert "Crosses: 50 draws from the true posterior" in words(test)
 
 
 def test_pairs_that_differ_say_what_cannot_be_compared(app, digits):
