@@ -1,4 +1,4 @@
-"""Home: the default pair of models at work on one digit."""
+"""Home: the default pair of models applied to one digit."""
 
 import streamlit as st
 

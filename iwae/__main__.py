@@ -19,7 +19,7 @@ usage: python -m iwae COMMAND [OPTIONS]     (once it is installed by pip, `iwae`
   runs resume NAME       resume it in the background
   runs delete NAME       remove it with all its files
 
-Every command has its own --help, and --version tells the version. Examples:
+Every command has its own --help, and --version prints the version. Examples:
 
   python -m iwae train
       an IWAE (k = 50) on 4,000 images of MNIST: no download
@@ -80,7 +80,7 @@ def _run(words: list[str]) -> int:
     threads.limit()
     try:
         return command.run()
-    except (ValueError, RuntimeError, OSError, MemoryError) as error:  # RuntimeError: torch's, for want of memory too
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:  # RuntimeError: torch's, for lack of memory too
         status = WRONG_ARGUMENTS if isinstance(error, module.cli.UsageError) else FAILED
         return _print_error(str(error) or type(error).__name__, status)
 

@@ -40,7 +40,7 @@ class Entry:
 
     @property
     def shipped(self) -> bool:
-        """Whether it lies in ``checkpoints/``, and is neither one's own run nor added."""
+        """Whether it lies in ``checkpoints/``, and is neither a run nor an added model."""
         return not self.key.startswith(tuple(OWN))
 
     @property
@@ -70,7 +70,7 @@ class Entry:
     @cached_property
     def label(self) -> str:
         """``IWAE k = 50 · 1layer · mnist · NLL 87.20 ± 0.24 nats``."""
-        own = next((said for prefix, said in OWN.items() if self.key.startswith(prefix)), "")
+        own = next((text for prefix, text in OWN.items() if self.key.startswith(prefix)), "")
         return f"{self.short} · {self.card.model}{own} · {self.config.dataset} · {self.nll}"
 
 

@@ -263,7 +263,7 @@ def _card(path: Path, header: dict[str, Any]) -> Card:
 
 
 def _check_values(progress: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Raises ValueError for what is no number where one belongs: whoever shows a card need not ask."""
+    """Raises ValueError for a value of the wrong type, so that code that shows a card need not check."""
     lists = ("active_units", "pca_active_units")
     numbers = {name: progress[name] for name in ("steps", "epochs", "seconds", "valid_bound") if name in progress}
     numbers |= {name: value for name, value in metrics.items() if name not in ("bounds", *lists)}

@@ -45,8 +45,8 @@ def _tensor(x: Any) -> Tensor:
         return torch.tensor(np.ascontiguousarray(x if easy else x.astype(np.float64)))
     if isinstance(x, Tensor) and x.layout == torch.strided and not (x.is_complex() or x.is_quantized):
         return x if x.dtype in EASY else x.double()
-    told = f"a {type(x).__name__}" + (f" of {x.dtype}" if hasattr(x, "dtype") else "")
-    raise ValueError(f"images are a dense numpy array or torch tensor of real numbers or booleans, not {told}")
+    found = f"a {type(x).__name__}" + (f" of {x.dtype}" if hasattr(x, "dtype") else "")
+    raise ValueError(f"images are a dense numpy array or torch tensor of real numbers or booleans, not {found}")
 
 
 def _of_shape(x: Tensor, pixels: int) -> Tensor:

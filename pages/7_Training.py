@@ -12,7 +12,7 @@ from pages.training.timeline import scrubber
 view = sidebar("Training")
 st.title("Training", anchor=False)
 st.write(
-    "Every run is a process of its own: it continues when this page is closed, can be stopped and resumed without "
+    "Every run is a separate process: it continues when this page is closed, can be stopped and resumed without "
     "changing its result, and its progress is shown here."
 )
 with st.expander("What the curves are"):

@@ -25,7 +25,7 @@ from iwae.data import datasets, formats, matlab
 from iwae.data.datasets import DataError
 from iwae.data.sources import SOURCES
 
-FALSE_ALARM = 1e-6  # per statistical test; the seeds are fixed, so a test that epochs keeps passing
+FALSE_ALARM = 1e-6  # per statistical test; the seeds are fixed, so a test that passes keeps passing
 
 
 @pytest.fixture

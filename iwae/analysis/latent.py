@@ -327,7 +327,7 @@ def spread(encoded: Encoded, kl: np.ndarray) -> tuple[SpreadMeasure, ...]:
         ("tr C, aggregated posterior", "variance of the mixture of all q(h₁|x)", encoded.trace + around, True),
         ("log det C, aggregated posterior", "log of the squared volume it fills", pull + log_det, True),
         ("entropy of q, nats", "of q(h₁|x)", encoded.entropy, True),
-        ("D_KL(q ‖ prior), nats", "what the code tells of the image; all layers", kl, False),
+        ("D_KL(q ‖ prior), nats", "information of the code about the image; all layers", kl, False),
     ]  # fmt: skip
     return tuple(
         SpreadMeasure(name, description, MeanEstimate.from_values(values), values, size_dependent)

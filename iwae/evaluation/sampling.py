@@ -85,7 +85,7 @@ def map_draws(
 
 
 def stages(progress: Progress | None, count: int) -> list[Progress | None]:
-    """A callback for each of ``count`` epochs over the same images, which together take ``progress`` to its end."""
+    """A callback for each of ``count`` passes over the same images, which together take ``progress`` to its end."""
     if progress is None:
         return [None] * count
 

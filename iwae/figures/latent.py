@@ -147,7 +147,7 @@ def _points(places, images, members, look, selected) -> dict[str, Any]:
 
 
 def _labels(places: np.ndarray, colour: Classes) -> list[dict[str, Any]]:
-    """The name of each class at the median of its points: what tells classes apart without colour."""
+    """The name of each class at the median of its points: which distinguishes classes without colour."""
     if len(colour.names) > 10:
         return []
     notes = []

@@ -12,7 +12,7 @@ from iwae.figures.base import COLOURS, GREY, LAYOUT
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 HEIGHT = 280
-CLASSES = (  # of a map, in turn; each is told by its glyph as well. At least 3:1 on the paper of both themes
+CLASSES = (  # of a map; each class also has its own glyph. Contrast of at least 3:1 on both themes
     *("#1878B8", "#CC7A00", "#0F8A6A", "#B5559A", "#8A7A10", "#7B61C9", "#D1495B", "#0B8FA5", "#8C6D5A", "#6B7C8C"),
 )
 

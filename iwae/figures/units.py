@@ -1,4 +1,4 @@
-"""Figures of latent units: how much each tells, and how their number depends on the images."""
+"""Figures of latent units: the information each carries, and how their number depends on the images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

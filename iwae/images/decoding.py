@@ -1,4 +1,4 @@
-"""The decoding of one uploaded picture, in a process of its own: ``python -m iwae.images.decoding``.
+"""Decode uploaded pictures in a separate process: ``python -m iwae.images.decoding``.
 
 Decoders are where hostile files do their harm: minutes of a processor for a hundred kilobytes, gigabytes for a few
 hundred bytes. No check of the bytes finds them all, so the process that decodes has limits (`MEGABYTES` of memory,

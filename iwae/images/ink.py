@@ -9,7 +9,7 @@ from iwae.images.decoding import PictureError, reduced
 from iwae.images.uploads import BLANK, Array
 
 MIN_CONTRAST = 0.03  # of ink against paper: 8 of 255 grey levels; less is no ink
-LOW_CONTRAST = 0.15  # below it the person is told
+LOW_CONTRAST = 0.15  # below it the user is warned
 NOISE_FLOOR = 5.0  # a pixel of ink exceeds the paper's noise by so many standard deviations
 CLEAR_OF_NOISE = 8.0  # and the ink's core by so many: of pure noise 2 pictures in 500 did
 BLACK_LEVEL = 0.05  # what a camera or a drawing shows where no light falls: no shading is read from below it
@@ -99,7 +99,7 @@ def _offset(small: Array) -> Array:
 
 
 def coverage(grey: Array, dark: bool) -> tuple[Array, list[str]]:
-    """How much of each pixel is the digit's ink, 0..1, and what to tell of it.
+    """How much of each pixel is the digit's ink, 0..1, and warnings about it.
 
     `dark`: is the ink darker than its paper? Raises PictureError where nothing stands out.
     """

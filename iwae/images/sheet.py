@@ -311,7 +311,7 @@ def _painted(colours: Array, inside: NDArray[np.bool_]) -> Array:
 
 
 def _transformed(colours: Array, size: tuple[int, int], how: Image.Transform, matrix) -> Array:
-    """Pillow's transform of every band; beyond the picture its border goes on."""
+    """Pillow's transform of every band; beyond the picture its border is repeated."""
     height, width = colours.shape[:2]
     u, v = np.array([(0, 0), (size[0], 0), size, (0, size[1])], dtype=float).T
     a, b, c, d, e, f, g, h = (*matrix, 0, 0)[:8]

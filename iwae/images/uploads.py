@@ -18,7 +18,7 @@ Array = NDArray[np.floating]  # float32
 
 BLANK = "The picture is blank: nothing stands out from the paper, and one digit should."
 PROCESSES = 2  # that decode at once; others wait
-PATIENCE = 20.0  # seconds that an answer may take on a busy machine; its processor time has a limit of its own
+PATIENCE = 20.0  # seconds that an answer may take on a busy machine; processor time is limited separately
 
 _free = threading.BoundedSemaphore(PROCESSES)
 _idle: list[subprocess.Popen] = []
@@ -27,7 +27,7 @@ _idle: list[subprocess.Popen] = []
 def read_picture(data: bytes, *, name: str = "") -> Image.Image:
     """Decode an uploaded picture: upright, and reduced to `WORK_SIDE` px where it is larger.
 
-    What counts is the content, whatever `name` ends in. The decoder works in a process of its own with limits on memory
+    The content decides, not the suffix of `name`. The decoder runs in a separate process with limits on memory
     and processor time (`decoding.py`). Raises PictureError where the bytes are none of `FORMATS`, damaged, more than
     `MAX_BYTES`, too many pixels, or too costly to decode.
     """
@@ -60,15 +60,15 @@ def _start() -> subprocess.Popen:
 
 def _ask(process: subprocess.Popen, data: bytes) -> tuple[dict, bytes]:
     """What the process answers for the bytes of a file: its line, checked, and the pixels. Ended if it misbehaves."""
-    given, told = process.stdin, process.stdout
-    assert given is not None and told is not None  # pipes, of `_start`
+    stdin, stdout = process.stdin, process.stdout
+    assert stdin is not None and stdout is not None  # pipes, of `_start`
     watch = threading.Timer(PATIENCE, process.kill)
     watch.start()
     try:
-        given.write(len(data).to_bytes(8, "big"))
-        given.write(data)
-        given.flush()
-        answer = json.loads(told.readline(2000))
+        stdin.write(len(data).to_bytes(8, "big"))
+        stdin.write(data)
+        stdin.flush()
+        answer = json.loads(stdout.readline(2000))
         if "error" in answer:
             if "last" in answer:
                 process.wait()
@@ -76,13 +76,13 @@ def _ask(process: subprocess.Popen, data: bytes) -> tuple[dict, bytes]:
         (width, height), mode = answer["size"], answer["mode"]
         if mode in MODES and 0 < width <= WORK_SIDE and 0 < height <= WORK_SIDE:
             count = width * height * len(Image.new(mode, (1, 1)).tobytes())
-            pixels = told.read(count)
+            pixels = stdout.read(count)
             if answer["bytes"] == len(pixels) == count:
                 return {"mode": mode, "size": (width, height)}, pixels
         raise ValueError(answer)
     except (OSError, ValueError, KeyError, TypeError):  # it has ended, or says what it should not
         process.kill()
-        for pipe in (given, told):
+        for pipe in (stdin, stdout):
             with suppress(OSError):
                 pipe.close()
         slow = process.wait() == -getattr(signal, "SIGPROF", 0)

@@ -40,7 +40,7 @@ def explained(folder: Path) -> int:
     if child == 0:
         return train_in_turn(folder)
     for number in processes.STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # the child hears them, and saves
+        signal.signal(number, signal.SIG_IGN)  # the child handles them, and saves
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     out_of_memory = code == -signal.SIGKILL and processes.oom_kill_count() != killed
     queue.RunFolder(folder).record_exit(processes.describe_exit(code, out_of_memory))

@@ -52,7 +52,7 @@ def work(
         every = SAVE_SECONDS if save_seconds is None else save_seconds
 
         def stop() -> bool:
-            check_folder()  # else it would go on, unseen, for a folder that is gone
+            check_folder()  # else training would continue for a folder that is gone
             return signals.caught or run.stop_requested
 
         try:
@@ -89,7 +89,7 @@ def main(folder: Path) -> int:
 
 
 def measure(run: Run, images: int, samples: int) -> bool:
-    """Test a finished run's model anew, with so many test images and draws; False if it was asked to stop.
+    """Re-evaluate a finished run's model on this many test images and draws; False if it was asked to stop.
 
     Raises RunError when another process works on it.
     """
@@ -121,7 +121,7 @@ def _train_and_test(
                 metrics.flush()
                 log(record)
                 on_record(record, training)
-                stop()  # raises where the folder is gone: what is written now would make it anew
+                stop()  # raises if the folder is gone: writing now would create it again
                 if record.valid_bound is not None:
                     _look_back(run, training, planned)
                 if time.monotonic() - saved > save_seconds:
@@ -142,7 +142,7 @@ def _train_and_test(
 
 
 def _log(run: Run) -> AbstractContextManager[Callable[[Record], None]]:
-    """Writes records for TensorBoard if the run keeps such a log; those so far are written anew."""
+    """A function that writes records for TensorBoard if the run has such a log, after rewriting those so far."""
     if run.tensorboard is None:
         return nullcontext(lambda record: None)
     started = (run.folder / "config.json").stat().st_mtime

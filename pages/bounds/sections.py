@@ -42,7 +42,7 @@ def weights_figure(view: View, drawn: Sequence[Posterior]) -> None:
         ]
         for what in ("draws", "weight")
     )
-    said = "Filled: where the log-weights of the draws lie. Line: where their importance weight lies. " + " ".join(
+    caption = "Filled: where the log-weights of the draws lie. Line: where their importance weight lies. " + " ".join(
         f"{name}: mean {nats(part.elbo)} (the ELBO), standard deviation {part.log_w.std().item():.2f}, "
         f"log p̂(x), dotted: {one_line(part)}."
         for name, part in zip("AB", drawn, strict=True)
@@ -50,7 +50,7 @@ def weights_figure(view: View, drawn: Sequence[Posterior]) -> None:
     numbers = {"log w, nats": found[0].centres}
     for name, part in zip("AB", found, strict=True):
         numbers |= {f"{name}: share of draws": part.draws, f"{name}: share of weight": part.weight}
-    figure(weight_histograms(draws, weights, [part.log_p for part in drawn]), "bounds.weights", said, numbers)
+    figure(weight_histograms(draws, weights, [part.log_p for part in drawn]), "bounds.weights", caption, numbers)
 
 
 def pick_bounds(k: int) -> dict[str, Bound]:
@@ -103,7 +103,7 @@ def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound],
     ends = " | ".join(one_line(part) for part in drawn)
     rows.append(f"| log p̂(x), all {drawn[0].samples:,} draws | {ends} |")
     groups, seed = found[0][0].groups, drawn[0].seed
-    said = (
+    caption = (
         f"Each bound of k = {k} draws, averaged over {groups:,} disjoint groups of the {drawn[0].samples:,} samples "
         f"(seed {seed}), ± standard error over the groups. Dotted: log p̂(x), by all samples together."
     )
@@ -122,7 +122,7 @@ def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound],
     ]
     left, right = st.columns(2, gap="large")
     with left:
-        figure(bounds_with_errors(names, marks), "bounds.all", said, numbers)
+        figure(bounds_with_errors(names, marks), "bounds.all", caption, numbers)
     right.markdown("\n".join(rows))
     exceeding = [escape_markdown(bound.title) for bound in bounds.values() if not bound.lower_bound]
     others = f", except these, which may exceed it: {', '.join(exceeding)}" if exceeding else ""
@@ -215,7 +215,7 @@ def _plane(slot: str, kind: str, found: Plane, window: tuple[np.ndarray, float])
         found.first.numpy(), found.second.numpy(), found.regions.numpy(), drawn.mean.numpy(), drawn.std.numpy(),
         [radius(share) for share in SHARES], drawn.h[0][chosen].numpy(), counts.numpy(),
     )  # fmt: skip
-    said = (
+    caption = (
         f"Shades: the smallest regions that hold 50%, 90% and 99%; grey: where 90% of the exact posterior lies. "
         f"log p(x) = {nats(found.log_p)} on the grid (coarseness: {found.error:.1g}), log p̂(x) "
         f"by {drawn.samples:,} draws: {one_line(drawn)}. D_KL(q‖p(h|x)) = {found.kl:.2f} nats. "
@@ -224,7 +224,7 @@ def _plane(slot: str, kind: str, found: Plane, window: tuple[np.ndarray, float])
     )
     lacking, error = found.log_p - drawn.log_p, drawn.log_p_se
     if lacking > found.error + (1.0 if error is None else 4 * error):
-        said += f" log p̂(x) is {lacking:.1f} nats too low: q's draws miss where the posterior is."
+        caption += f" log p̂(x) is {lacking:.1f} nats too low: q's draws miss where the posterior is."
     second, first = np.meshgrid(found.second.numpy(), found.first.numpy(), indexing="ij")
     numbers = {
         "first unit": first.ravel(),
@@ -232,4 +232,4 @@ def _plane(slot: str, kind: str, found: Plane, window: tuple[np.ndarray, float])
         "log p(h|x), nats": found.log_posterior.flatten().numpy(),
         "mass within": found.regions.flatten().numpy(),
     }
-    figure(posterior_plane(regions, kind, window), f"bounds.plane.{slot}", said, numbers)
+    figure(posterior_plane(regions, kind, window), f"bounds.plane.{slot}", caption, numbers)

@@ -88,7 +88,7 @@ def comparison(a: Annealed, b: Annealed, missed: bool = False) -> str:
 
 
 class Evidence:
-    """Both models' chains for one image x [784], computed behind the page while somebody looks at it."""
+    """Both models' chains for one image x [784], computed in the background while a visitor looks at the page."""
 
     def __init__(self, view: View, x: Tensor, samples: int, seed: int):
         """``samples`` draws from q in the meantime."""

@@ -45,7 +45,7 @@ def whole_number(
             st.session_state[key] = float(default)
         before = default
     allowed = f"From {low:,} to {high:,}."
-    # Of a float, and without limits of its own, the widget epochs on whatever was typed.
+    # Of a float, and without limits of its own, the widget returns whatever was typed.
     typed = place.number_input(
         label, value=float(default), step=float(step), format="%g", key=key,
         bind="query-params" if held is None else None, help=f"{help} {allowed}" if help else allowed,

@@ -13,7 +13,7 @@ from pages.common import digit
 from pages.common.figure_card import escape_markdown
 
 NAMES = ("a", "b", "data", "run", "runs", "class")  # whose values are names: "inf" may be one
-_WARNINGS = "address said"  # in the session
+_WARNINGS = "address warnings"  # in the session
 LONGEST = 200  # characters of a value
 
 

@@ -50,8 +50,8 @@ def collect_garbage(modules: int) -> int:
 
     Streamlit keeps the sessions of those who left for two minutes, and longer until somebody comes; not so here.
 
-    Whatever else is alive when imports are frozen is frozen with them: that goes as ever when nothing refers to it, but
-    a cycle of it stays until ``all_gone``.
+    Other objects that are alive when imports are frozen are frozen too: they are freed by reference counting as usual,
+    but cycles among them stay until ``all_gone``.
     """
     if Runtime.exists():
         forget_sessions(getattr(Runtime.instance(), "_session_mgr", None))
@@ -69,7 +69,7 @@ def forget_sessions(manager: SessionManager | None) -> None:
 
 
 def release_all() -> int:
-    """Drop all caches (models, data, draws: the next visitor's pages make them anew, within a second or two), and what
+    """Drop all caches (models, data, draws: the next visitor's pages rebuild them within a second or two), and what
     was frozen with imports though it is nobody's. Then as ``tidy``, with all imports frozen again."""
     st.cache_resource.clear()
     st.cache_data.clear()

@@ -170,7 +170,7 @@ def _numbers(run_summary: RunSummary, curve: go.Figure | None) -> None:
 
 
 def run_buttons(run: Run, status: RunStatus, suffix: str = "") -> None:
-    """Stop or resume it, or take its model; ``place`` tells the buttons of one spot of the page from another's."""
+    """Stop or resume a run, or use its model; ``suffix`` distinguishes the keys of its buttons in several places."""
     actions = {}
     if not status.alive and status.phase != "finished":
         actions["Resume"] = run.resume

@@ -164,7 +164,7 @@ def _numbers(side: MapSide, images: Images, by: str, colour: Classes | Values | 
 
 
 def _on_select(key: str, dataset: str) -> None:
-    """A selection in one map: one point is the image to look at; more, or none, are selected in both."""
+    """Handle a selection in one map: one point becomes the chosen image; several, or none, are selected in both."""
     points = st.session_state[key]["selection"]["points"]
     chosen = [int(np.ravel(point["customdata"])[0]) for point in points if point.get("customdata") is not None]
     if len(chosen) == 1:

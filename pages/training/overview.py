@@ -21,7 +21,7 @@ from pages.common.polling import poll
 from pages.common.training_panel import refresh, run_buttons
 
 NEWEST = 6  # runs shown unless others are chosen
-POLL_SECONDS, IDLE_SECONDS = 2.0, 10.0  # between two looks at the folders, while a run is alive and otherwise
+POLL_SECONDS, IDLE_SECONDS = 2.0, 10.0  # between two polls of the folders, while a run is alive and otherwise
 FIRST = TrainConfig(objective="iwae", k=20, epochs=10, batch_size=50)
 MEASURES = (  # key, title, axis, of a record, all records or only those with a validation, format
     ("bound", "Bound on training images", "nats per image", lambda r: r.bound, False, ".2f"),
@@ -192,7 +192,7 @@ def export(run: Run) -> None:
     """The run's files to download."""
     try:
         one = summary.read(run)
-    except RunError:  # said by manage()
+    except RunError:  # shown by manage()
         return
     files = [("Settings", "config.json", lambda: summary.settings_json(run), "application/json")]
     if one.records:

@@ -72,7 +72,7 @@ def _show_snapshot(found: list[Snapshot], dataset: str, kind: str) -> None:
         records = {frame.titles[0]: placed[:, 0], frame.titles[1]: placed[:, 1]}
         records |= {"test image": range(count)} | ({"label": chosen} if chosen else {})
         caption = f"{count} test images of {data.title} by their posterior means, after {epochs} epochs."
-        figure_card.figure(drawn, "lookback.map", caption, records)
+        figure_card.figure(drawn, "timeline.map", caption, records)
     with right:
         st.markdown(
             "**Activity of the units**", help="Var_x(E_q[h_u|x]); a unit above the dotted line, 0.01, is active."
@@ -85,7 +85,7 @@ def _show_snapshot(found: list[Snapshot], dataset: str, kind: str) -> None:
             for layer, values in enumerate(variances, 1)
             for unit, value in enumerate(values, 1)
         ]
-        figure_card.figure(activity_bars(variances, THRESHOLD, kind), "lookback.units", caption, numbers)
+        figure_card.figure(activity_bars(variances, THRESHOLD, kind), "timeline.units", caption, numbers)
     st.markdown("**Reconstructions** from the mean of q")
     rows = {"Test images": images[list(shown)], f"After {epochs} epochs": now.pictures, "At the last": last.pictures}
     for title, row in rows.items():

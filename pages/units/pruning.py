@@ -133,7 +133,7 @@ def curves(models: Sequence[Measured], layer: int, threshold: float) -> None:
 
 
 _HELP = {
-    "variance": "A unit that tells nothing of the image has the same mean for all: its variance is nearly 0.",
+    "variance": "A unit without information about the image has the same mean for all: its variance is nearly 0.",
     "eigenvalues": "The same for directions: units that always move together count once.",
     "kl": "The second definition: the information, in nats, that q(h|x) spends on each unit beyond the prior. An unused"
     " unit costs 0. With several layers the prior of a lower layer is p(h|layer above), and the mean is over draws.",

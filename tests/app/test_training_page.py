@@ -102,10 +102,10 @@ def test_the_scrubber_drives_map_units_and_pictures(app, pair, place):
         assert not test.exception
         model, _ = checkpoints.load(next(m.path for m in found if f"{m.epochs:g}" == epochs))
         seen = timeline.describe_model(model, images[:500], images[:1])
-        placed = np.concatenate([[t["x"], t["y"]] for t in figures(test)["lookback.map"]["data"]], 1)
+        placed = np.concatenate([[t["x"], t["y"]] for t in figures(test)["timeline.map"]["data"]], 1)
         expected = frame.project(seen.means).numpy().T
         assert np.sort(placed).ravel() == pytest.approx(np.sort(expected).ravel(), abs=1e-4)
-        for trace, layer in zip(figures(test)["lookback.units"]["data"], seen.activity, strict=True):
+        for trace, layer in zip(figures(test)["timeline.units"]["data"], seen.activity, strict=True):
             assert trace["y"] == pytest.approx(layer.variance.sort(descending=True).values.tolist(), rel=1e-4)
 
 
@@ -192,7 +192,7 @@ def test_a_damaged_run_is_explained_beside_the_others(app, pair):
 def test_a_run_without_snapshots_or_data_says_so(app, pair):
     shutil.rmtree(pair[0].snapshots.folder)
     test = app(PAGE, run=pair[0].name)
-    assert "It has only one model" in words(test) and "lookback.map" in figures(test)
+    assert "It has only one model" in words(test) and "timeline.map" in figures(test)
     folder = store.create(dataclasses.replace(VAE, dataset="omniglot")).folder
     test = app(PAGE, run=folder.name)
     assert "data download omniglot" in "".join(info.value for info in test.info)

@@ -1,4 +1,4 @@
-"""The page of training in a real browser: a run that is stopped, resumed, looked back at and deleted."""
+"""The page of training in a real browser: a run that is stopped, resumed, shown in its timeline and deleted."""
 
 import re
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_a_run_from_its_start_to_its_end(visit):
     page.reload()
     expect(said.first).to_have_text(after)  # the address holds it
     settled(page)
-    screenshot(page, "training-lookback")
+    screenshot(page, "training-timeline")
 
     file = download(page, main.get_by_role("button", name=re.compile("Curves")))
     lines = Path(file.path()).read_text().splitlines()
