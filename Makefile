@@ -5,6 +5,7 @@ VENV ?= .venv
 TORCH_INDEX ?=
 NVIDIA_DRIVER ?= /proc/driver/nvidia
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+WORKERS ?= 2
 ARGS ?=
 
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
@@ -36,6 +37,7 @@ help:
 	@echo "make extra    also install requirements-extra.txt: TensorBoard, ONNX, the notebook"
 	@echo
 	@echo "PYTHON=python3.12     the Python to build $(VENV) with, 3.11 or later"
+	@echo "WORKERS=2             processes that share the tests; 0 runs them in one"
 	@echo "VENV=/tmp/venv        another place for the virtual environment"
 	@echo "TORCH_INDEX=URL       where a new $(VENV) takes its build of torch from; by default, on Linux without an NVIDIA"
 	@echo "                      GPU, $(TORCH_CPU_INDEX) if it answers within 3 s"
@@ -44,7 +46,7 @@ app: $(STAMP)
 	$(BIN)/streamlit run app.py $(ARGS)
 
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

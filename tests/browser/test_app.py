@@ -31,8 +31,12 @@ def values(page: Page) -> list[str]:
 
 
 def tiles(page: Page) -> list[str]:
-    """Addresses of all pictures on the page: their contents."""
-    return page.locator('[data-testid="stImage"] img').evaluate_all("images => images.map(image => image.src)")
+    """Addresses of all pictures on the page, which are their contents; the sidebar has the digit in hand."""
+    return (
+        page.get_by_test_id("stMain")
+        .locator('[data-testid="stImage"] img')
+        .evaluate_all("images => images.map(image => image.src)")
+    )
 
 
 def changed(page: Page, action, read=values):
