@@ -242,9 +242,9 @@ def test_caches_and_downloads_on_a_full_or_read_only_disk():
         from iwae.data import cache as packed
         from iwae.data import downloads
         folder = Path("SMALL")
-        packed.folder = lambda: folder
+        packed.cache_folder = lambda: folder
         large = {"values": np.random.default_rng(0).integers(0, 256, 3_000_000).astype(np.uint8)}
-        again = packed.recall("cache", "stamp", lambda: large)
+        again = packed.load_or_build("cache", "stamp", lambda: large)
         assert again["values"] is large["values"] and list(folder.iterdir()) == [], list(folder.iterdir())
 
         class Download(downloads.DataFile):
@@ -263,7 +263,7 @@ def test_caches_and_downloads_on_a_full_or_read_only_disk():
         subprocess.run(["mount", "-o", "remount,ro", "SMALL"], check=True)
         said = fetch()
         assert "cannot be written" in said and "Read-only file system" in said, said
-        assert packed.recall("cache", "stamp", lambda: large)["values"] is large["values"]
+        assert packed.load_or_build("cache", "stamp", lambda: large)["values"] is large["values"]
     """)
 
 

@@ -80,7 +80,7 @@ from iwae.runs import store as runs, worker
 from iwae.training.config import TrainConfig
 run = runs.create(TrainConfig("digits", "8:2", "vae", 1, epochs=1))
 print(worker.work(run).phase, len(run.records()), runs.get(run.name).status().phase)
-print(maps.find(maps.Settings(), x=1).status().phase)
+print(maps.find_map(maps.UmapSettings(), x=1).status().phase)
 """
     )
     done = python(program, IWAE_MAPS_DIR=str(tmp_path))

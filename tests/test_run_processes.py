@@ -27,8 +27,8 @@ pytestmark = pytest.mark.usefixtures("own_runs")
 HOLD = """
 import sys, time
 from pathlib import Path
-from iwae.runs.queue import Folder
-run = Folder(Path(sys.argv[1]))
+from iwae.runs.queue import RunFolder
+run = RunFolder(Path(sys.argv[1]))
 with run.claim():
     run.set_status(sys.argv[2], since=1.0)
     time.sleep(600)
