@@ -106,7 +106,7 @@ def test_the_command_writes_model_and_card(tmp_path, capsys):
     words = ["--images", "300", "--batch-size", "100", "--seed", "7"]
     assert main(["refit", str(source), "--out", str(out), *words]) == 0
     told = capsys.readouterr().out
-    assert "300 images of the model's own" in told
+    assert "300 generated images" in told
     assert "NLL of 200 validation images, 1,000 draws each" in told and "(paired)" in told
     (refitted, card), (loaded, _) = checkpoints.load(out), checkpoints.load(source)
     expected = Refit(images=300, batch_size=100, seed=7)(loaded).state_dict()
