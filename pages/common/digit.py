@@ -30,7 +30,7 @@ class LinkError(ValueError):
 
 
 @dataclass(frozen=True)
-class Digit:
+class ChosenDigit:
     """One digit, as the models see it, and how it came to be."""
 
     x: Tensor  # [784] of zeros and ones
@@ -47,7 +47,7 @@ class Digit:
         return self.stages[-2][1] if len(self.stages) > 1 else self.stages[-1][1]
 
 
-def in_hand(dataset: str) -> Digit:
+def in_hand(dataset: str) -> ChosenDigit:
     """The visitor's own digit, else the chosen test image; the address then says so.
 
     An address that the visitor has opened, or gone back to, says first which digit it is.
@@ -82,13 +82,13 @@ def hold_image(number: int) -> None:
     remove()
 
 
-def hold(digit: Digit) -> None:
+def hold(digit: ChosenDigit) -> None:
     """Take a digit of the visitor's in hand."""
     remove()
     st.session_state["own"] = digit
 
 
-def hold_drawing(digit: Digit | None, paper: str) -> None:
+def hold_drawing(digit: ChosenDigit | None, paper: str) -> None:
     """Take what was drawn on the surface ``paper`` in hand; None, where all strokes are undone: what lay under them."""
     under = st.session_state.get("under", st.session_state.get("own"))
     remove(paper)
@@ -107,13 +107,13 @@ def remove(paper: str = "") -> None:
         canvas.clear_digit(other)
 
 
-def test_image(dataset: str, number: int) -> Digit:
+def test_image(dataset: str, number: int) -> ChosenDigit:
     """A test image of a data set, in its fixed binarization."""
     data, x = cache.dataset(dataset), cache.test_images(dataset)[number]
     labels = data.test.labels
     label = f", label {data.label_names[int(labels[number])]}" if labels is not None else ""
     grey = data.test.images[number].numpy() / 255
-    return Digit(
+    return ChosenDigit(
         x,
         f"Test image {number:,} of {data.title}{label}",
         ((f"Test image{label}", grey), (BINARIZED, x.numpy())),
@@ -122,18 +122,18 @@ def test_image(dataset: str, number: int) -> Digit:
     )
 
 
-def prepared(digit: digits.Digit, source: str) -> Digit:
+def prepared(digit: digits.Digit, source: str) -> ChosenDigit:
     """A picture of the visitor's, binarized as the models' training data were: one Bernoulli draw of its pixels."""
     grey = torch.from_numpy((255 * digit.image).round().astype(np.uint8)).reshape(-1)
     x = datasets.binarize(grey, torch.Generator().manual_seed(BINARIZED_BY))
     explanation = "\n".join(f"1. **{stage.name}**: {stage.caption}" for stage in digit.stages)
     explanation += "\n1. **Binarized**: each pixel is on with its grey level as probability, as in the training data."
     stages = [(stage.name, stage.image) for stage in digit.stages]
-    return Digit(x, source, (*stages, (BINARIZED, x.numpy())), explanation, digit.note, digit.doubtful)
+    return ChosenDigit(x, source, (*stages, (BINARIZED, x.numpy())), explanation, digit.note, digit.doubtful)
 
 
-def _linked(x: Tensor) -> Digit:
-    return Digit(x, "From a link", ((BINARIZED, x.numpy()),), "The link holds the digit as the models saw it.")
+def _linked(x: Tensor) -> ChosenDigit:
+    return ChosenDigit(x, "From a link", ((BINARIZED, x.numpy()),), "The link holds the digit as the models saw it.")
 
 
 def pack(x: Tensor) -> str:

@@ -9,7 +9,7 @@ import streamlit as st
 from iwae.images import digits
 from iwae.images.decoding import FORMATS, MAX_BYTES
 from pages.common import cache, canvas, image_rows
-from pages.common.digit import Digit, hold, hold_drawing, hold_image, image_number, in_hand, prepared, remove
+from pages.common.digit import ChosenDigit, hold, hold_drawing, hold_image, image_number, in_hand, prepared, remove
 from pages.common.figure_card import escape_markdown
 from pages.common.number_field import whole_number
 
@@ -19,7 +19,7 @@ THUMBNAIL = 72  # CSS pixels
 BLANK = "Draw one digit with the mouse, a pen or a finger."
 
 
-def card(dataset: str) -> Digit:
+def card(dataset: str) -> ChosenDigit:
     """The digit in hand, in the sidebar of every page, and the buttons that change it."""
     digit = in_hand(dataset)
     picture, words = st.columns([1, 2], vertical_alignment="center")
@@ -139,7 +139,7 @@ def _draw(dataset: str, place: str) -> None:
         st.info(BLANK)
 
 
-def draw(digit: Digit, place: str = "", live: dict[str, Any] | None = None) -> list[int] | None:
+def draw(digit: ChosenDigit, place: str = "", live: dict[str, Any] | None = None) -> list[int] | None:
     """The drawing surface, with the digit in hand on it until somebody draws there; returns what ``draw_digit`` does.
 
     ``live`` is its argument, too.

@@ -12,7 +12,7 @@ from iwae.data import datasets
 from iwae.system import paths
 from pages.common import figure_card, query_params
 from pages.common.add_model import add_model
-from pages.common.digit import Digit
+from pages.common.digit import ChosenDigit
 from pages.common.digit_input import card
 from pages.common.training_panel import alive_runs, training_panel
 
@@ -39,7 +39,7 @@ class View:
     b: Entry
     dataset: str
     device: str
-    digit: Digit
+    digit: ChosenDigit
 
     @property
     def pair(self) -> tuple[tuple[str, Entry], ...]:

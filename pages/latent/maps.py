@@ -11,7 +11,7 @@ from iwae.analysis.latent import Encoded, MeanEstimate
 from iwae.figures.latent import Classes, MapAxes, PosteriorOverlay, Values, latent_map
 from iwae.inference.ais import Annealed
 from pages.common import cache, figure_card, image_rows
-from pages.common.digit import Digit, hold_image
+from pages.common.digit import ChosenDigit, hold_image
 from pages.latent.controls import SAMPLES, Images, MapSide, divergence, image_metrics, neighbours, of_digit, plus_minus
 from pages.latent.live_map import live_map
 
@@ -44,7 +44,7 @@ def _values(side: MapSide, images: Images, by: str) -> np.ndarray:
     return getattr(image_metrics(side.entry, side.device, images), MEASURED[by]).cpu().double().numpy()
 
 
-def focus(side: MapSide, images: Images, whose: int | str | None, digit: Digit) -> Encoded | None:
+def focus(side: MapSide, images: Images, whose: int | str | None, digit: ChosenDigit) -> Encoded | None:
     """The posterior that is on the map: of the digit in hand, or the mean of a class."""
     if whose is None:
         return None
@@ -54,7 +54,7 @@ def focus(side: MapSide, images: Images, whose: int | str | None, digit: Digit) 
 
 
 def show_maps(
-    both: Sequence[MapSide], images: Images, by: str, whose: int | str | None, digit: Digit,
+    both: Sequence[MapSide], images: Images, by: str, whose: int | str | None, digit: ChosenDigit,
     chains: Mapping[str, Annealed],
 ) -> None:  # fmt: skip
     """Both maps beside each other and the digit in hand beside them; a lasso or a click in one holds for both.
@@ -184,7 +184,7 @@ def selection(images: Images) -> np.ndarray:
     return np.isin(images.numbers, chosen if dataset == images.dataset else [])
 
 
-def show_digit(digit: Digit) -> None:
+def show_digit(digit: ChosenDigit) -> None:
     """The digit in hand, and the way to its posterior."""
     image_rows.image_row([digit.thumbnail], None, [digit.source], width=112)
     st.caption(figure_card.escape_markdown(digit.source))
