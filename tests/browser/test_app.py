@@ -60,7 +60,7 @@ def test_first_paint_shows_both_models_at_work(visit):
     for address in tiles(page):
         image = Image.open(io.BytesIO(urllib.request.urlopen(address).read()))
         assert (image.format, image.width) == ("PNG", 84)  # three by three screen pixels for each of the digit's
-    page.get_by_role("link", name=re.compile("Try a digit of your own")).click()
+    page.get_by_role("link", name=re.compile("Try your own digit")).click()
     expect(page.get_by_role("heading", name="The posterior of one digit")).to_be_visible()
     settled(page)
     expect(page.get_by_role("heading", name=re.compile("A · VAE k = 1"))).to_be_visible()  # still the same pair
