@@ -136,7 +136,7 @@ def half_weights(model: Model) -> dict[str, Tensor]:
 
 
 def refitted(card: Card, settings: dict[str, Any], seconds: float) -> Card:
-    """The card of a model after a ``sleep.Refit`` of these settings: what was measured before holds no longer."""
+    """The card of a model after a ``wake_sleep.Refit`` of these settings: what was measured before holds no longer."""
     progress = {name: value for name, value in card.progress.items() if name not in ("valid_bound", "weights")}
     progress["seconds"] = (progress.get("seconds") or 0) + seconds
     progress["refits"] = [*progress.get("refits", []), settings]

@@ -62,7 +62,7 @@ def reconstructions(
 
 
 def cross_entropy(x: Tensor, picture: Tensor) -> Tensor:
-    """−Σ_pixels x log p + (1 − x) log(1 − p), nats: [..., pixels] → [...]; p is kept from 0 and 1 by ``LEAST``."""
+    """−Σ_pixels x log p + (1 − x) log(1 − p), nats: [..., pixels] → [...]; p is clamped by ``MIN_PROBABILITY``."""
     p = picture.clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
     return -torch.where(x > 0, p, 1 - p).log().sum(-1)
 

@@ -185,7 +185,7 @@ def umap(
     """UMAP of points [n, latent] from places ``start`` [n, 2], [n, 2]: repeatable from ``settings.seed``.
 
     Exact neighbours are passed in, so that UMAP does not compile a search (45 s). Where the start is far from UMAP's
-    own size of 10 it is brought there. The map is turned (not stretched) onto ``start`` at the end. Points that are all
+    own size of 10 it is brought there. At the end the map is rotated, not scaled, onto ``start``. Points that are all
     alike lie in one place.
     """
     if not np.ptp(points, axis=0).any():

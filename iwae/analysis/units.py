@@ -106,7 +106,7 @@ def pruning_loss(
 
 
 def all_but(layers: tuple[Activity, ...], layer: int, unit: int) -> list[Tensor]:
-    """``kept`` for ``without``: every unit but this one (counted from 0)."""
+    """``kept`` for ``pruning_loss``: every unit but this one (counted from 0)."""
     kept = [torch.ones(len(part.mean), dtype=torch.bool) for part in layers]
     if not (0 <= layer < len(kept) and 0 <= unit < len(kept[layer])):
         sizes = ", ".join(str(len(part)) for part in kept)

@@ -1,7 +1,7 @@
-"""The process of a run in the background: it waits for its turn, then trains the run (``worker.main``).
+"""The background process of a run: it waits for a slot, then trains the run (``worker.main``).
 
-Another one, its parent, does nothing but wait for it, so that its end is explained even where it is killed. It is a
-fork from before anything is loaded and costs 2 MB.
+Its parent only waits for it, so that its end is recorded even if it is killed. The parent is forked before anything is
+loaded, and takes 2 MB.
 """
 
 import os

@@ -201,7 +201,7 @@ class _Stopped(Exception):
 
 
 class Signals:
-    """Turns the first of ENDINGS into a flag while there is something to save; the next acts as ever."""
+    """Turns the first of STOP_SIGNALS into a flag while there is something to save; the next one acts as usual."""
 
     caught = False
 

@@ -51,7 +51,7 @@ def collect_garbage(modules: int) -> int:
     Streamlit keeps the sessions of those who left for two minutes, and longer until somebody comes; not so here.
 
     Other objects that are alive when imports are frozen are frozen too: they are freed by reference counting as usual,
-    but cycles among them stay until ``all_gone``.
+    but cycles among them stay until ``release_all``.
     """
     if Runtime.exists():
         forget_sessions(getattr(Runtime.instance(), "_session_mgr", None))
