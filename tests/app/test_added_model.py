@@ -60,7 +60,7 @@ WIDE, NARROW = (LOG_STD, 1000.0), (LOG_STD, -1000.0)
 @pytest.mark.parametrize(
     ("page", "layer", "says"),
     [
-        ("app.py", LOGITS, "the log-weights of 1,000 of 1,000 draws are not finite"),
+        ("app.py", LOGITS, "the log-weights of 5,000 of 5,000 draws are not finite"),
         ("app.py", NARROW, "log standard deviation of q(h₁|x) of image 0 is -inf"),
         ("pages/2_Latent_space.py", MEAN, "the mean of q(h₁|x) of image "),
         ("pages/2_Latent_space.py", WIDE, "log standard deviation of q(h₁|x) of image "),
