@@ -186,7 +186,7 @@ def test_only_regular_files_are_written_over(tmp_path):
     for kind, path in odd_targets(tmp_path).items():
         before = path.lstat()
         for write in (files.check_target, functools.partial(files.write, content="new")):
-            with pytest.raises(files.TargetError, match=f"{path} is {kind.strip()}; only a new file"):
+            with pytest.raises(files.TargetError, match=f"{path} is {kind.strip()}; only a new or a regular file"):
                 write(path)
         assert path.lstat().st_ino == before.st_ino and path.lstat().st_mode == before.st_mode
     assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.iterdir())) == 5
