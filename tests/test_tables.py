@@ -70,7 +70,7 @@ def test_csv_and_json_hold_every_value(rows):
 
 
 def test_values_can_be_sorted(rows):
-    found = tables.values(rows)
+    found = tables.values(rows, tables.SORTABLE)
     assert [type(record["nll"]) for record in found] == [float, float, float, float, type(None)]
     assert found[0]["difference_nll"] == pytest.approx(-0.51) and found[0]["source"] == "B"
 

@@ -9,18 +9,20 @@ from typing import Any
 
 from iwae.figures.base import Points
 from iwae.results.published import SOURCES, Source
-from iwae.results.rows import MARGIN, NATS, Row, units
+from iwae.results.rows import MARGIN, Row, units
 
 NONE = "–"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column for people: its title, what it means, and its text in a row."""
+    """A column: its title, what it means, its text in a row, and where it can be sorted by a number, that number."""
 
     title: str
     help: str
     text: Callable[[Row], str]
+    number: Callable[[Row], float | None] | None = None
+    form: str = "%.2f"  # of the number
 
 
 def _with_error(name: str) -> Callable[[Row], str]:
@@ -70,8 +72,29 @@ def _seeds(row: Row) -> str:
     return f"seed{'s' * (len(row.seeds) > 1)} {', '.join(map(str, row.seeds))}"
 
 
-def _number(name: str, digits: int) -> Callable[[Row], str]:
-    return lambda row: NONE if getattr(row, name) is None else f"{getattr(row, name):,.{digits}f}"
+def _measure(title: str, help: str, name: str) -> Column:
+    return Column(title, help, _with_error(name), lambda row: row.metrics.get(name))
+
+
+def _amount(title: str, help: str, name: str) -> Column:
+    def text(row: Row) -> str:
+        return NONE if getattr(row, name) is None else f"{getattr(row, name):,.0f}"
+
+    return Column(title, help, text, lambda row: getattr(row, name), "%.0f")
+
+
+def _nll_error(row: Row) -> float | None:
+    return row.metrics.get("nll_se" if row.status == "measured" else "nll_sd")
+
+
+def _published_value(row: Row) -> float | None:
+    result = row.published()
+    return result.nll if result else None
+
+
+def _source(row: Row) -> str:
+    result = row.published()
+    return result.source if result else NONE
 
 
 NATS_NOTE = "nats per image, ± standard error over test images; of several seeds ± their standard deviation (sd)"
@@ -90,26 +113,34 @@ COLUMNS = {
     "gradient": Column("gradient", "the estimator of its gradient", lambda row: row.gradient or NONE),
     "schedule": Column("schedule", "of the step size", lambda row: row.schedule or NONE),
     "regularisation": Column("regularised", "plain: not at all", lambda row: row.regularisation or NONE),
-    "epochs": Column("epochs", "over the training data, in all", _number("epochs", 0)),
-    "minutes": Column("minutes", "of training, in all", _number("minutes", 0)),
+    "epochs": _amount("epochs", "over the training data, in all", "epochs"),
+    "minutes": _amount("minutes", "of training, in all", "minutes"),
     "device": Column("device", "where it was trained", lambda row: row.device or NONE),
     "seed": Column("seed", "of the training", _seeds),
-    "nll": Column("NLL", f"−L_S of S draws; {NATS_NOTE}", _nll),
-    "published": Column("published", "the lowest published NLL of its cell, and its source", _published("nll")),
-    "difference": Column("difference", DIFFERENCE_NOTE, _difference),
-    "reconstruction": Column(
-        "reconstruction", f"loss, −log p(x|h) of one h ~ q(h|x); {NATS_NOTE}", _with_error("reconstruction")
+    "nll": Column("NLL", f"−L_S of S draws; {NATS_NOTE}", _nll, lambda row: row.metrics.get("nll")),
+    "published": Column(
+        "published", "the lowest published NLL of its cell, and its source", _published("nll"), _published_value
     ),
+    "difference": Column("difference", DIFFERENCE_NOTE, _difference),
+    "reconstruction": _measure("reconstruction", f"loss, −log p(x|h) of one h ~ q(h|x); {NATS_NOTE}", "reconstruction"),
     "published_reconstruction": Column(
         "published recon.", "the lowest published reconstruction loss", _published("reconstruction")
     ),
-    "elbo": Column("ELBO", NATS_NOTE, _with_error("elbo")),
-    "kl_prior": Column("D_KL(q‖p(h))", NATS_NOTE, _with_error("kl_prior")),
-    "kl_posterior": Column("D_KL(q‖p(h|x))", NATS_NOTE, _with_error("kl_posterior")),
+    "elbo": _measure("ELBO", NATS_NOTE, "elbo"),
+    "kl_prior": _measure("D_KL(q‖p(h))", NATS_NOTE, "kl_prior"),
+    "kl_posterior": _measure("D_KL(q‖p(h|x))", NATS_NOTE, "kl_posterior"),
     "active": Column("active (PCA)", "active units and PCA active units of each layer, from the pixels up", _active),
-    "pruned_nll": Column("pruned NLL", f"without the inactive units; {NATS_NOTE}", _with_error("pruned_nll")),
+    "pruned_nll": _measure("pruned NLL", f"without the inactive units; {NATS_NOTE}", "pruned_nll"),
     "draws": Column("draws × images", "of the evaluation", _draws),
     "comparison": Column("in full", "every measure that was published too", lambda row: row.comparison or NONE),
+}
+# Where numbers can be sorted by, what stands beside a number in text has a column of its own.
+SORTABLE = COLUMNS | {
+    "nll_se": Column(
+        "±", "standard error over test images, nats; over several seeds their standard deviation", str, _nll_error
+    ),
+    "source": Column("source", "of the published NLL; the letters are explained below the table", _source),
+    "difference_nll": Column("nats", "the difference as a number, to sort by", str, Row.difference, "%+.2f"),
 }
 # In order of importance: a narrow terminal gets the first of them.
 COMPACT = (
@@ -171,17 +202,13 @@ def sources(table: str) -> dict[str, Source]:
     return {letter: source for letter, source in SOURCES.items() if f"({letter})" in table}
 
 
-def values(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """For a table that can be sorted: numbers as numbers, the rest as text."""
-    found = []
-    for row in rows:
-        record = row.record()
-        shown = {key: column.text(row) for key, column in COLUMNS.items()}
-        shown |= {name: record[name] for name in (*NATS, "epochs", "minutes")}
-        shown |= {"nll_se": record["nll_se"] if row.status == "measured" else record["nll_sd"]}
-        shown |= {"published": record["published_nll"], "source": record["published_nll_source"]}
-        found.append(shown | {"difference_nll": record["difference_nll"], "command": row.command})
-    return found
+def values(rows: Sequence[Row], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """For a table that can be sorted, columns of ``SORTABLE``: numbers as numbers, the rest as text."""
+    columns = {key: SORTABLE[key] for key in keys}
+    return [
+        {key: column.number(row) if column.number else column.text(row) for key, column in columns.items()}
+        for row in rows
+    ]
 
 
 def points(title: str, parts: Sequence[Points]) -> list[dict[str, Any]]:

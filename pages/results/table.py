@@ -8,49 +8,20 @@ from iwae.results import tables
 from iwae.results.rows import Row
 from pages.common.figure_card import escape_markdown
 
-# Of tables.values(), in this order; the first stays in view.
-SHOWN = {
-    "name": "text",
-    "nll": "%.2f",
-    "nll_se": "%.2f",
-    "published": "%.2f",
-    "source": "text",
-    "difference": "text",
-    "difference_nll": "%+.2f",
-    "regularisation": "text",
-    "dataset": "text",
-    "architecture": "text",
-    "objective": "text",
-    "start": "text",
-    "reconstruction": "%.2f",
-    "published_reconstruction": "text",
-    "elbo": "%.2f",
-    "kl_prior": "%.2f",
-    "kl_posterior": "%.2f",
-    "active": "text",
-    "pruned_nll": "%.2f",
-    "epochs": "%.0f",
-    "minutes": "%.0f",
-    "device": "text",
-    "seed": "text",
-    "draws": "text",
-    "gradient": "text",
-    "schedule": "text",
-    "comparison": "text",
-}
-EXTRA = {
-    "nll_se": ("±", "standard error over test images, nats; over several seeds their standard deviation"),
-    "source": ("source", "of the published NLL; the letters are explained below the table"),
-    "difference_nll": ("nats", "the difference as a number, to sort by"),
-}
+# In this order; the first stays in view.
+SHOWN = (
+    *("name", "nll", "nll_se", "published", "source", "difference", "difference_nll", "regularisation", "dataset"),
+    *("architecture", "objective", "start", "reconstruction", "published_reconstruction", "elbo", "kl_prior"),
+    *("kl_posterior", "active", "pruned_nll", "epochs", "minutes", "device", "seed", "draws", "gradient", "schedule"),
+    "comparison",
+)
 
 
 def results_table(rows: Sequence[Row]) -> Row | None:
     """A table that can be sorted; the row that is selected."""
-    values = [{name: record[name] for name in SHOWN} for record in tables.values(rows)]
     event = st.dataframe(
-        values,
-        column_config={name: _column(name, form) for name, form in SHOWN.items()},
+        tables.values(rows, SHOWN),
+        column_config={name: _column(name, tables.SORTABLE[name]) for name in SHOWN},
         hide_index=True,
         width="stretch",
         key="results",
@@ -77,8 +48,7 @@ def open_model(row: Row) -> None:
         st.code(row.command, language="sh", wrap_lines=True)
 
 
-def _column(name: str, form: str):
-    title, help = EXTRA[name] if name in EXTRA else (tables.COLUMNS[name].title, tables.COLUMNS[name].help)
-    if form == "text":
-        return st.column_config.TextColumn(title, help=help, pinned=name == "name")
-    return st.column_config.NumberColumn(title, help=help, format=form)
+def _column(name: str, column: tables.Column):
+    if column.number is None:
+        return st.column_config.TextColumn(column.title, help=column.help, pinned=name == "name")
+    return st.column_config.NumberColumn(column.title, help=column.help, format=column.form)
