@@ -17,18 +17,22 @@ from pages.common.digit_input import card
 from pages.common.training_panel import alive_runs, training_panel
 
 ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches named icons from another host
-# Streamlit's own list would call the home page "app" (.streamlit/config.toml hides it)
-PAGES = (
-    ("app.py", "Home", "home"),
-    ("pages/1_Posterior.py", "Posterior", "blur_on"),
-    ("pages/2_Latent_space.py", "Latent space", "scatter_plot"),
-    ("pages/3_Active_units.py", "Active units", "bar_chart"),
-    ("pages/4_Reconstructions.py", "Reconstructions", "compare"),
-    ("pages/5_Samples.py", "Samples", "grid_view"),
-    ("pages/6_Bounds.py", "Bounds", "stacked_line_chart"),
-    ("pages/7_Training.py", "Training", "model_training"),
-    ("pages/8_Results.py", "Results", "table_chart"),
-)
+ROOT = Path(__file__).parents[2]
+ICONS = {
+    "Home": "home", "Posterior": "blur_on", "Latent space": "scatter_plot", "Active units": "bar_chart",
+    "Reconstructions": "compare", "Samples": "grid_view", "Bounds": "stacked_line_chart",
+    "Training": "model_training", "Results": "table_chart",
+}  # fmt: skip
+
+
+def _pages() -> list[tuple[str, str]]:
+    """(file, title) of every page, in the order of the numbers in the files' names."""
+    files = sorted((ROOT / "pages").glob("[0-9]*_*.py"), key=lambda path: int(path.name.partition("_")[0]))
+    titles = [path.stem.partition("_")[2].replace("_", " ") for path in files]
+    return [("app.py", "Home"), *((f"pages/{path.name}", title) for path, title in zip(files, titles, strict=True))]
+
+
+PAGES = _pages()  # Streamlit's own list would call the home page "app" (.streamlit/config.toml hides it)
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def sidebar(title: str) -> View:
     figure_card.reset()
     st.session_state["title"] = title
     st.set_page_config(f"{title} · IWAE explorer", ICON, layout="wide")
-    query_params.check(next(file for file, label, _ in PAGES if label == title))
+    query_params.check(next(file for file, label in PAGES if label == title))
     try:
         paths.check()
     except paths.FolderError as error:
@@ -70,8 +74,8 @@ def sidebar(title: str) -> View:
     alive = alive_runs()
     found, refused = catalog.entries()
     with st.sidebar:
-        for file, label, icon in PAGES:
-            st.page_link(file, label=label, icon=f":material/{icon}:")
+        for file, label in PAGES:
+            st.page_link(file, label=label, icon=f":material/{ICONS.get(label, 'article')}:")
         st.divider()
         hand = st.container()
         pair = _pick_models(found)

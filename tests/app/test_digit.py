@@ -16,11 +16,10 @@ from iwae.analysis import latent, reconstruction
 from iwae.checkpoints import load
 from iwae.data import datasets
 from iwae.inference import posterior as engine
-from pages.common import digit
+from pages.common import digit, sidebar
 
 PAIR = {"a": "digits-small-vae-k1", "b": "digits-small-iwae-k50", "data": "digits"}
-PAGES = ("app.py", "pages/1_Posterior.py", "pages/2_Latent_space.py", "pages/3_Active_units.py")
-PAGES += ("pages/4_Reconstructions.py", "pages/5_Samples.py", "pages/6_Bounds.py", "pages/7_Training.py")
+PAGES = [file for file, _ in sidebar.PAGES]
 
 
 @pytest.fixture(scope="module")
