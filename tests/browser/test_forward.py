@@ -103,7 +103,7 @@ def test_the_browser_prepares_a_drawing_as_the_server_does(page):
         }""",
         [pixels.tolist(), thresholds.tolist()],
     )
-    expected = [prepared(digits.from_canvas(one)) for one in pixels]
+    expected = [prepared(digits.from_canvas(one), "drawn") for one in pixels]
     greys = [np.rint(255 * digits.from_canvas(one).image).ravel() for one in pixels]
     # a level in thousands may round to its neighbour, as Pillow keeps its sums in other orders
     assert np.abs(np.array(grey) - greys).max() <= 1
