@@ -18,7 +18,6 @@ import statistics
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -36,7 +35,7 @@ from iwae.training.config import TrainConfig
 from tests.pictures import picture
 from tests.process import Use, use
 from tests.server import ROOT, Server
-from tests.session import Session, value
+from tests.session import Session, apart, value
 
 SAMPLES = 2000  # per model when a user checks the numbers
 RUN = TrainConfig("digits", objective="iwae", k=50, epochs=10_000, batch_size=50)  # hours: it ends when it is stopped
@@ -44,8 +43,12 @@ SLOW = 8  # moves that are named
 FIRST_SECONDS = 60.0  # that all users spend there before anything is measured
 TIDY_SECONDS = 65  # after which a server that all have left has dropped what it held for them
 FORGET_SECONDS = 125  # Streamlit keeps what a closed tab leaves for two minutes, should it come back
-# What starts or ends a run, takes an upload away, or decides the numbers that are checked
-AVOID = re.compile("^(Start training|Train an? |Stop|Resume|Delete|Remove|Download|Show |Model A|Model B|Data set|Ink)")
+USE = "Use this test image"
+# What starts or ends a run, takes another digit in hand, or decides the numbers that are checked
+AVOID = re.compile(
+    "^(Start training|Train an? |Stop|Resume|Delete|Remove|Download|Show |Model A|Model B|Data set|Ink|Random image|"
+    "Test image|Change|Upload, photograph|Use |Look at|Click|Open)"
+)
 MOVES = {"number_input": 3, "slider": 3, "selectbox": 2, "button_group": 2, "checkbox": 1, "button": 2}
 
 
@@ -147,7 +150,7 @@ async def use_the_app(number: int, mine: Own, url: str, seconds: float, think: f
             else:
                 report.add("to Posterior", await session.follow("Posterior"))
                 await _check(session, doing, number, mine, report)
-                uploaded = uploaded or doing == "upload"
+                uploaded = doing == "upload" or (uploaded and doing != "pick")
             report.problems += [f"user {number}, {doing}: {problem}" for problem in session.problems]
             session.problems.clear()
             await asyncio.sleep(chance.uniform(0.5, 1.5) * think)
@@ -168,6 +171,8 @@ async def _check(session: Session, way: str, number: int, mine: Own, report: Rep
         await _choose(session, "Upload")
         if way == "upload":
             report.add("upload", await session.upload("A picture", f"{number}.png", picture(number)))
+    if way == "pick" and (use := [button for button in session.of("button", 0) if button.label == USE]):
+        await session.run(value("button", use[0], True))
     states = []
     for label, to in fields.items():
         states.append(value("number_input", session.widget("number_input", label), to))
@@ -273,8 +278,7 @@ def measure(count: int, seconds: float, think: float, trainings: int, forget: bo
                 going = [store.start(RUN) for _ in range(trainings)]
                 while not all(run.records() for run in going):
                     time.sleep(0.2)
-                with ThreadPoolExecutor(1) as apart:  # in a browser test this thread has a loop already
-                    report = apart.submit(asyncio.run, load(server, users, seconds, think, forget)).result()
+                report = apart(load(server, users, seconds, think, forget))
                 for run in going:
                     if not run.status().alive:
                         report.problems.append(f"run {run.name}: {run.status()}")

@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import time
 import urllib.request
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.Element_pb2 import Element
@@ -247,6 +248,15 @@ def as_set(kind: str, widget: Any) -> WidgetState | None:
     if kind in ("multiselect", "button_group"):
         return value(kind, widget, list(widget.raw_values))
     return None
+
+
+T = TypeVar("T")
+
+
+def apart(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` in a thread of its own: a browser test may have left its event loop running in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 def _xsrf_token(url: str) -> str:

@@ -1,7 +1,6 @@
 """The package as pip installs it: declared dependencies, and what works far from any checkout."""
 
 import ast
-import asyncio
 import importlib.metadata
 import os
 import re
@@ -19,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 import iwae
 from tests.server import Server
-from tests.session import Session
+from tests.session import Session, apart
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -192,7 +191,7 @@ def test_far_from_a_checkout_it_trains_makes_the_table_and_shows_the_explorer(bi
 
     server = Server(folder / "none.py", home, [str(bin_folder / "iwae"), "app"], folder)
     try:
-        asyncio.run(visit(server.url))
+        apart(visit(server.url))
         assert f"http://127.0.0.1:{server.url.rpartition(':')[2]}" in server.log.read_text()
     finally:
         server.stop()

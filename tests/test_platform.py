@@ -301,7 +301,7 @@ def container():
     installed packages read-only, and nothing else in the environment. Skips where that is not permitted."""
     if not all(map(shutil.which, ("unshare", "setpriv", "mount"))):
         pytest.skip("needs unshare, setpriv and mount")
-    scratch = Path(tempfile.mkdtemp())  # not pytest's, which are for the user of the tests alone
+    scratch = Path(tempfile.mkdtemp(dir="/tmp"))  # not pytest's or TMPDIR, which are for the user of the tests alone
     scratch.chmod(0o777)
     prefix, base = sys.prefix, str(Path(sys.base_prefix))
     home = Path(base).parents[-2]  # /root, /usr, …: opened for all in this namespace only

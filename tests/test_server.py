@@ -1,20 +1,18 @@
 """The running server from outside: where it listens, and what it refuses to whom it does not know."""
 
-import asyncio
 import base64
 import contextlib
 import http.client
 import secrets
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.server import ROOT, Server
-from tests.session import Session
+from tests.session import Session, apart
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +52,7 @@ def opened(address):
     async def visit() -> None:
         await (await Session.open(address.geturl())).close()
 
-    with ThreadPoolExecutor(1) as apart:  # a browser's test may have left its event loop running in this thread
-        apart.submit(asyncio.run, visit()).result()
+    apart(visit())
     return address
 
 

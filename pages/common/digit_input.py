@@ -67,6 +67,9 @@ def _pick(dataset: str, place: str) -> None:
     label = f"Test image of {cache.dataset(dataset).title}, 0 to {count - 1:,}"
     with st.container(horizontal=True, vertical_alignment="bottom"):  # it keeps the button as wide as its label
         whole_number(label, 0, count - 1, 0, key=key, held=image_number(dataset), on_change=hold_image)
+        if st.session_state.get("own"):  # the field holds this number already, and would not change
+            use = f"{place}use"
+            st.button("Use this test image", key=use, on_click=lambda: hold_image(image_number(dataset)))
         random_button(dataset, place)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def own_folders(tmp_path, monkeypatch):
     st.cache_data.clear()
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    main = sys.modules["__main__"]  # AppTest puts the page there, and every process started later would run it
     yield tmp_path
+    sys.modules["__main__"] = main
     jobs().cancel_all()
     torch.set_num_threads(before)
 
