@@ -30,6 +30,7 @@ def pytest_configure() -> None:
             signal.signal(number, usual)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(config, items) -> None:
     """With ``-n 2 --dist loadgroup`` a file's tests share a worker, and those in the browser one server and one
     Chromium."""
