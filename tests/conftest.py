@@ -17,10 +17,6 @@ def pytest_report_header() -> str | None:
     return None if find_spec("playwright") else "the browser tests are left out: pip install -r requirements-dev.txt"
 
 
-# What measures the time of an answer or the memory of a process: never two of these side by side.
-TIMED = {"test_benchmarks.py", "test_digits.py", "test_load.py", "test_threads.py", "test_uploads.py"}
-
-
 def pytest_configure() -> None:
     """Processes that the tests start answer Ctrl-C and a closed terminal, also where the tests themselves, below nohup
     or in the background of a script, must not: what is ignored is inherited."""
@@ -28,18 +24,6 @@ def pytest_configure() -> None:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number and signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, usual)
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(config, items) -> None:
-    """With ``-n 2 --dist loadgroup`` a file's tests share a worker, and those in the browser one server and one
-    Chromium."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        name = item.path.name
-        group = "browser" if item.path.parent.name == "browser" else "timed" if name in TIMED else name
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
