@@ -6,6 +6,7 @@ from iwae.export.report import SampledImage
 from pages.common import cache, image_rows
 from pages.common.digit_input import BLANK, change_button, draw, is_blank, random_button
 from pages.common.evidence import SAMPLES, SEED, Evidence
+from pages.common.links import page_link
 from pages.common.live import live
 from pages.common.number_field import in_use
 from pages.common.report_button import report_button
@@ -47,6 +48,6 @@ evidence.verdict()
 evidence.numbers()
 
 st.divider()
-st.page_link("pages/1_Posterior.py", label="Try your own digit: upload, draw or pick one", icon=":material/draw:")
+page_link("pages/1_Posterior.py", "Try your own digit: upload, draw or pick one", "draw")
 st.caption("Or train a small model in the sidebar, and choose it as A or B.")
 report_button(view, SampledImage(digit.x, samples, seed))

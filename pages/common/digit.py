@@ -50,15 +50,19 @@ class ChosenDigit:
 def in_hand(dataset: str) -> ChosenDigit:
     """The visitor's own digit, else the chosen test image; the address then says so.
 
-    An address that the visitor has opened, or gone back to, says first which digit it is.
+    An address that the visitor has opened, or gone back to, says first which digit it is; one of a page that was not
+    there before, and says nothing, leaves the digit.
     """
     asked = {key: st.query_params[key] for key in KEYS if key in st.query_params}
     changed = st.session_state.get("digit.changed", float("-inf"))
-    if asked and asked != st.session_state.get("digit.address") and time.monotonic() - changed > SETTLING:
+    page, here = st.session_state.get("digit.page"), st.session_state.get("title")
+    st.session_state["digit.page"] = here
+    moved = asked != st.session_state.get("digit.address", {}) and time.monotonic() - changed > SETTLING
+    if moved and (asked or page == here):
         if "x" in asked:
             hold(_linked(unpack(asked["x"])))
         else:
-            hold_image(int(asked["image"]))
+            hold_image(int(asked.get("image", 0)))
     digit = st.session_state.get("own") or test_image(dataset, image_number(dataset))
     address = {"x": pack(digit.x)} if digit.index is None else {"image": str(digit.index)} if digit.index else {}
     for key in KEYS:

@@ -14,6 +14,7 @@ from pages.common import figure_card, query_params
 from pages.common.add_model import add_model
 from pages.common.digit import ChosenDigit
 from pages.common.digit_input import card
+from pages.common.links import page_link
 from pages.common.training_panel import alive_runs, training_panel
 
 ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches named icons from another host
@@ -74,14 +75,16 @@ def sidebar(title: str) -> View:
     alive = alive_runs()
     found, refused = catalog.entries()
     with st.sidebar:
-        for file, label in PAGES:
-            st.page_link(file, label=label, icon=f":material/{ICONS.get(label, 'article')}:")
+        navigation = st.container()
         st.divider()
         hand = st.container()
         pair = _pick_models(found)
         dataset = _pick_dataset(pair)
         with hand:
             digit = card(dataset)
+        with navigation:
+            for file, label in PAGES:
+                page_link(file, label, ICONS.get(label, "article"))
         view = View(*pair, dataset, _pick_device(), digit) if pair else None
         if view and view.training_overlap:
             st.caption(view.training_overlap)

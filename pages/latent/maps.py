@@ -12,6 +12,7 @@ from iwae.figures.latent import Classes, MapAxes, PosteriorOverlay, Values, late
 from iwae.inference.ais import Annealed
 from pages.common import cache, figure_card, image_rows
 from pages.common.digit import ChosenDigit, hold_image
+from pages.common.links import page_link
 from pages.latent.controls import SAMPLES, Images, MapSide, divergence, image_metrics, neighbours, of_digit, plus_minus
 from pages.latent.live_map import live_map
 
@@ -188,7 +189,7 @@ def show_digit(digit: ChosenDigit) -> None:
     """The digit in hand, and the way to its posterior."""
     image_rows.image_row([digit.thumbnail], None, [digit.source], width=112)
     st.caption(figure_card.escape_markdown(digit.source))
-    st.page_link("pages/1_Posterior.py", label="Its posterior", icon=":material/blur_on:")
+    page_link("pages/1_Posterior.py", "Its posterior", "blur_on")
     st.caption("Click a point to take its digit in hand. With the lasso or the box above a map, select images in both.")
 
 

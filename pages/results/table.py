@@ -7,6 +7,7 @@ import streamlit as st
 from iwae.results import tables
 from iwae.results.rows import Row
 from pages.common.figure_card import escape_markdown
+from pages.common.links import page_link
 
 # In this order; the first stays in view.
 SHOWN = (
@@ -44,7 +45,8 @@ def open_model(row: Row) -> None:
                 if column.button(f"Show as {slot}", key=f"show.{slot}", width="stretch"):
                     st.session_state["pick"] = slot.lower(), row.name
                     st.rerun()
-            three.page_link("pages/1_Posterior.py", label="See its posterior", icon=":material/blur_on:")
+            with three:
+                page_link("pages/1_Posterior.py", "See its posterior", "blur_on")
         st.code(row.command, language="sh", wrap_lines=True)
 
 

@@ -30,7 +30,7 @@ def test_a_slider_moves_its_bound_and_the_address_holds_it(visit):
     page = visit("app.py", "Bounds?image=3&samples=1000&data=digits")
     before, after = table(page), changed(page, lambda: slide(page, "Power mean", "ArrowRight"), table)
     assert {i for i, cells in enumerate(zip(before, after, strict=True)) if len(set(cells)) > 1} == {6, 7, 8}
-    assert "Power mean p = 2.15" in after and "p=2.15" in page.url
+    assert "Power mean p = 2.15" in after and "power-mean.p=2.15" in page.url
     copied = page.url
     page.reload()
     settled(page)
