@@ -14,6 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 90
+# Without a proxy: urllib keeps the proxies that were set at its first request, for the rest of the process.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 STOP_SECONDS = 10
 
 
@@ -59,7 +61,7 @@ class Server:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(OSError):  # not listening yet
-                if urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5).status == 200:
+                if DIRECT.open(f"{self.url}/_stcore/health", timeout=5).status == 200:
                     return
             time.sleep(0.2)
         raise RuntimeError(f"the server did not start within {START_SECONDS} s:\n{self.log.read_text()}")

@@ -18,6 +18,8 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.server import DIRECT
+
 PATIENCE = 60.0  # seconds with one answer
 TRIGGERS = ("button", "download_button")
 
@@ -260,7 +262,7 @@ def apart(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _xsrf_token(url: str) -> str:
-    with urllib.request.urlopen(f"{url}/_stcore/health", timeout=PATIENCE) as answer:
+    with DIRECT.open(f"{url}/_stcore/health", timeout=PATIENCE) as answer:
         cookies = answer.headers.get_all("Set-Cookie") or []
     for cookie in cookies:
         if cookie.startswith("_streamlit_xsrf="):
@@ -274,4 +276,4 @@ def _put(address: str, token: str, name: str, content: bytes) -> None:
     body = f"{head}Content-Type: image/png\r\n\r\n".encode() + content + f"\r\n--{mark}--\r\n".encode()
     headers = {"Content-Type": f"multipart/form-data; boundary={mark}", "X-Xsrftoken": token}
     headers["Cookie"] = f"_streamlit_xsrf={token}"
-    urllib.request.urlopen(urllib.request.Request(address, body, headers, method="PUT"), timeout=PATIENCE).close()
+    DIRECT.open(urllib.request.Request(address, body, headers, method="PUT"), timeout=PATIENCE).close()

@@ -4,13 +4,13 @@ import io
 import json
 import re
 import time
-import urllib.request
 import zipfile
 
 from PIL import Image, ImageDraw
 from playwright.sync_api import Page, expect
 
 from tests.browser.driver import assert_clean, download, screenshot, settled
+from tests.server import DIRECT
 
 APP = "app.py"
 
@@ -58,7 +58,7 @@ def test_first_paint_shows_both_models_at_work(visit):
     expect(page.get_by_role("heading", name=re.compile("B · IWAE k = 50"))).to_be_visible()
     assert len(values(page)) == 2 and len(tiles(page)) == 28  # 4 reconstructions and 10 samples each
     for address in tiles(page):
-        image = Image.open(io.BytesIO(urllib.request.urlopen(address).read()))
+        image = Image.open(io.BytesIO(DIRECT.open(address).read()))
         assert (image.format, image.width) == ("PNG", 84)  # three by three screen pixels for each of the digit's
     page.get_by_role("link", name=re.compile("Try your own digit")).click()
     expect(page.get_by_role("heading", name="The posterior of one digit")).to_be_visible()
