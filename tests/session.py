@@ -102,7 +102,8 @@ class Session:
 
     async def follow(self, label: str) -> float:
         """Click the sidebar's link of this name; returns the seconds until all was there."""
-        self.page, self.query = self.widget("page_link", label).page_script_hash, ""
+        link = self.widget("page_link", label)
+        self.page, self.query = link.page_script_hash, link.query_string
         return await self.run()
 
     async def upload(self, label: str, name: str, content: bytes) -> float:
