@@ -5,10 +5,9 @@ import streamlit as st
 from iwae.export.report import SampledImage
 from pages.common import cache, image_rows
 from pages.common.digit_input import BLANK, change_button, draw, is_blank, random_button
-from pages.common.evidence import SAMPLES, SEED, Evidence
+from pages.common.evidence import Evidence, draws_in_use
 from pages.common.links import page_link
 from pages.common.live import live
-from pages.common.number_field import in_use
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
 
@@ -25,7 +24,7 @@ st.write(
 if view.training_overlap:
     st.caption(view.training_overlap)
 digit = view.digit
-samples, seed = in_use("samples", SAMPLES), in_use("seed", SEED)
+samples, seed = draws_in_use()
 evidence = None if is_blank() else Evidence(view, digit.x, samples, seed)
 draw(digit, live=live(view, evidence))
 with st.container(horizontal=True):

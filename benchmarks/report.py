@@ -73,7 +73,7 @@ def stamp(settings: BenchmarkSettings) -> str:
 
 
 def merge(old: str, measured: dict[str, Section], stamp: str, judge: bool = True) -> str:
-    """The report ``old`` with these sections, by heading, in the place of those of the same headings.
+    """The report ``old`` with these sections, by heading, instead of those with the same headings.
 
     Without ``judge`` their targets are shown, but neither met nor missed: a quick run says nothing of them.
     """

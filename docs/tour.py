@@ -47,7 +47,7 @@ class Shot(NamedTuple):
 
     address: str
     height: int
-    heading: str | None = None  # where it begins, in the place of the page's top
+    heading: str | None = None  # where it begins, instead of the page's top
     first: Callable[[Page], None] = whole  # what to do before
 
 

@@ -77,7 +77,7 @@ def save(path: Path, model: Model, card: Card) -> None:
 
 
 def load(path: Path | str, device: str | torch.device = "cpu") -> tuple[Model, Card]:
-    """Read a checkpoint; raises CheckpointError for a file that is none, is damaged, or is of a newer format."""
+    """Read a checkpoint; raises CheckpointError for a file that is not a valid checkpoint or has a newer format."""
     path = Path(path)  # from Python it is often a text
     tensors, header = load_tensors(path, "model")
     card = _card(path, header)

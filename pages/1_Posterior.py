@@ -6,7 +6,7 @@ from iwae.export.report import SampledImage
 from iwae.figures.base import Line, bound_curves
 from pages.common import cache, figure_card, image_rows
 from pages.common.digit_input import choose_digit
-from pages.common.evidence import Evidence
+from pages.common.evidence import SAMPLES, SEED, Evidence
 from pages.common.number_field import whole_number
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
@@ -30,8 +30,8 @@ with st.expander("What the models see, step by step", expanded=True):
 
 with st.expander("Sampling", icon=":material/tune:"):
     one, two, three, four = st.columns(4)
-    samples = whole_number("Samples per model", 100, 50_000, 5000, 100, key="samples", place=one)
-    seed = whole_number("Seed", 0, 10**6, 0, key="seed", place=two)
+    samples = whole_number("Samples per model", 100, 50_000, SAMPLES, 100, key="samples", place=one)
+    seed = whole_number("Seed", 0, 10**6, SEED, key="seed", place=two)
     count = whole_number("Digits shown", 1, 60, 20, key="shown", place=three)
     which = four.selectbox("Which", ["a random handful", "the heaviest"], key="which", bind="query-params")
 

@@ -8,6 +8,7 @@ from iwae.bounds import OBJECTIVES
 from iwae.export.report import SampledImage
 from pages.bounds.sections import all_bounds, exact_posteriors, one_step, pick_bounds, weights_figure
 from pages.common import cache, image_rows
+from pages.common.evidence import SAMPLES, SEED
 from pages.common.figure_card import escape_markdown
 from pages.common.number_field import whole_number
 from pages.common.report_button import report_button
@@ -21,8 +22,8 @@ digit = view.digit
 left, *rest = st.columns([1, 2, 2, 2], vertical_alignment="center")
 with left:
     image_rows.image_row([digit.x.numpy()], ["the digit"], ["the digit, binarized"])
-samples = whole_number("Samples per model", 100, 50_000, 5000, 100, key="samples", place=rest[0])
-seed = whole_number("Seed", 0, 10**6, 0, key="seed", place=rest[1])
+samples = whole_number("Samples per model", 100, 50_000, SAMPLES, 100, key="samples", place=rest[0])
+seed = whole_number("Seed", 0, 10**6, SEED, key="seed", place=rest[1])
 k = whole_number(
     "Draws in a bound, k", 1, 100, 50, key="k", place=rest[2],
     help="Every bound below is a function of k draws. It is averaged over disjoint groups of k of the samples.",

@@ -113,7 +113,7 @@ def _check_count(size: tuple[int, int], most: int, label: str, kind: str = "") -
 
 
 def _describe_unknown(data: bytes) -> str:
-    """What a file that is none of `FORMATS` is, and what to do about it."""
+    """The kind of a file outside `FORMATS`, and what to do about it."""
     for beginning, what, remedy in OTHER_FORMATS:
         if re.match(beginning, data[:1000], re.DOTALL | re.IGNORECASE):
             return f"is {what}: {remedy} ({', '.join(FORMATS)} are allowed)"

@@ -12,6 +12,7 @@ from iwae.model import Model
 from iwae.system import cores
 from pages.common import cache, figure_card, image_rows
 from pages.common.jobs import Job, Jobs, Progress, Work
+from pages.common.number_field import in_use
 from pages.common.polling import poll
 from pages.common.sidebar import View
 
@@ -20,6 +21,11 @@ MISSED = 3.0  # nats by which draws of q exceed the chains, with a probability o
 MORE = 4  # times as many chains then
 SAMPLES, SEED = 5000, 0  # of the draws of q, until another page is asked for others
 SHOWN = 10  # ends of chains as pictures
+
+
+def draws_in_use() -> tuple[int, int]:
+    """(samples, seed) of the draws of q, as they were last asked for, on whichever page."""
+    return in_use("samples", SAMPLES), in_use("seed", SEED)
 
 
 @st.cache_resource(show_spinner=False)

@@ -32,7 +32,7 @@ def whole_number(
 ) -> int:  # fmt: skip
     """A field with buttons for a whole number from ``low`` to ``high``, which stands in the address.
 
-    Where it holds no such number a sentence below it says so, and the page goes on with the last one that it held. What
+    Where it holds no such number a sentence below it says so, and the page uses the last one that it held. What
     it held becomes ``default`` where the range has shrunk. ``place`` is a column or container. A number that is
     ``held`` elsewhere does not stand in the address; ``on_change`` gets what was typed before the page runs again.
     """

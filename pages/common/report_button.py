@@ -7,8 +7,7 @@ import streamlit as st
 from iwae.analysis import costs
 from iwae.export import report
 from pages.common import figure_card
-from pages.common.evidence import SAMPLES, SEED
-from pages.common.number_field import in_use
+from pages.common.evidence import draws_in_use
 from pages.common.sidebar import View
 
 
@@ -18,7 +17,7 @@ def report_button(view: View, draws: report.SampledImage | None = None, **more: 
     draws   of the digit in hand, where the page shows their numbers
     more    settings that are in no address
     """
-    draws = draws or report.SampledImage(view.digit.x, in_use("samples", SAMPLES), in_use("seed", SEED))
+    draws = draws or report.SampledImage(view.digit.x, *draws_in_use())
     page = {"page": st.context.url, "address": st.query_params.to_dict(), "dataset": view.dataset} | more
     shown = dict(figure_card.page_items())
     try:

@@ -15,10 +15,10 @@ from iwae.evaluation import metrics
 from iwae.evaluation.metrics import Metrics
 from iwae.inference.ais import Annealed
 from iwae.system import optional
-from pages.common import cache, evidence
-from pages.common.evidence import Evidence
+from pages.common import cache
+from pages.common.evidence import Evidence, draws_in_use
 from pages.common.figure_card import escape_markdown
-from pages.common.number_field import in_use, whole_number
+from pages.common.number_field import whole_number
 from pages.common.polling import poll
 from pages.common.sidebar import View as Chosen
 
@@ -113,7 +113,7 @@ def true_posterior(view: Chosen) -> dict[str, Annealed]:
     )  # fmt: skip
     if not wanted:
         return {}
-    return Evidence(view, view.digit.x, in_use("samples", evidence.SAMPLES), in_use("seed", evidence.SEED)).chains()
+    return Evidence(view, view.digit.x, *draws_in_use()).chains()
 
 
 def encoded(entry: Entry, device: str, images: Images) -> Encoded:

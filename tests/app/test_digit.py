@@ -1,6 +1,5 @@
 """The digit in hand is the same on every page, outlives page changes, and comes along with a link."""
 
-import base64
 import io
 import json
 import zipfile
@@ -17,6 +16,7 @@ from iwae.checkpoints import load
 from iwae.data import datasets
 from iwae.inference import posterior as engine
 from pages.common import digit, sidebar
+from tests.app.test_pages import values
 
 PAIR = {"a": "digits-small-vae-k1", "b": "digits-small-iwae-k50", "data": "digits"}
 PAGES = [file for file, _ in sidebar.PAGES]
@@ -34,11 +34,6 @@ def seven() -> torch.Tensor:
 
 def models():
     return [load(catalog.entries()[0][key].path)[0] for key in (PAIR["a"], PAIR["b"])]
-
-
-def values(sent) -> list[float]:
-    """An array as plotly sends it."""
-    return sent if isinstance(sent, list) else np.frombuffer(base64.b64decode(sent["bdata"]), sent["dtype"]).tolist()
 
 
 def words(test) -> str:

@@ -7,7 +7,7 @@ from pages.common import polling
 
 
 class Began(Exception):
-    """In the place of Streamlit's own, which only a server's run of a page takes."""
+    """Instead of Streamlit's own, which only a server's run of a page takes."""
 
 
 def test_news_wait_for_the_page_and_for_what_is_drawn(monkeypatch):
