@@ -52,7 +52,9 @@ def install(tmp_path_factory):
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder / "served"))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "MAKE"))}
+    # A make around this one hands on what it was told: MAKEFLAGS, and each variable of its command line, such as VENV.
+    ours = ("PIP_", "MAKE", "TORCH_", "NVIDIA_DRIVER", "VENV")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": f"{url}/simple", "PIP_NO_CACHE_DIR": "1"}
 
     def run(**variables: str) -> tuple[str, str]:
