@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from iwae.evaluation.stats import decimal
 from iwae.export.report import SampledImage
 from iwae.figures.base import Line, bound_curves
 from pages.common import cache, figure_card, image_rows
@@ -63,13 +64,12 @@ for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=T
 evidence.verdict()
 evidence.numbers()
 occluded(view, digit.x, samples, seed)
-
 st.subheader("How the bound grows with the number of samples", anchor=False)
 st.write(
     "L_1 is the ELBO; with more samples the bound climbs towards log p(x). The gap that is left at k = 1 is the "
     "divergence of q from the true posterior, so a curve that still climbs is one whose q misses much."
 )
-ends = " and ".join(f"{line.name} from {line.y[0]:.1f} to {line.y[-1]:.1f}".replace("-", "−") for line in lines)
+ends = " and ".join(f"{line.name} from {decimal(line.y[0], 1)} to {decimal(line.y[-1], 1)}" for line in lines)
 caption = f"L_k in nats for this digit, for k from 1 to {samples:,}: {ends}. Dotted: log p̂(x)."
 figure_card.figure(bound_curves(lines), "curve", caption, numbers)
 with st.expander("The formula"):

@@ -10,7 +10,7 @@ from iwae.bounds import Bound
 from iwae.evaluation import sampling
 from iwae.evaluation.activity import active_units
 from iwae.evaluation.metrics import evaluate, mean_bound
-from iwae.evaluation.stats import RunningBound
+from iwae.evaluation.stats import RunningBound, plus_minus
 from iwae.model import Model, ModelConfig
 
 ONE = ModelConfig(hidden=((12,),), latent=(5,), pixels=32)
@@ -182,3 +182,18 @@ def test_progress_counts_images():
     seen = []
     evaluate(lively(TWO), images(250), samples=2, prune=False, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(100, 250), (200, 250), (250, 250)]
+
+
+@pytest.mark.parametrize(
+    "value, se, digits, sign, text",
+    [
+        (-87.204, 0.2351, 2, False, "−87.20 ± 0.24"),
+        (-87.204, None, 2, False, "−87.20"),
+        (0.123, 0.0414, 3, True, "+0.123 ± 0.041"),
+        (0.9114, 0.00312, None, False, "0.9114 ± 0.0031"),
+        (1234.5, 123.4, None, True, "+1234 ± 123"),
+        (-0.5, None, None, False, "−0.500"),
+    ],
+)
+def test_numbers_are_written_with_their_errors(value, se, digits, sign, text):
+    assert plus_minus(value, se, digits, sign) == text

@@ -101,11 +101,11 @@ def table(summary: dict[str, Any], dataset: str, latent: tuple[int, ...]) -> str
         ("pruned_nll", "NLL without the inactive units"),
     ):
         if summary[name] is not None:
-            rows.append((title, f"{plus_minus(summary[name], summary[name + '_se'], 3, 10)} nats"))
-    rows.append(("effective sample size", f"{plus_minus(summary['ess'], summary['ess_se'], 1, 10)} of {k:,} draws"))
+            rows.append((title, f"{plus_minus(summary[name], summary[name + '_se'], 3)} nats"))
+    rows.append(("effective sample size", f"{plus_minus(summary['ess'], summary['ess_se'], 1)} of {k:,} draws"))
     for name, title in (("active_units", "active units"), ("pca_active_units", "active directions (PCA)")):
         layers = [f"{active} of {units}" for active, units in zip(summary[name] or (), latent, strict=False)]
-        rows.append((title, " " * 10 + ", ".join(layers or [NOT_COUNTED])))
+        rows.append((title, ", ".join(layers or [NOT_COUNTED])))
     images = f"{summary['images']:,} test images" if summary["images"] > 1 else "1 test image"
     head = f"{images} of {dataset}, {k:,} draws each, seed {summary['seed']}"
     head += "; mean ± s.e. over images" if summary["images"] > 1 else "; of one image there is no standard error"

@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from iwae import checkpoints, cli
 from iwae.data import datasets
 from iwae.evaluation import metrics
-from iwae.evaluation.stats import signed
+from iwae.evaluation.stats import plus_minus
 from iwae.results import comparison
 from iwae.system import files
 from iwae.training.wake_sleep import Refit as Settings
@@ -61,7 +61,7 @@ class RefitCommand:
         change, error = comparison.paired_difference(after, before)
         print(
             f"NLL of {len(x):,} validation images, {SAMPLES:,} draws each: {before.mean():.2f} → {after.mean():.2f} "
-            f"nats per image, {signed(change)}{'' if error is None else f' ± {error:.2f} (paired)'}"
+            f"nats per image, {plus_minus(change, error, sign=True)}{'' if error is None else ' (paired)'}"
         )
         return 0
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from iwae import catalog, checkpoints, cli
 from iwae.data import datasets
 from iwae.evaluation import metrics
-from iwae.evaluation.stats import signed
+from iwae.evaluation.stats import plus_minus
 from iwae.results import comparison, grid, tables
 from iwae.results import readme as documents
 from iwae.results import rows as results
@@ -148,7 +148,7 @@ class TableCommand:
             worst = max(checks, key=lambda name: abs(checks[name].ratio))
             print(
                 f"{row.name}: {nll.measured:.3f} on {images:,} images, card {nll.stored:.3f}, "
-                f"{signed(nll.measured - nll.stored, 3)} ± {nll.se:.3f} ({abs(nll.ratio):.1f} s.e.): "
+                f"{plus_minus(nll.measured - nll.stored, nll.se, 3, sign=True)} ({abs(nll.ratio):.1f} s.e.): "
                 f"{'agrees' if nll.agrees else 'DISAGREES'}; "
                 f"of the others {worst} differs most, {abs(checks[worst].ratio):.1f} s.e.",
                 flush=True,
@@ -174,8 +174,8 @@ class TableCommand:
         print(f"the same {len(x):,} test images of {data}, {self.samples:,} draws each, seed {self.seed}; nats")
         print(f"{'':16}{'A':>18}{'B':>18}{'A − B, paired':>20}{'unpaired':>12}")
         for name, pair in comparison.compare(*measured).items():
-            a, b = (f"{value:.3f} ± {se:.3f}" for value, se in ((pair.a, pair.a_se), (pair.b, pair.b_se)))
-            difference = f"{signed(pair.difference, 3)} ± {pair.se:.3f}"
+            a, b = plus_minus(pair.a, pair.a_se, 3), plus_minus(pair.b, pair.b_se, 3)
+            difference = plus_minus(pair.difference, pair.se, 3, sign=True)
             print(f"{name:16}{a:>18}{b:>18}{difference:>20}{f'± {pair.unpaired_se:.3f}':>12}")
         return 0
 

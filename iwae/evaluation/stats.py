@@ -16,14 +16,21 @@ def mean_se(values: Tensor) -> tuple[float, float | None]:
     return values.mean().item(), se
 
 
-def plus_minus(value: float, se: float | None, digits: int = 2, width: int = 0) -> str:
-    """``87.20 ± 0.24``, or ``87.20`` where the standard error is unknown; the value takes at least ``width``."""
-    return f"{value:{width}.{digits}f}" + ("" if se is None else f" ± {se:.{digits}f}")
+def decimal(value: float, digits: int = 2, sign: bool = False) -> str:
+    """``0.12`` or ``−0.12``, with a minus and not a hyphen; ``sign``: also ``+0.12``."""
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
-def signed(value: float, digits: int = 2) -> str:
-    """``+0.12`` or ``−0.12``."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+def plus_minus(value: float, se: float | None, digits: int | None = 2, sign: bool = False) -> str:
+    """``−87.20 ± 0.24``, or ``−87.20`` where the standard error is unknown.
+
+    Args:
+        digits: after the point; None for so many that two digits of the standard error count, three without an error.
+        sign: write also a plus.
+    """
+    if digits is None:
+        digits = max(1 - math.floor(math.log10(se)), 0) if se else 3
+    return decimal(value, digits, sign) + ("" if se is None else f" ± {se:.{digits}f}")
 
 
 class RunningBound:

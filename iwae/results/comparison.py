@@ -12,7 +12,7 @@ from torch import Tensor
 from iwae.evaluation import metrics as evaluation
 from iwae.evaluation.metrics import Metrics
 from iwae.evaluation.sampling import Progress, stages
-from iwae.evaluation.stats import mean_se, signed
+from iwae.evaluation.stats import mean_se, plus_minus
 from iwae.model import Model
 from iwae.results.rows import Row
 from iwae.training.config import PARAMETERS, TrainConfig
@@ -75,7 +75,7 @@ class Difference:
     def text(self) -> str:
         """``IWAE k = 5 less VAE k = 1: −2.20 ± 0.04 nats, larger than the noise between seeds``."""
         words = "larger than" if abs(self.value) > SEED_NOISE * self.se else "within"
-        told = f"{signed(self.value)} ± {self.se:.2f} nats, {words} the noise between seeds"
+        told = f"{plus_minus(self.value, self.se, sign=True)} nats, {words} the noise between seeds"
         return f"{self.a.cell.title} less {self.b.cell.title}: {told}"
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from iwae.bounds import OBJECTIVES
 from iwae.catalog import Entry
 from iwae.data import datasets
-from iwae.evaluation.stats import signed
+from iwae.evaluation.stats import decimal
 from iwae.figures.base import Points
 from iwae.gradients import GRADIENTS
 from iwae.results import published
@@ -103,7 +103,7 @@ class Row:
         difference = self.difference(measure)
         if difference is None:
             return ""
-        text = signed(difference)
+        text = decimal(difference, sign=True)
         if self.cell.start:
             return f"{text}, not judged"
         if abs(difference) <= MARGIN:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from iwae.evaluation.stats import plus_minus
 from iwae.figures.base import Points
 from iwae.results.published import SOURCES, Source
 from iwae.results.rows import MARGIN, Row, units
@@ -30,10 +31,7 @@ def _with_error(name: str) -> Callable[[Row], str]:
         value, se, sd = (row.metrics.get(key) for key in (name, f"{name}_se", f"{name}_sd"))
         if value is None:
             return NONE
-        told = f"{value:.2f}".replace("-", "−")
-        if sd is not None:
-            return f"{told} ± {sd:.2f} sd"
-        return told if se is None else f"{told} ± {se:.2f}"
+        return plus_minus(value, se) if sd is None else f"{plus_minus(value, sd)} sd"
 
     return text
 

@@ -5,6 +5,7 @@ from collections.abc import Hashable
 import streamlit as st
 from torch import Tensor
 
+from iwae.evaluation import stats
 from iwae.inference import ais
 from iwae.inference.ais import Annealed
 from iwae.inference.posterior import Posterior
@@ -36,7 +37,7 @@ def jobs() -> Jobs:
 
 def nats(value: float, error: float | None = None) -> str:
     """``−87.32 ± 0.05``, in one line."""
-    return f"{value:.2f}".replace("-", "−") + (f"\u00a0±\u00a0{error:.2f}" if error is not None else "")
+    return stats.plus_minus(value, error).replace(" ", "\u00a0")
 
 
 def from_draws(drawn: Posterior) -> tuple[str, str]:

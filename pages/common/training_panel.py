@@ -9,6 +9,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 import streamlit as st
 
+from iwae.evaluation.stats import decimal
 from iwae.figures.base import Line, training_curve
 from iwae.runs import queue, store, summary
 from iwae.runs.queue import RunStatus
@@ -162,10 +163,10 @@ def _numbers(run_summary: RunSummary, curve: go.Figure | None) -> None:
     last, validated = run_summary.records[-1], run_summary.validated
     if curve:
         st.plotly_chart(curve, width=SIDEBAR, key=f"curve.{run_summary.name}", config={"displayModeBar": False})
-    valid_text = f", validation {validated[-1].valid_bound:.2f}" if validated else ""
+    valid_text = f", validation {decimal(validated[-1].valid_bound)}" if validated else ""
     st.caption(
-        f"bound {last.bound:.2f}{valid_text} nats per image".replace("-", "−")
-        + f" · {last.epochs:.1f} epochs · {last.images_per_second:,.0f} images/s · {last.seconds:.0f} s"
+        f"bound {decimal(last.bound)}{valid_text} nats per image"
+        f" · {last.epochs:.1f} epochs · {last.images_per_second:,.0f} images/s · {last.seconds:.0f} s"
     )
 
 

@@ -1,6 +1,5 @@
 """Two models' latent spaces: which images, which map, and the calls into the engine behind them."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from iwae.analysis import costs, latent, umap_maps
 from iwae.analysis.latent import Encoded, LinearProjection, MeanEstimate
 from iwae.catalog import Entry
-from iwae.evaluation import metrics
+from iwae.evaluation import metrics, stats
 from iwae.evaluation.metrics import Metrics
 from iwae.inference.ais import Annealed
 from iwae.system import optional
@@ -245,7 +244,4 @@ def of_digit(side: MapSide, x: Tensor) -> Encoded:
 
 def plus_minus(estimate: MeanEstimate, sign: bool = False) -> str:
     """``0.911 ± 0.003``: the standard error with two digits that count, or the value with three decimals."""
-    se = estimate.se
-    digits = 1 - math.floor(math.log10(se)) if se else 3
-    text = f"{estimate.value:{'+' if sign else ''}.{max(digits, 0)}f}".replace("-", "−")
-    return f"{text} ± {se:.{max(digits, 0)}f}" if se else text
+    return stats.plus_minus(estimate.value, estimate.se, digits=None, sign=sign)

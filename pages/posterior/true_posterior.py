@@ -4,6 +4,7 @@ import streamlit as st
 import torch
 
 from iwae.catalog import Entry
+from iwae.evaluation.stats import decimal
 from iwae.figures.base import SampleCloud, posterior_cloud
 from iwae.inference import pareto
 from iwae.inference.posterior import Posterior
@@ -63,7 +64,7 @@ def true_posterior(name: str, entry: Entry, model: Model, drawn: Posterior, unit
     chosen, times = drawn.resample(RESAMPLED, drawn.seed).unique(return_counts=True)
     k = drawn.k_hat
     word, meaning = pareto.reading(k)
-    text = "−∞" if k == float("-inf") else "∞" if k == float("inf") else f"{k:.2f}".replace("-", "−")
+    text = "−∞" if k == float("-inf") else "∞" if k == float("inf") else decimal(k)
     st.write(f"Pareto k̂ = **{text}**, {word}: {meaning}.")
     if len(drawn.mean) == 1:
         st.caption(f"{len(chosen):,} distinct draws among {RESAMPLED:,}. A single unit has no plane to draw.")

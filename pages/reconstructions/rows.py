@@ -63,18 +63,13 @@ def table(view: View, pair: ReconstructionPair) -> None:
     rows = []
     for name in PICTURES:
         values = (pair.a.losses[name], pair.b.losses[name], pair.difference(name))
-        cells = [_with_error(*stats.mean_se(value), signed=place == 2) for place, value in enumerate(values)]
+        cells = [stats.plus_minus(*stats.mean_se(value), sign=place == 2) for place, value in enumerate(values)]
         rows.append({"picture": NAMES[name], **dict(zip(("A", "B", "A − B, paired"), cells, strict=True))})
     st.dataframe(rows, hide_index=True, width="stretch")
     st.caption(
         f"Reconstruction loss in nats per image ± standard error over the first {len(pair.a.losses['draw']):,} test "
         f"images of {view.dataset}; {SAMPLES} draws from q(h|x) each, seed 0; lower is better."
     )
-
-
-def _with_error(mean: float, se: float | None, *, signed: bool) -> str:
-    value = f"{mean:{'+' if signed else ''}.2f} ± {se:.2f}" if se is not None else f"{mean:.2f}"
-    return value.replace("-", "−")
 
 
 def scatter(view: View, pair: ReconstructionPair, picture: str, labels: list[str]) -> None:

@@ -118,7 +118,7 @@ def _figure(
         st.caption("No record yet.")
         return
     x_title = "epochs" if against == "epochs" else "minutes of training"
-    last = [f"{curve.y[-1]:{form}} ({curve.name})".replace("-", "−") for curve in curves if curve.y]
+    last = [f"{curve.y[-1]:{form}}".replace("-", "−") + f" ({curve.name})" for curve in curves if curve.y]
     caption = f"{title}: {unit} against {x_title}. Last: {', '.join(last)}."
     figure_card.figure(run_curves(curves, x_title, unit, form, late="nats" in unit), key, caption, numbers)
 

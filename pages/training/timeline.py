@@ -5,6 +5,7 @@ import streamlit as st
 from iwae.analysis import timeline
 from iwae.data import datasets
 from iwae.evaluation.activity import THRESHOLD
+from iwae.evaluation.stats import decimal
 from iwae.figures.training import activity_bars, latent_map
 from iwae.kernels.finite import NonFiniteError
 from iwae.runs import summary
@@ -56,9 +57,10 @@ def _show_snapshot(found: list[Snapshot], dataset: str, kind: str) -> None:
     placed = frame.project(now.means).numpy()
     count = len(placed)
 
-    bound = "" if snapshot.valid_bound is None else f" · validation bound {snapshot.valid_bound:.2f} nats per image"
+    valid_bound = snapshot.valid_bound
+    bound = "" if valid_bound is None else f" · validation bound {decimal(valid_bound)} nats per image"
     epochs = f"{snapshot.epochs:.4g}"
-    st.markdown(f"**After {epochs} epochs**, {snapshot.step:,} steps{bound}".replace("-", "−"))
+    st.markdown(f"**After {epochs} epochs**, {snapshot.step:,} steps{bound}")
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown(

@@ -164,7 +164,7 @@ def switch_off(view: View, model: Measured, layer: int, threshold: float, x: Ten
         _, _, lost, se, count = _loss(*cache.identity(model.entry), view.device, view.dataset, _key(kept), images)
     st.metric(
         f"L_{LOSS_DRAWS} lost without it, nats per image",
-        f"{lost:.2f}".replace("-", "−"),
+        stats.decimal(lost),
         f"± {se:.2f} standard error" if se is not None else None,
         delta_color="off",
         delta_arrow="off",
@@ -196,11 +196,10 @@ def pruned(view: View, model: Measured, threshold: float, images: int) -> None:
     left = sum(int(layer.sum()) for layer in kept)
     nll, cut = (model.entry.card.metrics.get(name) for name in ("nll", "pruned_nll"))
     full = "" if nll is None or cut is None else f" In full: NLL {nll:.2f}, pruned at threshold 0.01 {cut:.2f} nats."
-    text = (
-        f"**{model.name}**, only its {left} active units: L_{LOSS_DRAWS} = {without:.2f} nats instead of {whole:.2f}, "
-        f"a loss of **{stats.plus_minus(lost, se)} nats** over {count:,} test images.{full}"
+    st.write(
+        f"**{model.name}**, only its {left} active units: L_{LOSS_DRAWS} = {stats.decimal(without)} nats instead of "
+        f"{stats.decimal(whole)}, a loss of **{stats.plus_minus(lost, se)} nats** over {count:,} test images.{full}"
     )
-    st.write(text.replace("-", "−"))
 
 
 def _key(kept: Sequence[Tensor]) -> tuple[tuple[bool, ...], ...]:
