@@ -3,8 +3,11 @@
 import os
 import re
 import tempfile
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import combinations
 from pathlib import Path
 
 from iwae import checkpoints
@@ -13,16 +16,30 @@ from iwae.checkpoints import Card, CheckpointError
 from iwae.data.formats import PIXELS
 from iwae.evaluation.stats import plus_minus
 from iwae.runs import store
-from iwae.system import files, paths
+from iwae.system import files, paths, untrusted
 from iwae.system.files import printable
 from iwae.system.paths import SHIPPED, models_dir
+from iwae.system.untrusted import UntrustedError
 from iwae.training.config import TrainConfig
+from iwae.training.wake_sleep import Refit
 
 MAX_BYTES = 10 * 2**20  # of a model that is added; below server.maxUploadSize. The largest that ships has 3 MB
 MAX_TOTAL = 500 * 2**20  # of all of them
 FEWEST_DRAWS = 1000  # of one digit, that every model must be able to make: those of the first page
 OWN = {"run:": " · own run", "model:": " · added"}  # how keys of models that do not ship begin, and what labels say
 DEFAULT_PAIR = ("mnist-1layer-vae-k1", "mnist-1layer-iwae-k50")  # same architecture, data, seed and epochs
+FAVOURITES = {  # pairs of shipped models that differ in one respect
+    "VAE vs IWAE": DEFAULT_PAIR,
+    "1 vs 2 layers": ("mnist-1layer-iwae-k50", "mnist-2layer-iwae-k50"),
+    "2-D": ("mnist-2d-vae-k1", "mnist-2d-iwae-k50"),
+    "continued": ("mnist-fixed-1layer-vae-k1", "mnist-fixed-1layer-vae-k1-then-iwae-k50"),
+}
+LAYERS = {"1layer": "1 layer", "2layer": "2 layers", "2d": "2-D"}  # how people read the presets
+LONGEST_NAME = 42  # characters
+
+
+class CatalogError(ValueError):
+    """A model cannot be named or removed as asked; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,7 @@ class Entry:
     key: str  # file name without suffix; before it "model:" if it was added; or "run:" and the run's name
     path: Path
     card: Card
+    given: str = ""  # the name that its owner gave it
 
     @cached_property
     def config(self) -> TrainConfig:
@@ -59,6 +77,51 @@ class Entry:
         """``IWAE k = 50``."""
         return f"{self.config.bound().title} k = {self.config.k}"
 
+    @cached_property
+    def layers(self) -> str:
+        """``1 layer``, or its sizes where no preset has them."""
+        return LAYERS.get(str(self.card.model), str(self.card.model))
+
+    @cached_property
+    def epochs(self) -> float:
+        """Over the training data, with those of the models that it continued from."""
+        return sum(part.get("epochs") or 0 for part in self.card.parts)
+
+    @cached_property
+    def continued_from(self) -> str:
+        """``VAE k = 1``: the last model before it with another objective or k; empty if there was none."""
+        before = [part["training"] for part in self.card.parts[:-1] if "training" in part]
+        configs = [TrainConfig.from_dict(training) for training in before]
+        titles = [f"{config.bound().title} k = {config.k}" for config in configs]
+        return next((title for title in reversed(titles) if title != self.short), "")
+
+    @cached_property
+    def regularisation(self) -> str:
+        """``input dropout 0.2, EMA 0.999``; empty for none."""
+        images = sum(refit.images for refit in Refit.from_progress(self.card.progress))
+        refitted = [f"encoder refitted on {images:,} own images"] * bool(images)
+        return ", ".join([*self.config.regularisation, *refitted])
+
+    @cached_property
+    def _marks(self) -> dict[str, str]:
+        """What may distinguish it from models of the same objective and k, the plainest first; empty where usual."""
+        made = re.match(r"run:\d{4}(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)", self.key)
+        return {
+            "data": self.config.dataset,
+            "before": f"from {self.continued_from}" if self.continued_from else "",
+            "regularisation": "regularised" if self.regularisation else "",
+            "epochs": f"{self.epochs:.4g} epochs",
+            "gradient": "" if self.config.gradient in ("exact", "dreg") else self.config.gradient.upper(),
+            "seed": f"seed {self.config.seed}",
+            "made": "{1}/{0} {2}:{3}:{4}".format(*made.groups()) if made else "",
+        }
+
+    def _name(self, marks: tuple[str, ...]) -> str:
+        """A name that tells these marks, and always the architecture where it is not one layer of 50 units."""
+        layers = self.layers if self.layers != LAYERS["1layer"] else ""
+        own = next((text.removeprefix(" · ") for prefix, text in OWN.items() if self.key.startswith(prefix)), "")
+        return " · ".join(filter(None, [self.short, layers, *(self._marks[mark] for mark in marks), own]))
+
     @property
     def nll(self) -> str:
         """``NLL 87.2 ± 0.2 nats``, or what is known instead."""
@@ -69,9 +132,9 @@ class Entry:
 
     @cached_property
     def label(self) -> str:
-        """``IWAE k = 50 · 1layer · mnist · NLL 87.20 ± 0.24 nats``."""
+        """``IWAE k = 50 · 1 layer · mnist · NLL 87.20 ± 0.24 nats``."""
         own = next((text for prefix, text in OWN.items() if self.key.startswith(prefix)), "")
-        return f"{self.short} · {self.card.model}{own} · {self.config.dataset} · {self.nll}"
+        return f"{self.short} · {self.layers}{own} · {self.config.dataset} · {self.nll}"
 
 
 def entries() -> tuple[dict[str, Entry], dict[str, str]]:
@@ -85,12 +148,98 @@ def entries() -> tuple[dict[str, Entry], dict[str, str]]:
         name = folder.name if key.startswith("run:") else path.name
         try:
             checkpoints.check_place(path, folder)
-            found[key] = _entry(key, path, path.stat().st_mtime_ns)
+            found[key] = _entry(key, path, path.stat().st_mtime_ns, _given(key, path))
         except CheckpointError as error:
             refused[name] = str(error)
         except OSError as error:  # it has just gone
             refused[name] = f"{printable(name)}: {error.strerror}"
     return found, refused
+
+
+def names(found: Mapping[str, Entry]) -> dict[str, str]:
+    """A short name for each of these models, all different: the name that its owner gave it, else its objective and k
+    with as few marks as tell it from the others, within LONGEST_NAME characters where that is possible."""
+    chosen = {key: entry.given for key, entry in found.items() if entry.given}
+    groups: dict[str, list[Entry]] = {}
+    for key, entry in found.items():
+        groups.setdefault(entry.short, [])
+        if key not in chosen:
+            groups[entry.short].append(entry)
+    for group in groups.values():
+        _name_group(group, chosen)
+    return {key: chosen[key] for key in found}
+
+
+def _name_group(group: list[Entry], chosen: dict[str, str]) -> None:
+    """Add the names of models that share their objective and k to those ``chosen`` before."""
+    marks = list(group[0]._marks) if group else []
+    subsets = [subset for size in range(len(marks) + 1) for subset in combinations(marks, size)]
+    subsets.sort(key=lambda subset: "data" not in subset)  # a name tells the data set wherever there is room
+    taken = set(chosen.values())
+    for longest in (LONGEST_NAME, 10 * LONGEST_NAME):
+        for subset in subsets:
+            if not (unnamed := [entry for entry in group if entry.key not in chosen]):
+                return
+            texts = {entry.key: entry._name(subset) for entry in group}
+            times = Counter(texts.values())
+            for entry in unnamed:
+                text = texts[entry.key]
+                if times[text] == 1 and text not in taken and len(text) <= longest:
+                    chosen[entry.key] = text
+                    taken.add(text)
+    chosen |= {entry.key: f"{entry.short} · {entry.key}" for entry in group if entry.key not in chosen}
+
+
+def rename(entry: Entry, name: str) -> None:
+    """Give a model of your own a name, or with an empty one its usual name again.
+
+    Raises CatalogError for a model that ships, and for a name that is too long or another model's.
+    """
+    _check_own(entry)
+    name = " ".join(name.split())
+    if len(name) > LONGEST_NAME or name != files.printable(name):
+        raise CatalogError(f"a name has at most {LONGEST_NAME} printable characters: {files.printable(name)}")
+    others = {key: other for key, other in names(entries()[0]).items() if key != entry.key}
+    if name in others.values():
+        raise CatalogError(f"another model has the name {name}")
+    path = _name_file(entry.key, entry.path)
+    if name:
+        files.write(path, name)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove(entry: Entry) -> None:
+    """Delete a model of your own: the file that was added, or the run with all its files.
+
+    Raises CatalogError for a model that ships, RunError for a run that is still running.
+    """
+    _check_own(entry)
+    if entry.key.startswith("run:"):
+        store.get(entry.key.removeprefix("run:")).delete()
+    else:
+        entry.path.unlink(missing_ok=True)
+        _name_file(entry.key, entry.path).unlink(missing_ok=True)
+
+
+def _check_own(entry: Entry) -> None:
+    if entry.shipped:
+        raise CatalogError(f"{entry.key} ships with the program; only models of your own can be named or removed")
+
+
+def _name_file(key: str, path: Path) -> Path:
+    """Where the name that a model was given is kept: it goes with the run, or lies beside the added file."""
+    return path.with_name("name.txt") if key.startswith("run:") else path.with_suffix(".txt")
+
+
+def _given(key: str, path: Path) -> str:
+    if not key.startswith(tuple(OWN)):
+        return ""
+    try:
+        content = untrusted.read(_name_file(key, path), 4 * LONGEST_NAME)
+    except (FileNotFoundError, UntrustedError):
+        return ""
+    return files.printable(" ".join(content.decode(errors="replace").split()), LONGEST_NAME)
 
 
 def add(content: bytes, name: str) -> str:
@@ -138,15 +287,15 @@ def clean_name(name: str) -> str:
 
 
 @lru_cache(maxsize=1000)
-def _entry(key: str, path: Path, written: int) -> Entry:
+def _entry(key: str, path: Path, written: int, given: str = "") -> Entry:
     """The model in a file that was written at that time: read once, for all pages."""
-    entry = Entry(key, path, checkpoints.read_card(path))
+    entry = Entry(key, path, checkpoints.read_card(path), given)
     if entry.card.model.pixels != PIXELS:
         raise CheckpointError(
             f"{printable(path.name)}: for images of {entry.card.model.pixels} pixels, not of {PIXELS}"
         )
     try:
-        _ = entry.label, entry.trained_on  # need every part of the card
+        _ = entry.label, entry.trained_on, entry._marks  # need every part of the card
     except Exception as error:  # what somebody else wrote into a card raises nearly every type
         raise CheckpointError(f"{printable(path.name)}: its card cannot be read ({printable(error, 300)})") from None
     return entry

@@ -201,6 +201,11 @@ def part_of(name: str) -> tuple[str, ...]:
     return _source(name).part_of
 
 
+def family(name: str) -> str:
+    """What the images are of, with which the names begin: `mnist` also of `mnist-fixed` and `mnist-5k`."""
+    return name.partition("-")[0]
+
+
 @dataclass(frozen=True)
 class FileStatus:
     """A data file. `state`: "present" (not looked into), "good", "damaged" or "missing"."""

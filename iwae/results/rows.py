@@ -58,13 +58,7 @@ class Row:
         """``plain``, or what was used."""
         if self.config is None:
             return ""
-        used = {
-            "weight_decay": f"weight decay {self.config.weight_decay:g}",
-            "input_dropout": f"input dropout {self.config.input_dropout:g}",
-            "ema": f"EMA {self.config.ema:g}",
-            "patience": f"early stopping ({self.config.patience})",
-        }
-        words = [text for name, text in used.items() if getattr(self.config, name)]
+        words = self.config.regularisation
         words += [f"encoder refitted on {self.dreams:,} own images"] * bool(self.dreams)
         return ", ".join(words) or "plain"
 
@@ -247,7 +241,7 @@ def _measured(entry: Entry) -> Row:
         raise ValueError(f"its metrics lack {', '.join(lacking)}")
     history = card.progress.get("history") or []
     place, refits = _place(entry.path) if entry.shipped else "", Refit.from_progress(card.progress)
-    epochs, seconds = (sum(part.get(name) or 0 for part in card.parts) for name in ("epochs", "seconds"))
+    seconds = sum(part.get("seconds") or 0 for part in card.parts)
     return Row(
         "measured",
         entry.key,
@@ -255,7 +249,7 @@ def _measured(entry: Entry) -> Row:
         " && ".join([commands.train(config, place), *(commands.refit(place, refit) for refit in refits)]),
         config,
         (config.seed,),
-        epochs,
+        entry.epochs,
         seconds / 60,
         card.progress.get("device", ""),
         card.metrics,

@@ -209,6 +209,17 @@ class TrainConfig(_FirstFields):
         return "vae" if self.bound().equal_weights else "iwae"
 
     @property
+    def regularisation(self) -> list[str]:
+        """What was used against overfitting, in words."""
+        used = {
+            "weight_decay": f"weight decay {self.weight_decay:g}",
+            "input_dropout": f"input dropout {self.input_dropout:g}",
+            "ema": f"EMA {self.ema:g}",
+            "patience": f"early stopping ({self.patience})",
+        }
+        return [text for name, text in used.items() if getattr(self, name)]
+
+    @property
     def factors(self) -> dict[str, int]:
         """The parameters whose product is k, of the objective or the gradient; none where k stands alone."""
         bound, gradient = self._parameters()

@@ -5,6 +5,7 @@ import streamlit as st
 from iwae import catalog
 from iwae.checkpoints import CheckpointError
 from pages.common.figure_card import escape_markdown
+from pages.common.model_picker import pick
 
 
 def add_model() -> None:
@@ -29,5 +30,5 @@ def add_model() -> None:
         except (CheckpointError, OSError) as error:
             st.error(escape_markdown(error))
         else:
-            st.session_state["pick"] = "b", key
+            pick(b=key)
             st.rerun()

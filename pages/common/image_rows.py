@@ -44,7 +44,7 @@ def in_its_colour(name: str, entry: Entry) -> str:
 def heading(name: str, entry: Entry) -> None:
     """``A · VAE k = 1`` in the colour of its kind, and where it comes from."""
     st.subheader(in_its_colour(name, entry), anchor=False)
-    st.caption(f"{entry.card.model}, trained on {entry.config.dataset} · {entry.nll}")
+    st.caption(f"{entry.layers}, trained on {entry.config.dataset} · {entry.nll}")
 
 
 def weighted_samples(model: Model, drawn: Posterior, count: int, heaviest: bool) -> None:

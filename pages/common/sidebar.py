@@ -15,6 +15,7 @@ from pages.common.add_model import add_model
 from pages.common.digit import ChosenDigit
 from pages.common.digit_input import card
 from pages.common.links import page_link
+from pages.common.model_picker import pick_models
 from pages.common.training_panel import alive_runs, training_panel
 
 ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches named icons from another host
@@ -78,7 +79,7 @@ def sidebar(title: str) -> View:
         navigation = st.container()
         st.divider()
         hand = st.container()
-        pair = _pick_models(found)
+        pair = pick_models(found)
         dataset = _pick_dataset(pair)
         with hand:
             digit = card(dataset)
@@ -100,54 +101,24 @@ def sidebar(title: str) -> View:
     return view
 
 
-def _pick_models(found: dict[str, Entry]) -> tuple[Entry, Entry] | None:
-    if not found:
-        return None
-    keys, chosen = list(found), []
-    slot, wanted = st.session_state.pop("pick", (None, None))  # by a button that came after the pickers
-    if wanted in found:
-        st.session_state[slot] = wanted
-    for name, default in zip("AB", catalog.default_pair(found), strict=True):
-        slot = name.lower()
-        held = st.session_state.get(slot)
-        if held not in found:  # a new session, or a model that is gone
-            asked = st.query_params.get(slot)
-            held = asked if asked in found else default
-            if asked and asked != held:
-                st.session_state[f"absent.{slot}"] = asked
-        st.session_state[slot] = held  # each time: else the next page begins with the first of its list
-        key = st.selectbox(
-            f"Model {name}",
-            keys,
-            format_func=lambda key: found[key].label,
-            key=slot,
-            persist_state="session",
-            on_change=lambda slot=slot: st.session_state.pop(f"absent.{slot}", None),
-            help="Shipped models and your own finished or stopped runs. NLL: −log p̂(x) on test images, in nats per "
-            "image ± standard error; lower is better.",
-        )
-        st.caption(f"{found[key].nll} on {found[key].config.dataset}")
-        if absent := st.session_state.get(f"absent.{slot}"):
-            st.warning(figure_card.escape_markdown(f"The link asks for the model {absent[:80]}, which is not here."))
-        if key == default:
-            st.query_params.pop(slot, None)
-        else:
-            st.query_params[slot] = key  # set explicitly: a bound selectbox would put the label into the address
-        chosen.append(found[key])
-    return chosen[0], chosen[1]
-
-
 def _pick_dataset(pair: tuple[Entry, Entry] | None) -> str:
     here = [name for name in datasets.NAMES if datasets.available(name)]
     trained_on = pair[0].config.dataset if pair else here[0]
+    before = st.session_state.get("data of A", trained_on)
+    st.session_state["data of A"] = trained_on
+    if trained_on != before and trained_on in here:  # another model A brings its data set along
+        st.session_state["data"] = trained_on
     name = st.selectbox(
         "Data set",
         here,
         index=here.index(trained_on) if trained_on in here else 0,
         key="data",
         bind="query-params",
-        help="Where example digits come from. Others: `python -m iwae data download mnist`.",
+        help="Where example digits come from; another model A brings its own along. Others: "
+        "`python -m iwae data download mnist`.",
     )
+    if pair and datasets.family(name) != datasets.family(trained_on):
+        st.warning(f"Model A was trained on {trained_on}: the images of {name} are new to it.")
     if trained_on not in here and st.button(f"Download {trained_on}", help="Once; kept on this machine."):
         _download(trained_on)
     return name

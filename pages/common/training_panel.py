@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -17,6 +18,7 @@ from iwae.runs.store import Run, RunError
 from iwae.runs.summary import RunSummary
 from iwae.system import untrusted
 from pages.common.figure_card import escape_markdown
+from pages.common.model_picker import pick
 from pages.common.polling import poll
 from pages.common.training_form import form
 
@@ -176,7 +178,7 @@ def run_buttons(run: Run, status: RunStatus, suffix: str = "") -> None:
     if not status.alive and status.phase != "finished":
         actions["Resume"] = run.resume
     if not status.alive and untrusted.is_file(run.checkpoint):
-        actions |= {"Use as A": lambda: _use("a", run), "Use as B": lambda: _use("b", run)}
+        actions |= {f"Use as {slot.upper()}": partial(pick, **{slot: f"run:{run.name}"}) for slot in "ab"}
     row = st.container(horizontal=True)
     if status.alive:
         asked = run.stop_requested
@@ -204,7 +206,3 @@ def _act(run: Run, action: Callable[[], None]) -> bool:
         return False
     refresh()
     return True
-
-
-def _use(slot: str, run: Run) -> None:
-    st.session_state["pick"] = slot, f"run:{run.name}"

@@ -8,6 +8,7 @@ from iwae.results import tables
 from iwae.results.rows import Row
 from pages.common.figure_card import escape_markdown
 from pages.common.links import page_link
+from pages.common.model_picker import pick
 
 # In this order; the first stays in view.
 SHOWN = (
@@ -43,7 +44,7 @@ def open_model(row: Row) -> None:
             one, two, three = st.columns(3, vertical_alignment="center")
             for column, slot in ((one, "A"), (two, "B")):
                 if column.button(f"Show as {slot}", key=f"show.{slot}", width="stretch"):
-                    st.session_state["pick"] = slot.lower(), row.name
+                    pick(**{slot.lower(): row.name})
                     st.rerun()
             with three:
                 page_link("pages/1_Posterior.py", "See its posterior", "blur_on")

@@ -10,6 +10,7 @@ from iwae.data import datasets
 from iwae.model import Model, ModelConfig
 from pages.common import cache, image_rows
 from pages.common.figure_card import escape_markdown
+from pages.common.model_picker import pick
 from pages.common.sidebar import View
 
 MOST = 200  # images from the prior
@@ -82,13 +83,13 @@ def plane_grid(name: str, entry: Entry, model: Model, side: int) -> None:
         image_rows.image_grid(generation.manifold(model, side), side, f"samples.plane.{name}", alt, gap=0)
         return
     st.info(
-        f"The top layer of model {name} has {model.config.latent[-1]} units, and a plane needs 2. Choose a model `2d` "
+        f"The top layer of model {name} has {model.config.latent[-1]} units, and a plane needs 2. Choose a 2-D model "
         "in the sidebar, or train one there: Layers → “1 layer, 2 units: a plane”."
     )
     flat = [other for other in catalog.entries()[0].values() if _latent(other) == 2]
     best = sorted(flat, key=lambda other: (other.kind != entry.kind, other.config.dataset != entry.config.dataset))
     if best and st.button(f"Show {best[0].short} with 2 units as {name}", key=f"samples.show.{name}"):
-        st.session_state["pick"] = name.lower(), best[0].key
+        pick(**{name.lower(): best[0].key})
         st.rerun()
 
 
