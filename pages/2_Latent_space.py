@@ -27,7 +27,7 @@ with right:
     chains = controls.true_posterior(view)
 
 both = controls.sides(view, images, kind)
-if both is None:  # UMAP is being computed: show PCA meanwhile
+if both is None:  # UMAP is not there yet: show PCA meanwhile
     st.info("Until then: PCA.")
     both = controls.sides(view, images, "PCA")
 maps.show_maps(both, images, by, whose, view.digit, chains)

@@ -153,7 +153,7 @@ def test_the_wheel_holds_the_explorer_two_models_and_what_was_published(wheel):
     sources = {f"iwae/explorer/{path.relative_to(ROOT)}" for path in (ROOT / "pages").rglob("*.*") if path.is_file()}
     sources |= {str(path.relative_to(ROOT)) for path in (ROOT / "iwae").rglob("*.*") if path.is_file()}
     sources = {name for name in sources if "__pycache__" not in name}
-    beside = {"app.py", ".streamlit/config.toml"}
+    beside = {"app.py", ".streamlit/config.toml", "checkpoints/umap.npz"}
     beside |= {f"checkpoints/mnist-5k-1layer-{name}.safetensors" for name in ("vae-k1", "iwae-k50")}
     info = {name for name in files if ".dist-info/" in name}
     assert files - info == sources | {f"iwae/explorer/{name}" for name in beside}

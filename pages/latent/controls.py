@@ -21,7 +21,7 @@ from pages.common.number_field import whole_number
 from pages.common.polling import poll
 from pages.common.sidebar import View as Chosen
 
-MAPS = ("PCA", "UMAP", "Two units")
+MAPS = ("UMAP", "PCA", "Two units")
 MOST = 10_000  # images on a map
 USUAL = 2_000
 SAMPLES = 50  # draws behind each image's NLL and ESS
@@ -77,10 +77,10 @@ def pick_images(dataset: str) -> Images:
 def pick_map() -> str:
     """A choice of maps."""
     return st.segmented_control(
-        "Map", MAPS, default="PCA", required=True, key="map", bind="query-params",
-        help="PCA: the plane of largest variance of the encoder's means. UMAP: keeps neighbours together; computed in "
-        "the background, about half a minute for 2,000 images, and kept. Two units: as they are, which for a "
-        "latent space of two is the whole of it.",
+        "Map", MAPS, default="UMAP", required=True, key="map", bind="query-params",
+        help="UMAP: keeps neighbours together; it is there for pairs that ship, and computed for others. PCA: the "
+        "plane of largest variance of the encoder's means. Two units: as they are, which for a latent space of two is "
+        "the whole of it.",
     )  # fmt: skip
 
 
@@ -203,15 +203,16 @@ def _pick_units(name: str, space: Encoded) -> LinearProjection:
 
 
 def _umap(view: Chosen, images: Images, spaces: Sequence[Encoded], start: np.ndarray) -> list[np.ndarray] | None:
-    """Both maps from disk; None, with polled progress, while they are being computed."""
-    data = {"dataset": images.dataset, "images": len(images.numbers)}
-    prints = [umap_maps.fingerprint(entry.path) for _, entry in view.pair]
-    a = umap_maps.find_map(SETTINGS, checkpoint=prints[0], begin=None, **data)
-    b = a if prints[0] == prints[1] else umap_maps.find_map(SETTINGS, checkpoint=prints[1], begin=a.folder.name, **data)
+    """Both maps from disk; None, with an offer to compute them, or polled progress, while they are not there."""
+    a, b = umap_maps.pair_of_maps(SETTINGS, (view.a.path, view.b.path), images.dataset, len(images.numbers))
     found = [one.coordinates() for one in (a, b)]
     if all(one is not None for one in found):
         return found
     if b.status().phase == "missing":
+        left, right = st.columns([4, 1], vertical_alignment="center")
+        left.info("UMAP of these images under this pair is not there yet. It takes about half a minute, and is kept.")
+        if not right.button("Compute UMAP", key="umap.start", width="stretch"):
+            return None
         try:
             if b is not a:
                 a.prepare(spaces[0].mean, start, SETTINGS)

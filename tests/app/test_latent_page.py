@@ -11,6 +11,7 @@ from iwae.analysis import latent, umap_maps
 from iwae.checkpoints import load
 from iwae.data import datasets
 from iwae.evaluation import metrics as evaluation
+from iwae.export import shipped_maps
 from iwae.inference import ais
 from pages.common.evidence import jobs
 from tests.app import TWO_LAYERS, open_tables
@@ -216,7 +217,9 @@ def test_umap_never_blocks_and_is_then_read_from_the_disk(app, digits, monkeypat
     monkeypatch.setattr(
         umap_maps.Map, "start", lambda one, points, begin, settings: started.append((one, points, begin))
     )
-    test = app(PAGE, data="digits", map="UMAP", image=4)
+    test = app(PAGE, data="digits", image=4)
+    assert "Until then: PCA" in words(test) and not started  # it is offered
+    test.button(key="umap.start").click().run()
     assert "Until then: PCA" in words(test) and len(test.get("plotly_chart")) == 4
     ((b, points, a),) = started
     np.testing.assert_allclose(points, encoded(digits)[1].mean, atol=1e-6)
@@ -230,6 +233,18 @@ def test_umap_never_blocks_and_is_then_read_from_the_disk(app, digits, monkeypat
         np.testing.assert_allclose(numbers(test, place)[["x", "y"]], cloud)
     text = words(test)
     assert "200 draws from q(h₁|x) of the digit in hand" in text and "Areas on a UMAP map are not variances" in text
+
+
+def test_the_page_opens_on_the_umap_that_ships(app):
+    """Nothing is computed, and PCA is one click away."""
+    keys = {"a": "mnist-5k-1layer-vae-k1", "b": "mnist-5k-1layer-iwae-k50"}
+    test = app(PAGE, data="mnist-5k", **keys)
+    assert test.segmented_control(key="map").value == "UMAP" and "map" not in test.query_params
+    for place, one in enumerate(shipped_maps.pair_of_maps(*keys.values(), "mnist-5k")):
+        np.testing.assert_allclose(numbers(test, place)[["x", "y"]], one.coordinates())
+    assert not umap_maps.maps_dir().exists()
+    test.segmented_control(key="map").set_value("PCA").run()
+    assert spec(test, 0)["layout"]["xaxis"]["title"]["text"] == "PC 1"
 
 
 def test_umap_that_failed_can_be_tried_again(app, digits, monkeypatch):

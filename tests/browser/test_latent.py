@@ -150,6 +150,7 @@ def test_the_numbers_can_be_downloaded(visit):
 def test_umap_comes_in_the_background_and_is_kept(visit):
     page = visit(APP, "Latent_space?images=200&map=UMAP")
     expect(page.get_by_text("Until then: PCA.")).to_be_visible()
+    page.get_by_role("button", name="Compute UMAP").click()
     expect(page.get_by_text(re.compile("UMAP of both models, computed in the background"))).to_be_visible()
     page.get_by_role("button", name="Random image").click()  # the page answers meanwhile
     settled(page)
