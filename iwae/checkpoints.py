@@ -266,12 +266,13 @@ def _check_values(progress: dict[str, Any], metrics: dict[str, Any]) -> None:
     """Raises ValueError for a value of the wrong type, so that code that shows a card need not check."""
     lists = ("active_units", "pca_active_units")
     numbers = {name: progress[name] for name in ("steps", "epochs", "seconds", "valid_bound") if name in progress}
-    numbers |= {name: value for name, value in metrics.items() if name not in ("bounds", *lists)}
+    numbers |= {name: value for name, value in metrics.items() if name not in ("bounds", "quantiles", *lists)}
     for name in lists:
         numbers |= {f"{name}[{place}]": value for place, value in enumerate(list(metrics.get(name) or ()))}
     for name, value in numbers.items():
         if value is not None and not (isinstance(value, int | float) and abs(value) < LARGEST):
             raise ValueError(f"{name} is {printable(value)!r}, not a number below {LARGEST:g}")
+    _check_quantiles(metrics.get("quantiles"))
     if not isinstance(metrics.get("bounds", {}), dict) or not isinstance(progress.get("history", []), list):
         raise ValueError("its bounds are no object, or its history is no list")
     if not isinstance(refits := progress.get("refits", []), list) or not all(isinstance(each, dict) for each in refits):
@@ -282,6 +283,19 @@ def _check_values(progress: dict[str, Any], metrics: dict[str, Any]) -> None:
         raise ValueError("its data are no object with a hash")
     if not isinstance(progress.get("device", ""), str):
         raise ValueError(f"device is {printable(progress['device'])!r}, not a name")
+
+
+def _check_quantiles(quantiles: Any) -> None:
+    """Raises ValueError unless it is None or what ``evaluation.surprise`` keeps."""
+    if quantiles is None:
+        return
+    if not isinstance(quantiles, dict) or not isinstance(nll := quantiles.get("nll"), list) or len(nll) < 2:
+        raise ValueError("its quantiles are no object with at least two of the NLL")
+    counts = [quantiles.get(name) for name in ("images", "samples", "seed")]
+    if not all(type(count) is int and 0 <= count < LARGEST for count in counts) or 0 in counts[:2]:
+        raise ValueError("its quantiles lack the numbers of their images and draws, or their seed")
+    if not all(type(value) in (int, float) and abs(value) < LARGEST for value in nll) or nll != sorted(nll):
+        raise ValueError("its quantiles of the NLL are not numbers in ascending order")
 
 
 def _no_constant(name: str) -> None:

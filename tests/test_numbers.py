@@ -62,7 +62,7 @@ def test_one_image_has_an_nll_but_no_standard_error_and_no_active_units():
     torch.testing.assert_close(one.nll.float(), math.log(50) - log_w.logsumexp(0))
     one = one.summary()
     unknown = {name for name, value in one.items() if value is None}
-    several = {"active_units", "pca_active_units", "pruned_nll"}
+    several = {"active_units", "pca_active_units", "pruned_nll", "quantiles"}
     assert one["images"] == 1 and unknown == several | {name for name in two.summary() if name.endswith("_se")}
     with pytest.raises(ValueError, match="active units need at least 2 images and 2 draws, not 1 and 100"):
         activity.active_units(model, x[0])

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from iwae import checkpoints, cli
 from iwae.data import datasets
-from iwae.evaluation import metrics
+from iwae.evaluation import metrics, surprise
 from iwae.evaluation.activity import NOT_COUNTED
 from iwae.evaluation.stats import plus_minus
 from iwae.results import comparison
@@ -27,6 +27,7 @@ class EvaluateCommand:
     Examples:
       python -m iwae evaluate checkpoints/mnist-1layer-iwae-k50.safetensors
       python -m iwae evaluate model.safetensors --samples 1000 --images 500 --json
+      python -m iwae evaluate model.safetensors --samples 500 --images 2000 --quantiles --save
     """
 
     checkpoint: Positional[Path]  # a .safetensors file that train has written
@@ -37,6 +38,7 @@ class EvaluateCommand:
     device: cli.Device = "auto"  # where to compute; auto is the first available of cuda, mps and cpu
     json: bool = False  # print one JSON object instead of a table
     save: bool = False  # also store the result in the checkpoint's card, which the app reads
+    quantiles: bool = False  # measure only the quantiles of the NLL; with --save the card keeps its other measures
     half: bool = False  # round the weights to float16 first; with --save they are stored so, in half the bytes
 
     def run(self) -> int:
@@ -57,20 +59,32 @@ class EvaluateCommand:
         if name == own and trained not in (None, data.identity["sha256"]):
             print(f"note: the images of {name} here are not those that this model was trained on", file=sys.stderr)
         x = self._images(data)
+        if self.quantiles and len(x) < surprise.FEWEST_IMAGES:
+            raise cli.UsageError(f"--quantiles needs at least {surprise.FEWEST_IMAGES} images, not {len(x)}")
+        if self.quantiles and self.half and self.save:
+            raise cli.UsageError("--half would round the weights, and --quantiles keep measures of those before")
         if card.model.pixels != x.shape[1]:
             raise cli.UsageError(f"{self.checkpoint} is for images of {card.model.pixels} pixels, not {x.shape[1]}")
         x = x.to(model.device)
         if self.half:
             model, card = checkpoints.halved(model, card)
         with cli.image_bar() as progress:
-            summary = metrics.evaluate(model, x, samples=self.samples, seed=self.seed, progress=progress).summary()
+            if self.quantiles:
+                nll = -metrics.log_evidence(model, x, samples=self.samples, seed=self.seed, progress=progress)
+                summary = {"quantiles": surprise.quantiles(nll, self.samples, self.seed)}
+            else:
+                summary = metrics.evaluate(model, x, samples=self.samples, seed=self.seed, progress=progress).summary()
         if self.json:
             print(json.dumps({"checkpoint": str(self.checkpoint), "dataset": name} | summary))
+        elif self.quantiles:
+            kept = surprise.Quantiles(**summary["quantiles"])
+            head = f"−L_{kept.samples} of {kept.images:,} test images of {name}, seed {kept.seed}, nats"
+            print(f"{self.checkpoint}: quantiles of {head}: {kept.in_words()}")
         else:
             print(f"{self.checkpoint}: {describe(card)}")
             print(table(summary, name, card.model.latent))
         if self.save:
-            measured = replace(card, metrics=summary)
+            measured = replace(card, metrics=card.metrics | summary if self.quantiles else summary)
             files.write_or_rescue(self.checkpoint, lambda path: checkpoints.save(path, model, measured))
         return 0
 

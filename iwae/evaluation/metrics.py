@@ -14,6 +14,7 @@ from iwae.bounds import Bound
 from iwae.evaluation.activity import ACTIVITY_DRAWS, THRESHOLD, Activity, active_units, mask_units
 from iwae.evaluation.sampling import Block, Progress, map_draws, stages
 from iwae.evaluation.stats import RunningBound, mean_se, plus_minus
+from iwae.evaluation.surprise import quantiles
 from iwae.kernels.finite import check_finite
 from iwae.model import Model, Sample, UnitMask, to_float64
 
@@ -45,12 +46,14 @@ class Metrics:
     def summary(self) -> dict:
         """Plain numbers for JSON: means over images, ``*_se`` their standard errors, and n, k, seed, threshold.
 
-        None is what a single image does not tell: standard errors, active units, and the pruned NLL.
+        None is what a single image does not tell: standard errors, active units, and the pruned NLL; and what few do
+        not: quantiles of the NLL (``surprise``).
         """
         out = {}
         for name in ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior", "ess", "pruned_nll"):
             values = getattr(self, name)
             out[name], out[f"{name}_se"] = mean_se(values) if values is not None else (None, None)
+        out["quantiles"] = quantiles(self.nll, self.samples, self.seed)
         out["bounds"] = {str(k): mean_se(values) for k, values in self.bounds.items()}
         out["active_units"] = self.activity and [int(layer.active.sum()) for layer in self.activity]
         out["pca_active_units"] = self.activity and [layer.pca_active for layer in self.activity]
@@ -125,13 +128,19 @@ def mean_bound(model: Model, x: Tensor, bound: Bound, k: int, *, seed: int = 0) 
 
 @torch.no_grad()
 def log_evidence(
-    model: Model, x: Tensor, *, samples: int, seed: int = 0, unit_masks: tuple[UnitMask, ...] | None = None
+    model: Model,
+    x: Tensor,
+    *,
+    samples: int,
+    seed: int = 0,
+    unit_masks: tuple[UnitMask, ...] | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """L_samples for each image of x [n, pixels] → [n], nats: an estimate of log p(x); with ``unit_masks`` that of
     the smaller model. The draws of one seed are the same with and without, so differences are paired. Raises as
     ``evaluate`` does."""
     x = model.check_images(x)
-    values = _log_mean_weights(model, x, samples, seed, unit_masks)
+    values = _log_mean_weights(model, x, samples, seed, unit_masks, progress)
     check_finite(values, "log p̂(x)")
     return values
 

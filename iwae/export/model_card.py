@@ -10,6 +10,7 @@ from typing import Any
 from iwae.bounds import OBJECTIVES
 from iwae.checkpoints import Card
 from iwae.data.sources import SOURCES
+from iwae.evaluation import surprise
 from iwae.evaluation.activity import NOT_COUNTED
 from iwae.evaluation.stats import plus_minus
 from iwae.likelihoods import LIKELIHOODS
@@ -149,6 +150,9 @@ def _measures(metrics: dict[str, Any], latent: tuple[int, ...]) -> str:
     for name, title, definition in UNITS:
         layers = [f"{active} of {units}" for active, units in zip(metrics[name] or (), latent, strict=False)]
         rows.append((title, " + ".join(layers) or NOT_COUNTED, definition.format(threshold=metrics["threshold"])))
+    if quantiles := surprise.from_card(metrics):
+        of = f"of −L_S over {quantiles.images:,} test images, S = {quantiles.samples:,}, seed {quantiles.seed}"
+        rows.append(("quantiles of the NLL", quantiles.in_words(), of))
     table = "\n".join(f"| {title} | {value} | {definition} |" for title, value, definition in rows)
     return (
         f"On {metrics['images']:,} test images with S = {metrics['samples']:,} draws h ~ q(h|x) each (seed "
