@@ -114,7 +114,7 @@ def test_a_sheet_in_perspective_is_seen_from_above():
         picture = (0.2 * (1 - mask) + paper * mask).astype(np.float32)
         found = sheet.find(picture)
         assert np.abs(found.corners - corners).max() < 0.6 * 640 / sheet.THUMBNAIL
-        above = found.flat(picture)
+        above, _ = found.flat(picture)
         rows, columns = np.nonzero(above.mean(axis=2) < 0.5)
         middle = np.array([rows.mean() / above.shape[0], columns.mean() / above.shape[1]])
         assert np.abs(middle - 0.5).max() < 0.02

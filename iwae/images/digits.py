@@ -10,7 +10,7 @@ Pixels are float32 in 0..1; axis order is [row, column] or [row, column, RGB].
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy  # its ndimage comes with the first picture: 0.2 s that a page without one need not wait
@@ -19,6 +19,7 @@ from PIL import Image
 from iwae.images import ink
 from iwae.images.decoding import PictureError
 from iwae.images.doubts import doubts
+from iwae.images.edits import Box, Edit, boxed, erased, turned
 from iwae.images.ink import crop, stroke_width
 from iwae.images.sheet import find as find_sheet
 from iwae.images.uploads import Array, decode_picture, to_float
@@ -46,49 +47,83 @@ class Digit:
     inverted: bool  # dark ink on light paper was inverted
     note: str | None  # what the person should know about this picture, if anything
     doubtful: bool = False  # may it have been read wrongly, so that the note is a warning?
+    boxes: tuple[Box, ...] = ()  # in the picture: of the digit, then of each large mark; none where the box was given
 
 
-def prepare(picture: bytes | Image.Image | np.ndarray, *, invert: bool | None = None, name: str = "") -> Digit:
+def prepare(
+    picture: bytes | Image.Image | np.ndarray, *, invert: bool | None = None, name: str = "", edit: Edit | None = None
+) -> Digit:
     """Turn a picture of one digit into a 28×28 image as MNIST's.
 
     `picture`: the bytes of a file, a PIL image, or an array [h, w], [h, w, 3] or [h, w, 4] of bool, uint8
     or float in 0..1. `invert`: True says that the ink is darker than the paper, False that it is lighter,
-    None decides from the picture. `name` is that of the file, for the errors of `read_picture`.
+    None decides from the picture. `name` is that of the file, for the errors of `read_picture`. `edit`: what a
+    person has changed first; its `dark_ink` is `invert`, where that is None.
     Raises PictureError where no ink is found.
     """
-    image = decode_picture(picture, name)
+    image, edit = decode_picture(picture, name), edit or Edit()
     received = to_float(image)
-    grey, covered, inverted, notes = _read_sheet(received, invert)
-    dark, light = ("ink", "paper") if inverted else ("paper", "ink")
+    invert = edit.dark_ink if invert is None else invert
+    seen = received
+    if edit.erased:
+        seen = erased(received, edit.erased, ink.is_dark(ink.grey_of(received)) if invert is None else invert)
+    if edit.box is None:
+        seen = turned(seen, edit.turn)
+        read = _read_sheet(seen, invert)
+        middle = np.array(seen.shape[1::-1] * 2) / 2
+        boxes = tuple(tuple((np.array(box) - middle).tolist()) for box in read.boxes)
+    else:
+        seen, within = boxed(seen, edit.turn, edit.box)
+        read, boxes = _read(seen, invert, within), ()
+    dark, light = ("ink", "paper") if read.dark_ink else ("paper", "ink")
     stages = (
         Stage("As received", f"Upright, {image.width}×{image.height} pixels.", received),
-        Stage("Grey", "One brightness per pixel, from the colours in which ink and paper differ most.", grey),
-        Stage("Ink on paper", f"Dark {dark}, light {light}: the paper, its shadows and specks are removed.", covered),
+        Stage("Grey", "One brightness per pixel, from the colours in which ink and paper differ most.", read.grey),
+        Stage(
+            "Ink on paper", f"Dark {dark}, light {light}: the paper, its shadows and specks are removed.", read.coverage
+        ),
     )
-    return _to_mnist(covered, stages, inverted, notes)
+    return replace(_to_mnist(read.coverage, stages, read.dark_ink, read.notes), boxes=boxes)
 
 
-def _read_sheet(colours: Array, invert: bool | None) -> tuple[Array, Array, bool, list[str]]:
+@dataclass(frozen=True)
+class _Reading(ink.Found):
+    """The ink in a picture, and the picture of one brightness that it was found in."""
+
+    grey: Array
+    dark_ink: bool
+
+
+def _read_sheet(colours: Array, invert: bool | None) -> _Reading:
     """As `_read`, of the sheet alone where one lies in the picture."""
     sheet = find_sheet(colours)
     if sheet is None:
         return _read(colours, invert)
-    alone = sheet.flat(colours)
+    alone, homography = sheet.flat(colours)
     if invert is None:
         invert = ink.is_dark(ink.grey_of(alone))
     whole = None if sheet.corners is not None else _read(colours, invert)
-    if whole is None or sheet.holds(whole[1] > 0):
+    if whole is None or sheet.holds(whole.coverage > 0):
         with suppress(PictureError):  # what is blank is no sheet
-            grey, covered, inverted, notes = _read(alone, invert)
-            return grey, covered, inverted, [*notes, SHEET_ALONE]
+            read = _read(alone, invert)
+            boxes = [_around(box, homography) for box in read.boxes]
+            return replace(read, notes=[*read.notes, SHEET_ALONE], boxes=boxes)
     return whole or _read(colours, invert)
 
 
-def _read(colours: Array, invert: bool | None) -> tuple[Array, Array, bool, list[str]]:
+def _around(box: ink.Pixels, homography: np.ndarray) -> ink.Pixels:
+    """The box around what a homography [3, 3] makes of a box."""
+    left, top, right, bottom = box
+    corners = homography @ np.array([(left, top, 1), (right, top, 1), (right, bottom, 1), (left, bottom, 1)]).T
+    places = corners[:2] / corners[2]
+    return *places.min(axis=1).round().astype(int).tolist(), *places.max(axis=1).round().astype(int).tolist()
+
+
+def _read(colours: Array, invert: bool | None, within: np.ndarray | None = None) -> _Reading:
     grey = ink.grey_of(colours)
-    inverted = ink.is_dark(grey) if invert is None else invert
-    covered, notes = ink.coverage(grey, inverted)
-    return grey, covered, inverted, notes
+    dark_ink = ink.is_dark(grey) if invert is None else invert
+    found = ink.find(grey, dark_ink, within)
+    return _Reading(found.coverage, found.notes, found.boxes, grey, dark_ink)
 
 
 def from_canvas(pixels: Sequence[int] | np.ndarray) -> Digit:

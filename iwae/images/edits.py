@@ -35,7 +35,7 @@ class Edit:
             raise ValueError(f"a picture is turned by −360 to 360 degrees, not by {self.turn}")
         if self.box is not None:
             left, top, right, bottom = self.box
-            if not max(map(abs, self.box)) <= 2 * WORK_SIDE or min(right - left, bottom - top) < LEAST_SIDE:
+            if not all(abs(side) <= 2 * WORK_SIDE for side in self.box) or min(right - left, bottom - top) < LEAST_SIDE:
                 raise ValueError(f"a box is left, top, right, bottom, at least {LEAST_SIDE:g} pixels wide: {self.box}")
         numbers = [value for stroke in self.erased for value in stroke]
         even = all(len(stroke) % 2 == 0 and stroke for stroke in self.erased)

@@ -1,5 +1,7 @@
 """The ink of a digit on its paper: the paper's light, its shadows, its lines and other marks are taken away."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import scipy  # its ndimage comes with the first picture: 0.2 s that a page without one need not wait
 from numpy.typing import NDArray
@@ -22,7 +24,11 @@ ACROSS = 0.85  # of the picture
 MESH = 1.3  # times as dark as the lines of its paper is ink
 AS_DARK = 0.75  # of the ink: how dark that must be
 SMOOTH = 1.0  # px of blur before the closing
+CHOICE = 0.15  # of the digit's area: a smaller mark is no other digit
 PART = 0.03  # of the digit's area: a smaller mark beside it is a speck, not a stroke
+
+
+Pixels = tuple[int, int, int, int]  # left, top, right, bottom of a box
 
 
 def _small(image: Array, side: int = 64) -> Array:
@@ -72,18 +78,22 @@ def _closed(level: Array, width: int) -> Array:
     return padded[radius:-radius, radius:-radius]
 
 
+def paper(grey: Array, dark: bool, reach: float) -> Array:
+    """The brightness of the paper under ink whose strokes are narrower than `reach` of the longer side."""
+    level = _closed(grey if dark else -grey, round(reach * max(grey.shape)))
+    return level if dark else -level
+
+
 def _lift(grey: Array, dark: bool, reach: float) -> Array:
     """Ink as a positive signal on paper of zero, as if all of the paper lay in the same light.
 
     The paper under dark ink is a closing by a square wider than any stroke: it fills what is narrow and keeps a
     step, however hard, so that the edge of a shadow leaves nothing behind.
     """
-    level = grey if dark else -grey
-    paper = _closed(
-        scipy.ndimage.gaussian_filter(level, min(SMOOTH, max(grey.shape) / 400)), round(reach * max(grey.shape))
-    )
-    bare = np.maximum(paper if dark else -paper, 0) + BLACK_LEVEL
-    signal = (paper - level) * (np.median(bare) / bare)  # ink in the shade stands out by less
+    bare = paper(scipy.ndimage.gaussian_filter(grey, min(SMOOTH, max(grey.shape) / 400)), dark, reach)
+    difference = bare - grey if dark else grey - bare
+    bare = np.maximum(bare, 0) + BLACK_LEVEL
+    signal = difference * (np.median(bare) / bare)  # ink in the shade stands out by less
     return signal - _enlarge(_offset(_small(signal)), grey.shape)
 
 
@@ -98,21 +108,31 @@ def _offset(small: Array) -> Array:
     return offset
 
 
-def coverage(grey: Array, dark: bool) -> tuple[Array, list[str]]:
-    """How much of each pixel is the digit's ink, 0..1, and warnings about it.
+@dataclass(frozen=True)
+class Found:
+    """The digit's ink in a picture [h, w]."""
 
-    `dark`: is the ink darker than its paper? Raises PictureError where nothing stands out.
+    coverage: Array  # [h, w], how much of each pixel is its ink, 0..1
+    notes: list[str]  # warnings about it
+    boxes: list[Pixels]  # of the digit, then of each large mark in the picture
+
+
+def find(grey: Array, dark: bool, within: NDArray[np.bool_] | None = None) -> Found:
+    """The digit's ink.
+
+    `dark`: is the ink darker than its paper? `within`: a mask of where the digit lies; else it is chosen among the
+    marks. Raises PictureError where nothing stands out.
     """
-    found: tuple[Array, list[str]] | None = None
+    found: Found | None = None
     for reach in REACHES if max(grey.shape) > TINY else REACHES[-1:]:
         signal = _lift(grey, dark, reach)
         try:
-            wider = _coverage(signal)
+            wider = _find(signal, within)
         except PictureError:
             if reach == REACHES[-1] and found is None:
                 raise
             continue
-        if found and not _completes(wider[0], found[0], signal, round(reach * max(grey.shape))):
+        if found and not _completes(wider.coverage, found.coverage, signal, round(reach * max(grey.shape))):
             return found
         found = wider
     assert found is not None  # or the last reach has raised
@@ -133,7 +153,7 @@ def _completes(wider: Array, found: Array, signal: Array, reach: int) -> bool:
     return bool(signal[around][added].mean() > AS_DARK * signal[around][old].mean())
 
 
-def _coverage(signal: Array) -> tuple[Array, list[str]]:
+def _find(signal: Array, within: NDArray[np.bool_] | None) -> Found:
     widest = max(0.7, min(signal.shape) / 60)  # px of blur: leaves 300 independent patches to know the noise by
     for blur in (0.0, 0.7, 1.4, 2.8):  # the least that lifts the ink clear of the noise
         ink, noise, core = _levels(scipy.ndimage.gaussian_filter(signal, blur))
@@ -141,13 +161,13 @@ def _coverage(signal: Array) -> tuple[Array, list[str]]:
             break
     else:
         raise PictureError(BLANK)
-    mark, others = _mark(ink > core / 2)
+    mark, others, boxes = _mark(ink > core / 2, within)
     if _is_mesh(mark):  # the lines of squared paper: the ink is what is darker
         darker = ink[ink > max(0.75 * core, NOISE_FLOOR * noise)]
         level = float(np.percentile(darker[darker >= _otsu(darker)], 75))
         if level > MESH * core:
             core = level
-            mark, others = _mark(ink > core / 2)
+            mark, others, boxes = _mark(ink > core / 2, within)
     cropped = crop(mark.astype(np.float32))
     zoom = max(1.0, max(cropped.shape) / 20)  # px here to a pixel of the result: edges finer than that may go
     smooth = scipy.ndimage.gaussian_filter(ink, min(0.15 * (zoom - 1), 0.25 * stroke_width(cropped) * zoom)) / core
@@ -155,6 +175,8 @@ def _coverage(signal: Array) -> tuple[Array, list[str]]:
     coverage = np.clip((smooth - low) / (1 - 2 * low), 0, 1)
     labels, _ = scipy.ndimage.label(coverage > 0, np.ones((3, 3)))
     digit = np.isin(labels, labels[mark & (labels > 0)])
+    if within is not None and not mark[~within].any():
+        digit &= within
     if not digit.any():
         raise PictureError(BLANK)
     notes = []
@@ -162,7 +184,7 @@ def _coverage(signal: Array) -> tuple[Array, list[str]]:
         notes.append(f"The ink stands out from the paper by only {core:.0%}: check the result.")
     if others:
         notes.append("There are other marks: the largest one was taken for the digit.")
-    return coverage * digit, notes
+    return Found(coverage * digit, notes, boxes)
 
 
 def _is_mesh(mark: NDArray[np.bool_]) -> bool:
@@ -192,8 +214,11 @@ def _otsu(values: Array) -> float:
     return float(edges[1 + int(np.argmax(between))])
 
 
-def _mark(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], bool]:
-    """The digit among the connected marks: the largest off the border, with its parts; were others off it left out?"""
+def _mark(mask: NDArray[np.bool_], within: NDArray[np.bool_] | None) -> tuple[NDArray[np.bool_], bool, list[Pixels]]:
+    """The digit among the connected marks: the largest off the border, with its parts; were others off it left out?
+    And `Found.boxes`."""
+    if within is not None:
+        return _marks_within(mask, within), False, []
     labels, _ = scipy.ndimage.label(mask, np.ones((3, 3)))
     area = np.bincount(labels.ravel())
     area[0] = 0
@@ -213,7 +238,25 @@ def _mark(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], bool]:
 
     large = np.flatnonzero(eligible >= PART * area[main]).tolist()
     parts = [label for label in large if label == main or ((inside[label] or contact[main]) and near(label))]
-    return np.isin(labels, parts), any(inside[label] for label in set(large) - set(parts))
+    digit = np.isin(labels, parts)
+    each = [label for label in large if area[label] >= CHOICE * area[main] and (inside[label] or label in parts)]
+    sizes = [scipy.ndimage.find_objects(digit.astype(int))[0], *(boxes[label - 1] for label in each)]
+    pixels = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in sizes]
+    return digit, any(inside[label] for label in set(large) - set(parts)), list(dict.fromkeys(pixels))
+
+
+def _marks_within(mask: NDArray[np.bool_], within: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Marks of which more than half lies within; where there is none, what of them lies there."""
+    labels, _ = scipy.ndimage.label(mask, np.ones((3, 3)))
+    area = np.bincount(labels.ravel())
+    inside = np.bincount(labels[within], minlength=area.size)
+    inside[0] = 0
+    whole = inside > area / 2
+    if not whole.any():
+        if not (mask & within).any():
+            raise PictureError("Nothing in the box stands out from the paper: move it, or make it larger.")
+        return mask & within
+    return np.isin(labels, np.flatnonzero(whole & (area >= PART * area[whole].max())))
 
 
 def crop(ink: Array) -> Array:

@@ -42,8 +42,9 @@ class Sheet:
     corners: Points | None  # from its top left
     turn: float  # radians; a positive one is clockwise
 
-    def flat(self, colours: Array) -> Array:
-        """The sheet alone, upright, cut out of its picture [h, w] or [h, w, 3]."""
+    def flat(self, colours: Array) -> tuple[Array, NDArray[np.float64]]:
+        """The sheet alone, upright, cut out of its picture [h, w] or [h, w, 3]; and the homography [3, 3] that takes a
+        place (x, y, 1) in it to one in the picture."""
         return _turned(colours, self) if self.corners is None else _rectified(colours, self.corners)
 
     def holds(self, mask: NDArray[np.bool_]) -> bool:
@@ -257,7 +258,7 @@ def _spin(turn: float) -> NDArray[np.float64]:
     return np.array([(np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn))])
 
 
-def _rectified(colours: Array, corners: Points) -> Array:
+def _rectified(colours: Array, corners: Points) -> tuple[Array, NDArray[np.float64]]:
     """What lies between four corners, as a rectangle of their mean sides; an upright one is cut out as it is."""
     top, left, bottom, right = (
         corners[:2, 1].mean(),
@@ -269,7 +270,7 @@ def _rectified(colours: Array, corners: Points) -> Array:
     if np.abs(corners - upright).max() < 0.01 * max(bottom - top, right - left):
         rim = MARGIN * max(bottom - top, right - left)
         rows, columns = (slice(max(0, round(a + rim)), round(b - rim)) for a, b in ((top, bottom), (left, right)))
-        return colours[rows, columns]
+        return colours[rows, columns], _homography((1, 0, columns.start, 0, 1, rows.start))
     sides = np.hypot(*(np.roll(corners, -1, axis=0) - corners).T)
     width, height = (sides[0] + sides[2]) / 2, (sides[1] + sides[3]) / 2
     size = (max(8, round(width * (1 - 2 * MARGIN))), max(8, round(height * (1 - 2 * MARGIN))))
@@ -279,10 +280,16 @@ def _rectified(colours: Array, corners: Points) -> Array:
     for (x, y), (u, v) in zip(rectangle, corners, strict=True):
         rows += [(x, y, 1, 0, 0, 0, -u * x, -u * y), (0, 0, 0, x, y, 1, -v * x, -v * y)]
         values += [u, v]
-    return _transformed(colours, size, Image.Transform.PERSPECTIVE, np.linalg.solve(np.array(rows), np.array(values)))
+    matrix = np.linalg.solve(np.array(rows), np.array(values))
+    return transformed(colours, size, Image.Transform.PERSPECTIVE, matrix), _homography(matrix)
 
 
-def _turned(colours: Array, sheet: Sheet) -> Array:
+def _homography(matrix) -> NDArray[np.float64]:
+    """The 6 numbers of an affine map, or the 8 of a perspective, as [3, 3]."""
+    return np.append(np.resize(np.append(matrix, (0, 0)), 8), 1).reshape(3, 3)
+
+
+def _turned(colours: Array, sheet: Sheet) -> tuple[Array, NDArray[np.float64]]:
     """The picture turned upright about its middle, its desk painted over with the paper beside it."""
     height, width = colours.shape[:2]
     rim = max(1, round(MARGIN * max(height, width)))
@@ -295,7 +302,8 @@ def _turned(colours: Array, sheet: Sheet) -> Array:
     across, down = (max(8, round(n)) for n in high - low)
     start = low @ spin.T + middle
     matrix = (spin[0, 0], spin[0, 1], start[0], spin[1, 0], spin[1, 1], start[1])
-    return _transformed(_painted(colours, inside), (across, down), Image.Transform.AFFINE, matrix)
+    flat = transformed(_painted(colours, inside), (across, down), Image.Transform.AFFINE, matrix)
+    return flat, _homography(matrix)
 
 
 def _painted(colours: Array, inside: NDArray[np.bool_]) -> Array:
@@ -310,7 +318,7 @@ def _painted(colours: Array, inside: NDArray[np.bool_]) -> Array:
     return painted.reshape(colours.shape)
 
 
-def _transformed(colours: Array, size: tuple[int, int], how: Image.Transform, matrix) -> Array:
+def transformed(colours: Array, size: tuple[int, int], how: Image.Transform, matrix) -> Array:
     """Pillow's transform of every band; beyond the picture its border is repeated."""
     height, width = colours.shape[:2]
     u, v = np.array([(0, 0), (size[0], 0), size, (0, size[1])], dtype=float).T
