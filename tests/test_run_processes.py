@@ -132,7 +132,7 @@ def test_a_suspended_process_is_said_to_be_and_leaves_the_queue():
 def test_the_end_of_a_killed_process_is_explained(monkeypatch):
     """Nobody but the run's own parent process is there to see it."""
     run = store.create(CONFIG)
-    with queue.FileLock(store.runs_dir() / ".place-0"):  # so that it waits, and loads nothing
+    with queue.FileLock(store.runs_dir() / ".slot-0"):  # so that it waits, and loads nothing
         process = subprocess.Popen(
             [sys.executable, "-m", "iwae.runs.process", str(run.folder)], env=os.environ | {"IWAE_MAX_RUNS": "1"}
         )
@@ -179,7 +179,7 @@ def test_a_run_whose_folder_is_moved_away_ends_and_goes_on_there(tmp_path):
 def test_a_run_that_waits_ends_when_its_folder_is_gone(tmp_path, monkeypatch):
     monkeypatch.setattr(queue, "POLL_SECONDS", 0.01)
     run, errors = store.create(CONFIG), []
-    with queue.FileLock(store.runs_dir() / ".place-0"):
+    with queue.FileLock(store.runs_dir() / ".slot-0"):
         monkeypatch.setattr(queue, "max_running", lambda: 1)
 
         def wait():

@@ -280,7 +280,7 @@ def _predecessor(run: RunFolder) -> RunFolder | None:
 
 def _acquire_slot(folder: Path, slots: int) -> FileLock | None:
     for number in range(slots):
-        lock = FileLock(folder / f".place-{number}", timeout=0)
+        lock = FileLock(folder / f".slot-{number}", timeout=0)
         try:
             lock.acquire()
         except Timeout:
