@@ -20,6 +20,44 @@ def binary_images(x: Any, pixels: int, like: Tensor, count: int | None = None) -
 
     Raises ValueError, with what was found and what is allowed, for any other type, shape, number of images or value.
     """
+    images = _images(x, pixels, count)
+    _check(
+        images,
+        (images == 0) | (images == 1),
+        "an image consists of zeros and ones",
+        "Grey levels have to be binarized first, by a threshold or by iwae.data.datasets.binarize (uint8, 0 to 255)",
+    )
+    return images.to(like.device, like.dtype).contiguous()
+
+
+def grey_images(x: Any, pixels: int, like: Tensor, count: int | None = None, levels: int | None = None) -> Tensor:
+    """Images of grey levels in [0, 1], for ``levels`` only of the multiples of 1/(levels − 1); else as
+    ``binary_images``."""
+    images = _images(x, pixels, count)
+    inside = (images >= 0) & (images <= 1)
+    _check(images, inside, "an image consists of grey levels from 0 to 1", "Divide levels from 0 to 255 by 255")
+    if levels:
+        scaled = images.double() * (levels - 1)
+        nearest = scaled.round()
+        remedy = f"Round to the nearest first: (x * {levels - 1}).round() / {levels - 1}"
+        rule = f"an image consists of the {levels} grey levels 0, 1/{levels - 1}, …, 1"
+        _check(images, (scaled - nearest).abs() < 0.01, rule, remedy)
+        images = nearest / (levels - 1)
+    return images.to(like.device, like.dtype).contiguous()
+
+
+def real_images(x: Any, pixels: int, like: Tensor, count: int | None = None) -> Tensor:
+    """Images of finite real numbers, in whole numbers only of 0 and 1; else as ``binary_images``."""
+    images = _images(x, pixels, count)
+    _check(images, images.isfinite(), "an image consists of finite numbers", "Remove or replace the others")
+    if not images.dtype.is_floating_point:
+        rule, remedy = "whole numbers in an image can only be 0 and 1", "Divide levels from 0 to 255 by 255"
+        _check(images, (images == 0) | (images == 1), rule, remedy)
+    return images.to(like.device, like.dtype).contiguous()
+
+
+def _images(x: Any, pixels: int, count: int | None) -> Tensor:
+    """x as a tensor [n, pixels], of any values."""
     images = _of_shape(_tensor(x), pixels)
     if not len(images):
         raise ValueError(f"there is no image: x has the shape {list(x.shape)}")
@@ -27,15 +65,18 @@ def binary_images(x: Any, pixels: int, like: Tensor, count: int | None = None) -
         raise ValueError(
             f"x must hold {count} image{'s' * (count > 1)}, not {len(images)}: its shape is {list(x.shape)}"
         )
-    wrong = ~((images == 0) | (images == 1))
-    if wrong.any():
-        image, pixel = wrong.nonzero()[0].tolist()
-        raise ValueError(
-            f"an image consists of zeros and ones, but {wrong.sum():,} of the {images.numel():,} pixels are neither: "
-            f"pixel {pixel} of image {image} is {images[image, pixel].item():g}. Grey levels have to be binarized "
-            "first, by a threshold or by iwae.data.datasets.binarize (uint8, 0 to 255)"
-        )
-    return images.to(like.device, like.dtype).contiguous()
+    return images
+
+
+def _check(images: Tensor, allowed: Tensor, rule: str, remedy: str) -> None:
+    """Raise ValueError where a pixel is not ``allowed`` [n, pixels]."""
+    if allowed.all():
+        return
+    image, pixel = (~allowed).nonzero()[0].tolist()
+    raise ValueError(
+        f"{rule}, but {(~allowed).sum():,} of the {images.numel():,} pixels are something else: "
+        f"pixel {pixel} of image {image} is {images[image, pixel].item():g}. {remedy}"
+    )
 
 
 def _tensor(x: Any) -> Tensor:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from iwae import likelihoods
 from iwae.bounds import weigh_kl
 from iwae.kernels import precision
 from iwae.kernels.layers import are_standard, as_function, tanh_layers, unchanged
-from iwae.likelihoods import LIKELIHOODS, Likelihood
+from iwae.likelihoods import Likelihood
 from iwae.system import reprs
 
 LOG_2PI = math.log(2 * math.pi)
@@ -34,7 +35,7 @@ class ModelConfig:
     hidden: tuple[tuple[int, ...], ...] = ((200, 200),)  # tanh units between one stochastic layer and the next
     latent: tuple[int, ...] = (50,)  # units of each stochastic layer
     pixels: int = 784
-    likelihood: str = "bernoulli"  # of the pixels, a row of likelihoods.LIKELIHOODS
+    likelihood: str = "bernoulli"  # of the pixels, a name in likelihoods.py
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(tuple(sizes) for sizes in self.hidden))  # lists, from JSON
@@ -51,8 +52,7 @@ class ModelConfig:
             raise ValueError(f"every size must be a whole number from 1 to 100,000: {self}")
         if not all(self.hidden):
             raise ValueError(f"every stochastic layer needs at least one hidden layer: {self.hidden}")
-        if not isinstance(self.likelihood, str) or self.likelihood not in LIKELIHOODS:
-            raise ValueError(f"unknown likelihood {self.likelihood!r}; there are {', '.join(LIKELIHOODS)}")
+        likelihoods.find(self.likelihood)
 
     @classmethod
     def parse(cls, text: str) -> "ModelConfig":
@@ -188,7 +188,7 @@ class Model(nn.Module):
     @property
     def likelihood(self) -> Likelihood:
         """p(x|h) of its config."""
-        return LIKELIHOODS[self.config.likelihood]
+        return likelihoods.find(self.config.likelihood)
 
     @property
     def device(self) -> torch.device:
@@ -197,7 +197,7 @@ class Model(nn.Module):
     def check_images(self, x: Any, count: int | None = None) -> Tensor:
         """Images as this model takes them: [n, pixels] of what its likelihood is for, with its device and dtype.
 
-        For what x may be, and the ValueError for anything else, see ``inputs.binary_images``. Every public function
+        For what x may be, and the ValueError for anything else, see ``iwae.inputs``. Every public function
         that is given images calls it, once; loops inside them say ``checked=True``.
         """
         return self.likelihood.check_images(x, self.config.pixels, self._weight, count)
@@ -240,7 +240,7 @@ class Model(nn.Module):
         encoded: Gaussian | None = None,
         checked: bool = False,
     ) -> Sample:
-        """Draw k times from q(h|x) for images x [batch, pixels] of zeros and ones, by ``generator`` or from given
+        """Draw k times from q(h|x) for images x [batch, pixels], by ``generator`` or from given
         ``noise``.
 
         ``encoder_input`` [batch, pixels] is what the encoder gets instead of x: any q is a proposal for p(h|x).

@@ -67,11 +67,11 @@ FORMS = {
 WRONG = {
     "grey": (
         lambda x: 0.5 * x,
-        r"zeros and ones, but \d+ of the 80 pixels are neither: pixel \d+ of image \d is 0.5",
+        r"zeros and ones, but \d+ of the 80 pixels are something else: pixel \d+ of image \d is 0.5",
     ),
     "grey of 0 to 255": (lambda x: 255 * x.byte(), "is 255. Grey levels have to be binarized"),
     "−1 and 1": (lambda x: 2 * x - 1, "is -1"),
-    "nearly one": (lambda x: x.double() * (1 - 1e-12), "are neither"),
+    "nearly one": (lambda x: x.double() * (1 - 1e-12), "are something else"),
     "NaN": (lambda x: x.masked_fill(x > 0, torch.nan), "is nan"),
     "infinite": (lambda x: x.masked_fill(x > 0, torch.inf), "is inf"),
     "another size": (

@@ -89,7 +89,7 @@ class Encoded:
 
 @torch.no_grad()
 def encode(model: Model, x: Tensor) -> Encoded:
-    """q(h₁|x) of images x [n, pixels] of zeros and ones; raises ValueError for images that the model does not take
+    """q(h₁|x) of images x [n, pixels]; raises ValueError for images that the model does not take
     (``Model.check_images``), NonFiniteError where a mean, or the logarithm of a standard deviation, is not finite."""
     mean, log_std = (part.cpu().double() for part in model.encode_first(model.check_images(x)))
     std = log_std.exp()

@@ -1,6 +1,8 @@
 """Reconstructions: images encoded, decoded, and compared with the input.
 
-Four pictures of each image x, probabilities of the pixels, and what each costs: its cross-entropy to x, nats per image.
+Four pictures of each image x, means of the pixels, and what each costs: −Σ_pixels log p(pixel), nats per image, where
+the probability, or density, of a pixel is averaged as the picture is. For pixels of zeros and ones that is the
+picture's cross-entropy to x.
 
     draw      decoded from one draw of q(h|x); its loss is the mean over the draws of −log p(x|h), the poster's
               reconstruction loss. With more than one layer h₁ comes down through the decoder from the draw of h_L
@@ -9,6 +11,7 @@ Four pictures of each image x, probabilities of the pixels, and what each costs:
     weighted  their average by importance weight: an estimate of the true posterior's picture
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -40,7 +43,7 @@ class ReconstructionResult:
 def reconstructions(
     model: Model, x: Tensor, *, samples: int = 50, seed: int = 0, progress: Progress | None = None
 ) -> ReconstructionResult:
-    """The pictures and losses of images x [n, pixels] of zeros and ones, from ``samples`` draws of q(h|x) each.
+    """The pictures and losses of images x [n, pixels], from ``samples`` draws of q(h|x) each.
 
     Raises ValueError for images that the model does not take (``Model.check_images``) or fewer than 1 sample,
     NonFiniteError where a loss is not finite.
@@ -72,6 +75,8 @@ def _measure(model: Model, block: Block, draws: Iterator[Sample], samples: int) 
     largest = x.new_full((len(x),), -torch.inf)  # log-weight so far: the sums below are relative to it
     total, loss = x.new_zeros(2, len(x))
     average, weighted = torch.zeros(2, *x.shape, device=x.device)
+    log_average, log_weighted = x.new_full((2, *x.shape), -torch.inf)  # of the pixels' probabilities, summed
+    likelihood = model.likelihood
     first, descent = None, torch.Generator(x.device).manual_seed(block.generator.initial_seed() + 1)
     for sample in draws:
         decoded = model.decode(sample.h[0])  # draws, batch, pixels
@@ -84,12 +89,22 @@ def _measure(model: Model, block: Block, draws: Iterator[Sample], samples: int) 
         loss -= (model.log_likelihood(x, h1, checked=True) if model.decoder else sample.log_px).sum(0)
         if first is None:
             first = model.decode(h1[0])
+        if not likelihood.binary:
+            log_p = likelihood.pixel_log_prob(x, model.logits(sample.h[0]))
+            log_average = torch.logaddexp(log_average, log_p.logsumexp(0))
+            log_weighted = torch.logaddexp(log_weighted, (log_p + sample.log_w.unsqueeze(2)).logsumexp(0))
     pictures = {
         "draw": first,
         "mean": model.decode(model.encode_first(x)[0]),
         "average": average / samples,
         "weighted": weighted / total.unsqueeze(1),
     }
-    losses = {name: cross_entropy(x, picture).cpu() for name, picture in pictures.items()}
-    grey = {name: (255 * picture).round().byte().cpu() for name, picture in pictures.items()}
+    if likelihood.binary:
+        losses = {name: cross_entropy(x, picture).cpu() for name, picture in pictures.items()}
+    else:
+        mean_loss = -likelihood.log_prob(x, model.logits(model.encode_first(x)[0]))
+        log_total = (largest + total.log()).unsqueeze(1)
+        averages = {"average": log_average - math.log(samples), "weighted": log_weighted - log_total}
+        losses = {"mean": mean_loss.cpu()} | {name: -log_p.sum(-1).cpu() for name, log_p in averages.items()}
+    grey = {name: (255 * picture.clamp(0, 1)).round().byte().cpu() for name, picture in pictures.items()}
     return grey, losses | {"draw": (loss / samples).cpu()}

@@ -37,7 +37,7 @@ class TimelineAxes:
 
 @torch.no_grad()
 def describe_model(model: Model, x: Tensor, shown: Tensor) -> ModelState:
-    """``model`` on images x [images, pixels] and on those to show [shown, pixels], zeros and ones.
+    """``model`` on images x [images, pixels] and on those to show [shown, pixels].
 
     Raises ValueError for other images, NonFiniteError where what comes out is not finite.
     """

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from tyro.conf import Positional
 
-from iwae import checkpoints, cli
+from iwae import checkpoints, cli, likelihoods
 from iwae.data import datasets
 from iwae.evaluation import metrics, surprise
 from iwae.evaluation.activity import NOT_COUNTED
 from iwae.evaluation.stats import plus_minus
+from iwae.model import ModelConfig
 from iwae.results import comparison
 from iwae.system import files
 
@@ -58,7 +59,7 @@ class EvaluateCommand:
         trained = card.progress.get("data", {}).get("sha256")
         if name == own and trained not in (None, data.identity["sha256"]):
             print(f"note: the images of {name} here are not those that this model was trained on", file=sys.stderr)
-        x = self._images(data)
+        x = self._images(data, model.likelihood.binary)
         if self.quantiles and len(x) < surprise.FEWEST_IMAGES:
             raise cli.UsageError(f"--quantiles needs at least {surprise.FEWEST_IMAGES} images, not {len(x)}")
         if self.quantiles and self.half and self.save:
@@ -75,21 +76,22 @@ class EvaluateCommand:
             else:
                 summary = metrics.evaluate(model, x, samples=self.samples, seed=self.seed, progress=progress).summary()
         if self.json:
-            print(json.dumps({"checkpoint": str(self.checkpoint), "dataset": name} | summary))
+            bits = {} if self.quantiles else {"bits_per_pixel": bits_per_pixel(summary, card.model)}
+            print(json.dumps({"checkpoint": str(self.checkpoint), "dataset": name} | summary | bits))
         elif self.quantiles:
             kept = surprise.Quantiles(**summary["quantiles"])
             head = f"−L_{kept.samples} of {kept.images:,} test images of {name}, seed {kept.seed}, nats"
             print(f"{self.checkpoint}: quantiles of {head}: {kept.in_words()}")
         else:
             print(f"{self.checkpoint}: {describe(card)}")
-            print(table(summary, name, card.model.latent))
+            print(table(summary, name, card.model))
         if self.save:
             measured = replace(card, metrics=card.metrics | summary if self.quantiles else summary)
             files.write_or_rescue(self.checkpoint, lambda path: checkpoints.save(path, model, measured))
         return 0
 
-    def _images(self, data: datasets.Dataset) -> torch.Tensor:
-        x = data.binary("test")
+    def _images(self, data: datasets.Dataset, binary: bool) -> torch.Tensor:
+        x = data.x("test", binary)
         if self.images is None:
             return x
         if not 1 <= self.images <= len(x):
@@ -103,7 +105,12 @@ def describe(card: checkpoints.Card) -> str:
     return f"{objective}, k = {k}, {card.model}, trained on {dataset}"
 
 
-def table(summary: dict[str, Any], dataset: str, latent: tuple[int, ...]) -> str:
+def bits_per_pixel(summary: dict[str, Any], model: ModelConfig) -> float | None:
+    """The NLL so, where the model's pixels are 8-bit grey levels; else None."""
+    return likelihoods.find(model.likelihood).bits_per_pixel(summary["nll"], model.pixels)
+
+
+def table(summary: dict[str, Any], dataset: str, model: ModelConfig) -> str:
     """evaluation.Metrics.summary() as text."""
     k, rows = summary["samples"], []
     for name, title in (
@@ -116,9 +123,11 @@ def table(summary: dict[str, Any], dataset: str, latent: tuple[int, ...]) -> str
     ):
         if summary[name] is not None:
             rows.append((title, f"{plus_minus(summary[name], summary[name + '_se'], 3)} nats"))
+    if per_pixel := bits_per_pixel(summary, model):
+        rows.insert(1, ("the same NLL", f"{per_pixel:.4f} bits per pixel"))
     rows.append(("effective sample size", f"{plus_minus(summary['ess'], summary['ess_se'], 1)} of {k:,} draws"))
     for name, title in (("active_units", "active units"), ("pca_active_units", "active directions (PCA)")):
-        layers = [f"{active} of {units}" for active, units in zip(summary[name] or (), latent, strict=False)]
+        layers = [f"{active} of {units}" for active, units in zip(summary[name] or (), model.latent, strict=False)]
         rows.append((title, ", ".join(layers or [NOT_COUNTED])))
     images = f"{summary['images']:,} test images" if summary["images"] > 1 else "1 test image"
     head = f"{images} of {dataset}, {k:,} draws each, seed {summary['seed']}"

@@ -48,7 +48,7 @@ class RefitCommand:
         model, card = checkpoints.load(self.checkpoint, device)
         name: str = card.training.get("dataset", "")
         cli.check_dataset(name)
-        x = datasets.load(name, progress=sys.stderr.isatty()).binary("valid")[:IMAGES].to(model.device)
+        x = datasets.load(name, progress=sys.stderr.isatty()).x("valid", model.likelihood.binary)[:IMAGES]
         started = time.perf_counter()
         with cli.image_bar() as progress:
             refitted = self.settings(model, progress)

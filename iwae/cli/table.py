@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from iwae import catalog, checkpoints, cli
+from iwae import catalog, checkpoints, cli, likelihoods
 from iwae.data import datasets
 from iwae.evaluation import metrics
 from iwae.evaluation.stats import plus_minus
@@ -138,7 +138,7 @@ class TableCommand:
                 print(f"{row.name}: measured on one image, so without a standard error to compare with")
                 continue
             model, _ = checkpoints.load(row.path, device)
-            x = _test_images(row.cell.dataset).to(model.device)
+            x = _test_images(row.cell.dataset, model.likelihood.binary).to(model.device)
             with cli.image_bar() as progress:
                 checks = comparison.verify(model, row.metrics, x, count, seed=self.seed, progress=progress)
             nll = checks.pop("nll")
@@ -162,7 +162,10 @@ class TableCommand:
         data, other = (entry.config.dataset for entry in entries)
         if data != other:
             raise cli.UsageError(f"--compare needs models of one data set, not of {data} and {other}")
-        x = _test_images(data)
+        kinds = {entry.card.model.likelihood for entry in entries}
+        if len(kinds) > 1:
+            raise cli.UsageError(f"NLLs of different likelihoods cannot be compared: {' and '.join(sorted(kinds))}")
+        x = _test_images(data, likelihoods.find(*kinds).binary)
         x = comparison.choose(x, self.images or len(x), self.seed)
         measured = []
         for entry in entries:
@@ -186,8 +189,8 @@ def _find(found: dict[str, catalog.Entry], name: str) -> catalog.Entry:
     return found[name]
 
 
-def _test_images(dataset: str) -> Tensor:
-    return datasets.load(dataset, progress=sys.stderr.isatty()).binary("test")
+def _test_images(dataset: str, binary: bool) -> Tensor:
+    return datasets.load(dataset, progress=sys.stderr.isatty()).x("test", binary)
 
 
 def parse(words: list[str]) -> TableCommand:

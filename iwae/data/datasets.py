@@ -50,7 +50,7 @@ from iwae.system import reprs
 from iwae.system.paths import data_dir
 
 __all__ = [
-    "NAMES", "BINARIZATION_SEED", "Dataset", "Split", "binarize", "load", "part_of",
+    "NAMES", "BINARIZATION_SEED", "Dataset", "Split", "binarize", "load", "part_of", "is_stochastic",
     "DataError", "data_dir", "available", "DatasetStatus", "FileStatus", "status", "download", "verify",
 ]  # fmt: skip
 
@@ -143,17 +143,29 @@ class Dataset:
         images = self.train.images
         return (images.sum(0, dtype=torch.int64) / (255 * len(images))).float()
 
-    def draw(self, images: Tensor, generator: Generator) -> Tensor:
-        """Some of its images uint8 as zeros and ones float32: a fresh Bernoulli draw, unless it is fixed."""
+    def draw(self, images: Tensor, generator: Generator, binary: bool = True) -> Tensor:
+        """Some of its images uint8 as zeros and ones float32: a fresh Bernoulli draw, unless it is fixed. Not
+        ``binary``: as grey levels in [0, 1], for likelihoods of these."""
+        if not binary:
+            return images.float().div_(255)
         if self.stochastic:
             return binarize(images, generator)
         return images.clamp(max=1).float()  # (images > 0).float() takes nine times as long
 
+    def x(self, split: str, binary: bool) -> Tensor:
+        """``binary(split)``, or the same images as grey levels in [0, 1], float32 [n, 784]."""
+        if binary:
+            return self.binary(split)
+        return self.draw(self._split(split).images, Generator(), binary=False)
+
     def binary(self, split: str) -> Tensor:
         """float32 [n, 784] of "train", "valid" or "test", drawn from BINARIZATION_SEED: the same at every call."""
+        return self._split(split).draw(Generator().manual_seed(BINARIZATION_SEED))
+
+    def _split(self, split: str) -> Split:
         if split not in ("train", "valid", "test"):
             raise ValueError(f"unknown split {split!r}; there are train, valid, test")
-        return getattr(self, split).draw(Generator().manual_seed(BINARIZATION_SEED))
+        return getattr(self, split)
 
 
 def load(
@@ -204,6 +216,11 @@ def part_of(name: str) -> tuple[str, ...]:
 def family(name: str) -> str:
     """What the images are of, with which the names begin: `mnist` also of `mnist-fixed` and `mnist-5k`."""
     return name.partition("-")[0]
+
+
+def is_stochastic(name: str) -> bool:
+    """Whether its images are grey, and binarized anew in every epoch; the others are zeros and ones already."""
+    return _source(name).stochastic
 
 
 @dataclass(frozen=True)

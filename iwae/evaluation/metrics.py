@@ -73,7 +73,7 @@ def evaluate(
     prune: bool = True,
     progress: Progress | None = None,
 ) -> Metrics:
-    """Measure ``model`` on images x [n, pixels] of zeros and ones with ``samples`` draws from q(h|x) for each.
+    """Measure ``model`` on images x [n, pixels] with ``samples`` draws from q(h|x) for each.
 
     One image is enough; what takes several to know is then None (``Metrics.summary``).
 

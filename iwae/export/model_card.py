@@ -7,13 +7,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from iwae import likelihoods
 from iwae.bounds import OBJECTIVES
 from iwae.checkpoints import Card
 from iwae.data.sources import SOURCES
 from iwae.evaluation import surprise
 from iwae.evaluation.activity import NOT_COUNTED
 from iwae.evaluation.stats import plus_minus
-from iwae.likelihoods import LIKELIHOODS
+from iwae.model import ModelConfig
 from iwae.training import commands
 from iwae.training.config import TrainConfig
 from iwae.training.wake_sleep import Refit
@@ -47,6 +48,7 @@ def text(card: Card, name: str, file: str) -> str:
     Raises ValueError for a card that no training run wrote.
     """
     config = TrainConfig.from_dict(card.training)
+    binary = likelihoods.find(card.model.likelihood).binary
     history = card.progress.get("history", [])
     configs = [*(TrainConfig.from_dict(part["training"]) for part in history), config]
     files = [*(later.start for later in configs[1:]), file]
@@ -57,9 +59,9 @@ def text(card: Card, name: str, file: str) -> str:
         f"---\n{_yaml(_front(card, config, name))}\n---",
         f"# {name}\n\n{_summary(card, config)}",
         "## Training\n\n" + _training(card, config, made),
-        "## Measures\n\n" + _measures(card.metrics, card.model.latent),
-        "## Use\n\n" + _use(file, card.model.pixels),
-        "## Limits\n\n" + LIMITS.format(data=SOURCES[config.dataset].title),
+        "## Measures\n\n" + _measures(card.metrics, card.model),
+        "## Use\n\n" + _use(file, card.model.pixels, binary),
+        "## Limits\n\n" + LIMITS.format(data=SOURCES[config.dataset].title, pixels=PIXELS[binary]),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -100,6 +102,8 @@ def _results(metrics: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _summary(card: Card, config: TrainConfig) -> str:
     bound, data, layers = config.bound().title, SOURCES[config.dataset].title, len(card.model.latent)
     what = OBJECTIVES[config.objective].summary
+    likelihood = likelihoods.find(card.model.likelihood)
+    values = "0 or 1" if likelihood.binary else "grey levels in [0, 1]"
     sizes = enumerate(zip(card.model.hidden, card.model.latent, strict=True), 1)
     path = [
         " → ".join([*(f"{n} tanh" for n in hidden), f"h{layer} ({units}, Gaussian)"])
@@ -109,8 +113,8 @@ def _summary(card: Card, config: TrainConfig) -> str:
         f"A variational autoencoder with {layers} stochastic layer{'s' * (layers > 1)}, trained by {bound} with "
         f"k = {config.k} draws on {data}.\n\n"
         f"- Objective: {what}\n"
-        f"- Encoder: x ({card.model.pixels} pixels, 0 or 1) → {' → '.join(path)}.\n"
-        f"- Decoder: the same backwards, ending in {card.model.pixels} {LIKELIHOODS[card.model.likelihood].title}."
+        f"- Encoder: x ({card.model.pixels} pixels, {values}) → {' → '.join(path)}.\n"
+        f"- Decoder: the same backwards, ending in {card.model.pixels} {likelihood.title}."
     )
 
 
@@ -139,7 +143,7 @@ def _training(card: Card, config: TrainConfig, commands: list[str]) -> str:
     return f"{more}```sh\n{shell}\n```\n\n| | |\n|---|---|\n{table}"
 
 
-def _measures(metrics: dict[str, Any], latent: tuple[int, ...]) -> str:
+def _measures(metrics: dict[str, Any], model: ModelConfig) -> str:
     if not metrics:
         return "Not evaluated yet."
     rows = []
@@ -147,8 +151,10 @@ def _measures(metrics: dict[str, Any], latent: tuple[int, ...]) -> str:
         if metrics.get(name) is not None:
             value = plus_minus(metrics[name], metrics[f"{name}_se"])
             rows.append((title, value, definition.format(S=f"{metrics['samples']:,}")))
+    if bits := likelihoods.find(model.likelihood).bits_per_pixel(metrics["nll"], model.pixels):
+        rows.insert(1, ("NLL in bits per pixel", f"{bits:.4f}", "NLL / (pixels · log 2)"))
     for name, title, definition in UNITS:
-        layers = [f"{active} of {units}" for active, units in zip(metrics[name] or (), latent, strict=False)]
+        layers = [f"{active} of {units}" for active, units in zip(metrics[name] or (), model.latent, strict=False)]
         rows.append((title, " + ".join(layers) or NOT_COUNTED, definition.format(threshold=metrics["threshold"])))
     if quantiles := surprise.from_card(metrics):
         of = f"of −L_S over {quantiles.images:,} test images, S = {quantiles.samples:,}, seed {quantiles.seed}"
@@ -161,7 +167,7 @@ def _measures(metrics: dict[str, Any], latent: tuple[int, ...]) -> str:
     )
 
 
-def _use(file: str, pixels: int) -> str:
+def _use(file: str, pixels: int, binary: bool) -> str:
     return f"""With the `iwae` package on the path:
 
 ```python
@@ -172,17 +178,21 @@ import torch
 from iwae import checkpoints
 
 model, card = checkpoints.load(Path("{file}"))
-x = torch.zeros(1, {pixels})  # images of zeros and ones
+x = torch.zeros(1, {pixels})  # images of {"zeros and ones" if binary else "grey levels in [0, 1]"}
 mean, log_std = model.encoder[0](x)  # q(h1|x)
-pixels = model.decode(mean)  # probabilities
+pixels = model.decode(mean)  # {"probabilities" if binary else "means"}
 log_w = model.sample(x, k=50, generator=torch.Generator().manual_seed(0)).log_w  # nats
 ```
 
 `python -m iwae export {file} --out FOLDER` gives its encoder and decoder as ONNX or torch.export files."""
 
 
+PIXELS = {  # by whether they are binary
+    True: "Pixels are zeros and ones; NLLs of grey images, or of another binarization, cannot be compared with these.",
+    False: "Pixels are grey levels; NLLs of binary images, or of another likelihood, cannot be compared with these.",
+}
 LIMITS = """- A model for research and teaching. It knows {data} and nothing else; other images get poor codes.
-- Pixels are zeros and ones; NLLs of grey images, or of another binarization, cannot be compared with these.
+- {pixels}
 - The NLL is an estimate from draws of q(h|x), and in expectation an upper bound: the exact value is lower, the more so
   the larger D_KL(q(h|x) ‖ p(h|x)) is."""
 

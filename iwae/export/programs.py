@@ -25,6 +25,7 @@ from iwae.model import Model
 from iwae.system import optional
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
+DECODED = {True: ["logits", "probabilities"], False: ["outputs", "means"]}  # the names, by whether pixels are binary
 CARD = "card.json"  # the name of the card inside
 
 
@@ -44,7 +45,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The top layer's h → (logits, probabilities) of the pixels."""
+    """The top layer's h → (the likelihood's outputs, the pixels' means): of binary pixels logits and probabilities."""
 
     def __init__(self, model: Model):
         super().__init__()
@@ -53,7 +54,7 @@ class Decoder(nn.Module):
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.model.logits(self.model.ancestral_sample(h))
-        return logits, logits.sigmoid()
+        return logits, self.model.likelihood.mean(logits)
 
 
 def package(checkpoint: Path, formats: tuple[str, ...]) -> dict[str, bytes]:
@@ -70,7 +71,7 @@ def package(checkpoint: Path, formats: tuple[str, ...]) -> dict[str, bytes]:
     outputs = [f"{name}_{layer}" for layer in layers for name in ("mean", "log_std")]
     parts = {
         "encoder": (Encoder(model), "x", card.model.pixels, outputs),
-        "decoder": (Decoder(model), "h", card.model.latent[-1], ["logits", "probabilities"]),
+        "decoder": (Decoder(model), "h", card.model.latent[-1], DECODED[model.likelihood.binary]),
     }
     content = {}
     for name, (module, given, size, outputs) in parts.items():

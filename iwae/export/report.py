@@ -48,7 +48,7 @@ class PageItem(NamedTuple):
 class SampledImage(NamedTuple):
     """The image that a page is about, and the number and seed of its posterior samples."""
 
-    x: Tensor  # [pixels] of zeros and ones
+    x: Tensor  # [pixels]
     samples: int
     seed: int
 

@@ -116,7 +116,7 @@ def anneal(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Annealed:
-    """Estimate log p(x) of images x [n, pixels] of zeros and ones, each with its own chains.
+    """Estimate log p(x) of images x [n, pixels], each with its own chains.
 
     Args:
         temperatures: steps from the start to the posterior; twice as many give half the variance of the log-weights.

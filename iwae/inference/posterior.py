@@ -24,7 +24,7 @@ SMALLEST_SUM = 1e-290  # of weights relative to the largest, that a double still
 class Posterior:
     """``samples`` draws from q(h|x) of one image x, on the CPU; nats."""
 
-    x: Tensor  # [pixels] of zeros and ones
+    x: Tensor  # [pixels]
     mean: Tensor  # [latent[0]], of q(h₁|x)
     std: Tensor  # [latent[0]], of q(h₁|x)
     h: tuple[Tensor, ...]  # h[l]: [samples, latent[l]]
@@ -125,7 +125,7 @@ class Posterior:
 
 @torch.no_grad()
 def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) -> Posterior:
-    """Draw ``samples`` times from q(h|x) of one image x [pixels] of zeros and ones. Repeatable from ``seed``;
+    """Draw ``samples`` times from q(h|x) of one image x [pixels]. Repeatable from ``seed``;
     fewer samples are the first of more. Raises ValueError for an image that the model does not take
     (``Model.check_images``) or fewer than 1 sample, NonFiniteError where a log-weight or the logarithm of a standard
     deviation is not finite."""

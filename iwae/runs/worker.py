@@ -191,7 +191,7 @@ def _test(
             raise _Stopped
 
     order = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:images]
-    x = data.binary("test")[order].to(model.device)
+    x = data.x("test", model.likelihood.binary)[order].to(model.device)
     metrics = evaluation.evaluate(model, x, samples=samples, progress=progress).summary()
     checkpoints.save(run.checkpoint, model, dataclasses.replace(card, metrics=metrics))
 

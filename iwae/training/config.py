@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar, get_args, g
 
 from typing_extensions import Doc
 
-from iwae import checkpoints
+from iwae import checkpoints, likelihoods
 from iwae.bounds import OBJECTIVES, Bound
 from iwae.data import datasets
 from iwae.gradients import GRADIENTS, Estimator
@@ -110,7 +110,9 @@ class TrainConfig(_FirstFields):
     """
 
     dataset: str = "mnist-5k"  # see `python -m iwae data list`
-    model: str = "1layer"  # 1layer, 2layer, 2d, or sizes such as 200,200:100/100,100:50
+    # 1layer, 2layer, 2d, or sizes such as 200,200:100/100,100:50; for pixels that are not binary with their likelihood,
+    # as in 1layer@continuous-bernoulli
+    model: str = "1layer"
     objective: Annotated[str, Doc(f"the bound that is trained: {', '.join(OBJECTIVES)}")] = "iwae"
     k: int = 50  # draws from q(h|x) for each image
     warm_k: Filled[int] = DEFAULT  # draws at the beginning, fewer than k because they are cheaper; 0 for k throughout
@@ -164,7 +166,9 @@ class TrainConfig(_FirstFields):
         self._check("warm_share", "must lie in [0, 1]", lambda value: 0 <= value <= 1)
         rule = f"must lie between 0 and the {self.epochs} epochs of the run"
         self._check("kl_warmup", rule, lambda value: 0 <= value <= self.epochs)
-        _ = self.model_config
+        likelihood = likelihoods.find(self.model_config.likelihood)
+        if not (likelihood.binary or datasets.is_stochastic(self.dataset)):
+            raise ValueError(f"{self.dataset} has pixels of zeros and ones, which need the likelihood bernoulli")
         self.estimator()
         self.estimator(self.warm_k)
 

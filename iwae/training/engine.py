@@ -52,7 +52,7 @@ class Scheduled(NamedTuple):
 class StepInputs(NamedTuple):
     """Everything random in a step."""
 
-    x: Tensor  # the images, [batch, pixels] of zeros and ones
+    x: Tensor  # the images, [batch, pixels]
     encoder_input: Tensor  # what the encoder sees of them
     noise: Noise
 

@@ -83,13 +83,14 @@ class Training:
         self.device = torch.device(device)
         self.on_gpu = self.device.type == "cuda"
         self.model = self._initial_model(start).to(self.device)
+        self.binary = self.model.likelihood.binary  # whether it is trained on zeros and ones
         self.monitor = NonFiniteMonitor(self.device)
         self.optimizer = FlatAdamW(self.model, config, self.monitor.diverged)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)  # of binarization, dropout and draws
         self.images = data.train.images.to(self.device)
         chosen = torch.Generator().manual_seed(config.seed)
         order = torch.randperm(len(data.valid), generator=chosen)[: config.valid_images]
-        self.valid = data.binary("valid")[order].to(self.device)
+        self.valid = data.x("valid", self.binary)[order].to(self.device)
         self.steps_per_epoch = math.ceil(len(self.images) / config.batch_size)
         self.total_steps = config.epochs * self.steps_per_epoch
         self.warm_steps = round(config.warm_share * config.epochs) * self.steps_per_epoch if config.warm_k else 0
@@ -153,7 +154,7 @@ class Training:
 
     def update(self, batch: Tensor, now: Scheduled, estimator: Estimator) -> None:
         """One step on the images of these indices. All of it happens on the device."""
-        x = self.data.draw(self.images.index_select(0, batch), self.generator)
+        x = self.data.draw(self.images.index_select(0, batch), self.generator, self.binary)
         inputs = StepInputs(x, self.dropout(x), estimator.noise(self.model, len(x), self.generator))
         gradient, bound, non_finite = self.engine.gradient(inputs, now.kl_share, estimator)
         self.monitor.observe(non_finite)

@@ -25,7 +25,7 @@ DECAY = 0.999  # of the averaged weights
 
 @torch.no_grad()
 def dream(model: Model, count: int, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """``count`` pairs (x, h) from p(x, h): x of zeros and ones [count, pixels], h[l] [count, latent[l]]."""
+    """``count`` pairs (x, h) from p(x, h): x [count, pixels], h[l] [count, latent[l]]."""
     h = generation.sample_prior(model, count, generator)
     return model.likelihood.sample(model.logits(h[0]), generator), h
 
