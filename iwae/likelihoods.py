@@ -131,7 +131,7 @@ class ContinuousBernoulli(Likelihood):
         return (low + high) / 2
 
     def pixel_log_prob(self, x: Tensor, outputs: Tensor) -> Tensor:
-        """x·l − log((eˡ − 1)/l), the last as l/2 + log(sinh(l/2)/(l/2)), of which the second part is even and 0 at 0."""
+        """x·l − log((eˡ − 1)/l), the last as l/2 + log(sinh(l/2)/(l/2)), whose second part is even and 0 at l = 0."""
         size = outputs.abs()
         far = size.clamp(min=SMALL)
         square = size.square()
