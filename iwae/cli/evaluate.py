@@ -76,8 +76,9 @@ class EvaluateCommand:
             else:
                 summary = metrics.evaluate(model, x, samples=self.samples, seed=self.seed, progress=progress).summary()
         if self.json:
-            bits = {} if self.quantiles else {"bits_per_pixel": bits_per_pixel(summary, card.model)}
-            print(json.dumps({"checkpoint": str(self.checkpoint), "dataset": name} | summary | bits))
+            bits = None if self.quantiles else bits_per_pixel(summary, card.model)
+            more = {"bits_per_pixel": bits} if bits else {}
+            print(json.dumps({"checkpoint": str(self.checkpoint), "dataset": name} | summary | more))
         elif self.quantiles:
             kept = surprise.Quantiles(**summary["quantiles"])
             head = f"−L_{kept.samples} of {kept.images:,} test images of {name}, seed {kept.seed}, nats"
