@@ -1,5 +1,6 @@
-"""Parts of the page of bounds: log-weights, the table of bounds, one step, and the exact posterior in the plane."""
+"""Sections of the page of bounds: log-weights, the table of bounds, one step, and the exact posterior in the plane."""
 
+import inspect
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,10 +21,11 @@ from iwae.inference.estimates import estimate, histograms, step
 from iwae.inference.exact_posterior import Plane, plane, radius
 from iwae.inference.posterior import Posterior
 from iwae.model import Model
-from pages.common import cache, image_rows
+from pages.common import cache, image_rows, reading
 from pages.common.evidence import nats, one_line
 from pages.common.figure_card import data_table, escape_markdown, figure
 from pages.common.image_rows import percent
+from pages.common.number_field import whole_number
 from pages.common.sidebar import View
 
 SHOWN = 10  # draws of a step that are decoded
@@ -32,6 +34,7 @@ RESAMPLED = 2000  # draws from q chosen by weight, in the plane
 
 def weights_figure(view: View, drawn: Sequence[Posterior]) -> None:
     """Histograms of the log-weights of A and B."""
+    st.write("A weight says how well a draw from q explains the digit, against how likely q was to draw it.")
     found = histograms(drawn)
     names = [f"{name} · {entry.short}" for name, entry in view.pair]
     second = [False, view.a.kind == view.b.kind]
@@ -50,10 +53,66 @@ def weights_figure(view: View, drawn: Sequence[Posterior]) -> None:
     numbers = {"log w, nats": found[0].centres}
     for name, part in zip("AB", found, strict=True):
         numbers |= {f"{name}: share of draws": part.draws, f"{name}: share of weight": part.weight}
-    figure(weight_histograms(draws, weights, [part.log_p for part in drawn]), "bounds.weights", caption, numbers)
+    half = [part.carrying(0.5) for part in drawn]
+    takeaway = f"Half of the weight lies on {half[0]:,} of {drawn[0].samples:,} draws under A, on {half[1]:,} under B."
+    shown = weight_histograms(draws, weights, [part.log_p for part in drawn])
+    figure(shown, "bounds.weights", caption, numbers, takeaway)
+    reading.glossary("nats", "importance weight", "ELBO", "standard error")
+    if not reading.simple():
+        with st.expander("The formula"):
+            st.latex(r"\log w = \log p(x, h) - \log q(h\,|\,x),\qquad h \sim q(h\,|\,x)")
+            st.write("If q were the true posterior, every weight would be p(x): the histogram would be a single bar.")
 
 
-def pick_bounds(k: int) -> dict[str, Bound]:
+def every_bound(view: View, drawn: Sequence[Posterior], k: int) -> None:
+    """Each bound with controls for its parameters, and the source of one of them."""
+    st.write(
+        "Each bound turns k log-weights into one number for log p(x). They differ in how they treat unequal weights."
+    )
+    all_bounds(view, drawn, _pick_bounds(k), k)
+    if reading.simple():
+        return
+    row = OBJECTIVES[_pick_objective("Its source is shown here, and the section of one step follows it.")]
+    # the space: KaTeX lets the last letter hang over, which would be a region to scroll
+    st.latex(row.formula + r"\;")
+    st.caption(f"{escape_markdown(row.source)}. The function that computed it:")
+    st.code(inspect.getsource(row.function), language="python", wrap_lines=True)
+
+
+def _pick_objective(help: str) -> str:
+    return st.selectbox(
+        "Bound", list(OBJECTIVES), list(OBJECTIVES).index("iwae"), format_func=lambda name: OBJECTIVES[name].title,
+        key="objective", bind="query-params", help=help,
+    )  # fmt: skip
+
+
+def training_step(view: View, drawn: Sequence[Posterior], k: int) -> None:
+    """The draws of one training step by a bound, under both models."""
+    one, two, three = st.columns(3)
+    with one:
+        name = _pick_objective("The step of this bound; the section of every bound shows its source.")
+    with two:
+        bound = Bound(name, _parameters(name, k))
+    number = whole_number("Step", 1, drawn[0].samples // k, 1, key="step", help="Each takes the next k draws.",
+                          place=three)  # fmt: skip
+    st.write(f"{k} draws of this digit, weighed by {bound.title}: those with the most weight pull the model most.")
+    for column, (slot, entry), part in zip(st.columns(2, gap="large"), view.pair, drawn, strict=True):
+        with column:
+            image_rows.heading(slot, entry)
+            one_step(slot, cache.model(entry, view.device), part, bound, k, number - 1)
+    if reading.simple():
+        return
+    with st.expander("The formula"):
+        st.latex(
+            r"\nabla \mathcal L = \sum_{i=1}^k \frac{\partial \mathcal L}{\partial \log w_i}\,\nabla \log w_i,\qquad"
+            r"\text{for IWAE } \frac{\partial L_k}{\partial \log w_i} = \tilde w_i = \frac{w_i}{\sum_j w_j}"
+        )
+        st.write(
+            "Burda, Grosse & Salakhutdinov (2016), equations 13 and 14; for the VAE every draw has the weight 1/k."
+        )
+
+
+def _pick_bounds(k: int) -> dict[str, Bound]:
     """Every objective with the parameters of the controls, by name."""
     asking = [name for name, row in OBJECTIVES.items() if row.parameters]
     given: dict[str, dict[str, float]] = {name: {} for name in OBJECTIVES}
@@ -120,9 +179,17 @@ def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound],
         for slot, ours in zip("AB", found, strict=True)
         for name, one in zip(names, ours, strict=True)
     ]
+    highest = [
+        max((one.value, bound.title) for one, bound in zip(ours, bounds.values(), strict=True) if bound.lower_bound)
+        for ours in found
+    ]
+    takeaway = "Of the lower bounds, the highest is " + " and ".join(
+        f"{escape_markdown(title)} under {slot} ({nats(value)} nats)"
+        for slot, (value, title) in zip("AB", highest, strict=True)
+    )
     left, right = st.columns(2, gap="large")
     with left:
-        figure(bounds_with_errors(names, marks), "bounds.all", caption, numbers)
+        figure(bounds_with_errors(names, marks), "bounds.all", caption, numbers, f"{takeaway}.")
     right.markdown("\n".join(rows))
     exceeding = [escape_markdown(bound.title) for bound in bounds.values() if not bound.lower_bound]
     others = f", except these, which may exceed it: {', '.join(exceeding)}" if exceeding else ""
@@ -162,6 +229,7 @@ def one_step(slot: str, model: Model, drawn: Posterior, bound: Bound, k: int, nu
 
 def exact_posteriors(view: View, drawn: Sequence[Posterior]) -> None:
     """The exact posterior of each model that has a plane, beside q and its resampled draws."""
+    st.write("With two latent units nothing has to be estimated: Bayes' rule on a grid of the plane.")
     planes = {}
     for (slot, entry), part in zip(view.pair, drawn, strict=True):
         image = part.x.byte().numpy().tobytes()
@@ -183,6 +251,8 @@ def exact_posteriors(view: View, drawn: Sequence[Posterior]) -> None:
             with column:
                 image_rows.heading(slot, entry)
                 _plane(slot, entry.kind, planes[slot], windows[slot])
+    if reading.simple():
+        return
     with st.expander("The formula"):
         st.latex(
             r"p(h\,|\,x) = \frac{p(x, h)}{p(x)},\qquad "
@@ -218,8 +288,7 @@ def _plane(slot: str, kind: str, found: Plane, window: tuple[np.ndarray, float])
     caption = (
         f"Shades: the smallest regions that hold 50%, 90% and 99%; grey: where 90% of the exact posterior lies. "
         f"log p(x) = {nats(found.log_p)} on the grid (coarseness: {found.error:.1g}), log p̂(x) "
-        f"by {drawn.samples:,} draws: {one_line(drawn)}. D_KL(q‖p(h|x)) = {found.kl:.2f} nats. "
-        f"q's 99% region holds {percent(found.inside())} of the exact posterior. {RESAMPLED:,} draws by weight are "
+        f"by {drawn.samples:,} draws: {one_line(drawn)}. {RESAMPLED:,} draws by weight are "
         f"{len(chosen):,} different ones."
     )
     lacking, error = found.log_p - drawn.log_p, drawn.log_p_se
@@ -232,4 +301,7 @@ def _plane(slot: str, kind: str, found: Plane, window: tuple[np.ndarray, float])
         "log p(h|x), nats": found.log_posterior.flatten().numpy(),
         "mass within": found.regions.flatten().numpy(),
     }
-    figure(posterior_plane(regions, kind, window), f"bounds.plane.{slot}", caption, numbers)
+    takeaway = (
+        f"q's 99% region holds {percent(found.inside())} of the exact posterior; D_KL(q‖p(h|x)) = {found.kl:.2f} nats."
+    )
+    figure(posterior_plane(regions, kind, window), f"bounds.plane.{slot}", caption, numbers, takeaway)

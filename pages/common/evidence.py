@@ -119,12 +119,11 @@ class Evidence:
 
     def headline(self, name: str) -> None:
         """The numbers of one model in figures and words; the page runs again when both models' chains are there."""
-        left, right = st.columns(2)
-        with right:
+        with st.container(horizontal=True):  # one below the other where there is no room
+            with st.container(width="content"):
+                self._metric_polled(name)
             image_rows.effective_samples_metric(self.drawn[name])
         image_rows.weight_concentration(self.drawn[name])
-        with left:
-            self._metric_polled(name)
 
     def _metric_polled(self, name: str) -> None:
         poll(
@@ -136,7 +135,7 @@ class Evidence:
     def _metric(self, job: Job, drawn: Posterior) -> None:
         value, rests_on = from_draws(drawn) if job.result is None else from_chains(job.result, drawn)
         st.metric(
-            "log p̂(x), nats", value, rests_on, delta_color="off", delta_arrow="off",
+            "log p̂(x), nats", value, rests_on, delta_color="off", delta_arrow="off", width="content",
             help="How probable the model finds this digit. First the logarithm of the mean importance weight of draws "
             "from q: an estimate with a standard error where Pareto k̂ is at most 0.5, and else no more than a lower "
             "bound. Then by annealed importance sampling: chains that walk from q to the true posterior, "
@@ -174,7 +173,8 @@ class Evidence:
             f"took {found.temperatures:,} Hamiltonian steps. Drawn by weight.",
         )
         decoded = model.decode(found.draws(SHOWN)[0][:, 0].to(model.device)).detach().cpu().numpy()
-        image_rows.image_row(decoded, None, ["draw from the true posterior"] * len(decoded))
+        alt = f"{len(decoded)} draws from the true posterior"
+        image_rows.image_strip(decoded, image_rows.STRIP, f"{alt}, by weight.".capitalize(), alt)
 
     def verdict(self) -> None:
         """Which model finds the digit more probable, in words, once both chains are there."""

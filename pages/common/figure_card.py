@@ -9,21 +9,27 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from iwae.export.report import PageItem
+from pages.common import reading
 
 _ITEMS = "figures here"  # in the session
 ROWS = 1000  # of a table on the page; the file has all
 Numbers = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]]  # a record per row, or a sequence per column
 
 
-def figure(drawn: go.Figure, key: str, caption: str, numbers: Numbers, **options: Any) -> Any:
+def figure(
+    drawn: go.Figure, key: str, caption: str, numbers: Numbers, takeaway: str = "", **options: Any
+) -> Any:  # fmt: skip
     """Show a figure, one sentence of what it shows, and the table behind it; returns plotly's selection event.
 
-    key      names the widget and, with "." as "-", the files to download
-    caption  shown below the figure, and read by screen readers instead of it
-    options  of ``st.plotly_chart``, such as ``on_select`` and ``selection_mode``
+    key       names the widget and, with "." as "-", the files to download
+    caption   shown below the figure, and read by screen readers instead of it
+    takeaway  what the numbers say, in one sentence above the figure
+    options   of ``st.plotly_chart``, such as ``on_select`` and ``selection_mode``
     """
     name = file_name(key)
     config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
+    if takeaway:
+        st.markdown(f"**{takeaway}**")
     event = st.plotly_chart(drawn, width="stretch", key=key, config=config, alt=caption, **options)
     st.caption(caption)
     data_table(numbers, key)
@@ -38,7 +44,8 @@ def data_table(numbers: Numbers, key: str, title: str = "In numbers") -> None:
     def csv() -> str:
         return pd.DataFrame(numbers).to_csv(index=False)
 
-    _table(numbers, key, title, csv)
+    if not reading.simple():
+        _table(numbers, key, title, csv)
     page_items()[name] = PageItem(title, csv=csv)
 
 

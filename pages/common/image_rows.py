@@ -14,8 +14,10 @@ from iwae.figures.base import data_uri, tile
 from iwae.inference.posterior import Posterior, Reconstructions
 from iwae.model import Model
 from pages.common import figure_card
+from pages.common.reading import TERMS
 
 WIDTH = 84  # CSS pixels of a tile: three times the digit's own
+STRIP = 5  # pictures in a row
 NAMED_COLOURS = {"vae": "orange", "iwae": "blue"}  # as Streamlit calls those of figures.base
 
 
@@ -25,6 +27,13 @@ def image_row(
     """A row of pictures in [0, 1], wrapped where there is no room."""
     pixels = [data_uri(tile(image, width), width) for image in images]
     st.image(pixels, caption=captions and list(captions), alt=list(alts), width=width)
+
+
+def image_strip(images: Sequence[np.ndarray] | np.ndarray, columns: int, caption: str, alt: str) -> None:
+    """Pictures in [0, 1] as one, always so many in a row; it shrinks where there is no room."""
+    pixels = base.image_grid(np.stack([np.ravel(image) for image in images]), columns, zoom=WIDTH // 28)
+    st.image(base.data_uri(pixels, pixels.shape[1]), alt=alt, width=pixels.shape[1])
+    st.caption(caption)  # with one of its own a picture does not shrink
 
 
 def image_grid(images: np.ndarray, columns: int, key: str, alt: str, gap: int = 2) -> None:
@@ -56,9 +65,10 @@ def weighted_samples(model: Model, drawn: Posterior, count: int, heaviest: bool)
     chosen = order[:count]
     with torch.no_grad():
         pictures = model.decode(drawn.h[0][chosen].to(model.device)).cpu()
-    captions = [percent(weight) for weight in weights[chosen].tolist()]
-    image_row(pictures, captions, [f"decoded draw with {caption} of the weight" for caption in captions])
-    st.caption(f"Together they carry {percent(weights[chosen].sum().item())} of the weight of {drawn.samples:,} draws.")
+    first, last, together = map(percent, (weights[chosen[0]], weights[chosen[-1]], weights[chosen].sum()))
+    caption = f"Together they carry {together} of the weight of {drawn.samples:,} draws"
+    alt = f"{len(chosen)} decoded draws, the heaviest first"
+    image_strip(pictures.numpy(), STRIP, f"{caption}: the first {first}, the last {last}.", alt)
 
 
 def percent(weight: float) -> str:
@@ -72,12 +82,13 @@ def percent(weight: float) -> str:
 def effective_samples_metric(drawn: Posterior) -> None:
     """The effective sample size."""
     st.metric(
-        "effective samples",
+        "ESS",
         f"{drawn.ess:,.1f}",
         f"of {drawn.samples:,} draws",
         delta_color="off",
         delta_arrow="off",
-        help="(Σw)²/Σw²: how many equally weighted draws from the true posterior these draws are worth.",
+        help=TERMS["ESS"],
+        width="content",
     )
 
 
@@ -99,6 +110,6 @@ def _reading(drawn: Posterior) -> str:
 
 def reconstructions(x: np.ndarray, pictures: Reconstructions) -> None:
     """Input and the three reconstructions in one row."""
-    names = ["input", "from the mean", "plain average", "weighted"]
+    caption = "Input; from the mean of q; plain average of all draws; weighted average."
     images = [x, pictures.from_mean, pictures.average, pictures.weighted]
-    image_row(images, names, [f"reconstruction: {name}" for name in names])
+    image_strip(images, len(images), caption, f"reconstructions, from the left: {caption}")

@@ -6,7 +6,7 @@ is written to at once: nowhere.
 
 import streamlit as st
 
-KEPT = ("a", "b", "image", "x")  # the models and the digit in hand
+KEPT = ("a", "b", "image", "x", "simple")  # the models, the digit in hand, how much is explained
 
 
 def kept() -> dict[str, str]:

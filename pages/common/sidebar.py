@@ -10,7 +10,7 @@ from iwae import catalog
 from iwae.catalog import Entry
 from iwae.data import datasets
 from iwae.system import paths
-from pages.common import figure_card, query_params
+from pages.common import figure_card, query_params, reading
 from pages.common.add_model import add_model
 from pages.common.digit import ChosenDigit
 from pages.common.digit_input import card
@@ -77,6 +77,7 @@ def sidebar(title: str) -> View:
     found, refused = catalog.entries()
     with st.sidebar:
         navigation = st.container()
+        reading.switch()
         st.divider()
         hand = st.container()
         pair = pick_models(found)

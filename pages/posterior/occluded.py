@@ -9,7 +9,7 @@ from torch import Tensor
 from iwae.inference.occlusion import PARTS, SIDE, Box, veiled, visible_pixels
 from iwae.inference.posterior import Reconstructions
 from iwae.inference.tempering import PARTICLES, START
-from pages.common import cache, image_rows
+from pages.common import cache, image_rows, reading
 from pages.common.figure_card import escape_markdown
 from pages.common.sidebar import View
 
@@ -18,7 +18,6 @@ NOTHING = "nothing"
 
 def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
     """The choice of the part, and for each model the posterior with and without it."""
-    st.subheader("Hide a part of the digit", anchor=False)
     st.write(
         "The models are asked again, with some pixels unknown. What the rest of the picture leaves open, the posterior "
         "fills in every way it knows."
@@ -56,7 +55,13 @@ def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
             )
             if found.doubt:
                 doubts.append(f"**{name}**, without {part}: {escape_markdown(found.doubt)}")
-    st.dataframe(numbers, hide_index=True, key="occlusion", column_config=_columns())
+    hidden = [row["spread where hidden"] for row in numbers]
+    st.markdown(
+        f"**Where pixels are hidden, the spread goes from {hidden[0]:.3f} to {hidden[1]:.3f} under A, and from "
+        f"{hidden[2]:.3f} to {hidden[3]:.3f} under B.**"
+    )
+    if not reading.simple():
+        st.dataframe(numbers, hide_index=True, key="occlusion", column_config=_columns())
     for doubt in doubts:
         st.warning(doubt)
     st.caption(
@@ -64,6 +69,8 @@ def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
         "comes out too small where few effective draws are left. An exact grid has no standard error, and draws from "
         "q(h|x) have none where k̂ is above 0.5: there log p̂ is a lower bound."
     )
+    if reading.simple():
+        return
     with st.expander("The formula"):
         st.latex(
             r"p(h \mid x_{\text{visible}}) \propto p(h)\, p(x_{\text{visible}} \mid h),\qquad"

@@ -9,24 +9,52 @@ from iwae.figures.base import SampleCloud, posterior_cloud
 from iwae.inference import pareto
 from iwae.inference.posterior import Posterior
 from iwae.model import Model
-from pages.common import figure_card, image_rows
+from pages.common import cache, figure_card, image_rows, reading
+from pages.common.evidence import Evidence
 from pages.common.number_field import whole_number
+from pages.common.sidebar import View
 
 RESAMPLED = 1000  # draws by weight
 PROPOSED = 1000  # draws from q in the figure
-STRIP = 9  # pictures from the heaviest draw to the lightest
+STRIP = 10  # pictures from the heaviest draw to the lightest
 DECODED = 10  # resampled draws shown as pictures
 USUAL = "the two with the largest D_KL"
 
 
-def by_weight(model: Model, drawn: Posterior) -> None:
+def what_q_misses(view: View, evidence: Evidence) -> None:
+    """For each model its draws from the heaviest to the lightest, and where the annealed chains ended."""
+    st.write(
+        "q is only a guess at the posterior. Its draws by weight, and chains that walk from q to the true posterior, "
+        "show what it misses."
+    )
+    evidence.chains()
+    for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
+        with column:
+            image_rows.heading(name, entry)
+            model = cache.model(entry, view.device)
+            _by_weight(model, evidence.drawn[name])
+            evidence.end_states(name, model)
+    reading.glossary("importance weight")
+
+
+def resampled(view: View, evidence: Evidence) -> None:
+    """For each model its draws resampled by weight, beside those of q."""
+    units = _choose_units(view.pair)
+    for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
+        with column:
+            image_rows.heading(name, entry)
+            _resampled(name, entry, cache.model(entry, view.device), evidence.drawn[name], units[name])
+    reading.glossary("importance weight", "k̂", "D_KL")
+
+
+def _by_weight(model: Model, drawn: Posterior) -> None:
     """Decoded draws from the heaviest to the lightest, ever more ranks apart."""
     order = drawn.weights.argsort(descending=True)
     ranks = torch.logspace(0, 1, STRIP, base=drawn.samples).round().long().unique()
     chosen = order[ranks - 1]
     with torch.no_grad():
         images = model.decode(drawn.h[0][chosen].to(model.device)).cpu().numpy()
-    captions = [
+    shares = [
         f"{rank:,}. {image_rows.percent(weight)}"
         for rank, weight in zip(ranks.tolist(), drawn.weights[chosen].tolist(), strict=True)
     ]
@@ -35,15 +63,16 @@ def by_weight(model: Model, drawn: Posterior) -> None:
         help="Rank and share of the weight. A draw is heavy where log p(x, h) − log q(h|x) is large: it explains the "
         "digit well, and q gave it too little.",
     )
-    image_rows.image_row(images, captions, [f"decoded draw of rank {caption} of the weight" for caption in captions])
+    caption = f"Rank and weight: {', '.join(shares)}."
+    image_rows.image_strip(images, image_rows.STRIP, caption, "decoded draws from the heaviest to the lightest")
 
 
-def choose_units(pair: tuple[tuple[str, Entry], ...]) -> dict[str, tuple[int, int] | None]:
+def _choose_units(pair: tuple[tuple[str, Entry], ...]) -> dict[str, tuple[int, int] | None]:
     """For A and B the two units that the clouds are drawn in; None for those with the largest D_KL."""
     sizes = {name: entry.card.model.latent[0] for name, entry in pair}
     if max(sizes.values()) <= 2:
         return dict.fromkeys(sizes)
-    with st.expander("The true posterior: which units", icon=":material/tune:"):
+    with st.expander("Which units", icon=":material/tune:"):
         own = st.toggle("Choose the two units", key="own units", bind="query-params", help=f"Otherwise {USUAL}.")
         if not own:
             st.caption(f"For each model {USUAL} from the prior: those that say most of this digit.")
@@ -54,7 +83,7 @@ def choose_units(pair: tuple[tuple[str, Entry], ...]) -> dict[str, tuple[int, in
     return {name: (min(first, size) - 1, min(second, size) - 1) for name, size in sizes.items()}
 
 
-def true_posterior(name: str, entry: Entry, model: Model, drawn: Posterior, units: tuple[int, int] | None) -> None:
+def _resampled(name: str, entry: Entry, model: Model, drawn: Posterior, units: tuple[int, int] | None) -> None:
     """Draws resampled by weight beside those of q, how many of them are distinct, and Pareto k̂ in words."""
     st.markdown(
         "**The true posterior beside q**",
@@ -86,4 +115,5 @@ def true_posterior(name: str, entry: Entry, model: Model, drawn: Posterior, unit
     with torch.no_grad():
         images = model.decode(drawn.h[0][heaviest].to(model.device)).cpu().numpy()
     counts = [f"{count}×" for count in times.sort(descending=True).values[:DECODED].tolist()]
-    image_rows.image_row(images, counts, [f"resampled draw, {count}" for count in counts])
+    caption = f"Drawn {', '.join(counts)}."
+    image_rows.image_strip(images, image_rows.STRIP, caption, "the draws that were resampled most often")

@@ -15,3 +15,10 @@ def open_tables(test: AppTest, *keys: str) -> None:
         for name in names:
             test.session_state[name] = True
         test.run()
+
+
+def open_section(test: AppTest, title: str) -> None:
+    """Open the section of this title, as a click on its tab does."""
+    test.query_params[f"{test.session_state['title'].lower().replace(' ', '_')}_section"] = title
+    test.run()
+    assert not test.exception

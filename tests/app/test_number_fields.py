@@ -11,12 +11,15 @@ from tests.app.test_pages import words
 ROOT = Path(__file__).parents[2]
 PAGES = {  # what opens all number fields, and their keys
     "app.py": ({}, set()),
-    "pages/1_Posterior.py": ({"own units": "true"}, {"number", "samples", "seed", "shown", "unit.x", "unit.y"}),
+    "pages/1_Posterior.py": (
+        {"posterior_section": "Resampled draws", "own units": "true"},
+        {"number", "samples", "seed", "shown", "unit.x", "unit.y"},
+    ),
     "pages/2_Latent_space.py": ({"map": "Two units"}, {"images", "a_x", "a_y", "b_x", "b_y"}),
     "pages/3_Active_units.py": ({}, set()),
     "pages/4_Reconstructions.py": ({"recon_images": "300"}, {"recon_page"}),
-    "pages/5_Samples.py": ({}, {"seed", "to"}),
-    "pages/6_Bounds.py": ({}, {"samples", "seed", "k", "step"}),
+    "pages/5_Samples.py": ({}, {"seed"}),
+    "pages/6_Bounds.py": ({"bounds_section": "One step of training"}, {"samples", "seed", "k", "step"}),
     "pages/7_Training.py": ({}, set()),
     "pages/8_Results.py": ({}, set()),
 }
@@ -63,7 +66,7 @@ def test_what_is_out_of_range_is_refused_with_the_range(app, page):
 
 def test_the_number_in_use_is_the_one_that_the_page_shows(app):
     """1e3 in the address means 1,000; after 10 draws are refused these 1,000 are still used, and 200 are next."""
-    test = app("pages/1_Posterior.py", samples="1e3")
+    test = app("pages/1_Posterior.py", posterior_section="Bound against k", samples="1e3")
     assert "for k from 1 to 1,000" in words(test)
     test.number_input(key="samples").set_value(10).run()
     assert (

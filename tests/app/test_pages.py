@@ -25,6 +25,7 @@ from iwae.training.config import TrainConfig
 from pages.common.evidence import comparison, jobs
 from pages.common.figure_card import escape_markdown
 from pages.common.image_rows import percent
+from tests.app import open_section
 
 
 def words(test) -> str:
@@ -122,7 +123,8 @@ def test_home_says_that_its_models_were_trained_on_these_digits(app):
 def test_posterior_of_a_picked_digit(app, pair):
     test = app("pages/1_Posterior.py", image=7, seed=3, samples=600)
     x = datasets.load("mnist-5k").binary("test")[7]
-    spec = figure(test, -1)
+    bound = app("pages/1_Posterior.py", posterior_section="Bound against k", image=7, seed=3, samples=600)
+    spec = figure(bound)
     curves = [trace for trace in spec["data"] if trace["type"] == "scatter"]
     for place, entry in enumerate(pair):
         drawn = engine.posterior(load(entry.path)[0], x, samples=600, seed=3)
@@ -137,7 +139,7 @@ def test_posterior_of_a_picked_digit(app, pair):
 
 def test_the_true_posterior_beside_q(app, pair):
     """k̂, the distinct draws and their cloud are those of the very draw that the page's numbers come from."""
-    test = app("pages/1_Posterior.py", image=7, seed=3, samples=600)
+    test = app("pages/1_Posterior.py", posterior_section="Resampled draws", image=7, seed=3, samples=600)
     x = datasets.load("mnist-5k").binary("test")[7]
     for place, entry in enumerate(pair):
         drawn = engine.posterior(load(entry.path)[0], x, samples=600, seed=3)
@@ -157,7 +159,7 @@ def test_the_true_posterior_beside_q(app, pair):
 
 @pytest.mark.parametrize("part", ["left half", "a box"])
 def test_a_hidden_part_is_left_to_the_posterior(app, pair, part):
-    test = app("pages/1_Posterior.py", image=7, samples=300, hidden=part)
+    test = app("pages/1_Posterior.py", image=7, posterior_section="Hide a part", samples=300, hidden=part)
     if part == "a box":
         test.slider(key="hidden.rows").set_value((3, 12)).run()
     seen = occlusion.visible_pixels(occlusion.PARTS[part] or (3, 12, 7, 21))
@@ -183,11 +185,20 @@ def test_models_of_other_sizes_are_shown_too(app, pair):
     plane = next(key for key in catalog.entries()[0] if "2d" in key)
     run = store.create(TrainConfig("digits", model="12:1/8:3", k=2, epochs=1, valid_images=50))
     assert worker.work(run).phase == "finished"
-    test = app("pages/1_Posterior.py", a=plane, b=f"run:{run.name}", samples=300, hidden="top half")
+    test = app(
+        "pages/1_Posterior.py",
+        a=plane,
+        b=f"run:{run.name}",
+        posterior_section="Hide a part",
+        samples=300,
+        hidden="top half",
+    )
+    assert "spread where hidden" in test.dataframe[0].value
+    open_section(test, "Resampled draws")
     assert {figure(test)["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")} == {"unit 1", "unit 2"}
     assert "A single unit has no plane to draw" in words(test)
-    test = app("pages/1_Posterior.py", a=plane, b=plane, samples=300)
-    assert not test.toggle and len(test.metric) == 4
+    test = app("pages/1_Posterior.py", posterior_section="Resampled draws", a=plane, b=plane, samples=300)
+    assert "own units" not in {toggle.key for toggle in test.toggle}
 
 
 def test_another_digit_changes_the_result(app):
@@ -357,7 +368,7 @@ def test_objectives_of_the_form_are_valid(app, monkeypatch):
 def test_one_draw_that_carries_all_the_weight_is_drawn(app, monkeypatch):
     """Resampled by weight, all of them are the same draw: a cloud of one point."""
     monkeypatch.setattr(engine.Posterior, "resample", lambda self, count, seed: torch.full((count,), 3))
-    test = app("pages/1_Posterior.py", image=4, samples=400)
+    test = app("pages/1_Posterior.py", posterior_section="Resampled draws", image=4, samples=400)
     assert "1 distinct draws among" in words(test) and not test.error
 
 
@@ -365,12 +376,12 @@ def test_one_draw_that_carries_all_the_weight_is_drawn(app, monkeypatch):
     ("path", "names"),
     [
         ("app.py", {"image.csv", "A/coordinates.csv"}),
-        ("pages/1_Posterior.py", {"curve.csv", "A/posterior.csv"}),
+        ("pages/1_Posterior.py", {"image.csv", "A/posterior.csv"}),
         ("pages/2_Latent_space.py", {"map-a.csv", "map-b.csv", "moved.csv", "spread.csv"}),
         ("pages/3_Active_units.py", {"units-variance.csv"}),
         ("pages/4_Reconstructions.py", {"reconstructions-losses.csv"}),
         ("pages/5_Samples.py", {"samples-prior-A.png", "samples-prior-B.png"}),
-        ("pages/6_Bounds.py", {"bounds-weights.csv", "bounds-all.csv", "B/posterior.csv"}),
+        ("pages/6_Bounds.py", {"bounds-weights.csv", "B/posterior.csv"}),
         ("pages/8_Results.py", {"results-nll.csv", "results-reconstruction.csv"}),
     ],
 )

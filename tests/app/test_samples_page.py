@@ -12,9 +12,10 @@ from iwae.analysis import generation
 from iwae.checkpoints import load
 from iwae.data import datasets
 from iwae.figures import base
-from tests.app import TWO_LAYERS
+from tests.app import TWO_LAYERS, open_section
 
 PAGE = "pages/5_Samples.py"
+PLANE, WAY = "The plane of two units", "From one digit to another"  # its sections
 FLAT = {"a": "mnist-2d-vae-k1", "b": "mnist-2d-iwae-k50"}
 
 
@@ -52,7 +53,7 @@ def test_another_seed_gives_other_samples(app):
 
 
 def test_the_plane_is_shown_or_says_what_to_choose(app, models):
-    test = app(PAGE, a=FLAT["a"], side=7)
+    test = app(PAGE, samples_section=PLANE, a=FLAT["a"], side=7)
     shown = [pixels for ((pixels, _), *rest) in pictures(test) if not rest and pixels.shape == (392, 392)]
     assert len(shown) == 1  # of A; B has 50 units
     np.testing.assert_array_equal(shown[0], base.image_grid(generation.manifold(models(FLAT["a"])[0], 7), 7, gap=0))
@@ -64,7 +65,7 @@ def test_the_plane_is_shown_or_says_what_to_choose(app, models):
 
 def test_the_way_between_two_digits(app, models):
     x = datasets.load("mnist-5k").binary("test")
-    test = app(PAGE, image=4, to=9, steps=6)
+    test = app(PAGE, samples_section=WAY, image=4, to=9, steps=6)
     rows = [row for row in pictures(test) if len(row) == 6 and row[0][1] == "0%"]
     assert [caption for _, caption in rows[0]] == ["0%", "20%", "40%", "60%", "80%", "100%"]
     for row, model in zip(rows, models(*catalog.DEFAULT_PAIR), strict=True):
@@ -96,7 +97,8 @@ def test_nearest_training_images_of_two_layers(app, trained):
 def test_numbers_that_a_smaller_choice_lacks(app):
     """Sample 40 of 50, then 10 samples; image 9,000 of MNIST, then the 500 of mnist-5k."""
     test = app(PAGE, sample=40)
-    test.session_state["to"] = test.session_state["to in use"] = 9000
     test.slider(key="count").set_value(10).run()
-    assert not test.exception and not test.error
-    assert test.slider(key="sample").value <= 10 and test.number_input(key="to").value < 500
+    assert not test.exception and not test.error and test.slider(key="sample").value <= 10
+    test.session_state["to"] = test.session_state["to in use"] = 9000
+    open_section(test, WAY)
+    assert not test.exception and not test.error and test.number_input(key="to").value < 500

@@ -56,10 +56,13 @@ def test_first_paint_shows_both_models_at_work(visit):
     page = visit(APP)
     expect(page.get_by_role("heading", name=re.compile("A · VAE k = 1"))).to_be_visible()
     expect(page.get_by_role("heading", name=re.compile("B · IWAE k = 50"))).to_be_visible()
-    assert len(values(page)) == 2 and len(tiles(page)) == 28  # 4 reconstructions and 10 samples each
+    assert len(values(page)) == 2 and len(tiles(page)) == 4  # of each model the reconstructions and ten samples
     for address in tiles(page):
         image = Image.open(io.BytesIO(DIRECT.open(address).read()))
-        assert (image.format, image.width) == ("PNG", 84)  # three by three screen pixels for each of the digit's
+        assert image.format == "PNG" and image.width in (
+            3 * 118,
+            3 * 148,
+        )  # three by three screen pixels for each of the digit's
     page.get_by_role("link", name=re.compile("Try your own digit")).click()
     expect(page.get_by_role("heading", name="The posterior of one digit")).to_be_visible()
     settled(page)
@@ -77,8 +80,7 @@ def test_an_uploaded_picture_is_sampled_by_both_models(visit):
     )
     assert len(after) == 2
     assert page.get_by_text("Binarized", exact=True).count() == 1
-    assert len(tiles(page)) >= 2 * (4 + 20) + 6
-    expect(page.locator('[data-testid="stPlotlyChart"] svg.main-svg').first).to_be_visible()
+    assert len(tiles(page)) >= 2 * 2 + 6
     screenshot(page, "posterior-upload")
     assert_clean(page)
 

@@ -11,6 +11,7 @@ from iwae.bounds import OBJECTIVES
 from tests.browser.driver import assert_clean, download, pick, screenshot, settled, still
 from tests.browser.test_app import changed, tiles
 
+EVERY = "bounds_section=Every+bound"
 FLAT = "a=mnist-2d-vae-k1&b=mnist-2d-iwae-k50&data=digits"
 
 
@@ -27,7 +28,7 @@ def slide(page: Page, label: str, key: str, times: int = 3) -> None:
 
 
 def test_a_slider_moves_its_bound_and_the_address_holds_it(visit):
-    page = visit("app.py", "Bounds?image=3&samples=1000&data=digits")
+    page = visit("app.py", f"Bounds?{EVERY}&image=3&samples=1000&data=digits")
     before, after = table(page), changed(page, lambda: slide(page, "Power mean", "ArrowRight"), table)
     assert {i for i, cells in enumerate(zip(before, after, strict=True)) if len(set(cells)) > 1} == {6, 7, 8}
     assert "Power mean p = 2.15" in after and "power-mean.p=2.15" in page.url
@@ -40,7 +41,7 @@ def test_a_slider_moves_its_bound_and_the_address_holds_it(visit):
     expect(page.get_by_role("heading", name="Samples")).to_be_visible()
     settled(page)
     page.go_back()
-    expect(page.get_by_role("heading", name="Every bound at once")).to_be_visible()
+    expect(page.get_by_role("heading", name="Bounds")).to_be_visible()
     settled(page)
     assert_clean(page)
 
@@ -77,9 +78,9 @@ def test_what_is_typed_into_a_number_field_is_used_or_refused(visit):
 
 
 def test_the_numbers_of_a_figure_can_be_downloaded(visit):
-    page = visit("app.py", "Bounds?samples=1000&data=digits")
+    page = visit("app.py", f"Bounds?{EVERY}&samples=1000&data=digits")
     still(page)
-    page.get_by_text("In numbers").nth(1).click()
+    page.get_by_text("In numbers").click()
     still(page)
     file = download(page, page.locator(".st-key-bounds-all-csv").get_by_role("button"))
     assert file.suggested_filename == "bounds-all.csv"
@@ -91,21 +92,26 @@ def test_the_numbers_of_a_figure_can_be_downloaded(visit):
 
 
 def test_another_objective_shows_its_source_and_its_step(visit):
-    page = visit("app.py", "Bounds?samples=1000&data=digits")
+    page = visit("app.py", f"Bounds?{EVERY}&samples=1000&data=digits")
     expect(page.get_by_test_id("stCode")).to_contain_text("def iwae(log_w: Tensor)")
-    before = tiles(page)
     pick(page, page.get_by_role("combobox", name="Bound"), page.get_by_role("option", name="Median"))
     expect(page.get_by_test_id("stCode")).to_contain_text("def median(log_w: Tensor)")
+    page.get_by_role("tab", name="One step of training").click()
+    expect(page.get_by_text("weighed by Median")).to_be_visible()  # the choice holds in both sections
+    settled(page)
+    before = tiles(page)
+    pick(page, page.get_by_role("combobox", name="Bound"), page.get_by_role("option", name="IWAE", exact=True))
+    expect(page.get_by_text("weighed by IWAE")).to_be_visible()
     settled(page)
     assert tiles(page) != before
     assert_clean(page)
 
 
 def test_the_exact_posterior_is_drawn(visit):
-    page = visit("app.py", f"Bounds?{FLAT}&image=11")
+    page = visit("app.py", f"Bounds?bounds_section=The+exact+posterior&{FLAT}&image=11")
     charts = page.get_by_test_id("stMain").get_by_test_id("stPlotlyChart")
-    expect(charts).to_have_count(4)
-    expect(charts.nth(2).get_by_text("exact posterior p(h|x)")).to_be_visible()
+    expect(charts).to_have_count(2)
+    expect(charts.nth(0).get_by_text("exact posterior p(h|x)")).to_be_visible()
     expect(page.get_by_text("q's draws miss where the posterior is")).to_be_visible()
     assert_clean(page)
 
@@ -120,6 +126,7 @@ def test_samples_can_be_drawn_anew_and_downloaded(visit):
 
     changed(page, other, tiles)
     assert "seed=7" in page.url
+    page.get_by_role("tab", name="The plane").click()
     file = download(page, page.locator(".st-key-samples-plane-A-png").get_by_role("button"))
     with Image.open(file.path()) as picture:
         assert (picture.format, picture.size) == ("PNG", (20 * 56, 20 * 56))
@@ -127,7 +134,7 @@ def test_samples_can_be_drawn_anew_and_downloaded(visit):
 
 
 def test_a_model_with_a_plane_is_one_click_away(visit):
-    page = visit("app.py", "Samples?data=digits")
+    page = visit("app.py", "Samples?samples_section=The+plane+of+two+units&data=digits")
     page.get_by_role("button", name="Show IWAE k = 50 with 2 units as B").click()
     settled(page)
     expect(page.get_by_text("The top layer of model B")).to_have_count(0)

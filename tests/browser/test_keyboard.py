@@ -52,7 +52,7 @@ def test_a_link_and_the_expander(visit):
 
 
 def test_a_slider(visit):
-    page = visit(APP, "Bounds?image=3")
+    page = visit(APP, "Bounds?bounds_section=Every+bound&image=3")
     slider = page.get_by_test_id("stMain").get_by_role("slider").first
     tab_to(page, slider)
     before = slider.input_value()

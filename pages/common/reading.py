@@ -1,0 +1,48 @@
+"""How much a page explains: the switch of the sidebar between a simple view and a full one, and the glossary."""
+
+import streamlit as st
+
+KEY = "simple"
+TERMS = {
+    "nats": "The unit of all log-probabilities here: natural logarithms. One nat more means e ≈ 2.7 times as probable; "
+    "1 nat is 1.44 bits.",
+    "ELBO": "The mean log-weight of draws from q, a lower bound on log p(x). It lies below by D_KL from q(h|x) to the "
+    "true posterior.",
+    "L_k": "The IWAE bound: the logarithm of the mean of k importance weights, averaged over sets of k draws. "
+    "L_1 is the ELBO, and L_k rises with k towards log p(x).",
+    "NLL": "Negative log-likelihood, −log p̂(x), in nats per image: how improbable a model finds an image. Lower is "
+    "better.",
+    "importance weight": "w = p(x, h) / q(h|x): how much a draw h from q counts. The w̃ are weights divided by their "
+    "sum.",
+    "ESS": "Effective sample size, (Σw)²/Σw²: how many equally weighted draws from the true posterior the weighted "
+    "draws from q are worth. Few means that q misses it.",
+    "k̂": "Pareto k̂: how heavy the tail of the weights is, from the largest of them. Up to 0.5 the standard error of "
+    "log p̂(x) holds; above 0.7 a few draws decide, and the estimate is only a lower bound.",
+    "D_KL": "Kullback–Leibler divergence, in nats: how far one distribution lies from another. It is 0 only where both "
+    "are equal. Of q(h|x) from the prior, it is what the code says about the image.",
+    "tr Σ": "The trace of the covariance of q(h₁|x): the sum of its variances over the units, which is how widely one "
+    "posterior spreads.",
+    "active unit": "A latent unit whose posterior mean varies between images by more than 0.01 (variance). The model "
+    "leaves the others at the prior, where they say nothing about the image.",
+    "standard error": "The ± behind a number: by how much it would vary from one sample of images or draws to the "
+    "next, as a standard deviation.",
+}
+
+
+def simple() -> bool:
+    """Whether formulas, tables of numbers and standard errors are folded away."""
+    return bool(st.session_state.get(KEY, False))
+
+
+def switch() -> None:
+    """The switch, for the sidebar. The address holds it."""
+    st.toggle(
+        "Simple view", key=KEY, bind="query-params", help="Hides formulas, tables of numbers and standard errors."
+    )
+
+
+def glossary(*terms: str) -> None:
+    """A button that opens what these terms mean."""
+    with st.popover(f"What is meant by {', '.join(terms)}?", type="tertiary"):
+        for term in terms:
+            st.markdown(f"**{term}**: {TERMS[term]}")
