@@ -17,11 +17,11 @@ from iwae.system import files
 
 IMAGES = 2_000  # at most, as many as the page first shows
 PAIRS = (  # (A, B, data set)
-    ("mnist-1layer-vae-k1", "mnist-1layer-iwae-k50", "mnist-5k"),
-    ("mnist-1layer-vae-k1", "mnist-1layer-iwae-k50", "mnist"),
+    *((a, b, "mnist-5k") for a, b in catalog.FAVOURITES.values()),
     ("mnist-5k-1layer-vae-k1", "mnist-5k-1layer-iwae-k50", "mnist-5k"),
     ("mnist-2layer-vae-k1", "mnist-2layer-iwae-k50", "mnist-5k"),
     ("mnist-fixed-1layer-vae-k1", "mnist-fixed-1layer-iwae-k50", "mnist-5k"),
+    (*catalog.DEFAULT_PAIR, "mnist"),
 )
 
 
