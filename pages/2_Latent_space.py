@@ -26,11 +26,13 @@ with left:
 with right:
     chains = controls.true_posterior(view)
 
+classes = controls.pick_classes(images)
+
 both = controls.sides(view, images, kind)
 if both is None:  # UMAP is not there yet: show PCA meanwhile
     st.info("Until then: PCA.")
     both = controls.sides(view, images, "PCA")
-maps.show_maps(both, images, by, whose, view.digit, chains)
+maps.show_maps(both, images, by, whose, view.digit, chains, classes)
 for note in spread.incomparable(both, images):
     st.info(note)
 maps.show_selection(images, both)

@@ -62,6 +62,7 @@ def latent_map(
     kind: str,
     colour: Classes | Values | None = None,
     selected: np.ndarray | None = None,
+    shown: np.ndarray | None = None,
     chosen: np.ndarray | None = None,
     cloud: PosteriorOverlay | None = None,
     truth: PosteriorOverlay | None = None,
@@ -70,10 +71,13 @@ def latent_map(
 
     kind       "vae" or "iwae", whose colour the points without another, the chosen image and its posterior have
     selected   [n] of bool: the others are dimmed; None: none is
+    shown      [n] of bool: the others are left out, the axes stay; None: all are there
     chosen     where the digit in hand lies, [2]
     truth      draws from the true posterior, beside those of q
     """
-    traces = [_points(places, images, members, look, selected) for members, look in _groups(places, colour, kind)]
+    shown = np.ones(len(places), dtype=bool) if shown is None else shown
+    groups = _groups(np.flatnonzero(shown), len(places), colour, kind)
+    traces = [_points(places, images, members, look, selected) for members, look in groups]
     line = {"color": COLOURS[kind], "width": 3}
     if cloud is not None:
         look = {"mode": "lines", "line": line} if cloud.curve else {"mode": "markers", "marker": _draws(kind)}
@@ -86,7 +90,7 @@ def latent_map(
         traces.append(_scatter(chosen[None], mode="markers", marker=ring, hoverinfo="skip"))
         cross = {"symbol": "circle-cross-open", "size": 15, "color": COLOURS[kind], "line": {"width": 3}}
         traces.append(_scatter(chosen[None], mode="markers", marker=cross, hoverinfo="name", name="the digit in hand"))
-    notes = _labels(places, colour) if isinstance(colour, Classes) else []
+    notes = _labels(places, colour, shown) if isinstance(colour, Classes) else []
     return go.Figure(traces, _layout(axes) | {"annotations": notes})
 
 
@@ -115,26 +119,27 @@ def aggregated(
     return go.Figure(traces, _layout(axes) | {"showlegend": True, "legend": legend, "margin": MARGIN | {"t": 40}})
 
 
-def _groups(places: np.ndarray, colour: Classes | Values | None, kind: str) -> list[tuple[np.ndarray, dict[str, Any]]]:
-    """(indices of the points, how they look) of each trace."""
-    size = 6 if len(places) <= 500 else 4 if len(places) <= 3000 else 3
+def _groups(
+    shown: np.ndarray, count: int, colour: Classes | Values | None, kind: str
+) -> list[tuple[np.ndarray, dict[str, Any]]]:
+    """(indices of the points, how they look) of each trace, of those ``shown`` of ``count``."""
+    size = 6 if count <= 500 else 4 if count <= 3000 else 3
     if isinstance(colour, Classes):
         looks = []
         for code, name in enumerate(colour.names):
             marker = {"size": size, "color": DIGITS[code % 10], "symbol": SYMBOLS[code // 10 % len(SYMBOLS)]}
             hover = f"image %{{customdata}}<br>{name}<extra></extra>"
-            looks.append(
-                (np.flatnonzero(colour.codes == code), {"marker": marker, "name": name, "hovertemplate": hover})
-            )
+            members = shown[colour.codes[shown] == code]
+            looks.append((members, {"marker": marker, "name": name, "hovertemplate": hover}))
         return [look for look in looks if len(look[0])]
     marker, hover = {"size": size, "color": COLOURS[kind]}, "image %{customdata}<extra></extra>"
     if colour is not None:
         low, high = colour.limits
         bar = {"title": {"text": colour.title, "side": "top"}, "thickness": 8, "outlinewidth": 0}
         bar |= {"orientation": "h", "y": 1, "yanchor": "bottom", "len": 0.9}  # above: beside it would narrow the map
-        marker |= {"color": colour.values, "colorscale": "Cividis", "cmin": low, "cmax": high, "colorbar": bar}
+        marker |= {"color": colour.values[shown], "colorscale": "Cividis", "cmin": low, "cmax": high, "colorbar": bar}
         hover = f"image %{{customdata}}<br>{colour.title} %{{marker.color:.2f}}<extra></extra>"
-    return [(np.arange(len(places)), {"marker": marker, "hovertemplate": hover})]
+    return [(shown, {"marker": marker, "hovertemplate": hover})]
 
 
 def _points(places, images, members, look, selected) -> dict[str, Any]:
@@ -146,13 +151,13 @@ def _points(places, images, members, look, selected) -> dict[str, Any]:
     return trace | {"selected": {"marker": {"opacity": 1}}, "unselected": faint}
 
 
-def _labels(places: np.ndarray, colour: Classes) -> list[dict[str, Any]]:
+def _labels(places: np.ndarray, colour: Classes, shown: np.ndarray) -> list[dict[str, Any]]:
     """The name of each class at the median of its points: which distinguishes classes without colour."""
     if len(colour.names) > 10:
         return []
     notes = []
     for code, name in enumerate(colour.names):
-        members = places[colour.codes == code]
+        members = places[(colour.codes == code) & shown]
         if len(members):
             x, y = np.median(members, 0)
             look = {"font": {"color": INK, "size": 13}, "bgcolor": PAPER, "bordercolor": DIGITS[code], "borderpad": 1}

@@ -24,6 +24,7 @@ from pages.common.sidebar import View as Chosen
 MAPS = ("UMAP", "PCA", "Two units")
 MOST = 10_000  # images on a map
 USUAL = 2_000
+MOST_CLASSES = 10  # with a colour each
 SAMPLES = 50  # draws behind each image's NLL and ESS
 FILE = {Entry: lambda entry: (str(entry.path), entry.path.stat().st_mtime_ns)}  # a rewritten file is read again
 SETTINGS = umap_maps.UmapSettings()
@@ -88,6 +89,19 @@ def pick_colour(images: Images) -> str:
     """A choice of what colours the points."""
     known = [name for name in COLOURED if images.labels is not None or name not in ("label", "predicted digit")]
     return st.selectbox("Colour by", known, key="colour", bind="query-params", help=COLOUR_HELP)
+
+
+def pick_classes(images: Images) -> np.ndarray | None:
+    """Which of the images are on the maps, [n] of bool, by their class; None: all, where they have no classes, or more
+    than have colours of their own."""
+    if images.labels is None or len(images.names) > MOST_CLASSES:
+        return None
+    known = [images.names[code] for code in np.unique(images.labels)]
+    chosen = st.pills(
+        "Classes", known, selection_mode="multi", default=known, key="classes", bind="query-params",
+        help="Click a class to take its images off both maps, and again to put them back.",
+    )  # fmt: skip
+    return np.isin(images.labels, [images.names.index(name) for name in chosen])
 
 
 def pick_spread(images: Images) -> int | str | None:

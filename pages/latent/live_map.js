@@ -1,47 +1,53 @@
 // The browser's half of live_map.py: wherever the pointer is on a map, both models decode that place; the arrow keys
-// move it from here. The maps are Plotly's, which says of its axes what they show.
+// move it from here. Places can be pinned, with a slider between them, and the digit's own top units can be moved.
 
-const MAPS = [".st-key-map-a .js-plotly-plot", ".st-key-map-b .js-plotly-plot"];
 const STEP = 0.02; // of the map's width, for one press of a key
 const REST_MS = 250; // without a movement: then the place is read out, and asked of the server if need be
+const REACH = 4; // of a slider, in standard deviations of the prior
 
 const panels = new WeakMap(); // root element → Panel: outlives the calls that Streamlit makes per update
 
 export default function liveMap({ data, parentElement, setStateValue }) {
-  const root = parentElement.querySelector(".live-map");
+  const root = parentElement.querySelector(".live-map").parentElement;
   if (!panels.has(root)) panels.set(root, new Panel(root));
   return panels.get(root).update(data, setStateValue);
 }
 
 class Panel {
-  place = null; // [x, y] on the maps; null: each model shows the image at its own place
+  // What is decoded: `parts` are places [x, y, weight] on the maps, whose codes are mixed, or none for the digit's own
+  // code; `moved` then sets units of it, { unit: value } for each model. null: the digit in hand as it is.
+  spot = null;
+  pins = []; // places [x, y]
+  moved = [{}, {}];
   models = [];
   updates = 0;
 
   constructor(root) {
     this.root = root;
-    this.listening = new AbortController();
-    const on = (target, type, handler) =>
-      target.addEventListener(type, handler, { capture: true, signal: this.listening.signal });
-    on(document, "pointermove", (event) => this.over(event));
-    on(document, "pointerdown", (event) => this.over(event));
-    on(root, "keydown", (event) => this.keyDown(event));
+    this.maps = new Maps((place) => this.moveTo(place), (place) => this.pin(place));
+    root.querySelector(".live-map").addEventListener("keydown", (event) => this.keyDown(event));
+    root.querySelector(".pinning").addEventListener("change", ({ target }) => (this.maps.pinning = target.checked));
+    root.querySelector(".slide").addEventListener("input", () => this.slide());
+    root.querySelector(".clear").addEventListener("click", () => this.unpin());
   }
 
   update(data, setStateValue) {
     this.data = data;
     this.setStateValue = setStateValue;
-    const shown = JSON.stringify(data.models.map(({ title, kind, note }) => [title, kind, note]));
+    const shown = JSON.stringify(data.models.map(({ title, kind, note, units }) => [title, kind, note, units]));
+    if (data.map !== this.map) {
+      // a place of another map, or of another pair, says nothing here
+      [this.spot, this.pins, this.moved, this.map] = [null, [], [{}, {}], data.map];
+      this.showPins();
+    }
     if (shown !== this.shown) this.build(data.models, shown);
     data.models.forEach((given, number) => this.give(this.models[number], given));
-    // a place of another map, or of another pair, says nothing here
-    if (data.map !== this.map) this.place = null;
-    this.map = data.map;
-    if (this.place) this.follow();
-    else this.setStatus("The chosen image, at its own place under each model.");
+    this.loadImages(data.images);
+    if (this.spot) this.follow();
+    else this.setStatus("The digit in hand, at its own place under each model.");
+    const current = JSON.stringify(data.spot) === JSON.stringify(this.spot);
     data.models.forEach((given, number) => {
-      const current = JSON.stringify(data.place) === JSON.stringify(this.place);
-      if (current || !this.place) paint(this.models[number].canvas, bytes(this.place ? given.there : given.own));
+      if (current || !this.spot) paint(this.models[number].canvas, bytes(this.spot ? given.there : given.own));
     });
     this.mark();
     const latest = ++this.updates;
@@ -50,21 +56,36 @@ class Panel {
 
   build(models, shown) {
     this.shown = shown;
-    this.models = models.map(({ title, kind, note }) => {
+    this.moved = [{}, {}];
+    if (this.spot && !this.spot.parts.length) this.spot = null;
+    this.models = models.map(({ title, kind, note, units }, number) => {
       const row = this.root.querySelector("template").content.firstElementChild.cloneNode(true);
       row.classList.add(kind);
       row.querySelector(".title").textContent = title;
       row.querySelector(".note").textContent = note;
       const canvas = row.querySelector("canvas");
       canvas.ariaLabel = `${title}: what this place decodes to`;
+      const ranges = units.map(({ unit, nats, value }) => {
+        const label = document.createElement("label"), range = document.createElement("input");
+        Object.assign(range, { type: "range", min: -REACH, max: REACH, step: 0.05, value });
+        label.append(`unit ${unit} · ${nats} nats`, range);
+        range.addEventListener("input", () => this.move(number, unit, Number(range.value)));
+        row.querySelector("details div").append(label);
+        return range;
+      });
+      row.querySelector("button").addEventListener("click", () => {
+        ranges.forEach((range, place) => (range.value = units[place].value));
+        this.move(number);
+      });
       return { row, canvas };
     });
     this.root.querySelector(".models").replaceChildren(...this.models.map(({ row }) => row));
   }
 
   // Takes over what the server sends of a model; what is large is fetched.
-  give(model, { weights, plane, codes }) {
-    model.plane = plane && { axes: numbers(plane.axes), point: numbers(plane.point), at: plane.at };
+  give(model, { weights, code, plane, codes }) {
+    model.code = numbers(code);
+    model.plane = plane && { axes: numbers(plane.axes), point: model.code, at: plane.at };
     const wanted = [weights, codes].join();
     if (model.wanted === wanted) return;
     Object.assign(model, { wanted, network: null, codes: null });
@@ -75,9 +96,22 @@ class Panel {
         const [network, found] = await Promise.all(files);
         if (model.wanted !== wanted) return;
         Object.assign(model, { network, codes: found });
-        if (this.place) this.follow();
+        if (this.spot) this.follow();
       } catch {
         model.wanted = null; // the next update tries again
+      }
+    });
+  }
+
+  loadImages(address) {
+    if (this.images === address) return;
+    [this.images, this.maps.images] = [address, null];
+    whenIdle(async () => {
+      try {
+        const found = await fetched(address, readImages);
+        if (this.images === address) this.maps.images = found;
+      } catch {
+        this.images = null; // the next update tries again
       }
     });
   }
@@ -85,35 +119,25 @@ class Panel {
   destroy() {
     clearTimeout(this.timer);
     cancelAnimationFrame(this.frame);
-    this.listening.abort();
-    document.querySelectorAll(".live-map-place").forEach((mark) => mark.remove());
+    this.maps.destroy();
     panels.delete(this.root);
   }
 
   // ---- input
 
-  over(event) {
-    for (const map of document.querySelectorAll(MAPS)) {
-      if (!event.composedPath().includes(map)) continue;
-      const axes = axesOf(map);
-      if (!axes) return;
-      const [x, y] = [(event.clientX - axes.box.left) / axes.box.width, (event.clientY - axes.box.top) / axes.box.height];
-      if (x < 0 || x > 1 || y < 0 || y > 1) return;
-      this.moveTo([axes.x[0] + x * (axes.x[1] - axes.x[0]), axes.y[1] - y * (axes.y[1] - axes.y[0])]);
-    }
-  }
-
   keyDown(event) {
+    if (event.target !== event.currentTarget) return; // a slider takes the arrow keys itself
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
     if (step) {
-      const from = this.place ?? this.data.start;
       const width = this.data.x[1] - this.data.x[0];
-      this.moveTo(from.map((at, axis) => {
+      this.moveTo(this.place().map((at, axis) => {
         const [low, high] = axis ? this.data.y : this.data.x;
         return Math.min(high, Math.max(low, at + STEP * width * step[axis]));
       }));
-    } else if (event.key === "Escape" && this.place) {
-      this.place = null;
+    } else if (event.key === "Enter") {
+      this.pin(this.place());
+    } else if (event.key === "Escape" && this.spot) {
+      this.spot = null;
       this.update(this.data, this.setStateValue);
     } else {
       return;
@@ -121,9 +145,52 @@ class Panel {
     event.preventDefault();
   }
 
+  // Where the spot lies on the map of A.
+  place() {
+    return this.spot?.parts.length ? mixed(this.spot.parts) : this.data.start;
+  }
+
   moveTo(place) {
-    this.place = place.map((at) => Number(at.toPrecision(6)));
+    this.show([[...rounded(place), 1]]);
+  }
+
+  show(parts, moved = [{}, {}]) {
+    this.spot = { parts, moved };
     this.follow();
+  }
+
+  move(number, unit, value) {
+    if (unit === undefined) this.moved[number] = {};
+    else this.moved[number] = { ...this.moved[number], [unit]: value };
+    this.show([], [...this.moved]);
+  }
+
+  pin(place) {
+    this.pins.push(rounded(place));
+    this.showPins(this.pins.length - 1);
+    this.moveTo(place);
+  }
+
+  unpin() {
+    this.pins = [];
+    this.showPins();
+    this.root.querySelector(".live-map").focus(); // the button is gone
+    this.mark();
+  }
+
+  showPins(at = 0) {
+    const [between, slide] = [".between", ".slide"].map((name) => this.root.querySelector(name));
+    this.root.querySelector(".clear").hidden = !this.pins.length;
+    between.hidden = this.pins.length < 2;
+    slide.max = Math.max(1, this.pins.length - 1);
+    slide.value = at;
+  }
+
+  // A straight line between the codes of two pins.
+  slide() {
+    const along = Number(this.root.querySelector(".slide").value);
+    const from = Math.min(Math.floor(along), this.pins.length - 2), share = Number((along - from).toFixed(2));
+    this.show([[...this.pins[from], 1 - share], [...this.pins[from + 1], share]]);
   }
 
   // ---- pictures
@@ -131,62 +198,52 @@ class Panel {
   follow() {
     this.frame ??= requestAnimationFrame(() => {
       this.frame = null;
-      if (!this.place) return;
+      if (!this.spot) return;
       this.mark();
-      for (const model of this.models) if (model.network) paint(model.canvas, decodedAt(model, this.place));
+      this.models.forEach((model, number) => {
+        if (model.network) paint(model.canvas, decoded(model, this.code(model, number)));
+      });
     });
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.rest(), REST_MS);
   }
 
+  // What a model decodes.
+  code(model, number) {
+    const { parts, moved } = this.spot;
+    const code = parts.length ? codeOf(model, parts) : Float32Array.from(model.code);
+    for (const [unit, value] of Object.entries(moved[number])) code[unit] = value;
+    return code;
+  }
+
   rest() {
-    if (!this.place) return;
-    this.setStatus(`At ${this.place.map((at) => at.toFixed(2).replace("-", "−")).join(", ")}.`);
+    if (!this.spot) return;
+    const { parts } = this.spot, minus = (text) => text.replaceAll("-", "−");
+    if (parts.length) this.setStatus(minus(`At ${this.place().map((at) => at.toFixed(2)).join(", ")}.`));
+    else this.setStatus("The digit in hand, its units moved.");
     const waiting = this.models.some(({ network }) => !network);
-    if (waiting && JSON.stringify(this.data.place) !== JSON.stringify(this.place))
-      this.setStateValue("place", this.place);
+    if (waiting && JSON.stringify(this.data.spot) !== JSON.stringify(this.spot)) this.setStateValue("spot", this.spot);
   }
 
   setStatus(message) {
     this.root.querySelector(".status").textContent = message;
   }
 
-  // A ring at the place, on both maps.
+  // The pins, and a ring where what is decoded lies: of moved units, where each model's code lies on its own map.
   mark() {
-    for (const map of document.querySelectorAll(MAPS)) {
-      const axes = this.place && axesOf(map);
-      let mark = map.querySelector(":scope > .live-map-place");
-      if (!axes) {
-        mark?.remove();
-        continue;
-      }
-      if (!mark) {
-        mark = document.createElement("div");
-        mark.className = "live-map-place";
-        mark.ariaHidden = "true";
-        mark.style.cssText =
-          "position:absolute;width:14px;height:14px;margin:-7px 0 0 -7px;border:2px solid #fff;outline:2px solid #000;" +
-          "border-radius:50%;pointer-events:none;box-sizing:border-box;z-index:2";
-        map.append(mark);
-      }
-      const own = map.getBoundingClientRect();
-      const across = (this.place[0] - axes.x[0]) / (axes.x[1] - axes.x[0]);
-      const up = (this.place[1] - axes.y[0]) / (axes.y[1] - axes.y[0]);
-      mark.style.left = `${axes.box.left - own.left + across * axes.box.width}px`;
-      mark.style.top = `${axes.box.top - own.top + (1 - up) * axes.box.height}px`;
-      mark.hidden = across < 0 || across > 1 || up < 0 || up > 1; // zoomed away
-    }
+    const pins = this.pins.map((at, place) => ({ at, text: place + 1 }));
+    this.maps.mark(this.models.map((model, number) => {
+      const at = !this.spot ? null : this.spot.parts.length ? this.place() : placeOf(model, this.code(model, number));
+      return at ? [...pins, { at, text: "" }] : pins;
+    }));
   }
 }
 
-// What a map shows: its box on the screen, and the limits of both axes; null until it is drawn.
-function axesOf(map) {
-  const layout = map._fullLayout, area = map.querySelector(".nsewdrag");
-  return layout?.xaxis && area && { box: area.getBoundingClientRect(), x: layout.xaxis.range, y: layout.yaxis.range };
-}
+const rounded = (place) => place.map((at) => Number(at.toPrecision(6)));
 
-// Grey levels of what a model decodes a place to.
-function decodedAt(model, place) {
-  const h = model.codes ? blended(model.codes, place) : lifted(model.plane, place);
-  return run(model.network, model.network.decoder, { h_1: h }).pixels.map((probability) => 255 * probability);
+const mixed = (parts) => [0, 1].map((axis) => parts.reduce((sum, part) => sum + part[2] * part[axis], 0));
+
+// Grey levels of what a model decodes a code to.
+function decoded(model, code) {
+  return run(model.network, model.network.decoder, { h_1: code }).pixels.map((probability) => 255 * probability);
 }

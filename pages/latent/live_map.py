@@ -1,25 +1,32 @@
-"""What a place on the maps decodes to, while the pointer moves over them (live_map.js)."""
+"""What a place on the maps decodes to, while the pointer moves over them, and the digit's own units (live_map.js)."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import streamlit as st
 import torch
+from PIL import Image
 from torch import Tensor
 
-from iwae.analysis import latent
+from iwae.analysis import latent, units
+from iwae.figures import base
 from pages.common import cache
 from pages.common.canvas import source
 from pages.common.live import address, network, pictures, to_text
 from pages.latent.controls import Images, MapSide, of_digit
+
+TOP = 5  # units with a slider
+SHADES = 16  # of the thumbnails, which are 28 pixels wide: 0.25 MB for 2,000
+COLUMNS = 100  # of their sheet
 
 _KEY = "live-map"
 _panel = st.components.v2.component(
     "live_map",
     html=source("latent/live_map.html"),
     css=source("latent/live_map.css"),
-    js=source("common/forward.js", "common/pictures.js", "latent/places.js", "latent/live_map.js"),
+    js=source("common/forward.js", "common/pictures.js", "latent/places.js", "latent/maps.js", "latent/live_map.js"),
 )
 
 
@@ -30,8 +37,8 @@ def live_map(
     """Both models' pictures of a place on the maps, whose axes have these ``limits``; at first of x [pixels] itself."""
     own = [of_digit(side, x).mean[0] for side in both]
     axes = [side.projection and side.projection.axes.tolist() for side in both]
-    shown = repr((images.dataset, [side.entry.key for side in both], axes))
-    asked = (st.session_state.get(_KEY) or {}).get("place")  # where the page cannot decode by itself
+    shown = repr((images.dataset, len(images.numbers), [side.entry.key for side in both], axes))
+    spot = (st.session_state.get(_KEY) or {}).get("spot")  # what the page cannot decode by itself
     st.markdown("**At the pointer**", help=_help(both))
     _panel(
         key=_KEY,
@@ -40,11 +47,26 @@ def live_map(
             "x": list(limits[0]),
             "y": list(limits[1]),
             "start": _at(both[0], own[0]).tolist(),
-            "place": asked,
-            "models": [_model(side, mean, asked) for side, mean in zip(both, own, strict=True)],
+            "spot": spot,
+            "images": address(_thumbnails(images.dataset, len(images.numbers)), "thumbnails"),
+            "models": [
+                _model(side, mean, x, spot and code_of(side, mean, spot["parts"], spot["moved"][place]))
+                for place, (side, mean) in enumerate(zip(both, own, strict=True))
+            ],
         },
-        on_place_change=lambda: None,
+        on_spot_change=lambda: None,
     )
+
+
+def code_of(side: MapSide, own: np.ndarray, parts: Sequence[Sequence[float]], moved: Mapping[str, float]) -> np.ndarray:
+    """The code [latent] of a spot: that of its ``parts``, places [x, y, weight] on a map, mixed by weight; or, without
+    any, the digit's ``own``; with the units in ``moved`` set to these values."""
+    code = own.copy()
+    if parts:
+        code = np.sum([weight * code_at(side, (x, y), own) for x, y, weight in parts], axis=0)
+    for unit, value in moved.items():
+        code[int(unit)] = value
+    return code
 
 
 def code_at(side: MapSide, place: Sequence[float], own: np.ndarray) -> np.ndarray:
@@ -62,18 +84,36 @@ def _at(side: MapSide, own: np.ndarray) -> np.ndarray:
     return latent.place_on_map(own[None], side.encoded.mean, side.places)[0]
 
 
-def _model(side: MapSide, own: np.ndarray, asked: Sequence[float] | None) -> dict[str, Any]:
+def _model(side: MapSide, own: np.ndarray, x: Tensor, there: np.ndarray | None) -> dict[str, Any]:
     data = network(side.name, side.entry, side.device)
     model = cache.model(side.entry, side.device)
-    wanted = [own] if asked is None else [own, code_at(side, asked, own)]
-    shown = [pictures(model, torch.from_numpy(code)[None].float()) for code in wanted]
-    data |= {"own": shown[0], "there": shown[-1], "plane": None, "codes": None}
+    shown = [pictures(model, torch.from_numpy(code)[None].float()) for code in (own, there) if code is not None]
+    nats = units.unit_kl(model, x[None].to(model.device))[0][0]
+    data |= {
+        "own": shown[0], "there": shown[-1], "code": to_text(torch.from_numpy(own).float()),
+        "plane": None, "codes": None,
+        "units": [
+            {"unit": unit, "nats": f"{nats[unit]:.1f}", "value": round(float(own[unit]), 2)}
+            for unit in nats.argsort(descending=True)[:TOP].tolist()
+        ],
+    }  # fmt: skip
     if side.projection is not None:
-        axes, point = (to_text(torch.from_numpy(part).float()) for part in (side.projection.axes, own))
-        data["plane"] = {"axes": axes, "point": point, "at": _at(side, own).tolist()}
+        axes = to_text(torch.from_numpy(side.projection.axes).float())
+        data["plane"] = {"axes": axes, "at": _at(side, own).tolist()}
     elif data["weights"]:
         data["codes"] = address(packed(side.places, side.encoded.mean), f"codes-{side.name}")
     return data
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _thumbnails(dataset: str, count: int) -> bytes:
+    """For maps.js: how many images as uint32, their numbers, and a PNG sheet of all of them, row by row."""
+    grey = cache.dataset(dataset).test.images
+    numbers = latent.subset(len(grey), count)
+    sheet = Image.fromarray(base.image_grid(grey[numbers].numpy() / 255, COLUMNS, gap=0, zoom=1))
+    content = io.BytesIO()
+    sheet.convert("L").quantize(SHADES).save(content, "PNG", bits=4, optimize=True)
+    return np.uint32(len(numbers)).tobytes() + numbers.astype("<u4").tobytes() + content.getvalue()
 
 
 def packed(places: np.ndarray, codes: np.ndarray) -> bytes:

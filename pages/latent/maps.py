@@ -56,29 +56,30 @@ def focus(side: MapSide, images: Images, whose: int | str | None, digit: ChosenD
 
 def show_maps(
     both: Sequence[MapSide], images: Images, by: str, whose: int | str | None, digit: ChosenDigit,
-    chains: Mapping[str, Annealed],
+    chains: Mapping[str, Annealed], shown: np.ndarray | None = None,
 ) -> None:  # fmt: skip
     """Both maps beside each other and the digit in hand beside them; a lasso or a click in one holds for both.
 
-    ``chains`` to the true posterior of the digit end on the maps of the models that they are of.
+    ``chains`` to the true posterior of the digit end on the maps of the models that they are of. ``shown`` [n] of bool:
+    the images whose points are there, by default all.
     """
     selected = selection(images)
-    shown = [focus(side, images, whose, digit) for side in both]
-    clouds = [_overlay(side, one) for side, one in zip(both, shown, strict=True)]
+    posteriors = [focus(side, images, whose, digit) for side in both]
+    clouds = [_overlay(side, one) for side, one in zip(both, posteriors, strict=True)]
     centres = [_project(side, of_digit(side, digit.x).mean) for side in both]
     truths = [_ends(side, chains.get(side.name)) for side in both]
     everything = [*(side.places for side in both), *centres, *(one.points for one in (*clouds, *truths) if one)]
     x, y = latent.shared_range(everything)
     *columns, beside = st.columns([5, 5, 2], gap="small")
     for column, side, colour, cloud, truth, one, centre in zip(
-        columns, both, colours(both, images, by), clouds, truths, shown, centres, strict=True
+        columns, both, colours(both, images, by), clouds, truths, posteriors, centres, strict=True
     ):
         with column:
             image_rows.heading(side.name, side.entry)
             frame = MapAxes(tuple(x), tuple(y), _titles(side))
             drawn = latent_map(
                 side.places, images.numbers, frame, kind=side.entry.kind, colour=colour, cloud=cloud, truth=truth,
-                selected=selected if selected.any() else None, chosen=centre[0],
+                selected=selected if selected.any() else None, shown=shown, chosen=centre[0],
             )  # fmt: skip
             key = f"map.{side.name.lower()}"
             figure_card.figure(

@@ -1,4 +1,4 @@
-// From a place on a map to a code, as iwae/analysis/latent.py does it.
+// From a place on a map to a code and back, as iwae/analysis/latent.py does it.
 
 const NEIGHBOURS = 15;
 
@@ -12,13 +12,32 @@ function lifted({ axes, point, at }, place) {
 function readCodes(buffer) {
   const count = new Uint32Array(buffer, 0, 1)[0];
   const places = new Float32Array(buffer, 4, 2 * count), codes = new Float32Array(buffer, 4 + 8 * count);
-  return { count, places, codes };
+  return { places, codes };
 }
 
-// latent.place_on_map, from the map to the codes: the mean code of the nearest images, weighted by UMAP's strength of membership.
-function blended({ count, places, codes }, place) {
-  const distance = Float64Array.from({ length: count }, (_, i) =>
-    Math.hypot(places[2 * i] - place[0], places[2 * i + 1] - place[1]));
+// The code at places [x, y, weight] of a model's map, mixed by weight.
+function codeOf({ plane, codes }, parts) {
+  const found = parts.map((place) => (codes ? blended(codes.places, codes.codes, place.slice(0, 2)) : lifted(plane, place)));
+  return found[0].map((_, unit) => parts.reduce((sum, [, , weight], part) => sum + weight * found[part][unit], 0));
+}
+
+// Where a code lies on a model's map; null where the page has not got what that takes.
+function placeOf({ plane, codes }, code) {
+  if (codes) return [...blended(codes.codes, codes.places, code)];
+  if (!plane) return null;
+  const along = (axis) => code.reduce((sum, value, i) => sum + (value - plane.point[i]) * plane.axes[axis * code.length + i], 0);
+  return [plane.at[0] + along(0), plane.at[1] + along(1)];
+}
+
+// latent.place_on_map from one space to another, of n points in each: the mean of `to` over the points whose `from` is
+// nearest, weighted by UMAP's strength of membership.
+function blended(from, to, point) {
+  const across = point.length, count = from.length / across;
+  const distance = Float64Array.from({ length: count }, (_, i) => {
+    let sum = 0;
+    for (let axis = 0; axis < across; axis++) sum += (from[i * across + axis] - point[axis]) ** 2;
+    return Math.sqrt(sum);
+  });
   const near = nearest(distance, Math.min(NEIGHBOURS, count));
   const enough = Math.log2(Math.max(near.length, 2));
   let low = 1e-12, high = 1e6, scale;
@@ -28,10 +47,10 @@ function blended({ count, places, codes }, place) {
     else low = scale;
   }
   const weights = near.map((i) => Math.exp(-(distance[i] - distance[near[0]]) / scale));
-  const total = weights.reduce((a, b) => a + b, 0), units = codes.length / count;
-  const result = new Float64Array(units);
+  const total = weights.reduce((a, b) => a + b, 0), width = to.length / count;
+  const result = new Float64Array(width);
   near.forEach((i, order) => {
-    for (let unit = 0; unit < units; unit++) result[unit] += (weights[order] / total) * codes[i * units + unit];
+    for (let axis = 0; axis < width; axis++) result[axis] += (weights[order] / total) * to[i * width + axis];
   });
   return Float32Array.from(result);
 }

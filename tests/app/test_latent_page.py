@@ -14,6 +14,8 @@ from iwae.evaluation import metrics as evaluation
 from iwae.export import shipped_maps
 from iwae.inference import ais
 from pages.common.evidence import jobs
+from pages.latent import live_map
+from pages.latent.controls import MapSide
 from tests.app import TWO_LAYERS, open_tables
 from tests.app.test_pages import values
 
@@ -154,6 +156,32 @@ def test_a_selection_holds_on_both_maps(app, digits):
     assert "**3 of 300 images selected**" in words(test)
     test.button(key="latent.clear").click().run()
     assert "selectedpoints" not in spec(test, 0)["data"][0]
+
+
+def test_classes_can_be_taken_off_both_maps(app, digits):
+    test = app(PAGE, data="digits")
+    before = spec(test, 0)["layout"]["xaxis"]["range"]
+    test.pills(key="classes").set_value(["3", "7"]).run()
+    labels = digits.test.labels.numpy()
+    for place in (0, 1):
+        there = [image for trace in spec(test, place)["data"] for image in trace.get("customdata", ())]
+        assert sorted(there) == np.flatnonzero(np.isin(labels, [3, 7])).tolist()
+    assert spec(test, 0)["layout"]["xaxis"]["range"] == before
+    test.selectbox(key="colour").set_value("posterior spread").run()
+    (trace,) = (trace for trace in spec(test, 1)["data"] if "customdata" in trace)
+    shown = encoded(digits)[1].trace[np.isin(labels, [3, 7])]
+    np.testing.assert_allclose(values(trace["marker"]["color"]), shown, rtol=1e-6)
+
+
+def test_a_spot_is_a_mixture_of_places_or_the_digit_with_units_moved(digits):
+    """What the server answers where a model is too large for the page."""
+    a, _ = encoded(digits)
+    view, own = latent.pca(a.mean), a.mean[3]
+    side = MapSide("A", catalog.entries()[0][catalog.DEFAULT_PAIR[0]], "cpu", a, view.project(a.mean), view)
+    parts = [[1.0, 2.0, 0.25], [-1.0, 0.5, 0.75]]
+    np.testing.assert_allclose(live_map.code_of(side, own, parts, {}), view.lift(np.array([-0.5, 0.875]), own))
+    moved = live_map.code_of(side, own, [], {"7": 2.5})
+    assert moved[7] == 2.5 and (np.delete(moved, 7) == np.delete(own, 7)).all() and own[7] != 2.5
 
 
 def test_images_that_moved_most(app, digits):

@@ -39,20 +39,26 @@ def test_codes_of_places_are_those_of_the_analysis(page):
     page.add_script_tag(content=canvas.source("latent/places.js"))
     random = np.random.default_rng(4)
     points, placed = random.normal(size=(300, 7)), random.normal(size=(300, 2))
-    view, place = latent.pca(points), [0.7, -1.2]
-    plane = {"axes": view.axes.ravel().tolist(), "point": points[3].tolist(), "at": view.project(points[3]).tolist()}
-    on_plane, on_umap = page.evaluate(
-        """async ([plane, file, place]) => {
-            const whole = { axes: Float32Array.from(plane.axes), point: Float32Array.from(plane.point), at: plane.at };
+    view, parts = latent.pca(points), [[0.7, -1.2, 0.25], [-0.4, 0.3, 0.75]]
+    plane = {"axes": view.axes.ravel().tolist(), "at": view.project(points[3]).tolist()}
+    found = page.evaluate(
+        """async ([plane, point, file, parts]) => {
+            const whole = { ...plane, axes: Float32Array.from(plane.axes), point: Float32Array.from(point) };
             const codes = readCodes(await (await fetch("data:;base64," + file)).arrayBuffer());
-            return [[...lifted(whole, place)], [...blended(codes, place)]];
+            return [{ plane: whole }, { codes }].map((model) => {
+                const code = codeOf(model, parts);
+                return [[...code], [...placeOf(model, code)]];
+            });
         }""",
-        [plane, base64.b64encode(packed(placed, points)).decode(), place],
+        [plane, points[3].tolist(), base64.b64encode(packed(placed, points)).decode(), parts],
     )
-    moved = view.lift(np.array(place), points[3])
-    np.testing.assert_allclose(view.project(moved), place)
-    np.testing.assert_allclose(on_plane, moved, atol=1e-5)
-    np.testing.assert_allclose(on_umap, latent.place_on_map(np.array([place]), placed, points)[0], atol=1e-5)
+    places, weights = np.array(parts)[:, :2], np.array(parts)[:, 2]
+    moved = view.lift(weights @ places, points[3])  # of a mixture: a plane is linear
+    mixed = weights @ latent.place_on_map(places, placed, points)
+    np.testing.assert_allclose(found[0][0], moved, atol=1e-5)
+    np.testing.assert_allclose(found[0][1], weights @ places, atol=1e-5)
+    np.testing.assert_allclose(found[1][0], mixed, atol=1e-5)
+    np.testing.assert_allclose(found[1][1], latent.place_on_map(mixed[None], points, placed)[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*SHIPPED, "30:8/20,10:5/7:3"])
