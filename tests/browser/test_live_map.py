@@ -16,7 +16,8 @@ PLACE = """([key, across, up]) => {
     const box = map.querySelector(".nsewdrag").getBoundingClientRect();
     const { xaxis: { range: [left, right] }, yaxis: { range: [bottom, top] } } = map._fullLayout;
     const [x, y] = [box.left + across * box.width, box.bottom - up * box.height].map(Math.round);
-    return [x, y, left + (x - box.left) / box.width * (right - left), bottom + (box.bottom - y) / box.height * (top - bottom)];
+    const [u, v] = [(x - box.left) / box.width, (box.bottom - y) / box.height];
+    return [x, y, left + u * (right - left), bottom + v * (top - bottom)];
 }"""  # a pixel of the screen, and where it lies on the map
 
 
