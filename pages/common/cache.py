@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 import torch
+from PIL import Image
 from torch import Tensor
 
 import iwae.inference.posterior
@@ -18,6 +19,8 @@ from iwae.catalog import Entry
 from iwae.checkpoints import CheckpointError
 from iwae.data import datasets
 from iwae.images import digits
+from iwae.images.edits import Edit
+from iwae.images.uploads import read_picture
 from iwae.inference import occlusion
 from iwae.inference.occlusion import Occluded
 from iwae.inference.posterior import Posterior, Reconstructions
@@ -110,9 +113,15 @@ def test_images(name: str) -> Tensor:
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def digit(content: bytes, name: str, invert: bool | None) -> digits.Digit:
-    """The picture in a file of this name, prepared; raises PictureError."""
-    return digits.prepare(content, invert=invert, name=name)
+def picture(content: bytes, name: str) -> Image.Image:
+    """The picture in a file of this name, decoded; raises PictureError."""
+    return read_picture(content, name=name)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def digit(content: bytes, name: str, edit: Edit) -> digits.Digit:
+    """The picture in a file of this name, prepared after an edit; raises PictureError."""
+    return digits.prepare(picture(content, name), edit=edit)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Loading the model …")

@@ -8,13 +8,14 @@ import streamlit as st
 
 from iwae.images import digits
 from iwae.images.decoding import FORMATS, MAX_BYTES
+from iwae.images.edits import Edit
 from pages.common import cache, canvas, image_rows
 from pages.common.digit import ChosenDigit, hold, hold_drawing, hold_image, image_number, in_hand, prepared, remove
 from pages.common.figure_card import escape_markdown
 from pages.common.number_field import whole_number
+from pages.common.picture_editor import edit_picture
 
 ACCEPTED = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}, up to {MAX_BYTES // 2**20} MB"
-POLARITY = {"decide for me": None, "dark ink on light": True, "light ink on dark": False}
 THUMBNAIL = 72  # CSS pixels
 BLANK = "Draw one digit with the mouse, a pen or a finger."
 
@@ -44,12 +45,14 @@ def change_button(dataset: str, place: str, label: str) -> None:
         _dialog(dataset)
 
 
-@st.dialog("Choose a digit", on_dismiss="rerun")
+@st.dialog("Choose a digit", width="medium", on_dismiss="rerun")
 def _dialog(dataset: str) -> None:
     choose_digit(dataset, "dialog.")
     digit = in_hand(dataset)
     image_rows.image_row([digit.thumbnail, digit.x.numpy()], None, [digit.source, f"{digit.source}, binarized"])
     st.caption(escape_markdown(digit.source))
+    if digit.note:
+        (st.warning if digit.doubtful else st.caption)(digit.note)
     if st.button("Use this digit", type="primary", key="dialog.done"):
         st.rerun()
 
@@ -96,14 +99,11 @@ def _upload(dataset: str, place: str) -> None:
     if st.toggle("Use the camera", key=f"{place}camera"):  # which asks for permission as soon as it is on the page
         photo = f"{place}photo"
         st.camera_input("A photo of one digit", key=photo, on_change=_take_upload, args=(photo, place))
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        if "upload" in st.session_state:
-            name, content = st.session_state["upload"]
-            st.markdown(f"**{escape_markdown(name)}** · {len(content) / 1000:,.0f} kB", width="content")
-        st.segmented_control(
-            "Ink", list(POLARITY), default="decide for me", required=True, key=f"{place}ink", persist_state="session",
-            on_change=lambda: _read_upload(st.session_state[f"{place}ink"]),
-        )  # fmt: skip
+    if "upload" in st.session_state:
+        name, content = st.session_state["upload"]
+        st.markdown(f"**{escape_markdown(name)}** · {len(content) / 1000:,.0f} kB")
+        edit = st.session_state.setdefault("upload.edit", Edit())
+        edit_picture(f"{place}editor-{number}", content, name, edit, _read_upload)
     if error := st.session_state.get("upload.error"):
         st.error(f"{escape_markdown(error)} The digit in hand stays as it was.")
 
@@ -116,24 +116,25 @@ def _take_upload(key: str, place: str) -> None:
         remove()
     else:
         st.session_state["upload"] = file.name, file.getvalue()
-        _read_upload(st.session_state.get(f"{place}ink"))
+        _read_upload(Edit())
 
 
-def _read_upload(ink: str | None) -> None:
-    """Take the uploaded picture in hand, or say why not."""
+def _read_upload(edit: Edit) -> None:
+    """Take the uploaded picture in hand, as the edit reads it, or say why not."""
     if "upload" not in st.session_state:
         return
     name, content = st.session_state["upload"]
+    st.session_state["upload.edit"] = edit
     st.session_state.pop("upload.error", None)
     try:
-        hold(prepared(cache.digit(content, name, POLARITY.get(ink)), name))
+        hold(prepared(cache.digit(content, name, edit), name))
     except digits.PictureError as error:
         st.session_state["upload.error"] = str(error)
 
 
 def _forget_upload() -> None:
-    st.session_state.pop("upload", None)
-    st.session_state.pop("upload.error", None)
+    for key in ("upload", "upload.edit", "upload.error"):
+        st.session_state.pop(key, None)
     st.session_state["upload.number"] = st.session_state.get("upload.number", 0) + 1
 
 
