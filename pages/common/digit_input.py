@@ -14,6 +14,7 @@ from pages.common.digit import ChosenDigit, hold, hold_drawing, hold_image, imag
 from pages.common.figure_card import escape_markdown
 from pages.common.number_field import whole_number
 from pages.common.picture_editor import edit_picture
+from pages.common.polling import set_in_dialog
 
 ACCEPTED = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}, up to {MAX_BYTES // 2**20} MB"
 THUMBNAIL = 72  # CSS pixels
@@ -47,6 +48,7 @@ def change_button(dataset: str, place: str, label: str) -> None:
 
 @st.dialog("Choose a digit", width="medium", on_dismiss="rerun")
 def _dialog(dataset: str) -> None:
+    set_in_dialog(True)
     choose_digit(dataset, "dialog.")
     digit = in_hand(dataset)
     image_rows.image_row([digit.thumbnail, digit.x.numpy()], None, [digit.source, f"{digit.source}, binarized"])

@@ -9,6 +9,7 @@ from iwae import catalog
 from iwae.catalog import CatalogError, Entry
 from iwae.runs.store import RunError
 from pages.common.figure_card import escape_markdown
+from pages.common.polling import set_in_dialog
 
 NLL_HELP = "NLL: −log p̂(x) on test images, in nats per image ± standard error; lower is better."
 
@@ -64,6 +65,7 @@ def pick_models(found: dict[str, Entry]) -> tuple[Entry, Entry] | None:
 
 @st.dialog("Choose two models", width="large", on_dismiss="rerun")
 def _dialog(found: dict[str, Entry], names: dict[str, str]) -> None:
+    set_in_dialog(True)
     pairs = {title: pair for title, pair in catalog.FAVOURITES.items() if found.keys() >= set(pair)}
     with st.container(horizontal=True, vertical_alignment="center"):
         for title, (a, b) in pairs.items():

@@ -5,18 +5,24 @@ from collections.abc import Callable
 import streamlit as st
 
 
+def set_in_dialog(is_open: bool) -> None:
+    """Called by every dialog with True, and by every run of a page, which closes it, with False."""
+    st.session_state["in dialog"] = is_open
+
+
 def poll(draw: Callable[[], None], changed: Callable[[], bool], seconds: float | None) -> None:
     """Call ``draw()`` now and every ``seconds`` (None: only now); if ``changed()`` by then, rerun the page.
 
     The rerun comes only after everything has been drawn, and never during the page's own run: otherwise a button that
-    was clicked, here or further down, would not be reached, and the click would be lost.
+    was clicked, here or further down, would not be reached, and the click would be lost. Nor does it come while a
+    dialog is open, which it would close; that reruns the page when it is closed.
     """
     in_page = True
 
     def again() -> None:
         nonlocal in_page
         draw()
-        if not in_page and changed():
+        if not in_page and not st.session_state.get("in dialog") and changed():
             st.rerun()
         in_page = False
 

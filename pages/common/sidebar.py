@@ -16,6 +16,7 @@ from pages.common.digit import ChosenDigit
 from pages.common.digit_input import card
 from pages.common.links import page_link
 from pages.common.model_picker import pick_models
+from pages.common.polling import set_in_dialog
 from pages.common.training_panel import alive_runs, training_panel
 
 ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches named icons from another host
@@ -65,6 +66,7 @@ class View:
 def sidebar(title: str) -> View:
     """Set the page up and draw the sidebar; ends the page with advice when there is no model at all."""
     figure_card.reset()
+    set_in_dialog(False)
     st.session_state["title"] = title
     st.set_page_config(f"{title} · IWAE explorer", ICON, layout="wide")
     query_params.check(next(file for file, label in PAGES if label == title))

@@ -17,7 +17,7 @@ from iwae.training.config import TrainConfig
 from iwae.training.loop import Record
 from pages.common import figure_card
 from pages.common.figure_card import escape_markdown
-from pages.common.polling import poll
+from pages.common.polling import poll, set_in_dialog
 from pages.common.training_panel import refresh, run_buttons
 
 NEWEST = 6  # runs shown unless others are chosen
@@ -170,8 +170,9 @@ def _buttons(run: Run) -> None:
     run_buttons(run, run.status(), ".page")
 
 
-@st.dialog("Delete this run?")
+@st.dialog("Delete this run?", on_dismiss="rerun")
 def _confirm(run: Run) -> None:
+    set_in_dialog(True)
     st.write(f"**{escape_markdown(run.name)}** with its model, its curves and its snapshots. This cannot be undone.")
     yes, no = st.columns(2)
     if yes.button("Delete it", width="stretch", on_click=_delete, args=(run,)):
