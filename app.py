@@ -10,6 +10,7 @@ from pages.common.links import page_link
 from pages.common.live import live
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
+from pages.common.surprise import show_doubts
 
 view = sidebar("Home")
 
@@ -33,8 +34,7 @@ with st.container(horizontal=True):
 if evidence is None:
     st.info(BLANK)
     st.stop()
-if digit.note:
-    (st.warning if digit.doubtful else st.caption)(digit.note)
+show_doubts(view)
 for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
     with column:
         image_rows.heading(name, entry)

@@ -10,6 +10,7 @@ from pages.common.number_field import whole_number
 from pages.common.report_button import report_button
 from pages.common.sections import sections
 from pages.common.sidebar import sidebar
+from pages.common.surprise import show_doubts
 from pages.posterior.occluded import occluded
 from pages.posterior.samples import bound_against_k, samples_of_both
 from pages.posterior.true_posterior import resampled, what_q_misses
@@ -25,8 +26,7 @@ with st.expander("What the models see, step by step", expanded=digit.index is No
     image_rows.image_row(images, names, names, width=112)
     with st.popover("What each step does", type="tertiary"):
         st.markdown(digit.explanation)
-if digit.note:
-    (st.warning if digit.doubtful else st.caption)(digit.note)
+show_doubts(view)
 with st.expander("Sampling", icon=":material/tune:"):
     one, two, three, four = st.columns(4)
     samples = whole_number("Samples per model", 100, 50_000, SAMPLES, 100, key="samples", place=one)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import letters
 from iwae import checkpoints
 from iwae.__main__ import main
 from iwae.checkpoints import Card, CheckpointError
@@ -66,3 +67,14 @@ def test_a_card_with_other_quantiles_is_refused(tmp_path, wrong):
         checkpoints.save(
             tmp_path / "m.safetensors", model, dataclasses.replace(card, metrics={"quantiles": good | wrong})
         )
+
+
+def test_the_auc_of_the_benchmark_and_its_clusters():
+    """Against a count of all pairs; where each cluster is one value, twice as many copies do not shrink the error."""
+    random = np.random.default_rng(0)
+    digit, other = random.normal(size=200), np.repeat(random.normal(0.5, 1, 30), 4)
+    cluster = np.repeat(np.arange(30), 4)
+    area, error = letters.auc(digit, other, cluster)
+    assert area == pytest.approx((other[:, None] > digit).mean())
+    again = letters.auc(digit, np.repeat(other, 2), np.repeat(cluster, 2))
+    assert again[0] == pytest.approx(area) and again[1] == pytest.approx(error, rel=0.1) and 0.03 < error < 0.08

@@ -11,7 +11,7 @@ from iwae.inference.ais import Annealed
 from iwae.inference.posterior import Posterior
 from iwae.model import Model
 from iwae.system import cores
-from pages.common import cache, figure_card, image_rows
+from pages.common import cache, figure_card, image_rows, surprise
 from pages.common.jobs import Job, Jobs, Progress, Work
 from pages.common.number_field import in_use
 from pages.common.polling import poll
@@ -99,7 +99,7 @@ class Evidence:
 
     def __init__(self, view: View, x: Tensor, samples: int, seed: int):
         """``samples`` draws from q in the meantime."""
-        self.x, self.seed = x, seed
+        self.view, self.x, self.seed = view, x, seed
         image = x.byte().numpy().tobytes()
         found = {name: cache.posterior(entry, view.device, x, samples, seed) for name, entry in view.pair}
         self.drawn = {name: drawn for name, (drawn, _) in found.items()}
@@ -124,6 +124,7 @@ class Evidence:
                 self._metric_polled(name)
             image_rows.effective_samples_metric(self.drawn[name])
         image_rows.weight_concentration(self.drawn[name])
+        surprise.caption(dict(self.view.pair)[name], self.view)
 
     def _metric_polled(self, name: str) -> None:
         poll(
