@@ -11,6 +11,7 @@ from pages.common.report_button import report_button
 from pages.common.sections import sections
 from pages.common.sidebar import sidebar
 from pages.common.surprise import show_doubts
+from pages.posterior.left_open import left_open
 from pages.posterior.occluded import occluded
 from pages.posterior.samples import bound_against_k, samples_of_both
 from pages.posterior.true_posterior import resampled, what_q_misses
@@ -38,6 +39,7 @@ evidence = Evidence(view, digit.x, samples, seed)
 sections({
     "Samples": lambda: samples_of_both(view, evidence, count, which),
     "What q misses": lambda: what_q_misses(view, evidence),
+    "What stays open": lambda: left_open(view, evidence),
     "Resampled draws": lambda: resampled(view, evidence),
     "Hide a part": lambda: occluded(view, digit.x, samples, seed),
     "Bound against k": lambda: bound_against_k(view, digit.x, samples, seed),

@@ -106,6 +106,12 @@ def dataset(name: str) -> datasets.Dataset:
     return datasets.load(name, download=False, only_test=True)
 
 
+@st.cache_resource(max_entries=2, show_spinner="Loading the training images …")
+def whole_dataset(name: str) -> datasets.Dataset:
+    """All of a data set that is already on this machine, with its training images."""
+    return datasets.load(name, download=False)
+
+
 @st.cache_resource(max_entries=3, show_spinner=False)  # not copied: a copy of 31 MB takes 0.05 s for each run of a page
 def test_images(name: str) -> Tensor:
     """The binary test images of a data set, [n, 784], drawn once from the documented seed; not to be written to."""

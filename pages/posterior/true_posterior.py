@@ -32,8 +32,9 @@ def what_q_misses(view: View, evidence: Evidence) -> None:
         with column:
             image_rows.heading(name, entry)
             model = cache.model(entry, view.device)
-            _by_weight(model, evidence.drawn[name])
+            _of_q(model, evidence.drawn[name])
             evidence.end_states(name, model)
+            _by_weight(model, evidence.drawn[name])
     reading.glossary("importance weight")
 
 
@@ -45,6 +46,14 @@ def resampled(view: View, evidence: Evidence) -> None:
             image_rows.heading(name, entry)
             _resampled(name, entry, cache.model(entry, view.device), evidence.drawn[name], units[name])
     reading.glossary("importance weight", "k̂", "D_KL")
+
+
+def _of_q(model: Model, drawn: Posterior) -> None:
+    """Decoded draws from q, to be compared with those of the true posterior."""
+    st.markdown("**Draws from q**", help="The first of the draws, each as likely as any other.")
+    with torch.no_grad():
+        images = model.decode(drawn.h[0][:STRIP].to(model.device)).cpu().numpy()
+    image_rows.image_strip(images, image_rows.STRIP, f"{len(images)} draws from q(h|x).", "decoded draws from q")
 
 
 def _by_weight(model: Model, drawn: Posterior) -> None:

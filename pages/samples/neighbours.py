@@ -36,7 +36,7 @@ def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:
         )
         return
     try:
-        data = _data(dataset)
+        data = cache.whole_dataset(dataset)
         near = _near(dataset, picture.numpy().tobytes(), _picture=picture)
         with cache.stop_on_model_error(entry):
             usual = _usual(dataset, *cache.identity(entry), device)
@@ -57,20 +57,17 @@ def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:
     )
 
 
-@st.cache_resource(max_entries=2, show_spinner="Loading the training images …")
-def _data(name: str) -> datasets.Dataset:
-    return datasets.load(name, download=False)
-
-
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _near(dataset: str, pixels: bytes, _picture: Tensor) -> generation.Neighbours:
-    return generation.nearest(_picture[None], _data(dataset).train.images, NEAR)  # pixels only say which picture it is
+    return generation.nearest(
+        _picture[None], cache.whole_dataset(dataset).train.images, NEAR
+    )  # pixels only say which picture it is
 
 
 @st.cache_resource(max_entries=16, show_spinner="Comparing with the training images …")
 def _usual(dataset: str, path: str, written: int, device: str) -> float:
     """The median distance from a reconstructed test image to its nearest training image."""
-    data = _data(dataset)
+    data = cache.whole_dataset(dataset)
     reconstructed = generation.reconstructions(cache.model_at(path, written, device), data.binary("test")[:REFERENCE])
     return generation.nearest(reconstructed, data.train.images).distance.median().item()
 
