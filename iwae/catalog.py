@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 from itertools import combinations
 from pathlib import Path
 
-from iwae import checkpoints
+from iwae import checkpoints, likelihoods
 from iwae.analysis import costs
 from iwae.checkpoints import Card, CheckpointError
 from iwae.data.formats import PIXELS
@@ -60,6 +60,11 @@ class Entry:
     def shipped(self) -> bool:
         """Whether it lies in ``checkpoints/``, and is neither a run nor an added model."""
         return not self.key.startswith(tuple(OWN))
+
+    @property
+    def binary(self) -> bool:
+        """Whether its images are of zeros and ones; else of grey levels."""
+        return likelihoods.find(self.card.model.likelihood).binary
 
     @property
     def kind(self) -> str:

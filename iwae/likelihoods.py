@@ -228,12 +228,10 @@ class DiscretizedLogistic(Likelihood):
         return torch.where(x >= 1 - half, F.logsigmoid(-below), log_p)
 
     def mean(self, outputs: Tensor) -> Tensor:
-        """Σ P(x ≥ level)/255 over the levels above 0."""
+        """∫₀¹ P(x > t) dt, the mean of the logistic distribution clipped to [0, 1]. That of its levels, a sum of 255
+        terms, differs by less than a tenth of a level."""
         mean, rate = self._mean_and_rate(outputs)
-        total = torch.zeros_like(mean)
-        for level in range(1, LEVELS):
-            total += torch.sigmoid((mean - (level - 0.5) / (LEVELS - 1)) * rate)
-        return total / (LEVELS - 1)
+        return (F.softplus(mean * rate) - F.softplus((mean - 1) * rate)) / rate
 
     def sample(self, outputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A draw of the logistic distribution, brought to the nearest level."""

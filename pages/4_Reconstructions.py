@@ -18,7 +18,7 @@ st.write(
 )
 
 one, two = st.columns(2)
-total = len(cache.test_images(view.dataset))
+total = cache.count_images(view.dataset)
 sizes = [size for size in (300, 1000, 3000) if size < total] + [total]
 images = one.selectbox(
     "Test images",

@@ -18,7 +18,7 @@ st.write("Everything a model is trained on comes from the log-weights of a few d
 digit = view.digit
 left, *rest = st.columns([1, 2, 2, 2], vertical_alignment="center")
 with left:
-    image_rows.image_row([digit.x.numpy()], ["the digit"], ["the digit, binarized"])
+    image_rows.image_row([digit.x.numpy()], ["the digit"], ["the digit as the models see it"])
 samples = whole_number("Samples per model", 100, 50_000, SAMPLES, 100, key="samples", place=rest[0])
 seed = whole_number("Seed", 0, 10**6, SEED, key="seed", place=rest[1])
 k = whole_number(

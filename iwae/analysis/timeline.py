@@ -18,7 +18,8 @@ class ModelState:
 
     means: Tensor  # [images, latent[0]], of q(h₁|x)
     activity: tuple[Activity, ...]  # of every stochastic layer
-    pictures: Tensor  # [shown, pixels], decoded from the means of the shown images
+    images: Tensor  # [shown, pixels]
+    pictures: Tensor  # the same, decoded from their means
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def describe_model(model: Model, x: Tensor, shown: Tensor) -> ModelState:
     pictures = model.decode(model.encode_first(model.check_images(shown))[0]).cpu()
     check_finite(means, "the mean of q(h₁|x)")
     check_finite(pictures, "the reconstruction")
-    return ModelState(means, active_units(model, x), pictures)
+    return ModelState(means, active_units(model, x), shown.cpu(), pictures)
 
 
 def timeline_axes(state: ModelState) -> TimelineAxes:

@@ -232,7 +232,7 @@ def exact_posteriors(view: View, drawn: Sequence[Posterior]) -> None:
     st.write("With two latent units nothing has to be estimated: Bayes' rule on a grid of the plane.")
     planes = {}
     for (slot, entry), part in zip(view.pair, drawn, strict=True):
-        image = part.x.byte().numpy().tobytes()
+        image = cache.image_key(part.x)
         try:
             planes[slot] = _exact(*cache.identity(entry), view.device, image, part.samples, part.seed, _drawn=part)
         except ValueError as error:

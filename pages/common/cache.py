@@ -69,28 +69,26 @@ def identity(entry: Entry) -> tuple[str, int]:
 
 
 def posterior(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[Posterior, Reconstructions]:
-    """Draws from q(h|x) of one binary image x [784] under the entry's model, and its reconstructions."""
+    """Draws from q(h|x) of one image x [784] under the entry's model, and its reconstructions."""
     check_cost(entry, costs.posterior(entry.card.model, samples), f"{samples:,} draws from its posterior")
     with stop_on_model_error(entry):
-        return _posterior(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed)
+        return _posterior(*identity(entry), device, image_key(x), samples, seed)
 
 
 def occluded(
     entry: Entry, device: str, x: Tensor, pixel_mask: Tensor, samples: int, seed: int
 ) -> tuple[Occluded, Reconstructions]:
-    """The posterior given those pixels of a binary image x [784] where ``pixel_mask`` [784] is true, and its
+    """The posterior given those pixels of an image x [784] where ``pixel_mask`` [784] is true, and its
     reconstructions."""
     check_cost(entry, costs.occlusion(entry.card.model, samples), "the posterior of an occluded digit")
     with stop_on_model_error(entry):
-        return _occluded(
-            *identity(entry), device, x.byte().numpy().tobytes(), pixel_mask.numpy().tobytes(), samples, seed
-        )
+        return _occluded(*identity(entry), device, image_key(x), pixel_mask.numpy().tobytes(), samples, seed)
 
 
 def curve(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """L_k of ``posterior(…)`` at up to 60 values of k, evenly spread over its logarithm: (k, nats)."""
     with stop_on_model_error(entry):
-        return _curve(*identity(entry), device, x.byte().numpy().tobytes(), samples, seed)
+        return _curve(*identity(entry), device, image_key(x), samples, seed)
 
 
 def model_state(path: Path, dataset: str, shown: tuple[int, ...]) -> ModelState:
@@ -113,9 +111,15 @@ def whole_dataset(name: str) -> datasets.Dataset:
 
 
 @st.cache_resource(max_entries=3, show_spinner=False)  # not copied: a copy of 31 MB takes 0.05 s for each run of a page
-def test_images(name: str) -> Tensor:
-    """The binary test images of a data set, [n, 784], drawn once from the documented seed; not to be written to."""
-    return dataset(name).binary("test")
+def test_images(name: str, binary: bool) -> Tensor:
+    """The test images of a data set, [n, 784], drawn once from the documented seed, or not ``binary``, as grey levels;
+    not to be written to."""
+    return dataset(name).x("test", binary)
+
+
+def count_images(name: str) -> int:
+    """How many test images a data set has."""
+    return len(dataset(name).test)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -140,7 +144,7 @@ def model_at(path: str, written: int, device: str) -> Model:
 @st.cache_resource(max_entries=32, show_spinner="Sampling the posterior …")
 def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int, seed: int):
     model = model_at(path, written, device)
-    drawn = iwae.inference.posterior.posterior(model, _image(pixels), samples=samples, seed=seed)
+    drawn = iwae.inference.posterior.posterior(model, image_of(pixels), samples=samples, seed=seed)
     return drawn, iwae.inference.posterior.reconstruct(model, drawn)
 
 
@@ -148,12 +152,18 @@ def _posterior(path: str, written: int, device: str, pixels: bytes, samples: int
 @st.cache_resource(max_entries=32, show_spinner="Sampling the posterior given the visible pixels …")
 def _occluded(path: str, written: int, device: str, pixels: bytes, visible: bytes, samples: int, seed: int):
     model, pixel_mask = model_at(path, written, device), torch.frombuffer(bytearray(visible), dtype=torch.bool)
-    found = occlusion.occluded(model, _image(pixels), pixel_mask, samples=samples, seed=seed)
+    found = occlusion.occluded(model, image_of(pixels), pixel_mask, samples=samples, seed=seed)
     return found, iwae.inference.posterior.reconstruct(model, found.drawn)
 
 
-def _image(pixels: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(pixels), dtype=torch.uint8).float()
+def image_key(x: Tensor) -> bytes:
+    """An image x [pixels], zeros and ones or grey levels, as the key of a cache; ``image_of`` gives it back."""
+    return (255 * x).round().byte().numpy().tobytes()
+
+
+def image_of(pixels: bytes) -> Tensor:
+    """The image [pixels] of ``image_key``."""
+    return torch.frombuffer(bytearray(pixels), dtype=torch.uint8).float() / 255
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -166,5 +176,6 @@ def _curve(path: str, written: int, device: str, pixels: bytes, samples: int, se
 @bounded(megabytes=30)
 @st.cache_resource(max_entries=64, show_spinner="Evaluating the snapshot …")
 def _model_state(path: str, written: int, dataset: str, shown: tuple[int, ...]) -> ModelState:
-    images = test_images(dataset)
-    return timeline.describe_model(model_at(path, written, "cpu"), images[: timeline.IMAGES], images[list(shown)])
+    model = model_at(path, written, "cpu")
+    images = test_images(dataset, model.likelihood.binary)
+    return timeline.describe_model(model, images[: timeline.IMAGES], images[list(shown)])

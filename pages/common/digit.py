@@ -7,7 +7,7 @@ holds either ``image``, the number, or ``x``, the 784 bits, so a copied link bri
 import base64
 import binascii
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import streamlit as st
@@ -44,11 +44,22 @@ class ChosenDigit:
     @property
     def thumbnail(self) -> np.ndarray:
         """The picture before it was binarized, [28, 28] or [784] in [0, 1]."""
-        return self.stages[-2][1] if len(self.stages) > 1 else self.stages[-1][1]
+        before = [picture for name, picture in self.stages if name != BINARIZED]
+        return before[-1] if before else self.stages[-1][1]
+
+    def as_input(self, binary: bool) -> "ChosenDigit":
+        """This digit as models of zeros and ones take it, or as models of grey levels do."""
+        if binary:
+            return self
+        x = torch.from_numpy(np.round(255 * self.thumbnail.reshape(-1)) / 255).float()
+        before = tuple(stage for stage in self.stages if stage[0] != BINARIZED)
+        return replace(
+            self, x=x, stages=before or self.stages, explanation="These models take grey levels as they are."
+        )
 
 
 def in_hand(dataset: str) -> ChosenDigit:
-    """The visitor's own digit, else the chosen test image; the address then says so.
+    """The visitor's own digit, else the chosen test image, as model A takes it; the address then says so.
 
     An address that the visitor has opened, or gone back to, says first which digit it is; one of a page that was not
     there before, and says nothing, leaves the digit.
@@ -63,7 +74,9 @@ def in_hand(dataset: str) -> ChosenDigit:
             hold(_linked(unpack(asked["x"])))
         else:
             hold_image(int(asked.get("image", 0)))
-    digit = st.session_state.get("own") or test_image(dataset, image_number(dataset))
+    digit = (st.session_state.get("own") or test_image(dataset, image_number(dataset))).as_input(
+        st.session_state.get("binary", True)
+    )
     address = {"x": pack(digit.x)} if digit.index is None else {"image": str(digit.index)} if digit.index else {}
     for key in KEYS:
         if key not in address:
@@ -77,7 +90,7 @@ def in_hand(dataset: str) -> ChosenDigit:
 def image_number(dataset: str) -> int:
     """The number of the chosen test image, or 0 where the data set has none of that number."""
     number = st.session_state.get("image", 0)
-    return number if number < len(cache.test_images(dataset)) else 0
+    return number if number < cache.count_images(dataset) else 0
 
 
 def hold_image(number: int) -> None:
@@ -113,7 +126,7 @@ def remove(paper: str = "") -> None:
 
 def test_image(dataset: str, number: int) -> ChosenDigit:
     """A test image of a data set, in its fixed binarization."""
-    data, x = cache.dataset(dataset), cache.test_images(dataset)[number]
+    data, x = cache.dataset(dataset), cache.test_images(dataset, binary=True)[number]
     labels = data.test.labels
     label = f", label {data.label_names[int(labels[number])]}" if labels is not None else ""
     grey = data.test.images[number].numpy() / 255
@@ -129,32 +142,53 @@ def test_image(dataset: str, number: int) -> ChosenDigit:
 def prepared(digit: digits.Digit, source: str) -> ChosenDigit:
     """A picture of the visitor's, binarized as the models' training data were: one Bernoulli draw of its pixels."""
     grey = torch.from_numpy((255 * digit.image).round().astype(np.uint8)).reshape(-1)
-    x = datasets.binarize(grey, torch.Generator().manual_seed(BINARIZED_BY))
+    x = _binarized(grey)
     explanation = "\n".join(f"1. **{stage.name}**: {stage.caption}" for stage in digit.stages)
     explanation += "\n1. **Binarized**: each pixel is on with its grey level as probability, as in the training data."
     stages = [(stage.name, stage.image) for stage in digit.stages]
     return ChosenDigit(x, source, (*stages, (BINARIZED, x.numpy())), explanation, digit.note, digit.doubtful)
 
 
+def _binarized(grey: Tensor) -> Tensor:
+    """One Bernoulli draw of the pixels of a uint8 image."""
+    return datasets.binarize(grey, torch.Generator().manual_seed(BINARIZED_BY))
+
+
 def _linked(x: Tensor) -> ChosenDigit:
-    return ChosenDigit(x, "From a link", ((BINARIZED, x.numpy()),), "The link holds the digit as the models saw it.")
+    explanation = "The link holds the digit as the models saw it."
+    if _is_binary(x):
+        return ChosenDigit(x, "From a link", ((BINARIZED, x.numpy()),), explanation)
+    binary = _binarized((255 * x).round().byte())
+    return ChosenDigit(binary, "From a link", (("Grey", x.numpy()), (BINARIZED, binary.numpy())), explanation)
 
 
 def pack(x: Tensor) -> str:
-    """The binary image x [784] as text for an address: ``28x28.`` and its bits in base64, 131 characters."""
-    bits = np.packbits(x.bool().numpy()).tobytes()
-    return f"{SIDE}x{SIDE}.{base64.urlsafe_b64encode(bits).decode().rstrip('=')}"
+    """The image x [784] as text for an address: ``28x28.`` and its bits in base64, 137 characters; of grey levels
+    ``28x28g.`` and its bytes, 1,053 characters."""
+    if _is_binary(x):
+        shape, content = f"{SIDE}x{SIDE}", np.packbits(x.bool().numpy()).tobytes()
+    else:
+        shape, content = f"{SIDE}x{SIDE}g", (255 * x).round().byte().numpy().tobytes()
+    return f"{shape}.{base64.urlsafe_b64encode(content).decode().rstrip('=')}"
 
 
 def unpack(text: str) -> Tensor:
-    """The image [784] of zeros and ones that ``pack`` made a text of. Raises LinkError for any other text."""
+    """The image [784] that ``pack`` made a text of. Raises LinkError for any other text."""
     shape, _, code = text.partition(".")
-    if shape != f"{SIDE}x{SIDE}":
+    sizes = {f"{SIDE}x{SIDE}": SIDE * SIDE // 8, f"{SIDE}x{SIDE}g": SIDE * SIDE}  # bytes
+    if shape not in sizes:
         raise LinkError(f"is of shape “{shape[:20]}”; {SIDE}x{SIDE} is what the models take")
     try:
-        bits = base64.b64decode(code + "=" * (-len(code) % 4), b"-_", validate=True)
+        content = base64.b64decode(code + "=" * (-len(code) % 4), b"-_", validate=True)
     except (binascii.Error, ValueError):
-        bits = b""
-    if len(bits) != SIDE * SIDE // 8:
-        raise LinkError(f"is damaged: a digit has {SIDE * SIDE} bits in base64")
-    return torch.from_numpy(np.unpackbits(np.frombuffer(bits, np.uint8)).astype(np.float32))
+        content = b""
+    if len(content) != sizes[shape]:
+        raise LinkError(f"is damaged: a digit has {8 * sizes[shape]:,} bits in base64")
+    values = np.frombuffer(content, np.uint8)
+    if shape.endswith("g"):
+        return torch.from_numpy(values.astype(np.float32)) / 255
+    return torch.from_numpy(np.unpackbits(values).astype(np.float32))
+
+
+def _is_binary(x: Tensor) -> bool:
+    return bool(((x == 0) | (x == 1)).all())

@@ -28,7 +28,7 @@ def card(dataset: str) -> ChosenDigit:
     with picture:
         image_rows.image_row([digit.thumbnail], None, [digit.source], THUMBNAIL)
     words.markdown(f"**The digit in hand**  \n{escape_markdown(digit.source)}")
-    asked, count = st.session_state.get("image", 0), len(cache.test_images(dataset))
+    asked, count = st.session_state.get("image", 0), cache.count_images(dataset)
     if digit.index is not None and asked >= count:
         st.warning(f"There is no test image {asked:,} here: their numbers are 0 to {count - 1:,}.")
     with st.container(horizontal=True):
@@ -51,7 +51,8 @@ def _dialog(dataset: str) -> None:
     set_in_dialog(True)
     choose_digit(dataset, "dialog.")
     digit = in_hand(dataset)
-    image_rows.image_row([digit.thumbnail, digit.x.numpy()], None, [digit.source, f"{digit.source}, binarized"])
+    alts = [digit.source, f"{digit.source}, as the models see it"]
+    image_rows.image_row([digit.thumbnail, digit.x.numpy()], None, alts)
     st.caption(escape_markdown(digit.source))
     if digit.note:
         (st.warning if digit.doubtful else st.caption)(digit.note)
@@ -68,7 +69,7 @@ def choose_digit(dataset: str, place: str = "") -> None:
 
 
 def _pick(dataset: str, place: str) -> None:
-    count, key = len(cache.test_images(dataset)), f"{place}number"
+    count, key = cache.count_images(dataset), f"{place}number"
     label = f"Test image of {cache.dataset(dataset).title}, 0 to {count - 1:,}"
     with st.container(horizontal=True, vertical_alignment="bottom"):  # it keeps the button as wide as its label
         whole_number(label, 0, count - 1, 0, key=key, held=image_number(dataset), on_change=hold_image)
@@ -80,7 +81,7 @@ def _pick(dataset: str, place: str) -> None:
 
 def random_button(dataset: str, place: str, icon: str | None = ":material/casino:") -> None:
     """A button that takes a test image at random in hand."""
-    count = len(cache.test_images(dataset))
+    count = cache.count_images(dataset)
     st.button("Random image", icon=icon, key=f"{place}random", on_click=partial(_random, count))
 
 

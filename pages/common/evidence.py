@@ -100,7 +100,7 @@ class Evidence:
     def __init__(self, view: View, x: Tensor, samples: int, seed: int):
         """``samples`` draws from q in the meantime."""
         self.view, self.x, self.seed = view, x, seed
-        image = x.byte().numpy().tobytes()
+        image = cache.image_key(x)
         found = {name: cache.posterior(entry, view.device, x, samples, seed) for name, entry in view.pair}
         self.drawn = {name: drawn for name, (drawn, _) in found.items()}
         self.pictured = {name: pictured for name, (_, pictured) in found.items()}

@@ -54,6 +54,11 @@ class View:
         return ("A", self.a), ("B", self.b)
 
     @property
+    def binary(self) -> bool:
+        """Whether both models take images of zeros and ones; else both take grey levels."""
+        return self.a.binary
+
+    @property
     def training_overlap(self) -> str:
         """A sentence where a model was trained on the very images that are shown; empty otherwise."""
         names = [name for name, entry in self.pair if entry.trained_on & set(datasets.part_of(self.dataset))]
@@ -84,6 +89,7 @@ def sidebar(title: str) -> View:
         hand = st.container()
         pair = pick_models(found)
         dataset = _pick_dataset(pair)
+        st.session_state["binary"] = pair is None or pair[0].binary
         with hand:
             digit = card(dataset)
         with navigation:
@@ -100,6 +106,10 @@ def sidebar(title: str) -> View:
         training_panel(alive)
     if view is None:
         st.info("There is no model yet. Train a small one in the sidebar; it takes under a minute.")
+        st.stop()
+    if view.a.binary != view.b.binary:
+        kinds = {True: "pixels of zeros and ones", False: "grey levels"}
+        st.warning(f"Model A takes {kinds[view.a.binary]}, model B {kinds[view.b.binary]}: choose two of one kind.")
         st.stop()
     return view
 

@@ -138,13 +138,13 @@ def encoded(entry: Entry, device: str, images: Images) -> Encoded:
 
 @st.cache_resource(max_entries=6, show_spinner="Encoding the images …", hash_funcs=FILE)
 def _encoded(entry: Entry, device: str, dataset: str) -> Encoded:
-    return latent.encode(cache.model(entry, device), cache.test_images(dataset))
+    return latent.encode(cache.model(entry, device), cache.test_images(dataset, entry.binary))
 
 
 @st.cache_resource(max_entries=8, show_spinner="Finding each image's neighbours …", hash_funcs=FILE)
 def neighbours(entry: Entry, device: str, dataset: str, count: int) -> np.ndarray:
     """Each image's neighbours in the whole latent space, as indices [n, k] into the images on the map."""
-    chosen = latent.subset(len(cache.test_images(dataset)), count)
+    chosen = latent.subset(cache.count_images(dataset), count)
     return latent.neighbours(_encoded(entry, device, dataset).mean[chosen])[0]
 
 
@@ -160,7 +160,7 @@ def image_metrics(entry: Entry, device: str, images: Images) -> Metrics:
         count = len(images.numbers)
         cache.check_cost(entry, costs.draws(entry.card.model, count, SAMPLES), f"the NLL of {count:,} images")
         bar = st.progress(0.0, "Sampling each image's posterior …")
-        x = cache.test_images(images.dataset)[images.numbers].to(device)
+        x = cache.test_images(images.dataset, entry.binary)[images.numbers].to(device)
 
         def progress(done: int, total: int) -> None:
             bar.progress(done / total, f"Sampling each image's posterior: {done:,} of {total:,}")
@@ -181,7 +181,7 @@ def divergence(side_entry: Entry, device: str, own: Encoded, images: Images) -> 
 
 def sides(view: Chosen, images: Images, kind: str) -> tuple[MapSide, MapSide] | None:
     """Both models' maps on shared axes; None, with its progress on the page, while UMAP is being computed."""
-    total, shown = len(cache.test_images(images.dataset)), len(images.numbers)
+    total, shown = cache.count_images(images.dataset), len(images.numbers)
     for _, entry in view.pair:
         cache.check_cost(entry, costs.latent_space(entry.card.model, total, shown), f"a map of {shown:,} images")
     spaces = [encoded(entry, view.device, images) for _, entry in view.pair]

@@ -54,8 +54,9 @@ def both(view: View, images: int) -> ReconstructionPair:
 @bounded(megabytes=130)
 @st.cache_resource(max_entries=4, show_spinner="Encoding and decoding the test images …")  # 31 MB for 10,000
 def _measure(path: str, written: int, device: str, dataset: str, images: int) -> ReconstructionResult:
-    x = cache.test_images(dataset)[:images].to(device)
-    return reconstruction.reconstructions(cache.model_at(path, written, device), x, samples=SAMPLES)
+    model = cache.model_at(path, written, device)
+    x = cache.test_images(dataset, model.likelihood.binary)[:images].to(device)
+    return reconstruction.reconstructions(model, x, samples=SAMPLES)
 
 
 def table(view: View, pair: ReconstructionPair) -> None:
@@ -100,7 +101,7 @@ def page_of_images(
     view: View, pair: ReconstructionPair, numbers: np.ndarray, labels: np.ndarray, *, grey: bool, errors: bool
 ) -> None:
     """The images of these numbers, a row for each: both models' pictures with their losses under them."""
-    data, x = cache.dataset(view.dataset), cache.test_images(view.dataset)
+    data, x = cache.dataset(view.dataset), cache.test_images(view.dataset, view.binary)
     for number in numbers:
         seen = data.test.images[number].numpy() / 255 if grey else x[number].numpy()
         with st.container(border=True):
@@ -120,7 +121,7 @@ def digit_in_hand(view: View, *, grey: bool, errors: bool) -> None:
         one = costs.draws(entry.card.model, 1, SAMPLES, pictures=1)
         cache.check_cost(entry, one, "the reconstructions of the digit in hand")
         with cache.stop_on_model_error(entry):
-            found.append(_measure_digit(*cache.identity(entry), view.device, digit.x.byte().numpy().tobytes()))
+            found.append(_measure_digit(*cache.identity(entry), view.device, cache.image_key(digit.x)))
     with st.container(border=True):
         st.markdown(f"**The digit in hand** · {figure_card.escape_markdown(digit.source)}")
         x = digit.x.numpy()
@@ -129,8 +130,8 @@ def digit_in_hand(view: View, *, grey: bool, errors: bool) -> None:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _measure_digit(path: str, written: int, device: str, pixels: bytes) -> ReconstructionResult:
-    x = torch.frombuffer(bytearray(pixels), dtype=torch.uint8)[None].float()
-    return reconstruction.reconstructions(cache.model_at(path, written, device), x.to(device), samples=SAMPLES)
+    x = cache.image_of(pixels)[None].to(device)
+    return reconstruction.reconstructions(cache.model_at(path, written, device), x, samples=SAMPLES)
 
 
 def _under_both(

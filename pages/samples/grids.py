@@ -72,7 +72,7 @@ def plane(models: Models) -> None:
 def interpolation(view: View, models: Models) -> None:
     """The straight line between the codes of two digits, decoded."""
     st.write("The straight line in h₁ from the mean of q(h₁|x) of the digit in hand to that of a test image, decoded.")
-    images = cache.test_images(view.dataset)
+    images = cache.test_images(view.dataset, view.binary)
     left, right, _ = st.columns([1, 1, 2])
     other = whole_number("To test image", 0, len(images) - 1, 1, key="to", place=left)
     steps = right.slider("Steps", 3, 20, 10, key="steps", bind="query-params")

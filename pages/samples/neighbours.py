@@ -67,8 +67,8 @@ def _near(dataset: str, pixels: bytes, _picture: Tensor) -> generation.Neighbour
 @st.cache_resource(max_entries=16, show_spinner="Comparing with the training images …")
 def _usual(dataset: str, path: str, written: int, device: str) -> float:
     """The median distance from a reconstructed test image to its nearest training image."""
-    data = cache.whole_dataset(dataset)
-    reconstructed = generation.reconstructions(cache.model_at(path, written, device), data.binary("test")[:REFERENCE])
+    data, model = cache.whole_dataset(dataset), cache.model_at(path, written, device)
+    reconstructed = generation.reconstructions(model, data.x("test", model.likelihood.binary)[:REFERENCE])
     return generation.nearest(reconstructed, data.train.images).distance.median().item()
 
 

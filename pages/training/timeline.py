@@ -44,9 +44,11 @@ def scrubber(run: Run) -> None:
 
 def _show_snapshot(found: list[Snapshot], dataset: str, kind: str) -> None:
     snapshot = _choose(found)
-    data, images = cache.dataset(dataset), cache.test_images(dataset)
+    data = cache.dataset(dataset)
     labels = data.test.labels
-    shown = _one_of_each(labels[: timeline.IMAGES].tolist()) if labels is not None else range(min(SHOWN, len(images)))
+    shown = (
+        _one_of_each(labels[: timeline.IMAGES].tolist()) if labels is not None else range(min(SHOWN, len(data.test)))
+    )
     shown = tuple(shown)
     try:
         now, last = (cache.model_state(one.path, dataset, shown) for one in (snapshot, found[-1]))
@@ -89,7 +91,7 @@ def _show_snapshot(found: list[Snapshot], dataset: str, kind: str) -> None:
         ]
         figure_card.figure(activity_bars(variances, THRESHOLD, kind), "timeline.units", caption, numbers)
     st.markdown("**Reconstructions** from the mean of q")
-    rows = {"Test images": images[list(shown)], f"After {epochs} epochs": now.pictures, "At the last": last.pictures}
+    rows = {"Test images": now.images, f"After {epochs} epochs": now.pictures, "At the last": last.pictures}
     for title, row in rows.items():
         st.caption(title)
         image_rows.image_row(row.numpy(), None, [f"{title}: image {index}" for index in shown], 56)

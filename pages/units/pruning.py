@@ -59,7 +59,7 @@ def measure(view: View, images: int) -> list[Measured]:
 @st.cache_resource(max_entries=8, show_spinner="Measuring the units …")
 def _measure(path: str, written: int, device: str, dataset: str, images: int):
     model = cache.model_at(path, written, device)
-    x = cache.test_images(dataset)[:images].to(device)
+    x = cache.test_images(dataset, model.likelihood.binary)[:images].to(device)
     return activity.unit_means(model, x), units.unit_kl(model, x)
 
 
@@ -74,7 +74,7 @@ def _bands(path: str, written: int, device: str, dataset: str, images: int, laye
 def _loss(path: str, written: int, device: str, dataset: str, kept: tuple[tuple[bool, ...], ...], images: int):
     model = cache.model_at(path, written, device)
     halves, _ = _measure(path, written, device, dataset, images)
-    x = cache.test_images(dataset)[:LOSS_IMAGES].to(device)
+    x = cache.test_images(dataset, model.likelihood.binary)[:LOSS_IMAGES].to(device)
     layers = tuple(activity.activity_of(*part) for part in halves)
     loss = units.pruning_loss(model, x, layers, [torch.tensor(layer) for layer in kept], samples=LOSS_DRAWS)
     return loss.full.mean().item(), loss.pruned.mean().item(), loss.mean, loss.se, len(x)

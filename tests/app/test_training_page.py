@@ -216,12 +216,16 @@ def test_a_frame_is_the_plane_or_the_main_directions():
     means = torch.randn(300, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5.0, 2.0])
     covariance = means.double().T.cov()
     activity = timeline.Activity(means.double().mean(0), covariance, 0.01)
-    frame = timeline.timeline_axes(timeline.ModelState(means, (activity,), means))
+    frame = timeline.timeline_axes(timeline.ModelState(means, (activity,), means, means))
     placed = frame.project(means)
     values = torch.linalg.eigvalsh(covariance).flip(0)[:2]
     torch.testing.assert_close(placed.double().T.cov().diagonal(), values, rtol=1e-4, atol=0)
     assert frame.axes[1, 0] > 0.9 and frame.reach == pytest.approx(1.1 * placed.abs().max().item())
-    plane = timeline.ModelState(means[:, :2], (timeline.Activity(activity.mean[:2], covariance[:2, :2], 0.01),), means)
+    plane = timeline.ModelState(
+        means[:, :2], (timeline.Activity(activity.mean[:2], covariance[:2, :2], 0.01),), means, means
+    )
     torch.testing.assert_close(timeline.timeline_axes(plane).project(means[:, :2]), means[:, :2])
-    line = timeline.ModelState(means[:, :1], (timeline.Activity(activity.mean[:1], covariance[:1, :1], 0.01),), means)
+    line = timeline.ModelState(
+        means[:, :1], (timeline.Activity(activity.mean[:1], covariance[:1, :1], 0.01),), means, means
+    )
     assert timeline.timeline_axes(line).project(means[:, :1]).shape == (300, 2)
