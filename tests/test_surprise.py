@@ -69,12 +69,13 @@ def test_a_card_with_other_quantiles_is_refused(tmp_path, wrong):
         )
 
 
-def test_the_auc_of_the_benchmark_and_its_clusters():
+def test_the_auc_of_the_benchmark_and_its_clusters(monkeypatch):
     """Against a count of all pairs; where each cluster is one value, twice as many copies do not shrink the error."""
+    monkeypatch.setattr(letters, "BOOTSTRAPS", 200)
     random = np.random.default_rng(0)
     digit, other = random.normal(size=200), np.repeat(random.normal(0.5, 1, 30), 4)
     cluster = np.repeat(np.arange(30), 4)
     area, error = letters.auc(digit, other, cluster)
     assert area == pytest.approx((other[:, None] > digit).mean())
     again = letters.auc(digit, np.repeat(other, 2), np.repeat(cluster, 2))
-    assert again[0] == pytest.approx(area) and again[1] == pytest.approx(error, rel=0.1) and 0.03 < error < 0.08
+    assert again[0] == pytest.approx(area) and again[1] == pytest.approx(error, rel=0.2) and 0.03 < error < 0.08

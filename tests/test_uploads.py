@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import psutil
 import pytest
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from iwae.images import digits, uploads
+from iwae.images import decoding, digits, uploads
+from iwae.system import optional
 
 ROOT = Path(__file__).parents[1]
 MEGABYTES, SECONDS = 200, 2.0  # for one file, above what the process has before; processor time
@@ -289,6 +291,28 @@ def test_pictures_sent_at_once_wait_for_each_other():
 def test_a_file_of_another_kind_is_called_by_its_name(beginning, said):
     with pytest.raises(digits.PictureError, match=f"“a.png” is .*{said}.*(PNG|JPEG|still|screenshot)"):
         digits.prepare(beginning + bytes(100), name="a.png")
+
+
+def test_a_heic_picture_is_read_where_its_package_is_installed(monkeypatch):
+    """Turned, transparent, cut short; elsewhere a sentence says what to install, or how to do without."""
+    heif = pytest.importorskip("pillow_heif", reason="requirements-extra.txt")
+    seven = drawing(400)
+    file = io.BytesIO()
+    heif.from_pillow(seven.convert("RGB")).save(file, quality=90)
+    data = file.getvalue()
+    assert np.abs(digits.prepare(data).image - digits.prepare(encoded(seven, "PNG")).image).mean() < 0.01
+    turned = heif.from_pillow(seven.convert("RGBA").rotate(90))
+    turned.info["exif"] = exif(6).tobytes()  # to be shown turned by 90 degrees clockwise
+    turned.save(file := io.BytesIO(), quality=90)
+    upright = digits.prepare(file.getvalue()).image
+    assert np.abs(upright - digits.prepare(data).image).mean() < 0.02
+    for end in (100, len(data) // 2, len(data) - 50):
+        assert re.search("HEIC|cut short", outcome(data[:end], "photo.heic"))
+    large = data.replace(struct.pack(">II", 400, 400), struct.pack(">II", 5000, 4001))  # ispe: the size that it claims
+    assert "5000×4001 pixels in a HEIC file" in outcome(large, "photo.heic")
+    monkeypatch.setattr(optional, "missing", lambda *names: list(names))
+    with pytest.raises(digits.PictureError, match=r"HEIC picture: save it as JPEG .*needs pillow_heif: pip install"):
+        decoding.decode(data)
 
 
 def test_a_phone_of_48_megapixels():

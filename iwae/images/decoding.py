@@ -5,7 +5,7 @@ hundred bytes. No check of the bytes finds them all, so the process that decodes
 `SECONDS` of processor time); one that exceeds them ends with its process. `uploads.py` starts the process, and checks
 what it writes.
 
-Imports nothing but Pillow: it starts in a tenth of a second.
+Imports nothing but Pillow, and pillow-heif for the first HEIC picture: it starts in a tenth of a second.
 """
 
 import io
@@ -23,6 +23,7 @@ MAX_BYTES = 25 * 2**20  # photos of 48 megapixels have 10 to 20 MB
 MAX_PIXELS = 25_000_000  # to be decoded; 24-megapixel cameras fit
 MAX_CLEAR_PIXELS = 20_000_000  # with transparency, which averaging takes a second copy for
 MAX_WEBP_PIXELS = 12_000_000  # whose decoder keeps several copies of 4 bytes a pixel
+MAX_HEIC_PIXELS = 20_000_000  # whose decoder keeps the picture twice; 25 million took more than MEGABYTES
 MAX_JPEG_PIXELS = 220_000_000  # decoded at 1/8 of its size where it is larger than needed; no phone has more
 MAX_COEFFICIENTS = 80_000_000  # of a progressive JPEG, which holds all of them at once, 2 bytes each
 MIN_SIDE = 8  # px; scikit-learn's digits are 8×8
@@ -30,8 +31,9 @@ WORK_SIDE = 640  # px of the longer side that is worked on: a digit a tenth as w
 MODES = ("L", "LA", "RGB", "RGBA", "I", "F", "CMYK", "YCbCr", "HSV", "LAB", "La", "RGBa")  # of a decoded picture
 MEGABYTES, SECONDS = 180, 2.0  # that decoding may take, above what the process has when it begins
 
+HEIC = rb".{4}ftyp(hei|hev|mif1|msf1)"  # what its files begin with; read where pillow-heif is installed
 OTHER_FORMATS = (  # files that people send as pictures: what they begin with, what they are, what to do
-    (rb".{4}ftyp(hei|hev|mif1|msf1)", "a HEIC picture", "save it as JPEG (iPhone: Settings, Camera, Formats)"),
+    (HEIC, "a HEIC picture", "save it as JPEG (iPhone: Settings, Camera, Formats)"),
     (rb"RIFF.{4}WEBP", f"a WebP of over {MAX_WEBP_PIXELS:,} pixels, or its beginning is damaged", "save it as PNG"),
     (rb".{4}ftypavi[fs]", "an AVIF picture", "save it as PNG or JPEG"),
     (rb"\xff\x0a|.{4}JXL ", "a JPEG XL picture", "save it as PNG or JPEG"),
@@ -56,8 +58,11 @@ def decode(data: bytes, label: str = "The file") -> Image.Image:
     What counts is the content. Raises PictureError, its sentence beginning with ``label``, where the bytes are none of
     `FORMATS`, damaged, or stand for more pixels than allowed (checked before decoding).
     """
+    heic = re.match(HEIC, data[:1000], re.DOTALL) is not None
+    if heic:
+        _register_heic(label, data)
     try:
-        image = Image.open(io.BytesIO(data), formats=[f.upper() for f in FORMATS])
+        image = Image.open(io.BytesIO(data), formats=["HEIF"] if heic else [f.upper() for f in FORMATS])
     except Image.DecompressionBombError as error:
         raise PictureError(f"{label} has far too many pixels: at most {MAX_PIXELS:,} are allowed.") from error
     except MemoryError:
@@ -70,9 +75,24 @@ def decode(data: bytes, label: str = "The file") -> Image.Image:
         if image.info.get("progressive") and image.width * image.height * sum(parts) / max(parts) > MAX_COEFFICIENTS:
             raise PictureError(f"{label} is a progressive JPEG of too many pixels: save it as a plain one, or smaller.")
         image.draft(None, (2 * WORK_SIDE, 2 * WORK_SIDE))  # decodes at 1/2, 1/4 or 1/8 where that will do
+    elif heic:
+        _check_count(image.size, MAX_HEIC_PIXELS, label, " in a HEIC file")
     elif image.format == "WEBP":
         _check_count(image.size, MAX_WEBP_PIXELS, label, " in a WebP file")
     return load(image, label)
+
+
+def _register_heic(label: str, data: bytes) -> None:
+    """Let Pillow open HEIC pictures. Raises PictureError where pillow-heif is not installed."""
+    from iwae.system import optional
+
+    try:
+        optional.require("To read it as it is", "pillow_heif")
+    except optional.MissingError as error:
+        raise PictureError(f"{label} {_describe_unknown(data)}. {error}.") from error
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener(thumbnails=False)
 
 
 def load(image: Image.Image, label: str = "The picture") -> Image.Image:
