@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from pages.common import cache, image_rows
+from pages.common import cache
 from pages.common.report_button import report_button
+from pages.common.sections import sections
 from pages.common.sidebar import sidebar
 from pages.units import pruning
 
@@ -45,26 +46,9 @@ layer = (
     else 0
 )
 
-for column, model in zip(st.columns(2, gap="large"), models, strict=True):
-    with column:
-        image_rows.heading(model.name, model.entry)
-        pruning.counts(model, model.layers(threshold))
-pruning.curves(models, layer, threshold)
-
-st.subheader("Without the inactive units", anchor=False)
-for model in models:
-    pruning.pruned(view, model, threshold, images)
-
-st.subheader("One unit at a time", anchor=False)
-x = view.digit.x
-for column, model in zip(st.columns(2, gap="large"), models, strict=True):
-    with column:
-        image_rows.heading(model.name, model.entry)
-        pruning.switch_off(view, model, layer, threshold, x, images)
-
-with st.expander("The formulas"):
-    st.latex(r"A_u = \mathrm{Var}_x\big(\mathbb{E}_{q(h|x)}[h_u]\big) > \text{threshold}")
-    st.latex(r"\mathrm{KL}_u = \mathbb{E}_{x}\,\mathbb{E}_{q(h|x)}\big[\log q(h_u|x) - \log p(h_u)\big]")
-    st.latex(r"\Delta L_k = L_k(\text{all units}) - L_k(\text{without } u), \quad \text{the same draws for both}")
-
+sections({
+    "Which are active": lambda: pruning.which_are_active(view, models, layer, threshold, images),
+    "How sure is the count": lambda: pruning.eigenvalues_and_bands(models, layer, threshold),
+    "One unit at a time": lambda: pruning.one_at_a_time(view, models, layer, threshold, images),
+})  # fmt: skip
 report_button(view)

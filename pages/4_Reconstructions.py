@@ -3,11 +3,11 @@
 import streamlit as st
 
 from pages.common import cache
-from pages.common.number_field import whole_number
 from pages.common.report_button import report_button
+from pages.common.sections import sections
 from pages.common.sidebar import sidebar
 from pages.reconstructions import rows
-from pages.reconstructions.rows import NAMES, ORDERS, ROWS
+from pages.reconstructions.rows import NAMES
 
 view = sidebar("Reconstructions")
 st.title("Reconstructions", anchor=False)
@@ -40,33 +40,8 @@ picture = two.selectbox(
 )
 pair = rows.both(view, images)
 labels = rows.labels_of(view, images)
-left, right = st.columns([4, 3], gap="medium")  # the table needs 400 px
-with left:
-    st.subheader("Over the test set", anchor=False)
-    rows.table(view, pair)
-with right:
-    st.subheader("Image by image", anchor=False)
-    rows.scatter(view, pair, picture, labels.tolist())
-
-st.subheader("The images", anchor=False)
-one, two, three = st.columns(3, vertical_alignment="bottom")
-order = one.selectbox("First", ORDERS, key="order", bind="query-params", help="By the difference of the losses.")
-wanted = two.selectbox("Class", ["all", *sorted(set(labels.tolist()) - {"–"})], key="class", bind="query-params")
-numbers = rows.chosen(pair, picture, order, labels, wanted)
-pages = max(1, -(-len(numbers) // ROWS))
-page = whole_number(f"Page, 1 to {pages:,}", 1, pages, 1, key="recon_page", place=three)
-one, two, _ = st.columns(3)
-grey = one.toggle("Grey input", key="grey", bind="query-params", help="As scanned, before binarization.")
-errors = two.toggle(
-    "Error maps", key="errors", bind="query-params", help="|x − p| of each pixel, from 0, black, to 1, white, for all."
-)
-here = numbers[(page - 1) * ROWS : page * ROWS]
-rows.digit_in_hand(view, grey=grey, errors=errors)
-rows.page_of_images(view, pair, here, labels, grey=grey, errors=errors)
-
-with st.expander("The formulas"):
-    st.latex(r"\text{one draw: } -\mathbb{E}_{q(h|x)}[\log p(x|h)]")
-    st.latex(r"\text{plain average: } \bar p = \tfrac1S \sum_i p(x|h_i)")
-    st.latex(r"\text{weighted average: } \sum_i \tilde w_i\, p(x|h_i), \qquad \tilde w_i = w_i / \sum_j w_j")
-
+sections({
+    "Image by image": lambda: rows.image_by_image(view, pair, picture, labels),
+    "Over the test set": lambda: rows.over_the_test_set(view, pair, picture, labels.tolist()),
+})  # fmt: skip
 report_button(view)

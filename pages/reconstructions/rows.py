@@ -12,13 +12,14 @@ from iwae.analysis import costs, reconstruction
 from iwae.analysis.reconstruction import PICTURES, ReconstructionResult
 from iwae.evaluation import stats
 from iwae.figures.base import scatter_of_losses
-from pages.common import cache, figure_card, image_rows
+from pages.common import cache, figure_card, image_rows, reading
 from pages.common.bounded import bounded
 from pages.common.digit import hold_image
+from pages.common.number_field import whole_number
 from pages.common.sidebar import View
 
 SAMPLES = 50
-ROWS = 6  # images on a page
+ROWS = 3  # images on a page
 NAMES = {
     "draw": "one draw",
     "mean": "mean of q",
@@ -78,13 +79,11 @@ def scatter(view: View, pair: ReconstructionPair, picture: str, labels: list[str
     a, b = pair.a.losses[picture], pair.b.losses[picture]
     titles = [f"{name} · {entry.short}: loss, nats" for name, entry in view.pair]
     worse = int((a > b).sum())
-    caption = (
-        f"Reconstruction loss ({NAMES[picture]}) of each image under both models. Above the line A is better; "
-        f"B is better for {worse:,} of {len(a):,}."
-    )
+    takeaway = f"Judged by {NAMES[picture]}, B reconstructs {worse:,} of {len(a):,} images better than A."
+    caption = f"Reconstruction loss ({NAMES[picture]}) of each image under both models. Above the line A is better."
     numbers = {"image": range(len(a)), "class": labels, "A": a.tolist(), "B": b.tolist()}
     figure: go.Figure = scatter_of_losses(a.numpy(), b.numpy(), titles, labels)
-    figure_card.figure(figure, "reconstructions.losses", caption, numbers)
+    figure_card.figure(figure, "reconstructions.losses", caption, numbers, takeaway)
 
 
 def chosen(pair: ReconstructionPair, picture: str, order: str, labels: np.ndarray, wanted: str) -> np.ndarray:
@@ -95,6 +94,42 @@ def chosen(pair: ReconstructionPair, picture: str, order: str, labels: np.ndarra
         return found
     sign = 1 if order == "where A is better" else -1
     return found[np.argsort(sign * difference[found], kind="stable")]
+
+
+def over_the_test_set(view: View, pair: ReconstructionPair, picture: str, labels: list[str]) -> None:
+    """Mean losses in a table, and every image in a figure."""
+    left, right = st.columns([4, 3], gap="medium")  # the table needs 400 px
+    with left:
+        table(view, pair)
+    with right:
+        scatter(view, pair, picture, labels)
+    reading.glossary("nats", "standard error")
+    if reading.simple():
+        return
+    with st.expander("The formulas"):
+        st.latex(r"\text{one draw: } -\mathbb{E}_{q(h|x)}[\log p(x|h)]")
+        st.latex(r"\text{plain average: } \bar p = \tfrac1S \sum_i p(x|h_i)")
+        st.latex(r"\text{weighted average: } \sum_i \tilde w_i\, p(x|h_i), \qquad \tilde w_i = w_i / \sum_j w_j")
+
+
+def image_by_image(view: View, pair: ReconstructionPair, picture: str, labels: np.ndarray) -> None:
+    """The digit in hand, and a page of images in the order of the controls."""
+    one, two, three, four, five = st.columns([4, 3, 4, 3, 3], vertical_alignment="bottom")
+    order = one.selectbox("First", ORDERS, key="order", bind="query-params", help="By the difference of the losses.")
+    wanted = two.selectbox("Class", ["all", *sorted(set(labels.tolist()) - {"–"})], key="class", bind="query-params")
+    numbers = chosen(pair, picture, order, labels, wanted)
+    pages = max(1, -(-len(numbers) // ROWS))
+    page = whole_number(f"Page, 1 to {pages:,}", 1, pages, 1, key="recon_page", place=three)
+    grey = four.toggle("Grey input", key="grey", bind="query-params", help="As scanned, before binarization.")
+    errors = five.toggle("Error maps", key="errors", bind="query-params", help="Where each picture misses the input.")
+    if errors:
+        st.caption(
+            "Below each picture its error map: |x − p|, the distance of each pixel's probability from the input. "
+            "Black is right, white is wholly wrong, and grey is undecided, as the edges of strokes are."
+        )
+    digit_in_hand(view, grey=grey, errors=errors)
+    here = numbers[(page - 1) * ROWS : page * ROWS]
+    page_of_images(view, pair, here, labels, grey=grey, errors=errors)
 
 
 def page_of_images(
@@ -138,19 +173,22 @@ def _under_both(
     view: View, pair: ReconstructionPair, number: int, seen: np.ndarray, x: np.ndarray, errors: bool
 ) -> None:
     for column, (name, entry), found in zip(st.columns(2, gap="large"), view.pair, (pair.a, pair.b), strict=True):
-        column.markdown(image_rows.in_its_colour(name, entry))
         with column:
-            _row(found, number, seen, x, errors)
+            _row(image_rows.in_its_colour(name, entry), found, number, seen, x, errors)
 
 
-def _row(found: ReconstructionResult, number: int, seen: np.ndarray, x: np.ndarray, errors: bool) -> None:
-    made = {name: found.pictures[name][number].numpy() / 255 for name in PICTURES}
-    captions = ["input", *(f"{NAMES[name]} {found.losses[name][number]:.1f}" for name in PICTURES)]
-    image_rows.image_row([seen, *made.values()], captions, captions, width=72)
+def _row(
+    model: str, found: ReconstructionResult, number: int, seen: np.ndarray, x: np.ndarray, errors: bool
+) -> None:  # fmt: skip
+    """The input and four pictures of it in one strip, with their losses; below them their error maps."""
+    made = [found.pictures[name][number].numpy() / 255 for name in PICTURES]
+    shown = [np.ravel(seen), *made]
     if errors:
-        maps = [np.zeros_like(x), *(np.abs(x - picture) for picture in made.values())]
-        captions_ = ["errors:", *NAMES.values()]
-        image_rows.image_row(maps, captions_, [f"error map, {name}" for name in captions_], width=72)
+        shown += [np.zeros_like(x), *(np.abs(x - picture) for picture in made)]
+    losses = [f"{NAMES[name]} {stats.decimal(found.losses[name][number].item(), 1)}" for name in PICTURES]
+    said = "; ".join(["input", *losses])
+    alt = f"{said}; below their error maps" if errors else said
+    image_rows.image_strip(shown, 1 + len(made), f"{model}: {said}", alt)
 
 
 def labels_of(view: View, images: int) -> np.ndarray:

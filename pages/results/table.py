@@ -1,11 +1,12 @@
-"""The table of results, and what a selected row offers."""
+"""Section of the page of results: the table, and what a selected row offers."""
 
 from collections.abc import Sequence
 
 import streamlit as st
 
-from iwae.results import tables
+from iwae.results import comparison, tables
 from iwae.results.rows import Row
+from pages.common import reading
 from pages.common.figure_card import escape_markdown
 from pages.common.links import page_link
 from pages.common.model_picker import pick
@@ -17,6 +18,26 @@ SHOWN = (
     *("kl_posterior", "active", "pruned_nll", "epochs", "minutes", "device", "seed", "draws", "gradient", "schedule"),
     "comparison",
 )
+
+
+def all_models(rows: Sequence[Row], missing: Sequence[Row]) -> None:
+    """The table of results, what its selected row offers, its sources and its files."""
+    everything = st.toggle(f"Also the {len(missing)} published cells that are not run", key="results.all")
+    shown = [*rows, *(missing if everything else [])]
+    chosen = results_table(shown)
+    if chosen is None:
+        st.caption("Select a row to open its model, or to see the command that trains it.")
+    else:
+        open_model(chosen)
+    for difference in comparison.seed_differences(rows):
+        st.write(difference.text)
+    st.markdown(f":small[Difference: {tables.DIFFERENCE_NOTE}.]")
+    for letter, source in tables.sources(tables.markdown(shown)).items():
+        st.markdown(f":small[{letter}: {source.text}]")  # a caption would grey its links below a contrast of 4.5:1
+    one, two, _ = st.columns([1, 1, 2])
+    one.download_button("Download as CSV", tables.csv_text(shown), "results.csv", "text/csv", width="stretch")
+    two.download_button("Download as Markdown", tables.document(shown), "results.md", "text/markdown", width="stretch")
+    reading.glossary("nats", "NLL", "ELBO", "D_KL", "active unit", "standard error")
 
 
 def results_table(rows: Sequence[Row]) -> Row | None:

@@ -1,4 +1,4 @@
-"""All runs together: a table and curves that follow them, and what can be done with one."""
+"""Section of the page of training: all runs together, in a table and in curves that follow them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,14 +11,13 @@ from iwae.figures.training import Curve, run_curves
 from iwae.runs import store, summary
 from iwae.runs.store import Run, RunError
 from iwae.runs.summary import RunSummary
-from iwae.system import untrusted
 from iwae.training import commands
 from iwae.training.config import TrainConfig
 from iwae.training.loop import Record
-from pages.common import figure_card
+from pages.common import figure_card, reading
 from pages.common.figure_card import escape_markdown
-from pages.common.polling import poll, set_in_dialog
-from pages.common.training_panel import refresh, run_buttons
+from pages.common.polling import poll
+from pages.common.training_panel import refresh
 
 NEWEST = 6  # runs shown unless others are chosen
 POLL_SECONDS, IDLE_SECONDS = 2.0, 10.0  # between two polls of the folders, while a run is alive and otherwise
@@ -65,6 +64,25 @@ def choose_runs(found: Sequence[Run]) -> tuple[list[Run], str]:
         "Against", list(UNITS), default="epochs", required=True, key="against", bind="query-params"
     )
     return [run for run in found if run.name in (chosen or names[:NEWEST])], against
+
+
+def all_runs(found: Sequence[Run], shown: Sequence[Run], against: str) -> None:
+    """The runs ``shown`` in a table and curves, and where their settings differ."""
+    live(found, shown, against)
+    st.markdown("**Where the settings differ**")
+    compare(shown)
+    if reading.simple():
+        return
+    with st.expander("What the curves are"):
+        st.latex(
+            r"\text{bound} = \frac{1}{n}\sum_{x} \hat{L}(x),\qquad \text{unit } u \text{ is active if } "
+            r"\operatorname{Var}_x\!\left(\mathbb{E}_{q(h|x)}[h_u]\right) > 10^{-2}"
+        )
+        st.write(
+            "The bound is that of the run's own objective, in nats per image: between objectives only a test NLL can "
+            "be compared, as L_k alone grows with k. The validation bound is the same on images that are not trained "
+            "on; where the two diverge, the model begins to overfit."
+        )
 
 
 def live(found: Sequence[Run], shown: Sequence[Run], against: str) -> None:
@@ -140,77 +158,6 @@ def compare(shown: Sequence[Run]) -> None:
 def commands_of(shown: Sequence[Run]) -> dict[str, str]:
     """The command that trains each of these runs again, by its name."""
     return {one.name: commands.train(one.config) for one in _read(shown, quiet=True)}
-
-
-def manage(run: Run) -> None:
-    """Where it stands; stop, resume, use, or delete it."""
-    try:
-        one = summary.read(run)
-    except RunError as error:
-        st.error(escape_markdown(error))
-    else:
-        st.caption(escape_markdown(f"{one.title} · {one.config.dataset} · {one.config.model} · on {run.device}"))
-        st.code(commands.train(one.config), language="sh", wrap_lines=True)
-    if error := st.session_state.pop("not deleted", None):
-        st.error(escape_markdown(error))
-    status = run.status()
-    st.fragment(_buttons)(run)
-    if st.button(
-        "Delete …",
-        icon=":material/delete:",
-        disabled=status.alive,
-        help="Stop it first: it is still running." if status.alive else "Asks for confirmation.",
-        key=f"Delete.{run.name}",
-    ):
-        _confirm(run)
-
-
-def _buttons(run: Run) -> None:
-    """Drawn again by themselves after a click: the curves above take their time."""
-    run_buttons(run, run.status(), ".page")
-
-
-@st.dialog("Delete this run?", on_dismiss="rerun")
-def _confirm(run: Run) -> None:
-    set_in_dialog(True)
-    st.write(f"**{escape_markdown(run.name)}** with its model, its curves and its snapshots. This cannot be undone.")
-    yes, no = st.columns(2)
-    if yes.button("Delete it", width="stretch", on_click=_delete, args=(run,)):
-        st.rerun()
-    if no.button("Keep it", width="stretch"):
-        st.rerun()
-
-
-def _delete(run: Run) -> None:
-    try:
-        run.delete()
-    except (RunError, OSError) as error:
-        st.session_state["not deleted"] = str(error)
-    refresh()
-
-
-def export(run: Run) -> None:
-    """The run's files to download."""
-    try:
-        one = summary.read(run)
-    except RunError:  # shown by manage()
-        return
-    files = [("Settings", "config.json", lambda: summary.settings_json(run), "application/json")]
-    if one.records:
-        files.append(("Curves", "metrics.csv", lambda: summary.metrics_csv(one.records), "text/csv"))
-    if untrusted.is_file(run.checkpoint):
-        name = f"model{run.checkpoint.suffix}"
-        files.insert(0, ("Model", name, run.checkpoint.read_bytes, "application/octet-stream"))
-    for column, (label, name, content, mime) in zip(st.columns(3), files, strict=False):
-        column.download_button(
-            f"{label} ({name})",
-            content,  # made when it is asked for
-            f"{run.name}-{name}",
-            mime,
-            icon=":material/download:",
-            key=f"export.{name}",
-            width="stretch",
-        )
 
 
 def _read(shown: Sequence[Run], quiet: bool = False) -> list[RunSummary]:

@@ -13,7 +13,7 @@ from iwae.catalog import Entry
 from iwae.evaluation import activity, stats
 from iwae.evaluation.activity import Activity
 from iwae.figures.units import Units, counts_against_images, sorted_units
-from pages.common import cache, figure_card, image_rows
+from pages.common import cache, figure_card, image_rows, reading
 from pages.common.bounded import bounded
 from pages.common.sidebar import View
 
@@ -80,6 +80,38 @@ def _loss(path: str, written: int, device: str, dataset: str, kept: tuple[tuple[
     return loss.full.mean().item(), loss.pruned.mean().item(), loss.mean, loss.se, len(x)
 
 
+def which_are_active(view: View, models: Sequence[Measured], layer: int, threshold: float, images: int) -> None:
+    """How many units of each model are active, how active each is, and what is lost without the others."""
+    for column, model in zip(st.columns(2, gap="large"), models, strict=True):
+        with column:
+            image_rows.heading(model.name, model.entry)
+            counts(model, model.layers(threshold))
+    variance_and_kl(models, layer, threshold)
+    st.markdown("**Without the inactive units**")
+    for model in models:
+        pruned(view, model, threshold, images)
+    reading.glossary("active unit", "nats", "D_KL", "NLL", "standard error")
+    _formulas()
+
+
+def one_at_a_time(view: View, models: Sequence[Measured], layer: int, threshold: float, images: int) -> None:
+    """What a single unit of each model does for the digit in hand."""
+    for column, model in zip(st.columns(2, gap="large"), models, strict=True):
+        with column:
+            image_rows.heading(model.name, model.entry)
+            switch_off(view, model, layer, threshold, view.digit.x, images)
+    _formulas()
+
+
+def _formulas() -> None:
+    if reading.simple():
+        return
+    with st.expander("The formulas"):
+        st.latex(r"A_u = \mathrm{Var}_x\big(\mathbb{E}_{q(h|x)}[h_u]\big) > \text{threshold}")
+        st.latex(r"\mathrm{KL}_u = \mathbb{E}_{x}\,\mathbb{E}_{q(h|x)}\big[\log q(h_u|x) - \log p(h_u)\big]")
+        st.latex(r"\Delta L_k = L_k(\text{all units}) - L_k(\text{without } u), \quad \text{the same draws for both}")
+
+
 def counts(measured: Measured, layers: Sequence[Activity]) -> None:
     """How many units are active, by both definitions, layer by layer."""
     for number, (layer, halves) in enumerate(zip(layers, measured.halves, strict=True), 1):
@@ -99,45 +131,89 @@ def counts(measured: Measured, layers: Sequence[Activity]) -> None:
         )
 
 
-def curves(models: Sequence[Measured], layer: int, threshold: float) -> None:
-    """Variances, eigenvalues, KLs of the units of one layer, and their number against the number of images."""
-    here = [(model, model.layers(threshold)[layer]) for model in models if layer < len(model.halves)]
-    n = len(models[0].halves[0][0])
-    charts = {
-        "variance": ("Variance over images of E_q[h_u|x]", [(m, a.variance, "unit") for m, a in here], threshold),
-        "eigenvalues": ("Eigenvalues of its covariance", [(m, a.eigenvalues, "direction") for m, a in here], threshold),
-        "kl": ("Mean KL of each unit, nats", [(m, m.kl[layer].mean(0), "unit") for m, _ in here], None),
-    }
+Here = Sequence[tuple[Measured, Activity]]  # the models that have the layer, with its activity
+
+
+def _with_layer(models: Sequence[Measured], layer: int, threshold: float) -> Here:
+    return [(model, model.layers(threshold)[layer]) for model in models if layer < len(model.halves)]
+
+
+def variance_and_kl(models: Sequence[Measured], layer: int, threshold: float) -> None:
+    """The variance and the KL of each unit of one layer."""
+    here = _with_layer(models, layer, threshold)
+    above = " and ".join(f"{int(a.active.sum())} of {len(a.mean)} units of {m.name}" for m, a in here)
+    largest = " and ".join(f"{m.kl[layer].mean(0).max():.2f} nats under {m.name}" for m, _ in here)
     left, right = st.columns(2, gap="large")
-    for column, (key, (title, parts, line)) in zip((left, right, left), charts.items(), strict=True):
-        drawn = [model.units(layer, values, what) for model, values, what in parts]
-        caption = f"{title}, layer {layer + 1}, over {n:,} test images; values below 10⁻⁶ are drawn there."
-        numbers = [
-            {"model": part.name, "unit": label, title: value}
-            for part in drawn
-            for label, value in zip(part.labels, part.values.tolist(), strict=True)
-        ]
-        with column:
-            st.markdown(f"**{title}**", help=_HELP[key])
-            figure_card.figure(sorted_units(drawn, title, line), f"units.{key}", caption, numbers)
+    with left:
+        values = [(model, activity.variance) for model, activity in here]
+        _curve("variance", layer, values, f"Above the threshold lie {above}.", threshold)
+    with right:
+        values = [(model, model.kl[layer].mean(0)) for model, _ in here]
+        _curve("kl", layer, values, f"The unit that says most carries {largest}.", None)
+
+
+def eigenvalues_and_bands(models: Sequence[Measured], layer: int, threshold: float) -> None:
+    """The eigenvalues of the covariance of one layer's means, and the number of active units against that of images."""
+    here = _with_layer(models, layer, threshold)
+    directions = " and ".join(f"{activity.pca_active} directions of {model.name}" for model, activity in here)
+    left, right = st.columns(2, gap="large")
+    with left:
+        values = [(model, activity.eigenvalues) for model, activity in here]
+        _curve("eigenvalues", layer, values, f"Above the threshold lie {directions}.", threshold)
+    with right:
+        _bands_figure(here, layer, threshold)
+
+
+def _curve(
+    key: str, layer: int, values: Sequence[tuple[Measured, Tensor]], takeaway: str, threshold: float | None
+) -> None:  # fmt: skip
+    title, what, help = MEASURES[key]
+    drawn = [model.units(layer, value, what) for model, value in values]
+    n = len(values[0][0].halves[0][0])
+    caption = f"{title}, layer {layer + 1}, over {n:,} test images; values below 10⁻⁶ are drawn there."
+    numbers = [
+        {"model": part.name, "unit": label, title: value}
+        for part in drawn
+        for label, value in zip(part.labels, part.values.tolist(), strict=True)
+    ]
+    st.markdown(f"**{title}**", help=help)
+    figure_card.figure(sorted_units(drawn, title, threshold), f"units.{key}", caption, numbers, takeaway)
+
+
+def _bands_figure(here: Here, layer: int, threshold: float) -> None:
     found = [(model.units(layer, a.variance), _bands(*model.of, layer, threshold)) for model, a in here]
     numbers = [
         {"model": part.name, "images": b.images, "mean": b.mean, "2.5 %": b.low, "97.5 %": b.high}
         for part, bands in found
         for b in bands
     ]
-    with right:
-        st.markdown("**Their number depends on how many images are measured**", help=_HELP["band"])
-        caption = f"Active units against the number of images: mean and 95 % band of {units.RESAMPLES} random sets."
-        figure_card.figure(counts_against_images(found), "units.band", caption, numbers)
+    st.markdown(
+        "**Their number depends on how many images are measured**",
+        help="Few images blur the line between active and inactive; a count is worth as much as its band is narrow.",
+    )
+    ends = " and ".join(f"{bands[0].low:.0f} to {bands[0].high:.0f} of {part.name}" for part, bands in found)
+    takeaway = f"With {found[0][1][0].images:,} images, 95 % of the counts are {ends}."
+    caption = f"Active units against the number of images: mean and 95 % band of {units.RESAMPLES} random sets."
+    figure_card.figure(counts_against_images(found), "units.band", caption, numbers, takeaway)
 
 
-_HELP = {
-    "variance": "A unit without information about the image has the same mean for all: its variance is nearly 0.",
-    "eigenvalues": "The same for directions: units that always move together count once.",
-    "kl": "The second definition: the information, in nats, that q(h|x) spends on each unit beyond the prior. An unused"
-    " unit costs 0. With several layers the prior of a lower layer is p(h|layer above), and the mean is over draws.",
-    "band": "Few images blur the line between active and inactive; a count is worth as much as its band is narrow.",
+MEASURES = {  # title, what is counted, help
+    "variance": (
+        "Variance over images of E_q[h_u|x]",
+        "unit",
+        "A unit without information about the image has the same mean for all: its variance is nearly 0.",
+    ),
+    "eigenvalues": (
+        "Eigenvalues of its covariance",
+        "direction",
+        "The same for directions: units that always move together count once.",
+    ),
+    "kl": (
+        "Mean KL of each unit, nats",
+        "unit",
+        "The second definition: the information, in nats, that q(h|x) spends on each unit beyond the prior. An unused "
+        "unit costs 0. With several layers the prior of a lower layer is p(h|layer above), and the mean is over draws.",
+    ),
 }
 
 

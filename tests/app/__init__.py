@@ -19,6 +19,7 @@ def open_tables(test: AppTest, *keys: str) -> None:
 
 def open_section(test: AppTest, title: str) -> None:
     """Open the section of this title, as a click on its tab does."""
-    test.query_params[f"{test.session_state['title'].lower().replace(' ', '_')}_section"] = title
+    key = f"{test.session_state['title'].lower().replace(' ', '_')}_section"
+    test.query_params[key] = test.session_state[key] = title
     test.run()
     assert not test.exception

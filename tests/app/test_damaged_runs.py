@@ -12,7 +12,7 @@ from iwae.runs import queue, store, summary
 from iwae.runs.store import Run, RunError
 from iwae.training.config import TrainConfig
 from tests import damage
-from tests.app.test_pages import words
+from tests.app import open_section
 
 CONFIG = TrainConfig("digits", model="16:4", objective="vae", k=1, epochs=2, valid_images=50)
 SECONDS = 600  # after which a reader hangs, on a machine that many share
@@ -124,6 +124,8 @@ def test_the_pages_show_what_is_wrong_beside_what_is_right(app, good):
             assert folder.name in errors, (file, kind)
     shown = next(frame.value for frame in test.dataframe if "test NLL" in frame.value)
     assert whole.name in list(shown["run"])
+    assert "nested too deeply" in errors
+    open_section(test, "One run")
     for file, kind in (
         ("checkpoint.safetensors", "pipe"),
         ("checkpoint.safetensors", "link"),
@@ -135,4 +137,3 @@ def test_the_pages_show_what_is_wrong_beside_what_is_right(app, good):
         name = next(folder.name for one, other, folder in damaged if (one, other) == (file, kind))
         test.selectbox(key="run").set_value(name).run()
         assert not test.exception, (file, kind)
-    assert "nested too deeply" in words(test)

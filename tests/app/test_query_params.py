@@ -4,7 +4,9 @@ import pytest
 
 from iwae.runs import store
 from iwae.training.config import TrainConfig
+from tests.app import open_section
 
+TRAINING = "pages/7_Training.py"
 NO_NUMBERS = ("inf", "-inf", "nan", "1e999", "9" * 400, "")
 
 
@@ -14,7 +16,7 @@ NO_NUMBERS = ("inf", "-inf", "nan", "1e999", "9" * 400, "")
         ("pages/1_Posterior.py", ("samples", "seed", "shown", "which", "digit", "image", "hidden")),
         ("pages/5_Samples.py", ("count", "seed", "sample", "side", "to", "steps")),
         ("pages/6_Bounds.py", ("samples", "k", "step", "objective", "power-mean.p", "renyi.alpha")),
-        ("pages/7_Training.py", ("against", "moment")),
+        (TRAINING, ("against", "moment")),
     ],
 )
 def test_what_no_widget_can_hold_is_left_out_and_said_once(app, page, keys):
@@ -31,8 +33,9 @@ def test_what_no_widget_can_hold_is_left_out_and_said_once(app, page, keys):
 @pytest.mark.parametrize("value", ["", "inf", "1e999", "x" * 10_000])
 def test_every_value_of_the_choices_of_training(app, value):
     store.create(TrainConfig(model="16:4", k=2, epochs=1)).set_status("stopped")
-    test = app("pages/7_Training.py", against=value, run=value, runs=value, data=value, a=value, b=value)
+    test = app(TRAINING, against=value, run=value, runs=value, data=value, a=value, b=value)
     assert test.segmented_control(key="against").value == "epochs"
+    open_section(test, "One run")
     assert test.selectbox(key="run").value == store.list_runs()[0].name
 
 

@@ -7,9 +7,10 @@ import pytest
 from iwae import catalog
 from iwae.results import grid
 from iwae.results import rows as results
-from tests.app import PLANE, open_tables
+from tests.app import PLANE, open_section, open_tables
 
 PAGE = "pages/8_Results.py"
+FIGURES = "Against the number of samples k"
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_the_table_is_the_engine_s(app, rows):
 
 
 def test_the_figures_hold_measured_and_published_points(app, rows):
-    test = app(PAGE)
+    test = app(PAGE, results_section=FIGURES)
     spec = json.loads(test.get("plotly_chart")[0].proto.spec)
     expected = results.against_k(rows, "mnist", "1layer", "nll")
     assert [trace["name"] for trace in spec["data"]] == [part.name for part in expected]
@@ -81,6 +82,7 @@ def test_a_small_run_of_one_s_own_does_not_take_the_figures_over(app, trained):
     run = trained(PLANE)
     test = app(PAGE)
     assert f"run:{run.name}" in list(table(test)["name"]) and table(test)["dataset"].iloc[0] == "mnist-5k"
+    open_section(test, FIGURES)
     assert test.selectbox(key="results.data").value == "mnist"
     test.selectbox(key="results.data").set_value("digits").run()
     test.selectbox(key="results.model").set_value("16:2").run()

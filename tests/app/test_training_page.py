@@ -13,10 +13,11 @@ from iwae.analysis import timeline
 from iwae.data import datasets
 from iwae.runs import store, summary
 from iwae.training.config import TrainConfig
-from tests.app import TWO_LAYERS
+from tests.app import TWO_LAYERS, open_section
 from tests.app.test_pages import finished, words
 
 PAGE = "pages/7_Training.py"
+ALL, ONE = "All runs", "One run"  # its sections
 VAE = TrainConfig("digits", model="16:4", objective="vae", k=1, epochs=3, valid_images=50)
 
 
@@ -89,7 +90,7 @@ def test_only_settings_that_differ_are_compared(app, pair):
 @pytest.mark.parametrize("place", [0, 1])
 def test_the_scrubber_drives_map_units_and_pictures(app, pair, place):
     run = pair[place]
-    test = app(PAGE, run=run.name)
+    test = app(PAGE, training_section=ONE, run=run.name)
     slider = test.select_slider(key="moment")
     found, _ = summary.snapshots(run)
     assert slider.options == [f"{moment.epochs:g}" for moment in found] and len(found) == run.config.epochs + 1
@@ -111,7 +112,7 @@ def test_the_scrubber_drives_map_units_and_pictures(app, pair, place):
 
 def test_stop_resume_and_delete_which_asks_first(app, pair):
     run = store.start(dataclasses.replace(VAE, epochs=5000))
-    test = app(PAGE, run=run.name)
+    test = app(PAGE, training_section=ONE, run=run.name)
     assert button(test, "Delete …", "").disabled
     button(test, "Stop").click().run()
     assert not test.exception and finished(run).phase == "stopped"
@@ -125,6 +126,7 @@ def test_stop_resume_and_delete_which_asks_first(app, pair):
     assert run.folder.exists()
     button(test, "Delete it", "").click().run()
     assert not test.exception and not run.folder.exists()
+    open_section(test, ALL)
     assert list(table(test, "test NLL")["run"]) == [one.name for one in store.list_runs()]
     assert len(store.list_runs()) == 2
 
@@ -136,7 +138,7 @@ def test_a_click_is_not_lost_to_news_of_another_run(app, pair, news):
     here, aside = other.folder, other.folder.parent.parent / other.name
     before, after = (here, aside) if news == "gone" else (aside, here)
     here.rename(before)
-    test = app(PAGE, run=run.name)
+    test = app(PAGE, training_section=ONE, run=run.name)
     before.rename(after)
     button(test, "Delete …", "").click().run()
     assert not test.exception and "Delete it" in [item.label for item in test.button]
@@ -147,7 +149,7 @@ def test_a_click_is_not_lost_to_a_run_that_ends(app, pair):
     run = store.create(dataclasses.replace(VAE, seed=2))
     with run.claim():
         run.set_status("running")
-        test = app(PAGE, run=pair[0].name)
+        test = app(PAGE, training_section=ONE, run=pair[0].name)
         run.set_status("stopped")
     button(test, "Delete …", "").click().run()
     assert not test.exception and "Delete it" in [item.label for item in test.button]
@@ -158,7 +160,7 @@ def test_a_stop_is_answered_at_once(app, pair):
     run = store.create(dataclasses.replace(VAE, seed=2))
     with run.claim():
         run.set_status("running")
-        test = app(PAGE, run=run.name)
+        test = app(PAGE, training_section=ONE, run=run.name)
         keys = [f"Stop.{run.name}{place}" for place in ("", ".page")]
         assert [test.button(key=key).label for key in keys] == ["Stop"] * 2
         test.button(key=keys[0]).click().run()
@@ -166,6 +168,7 @@ def test_a_stop_is_answered_at_once(app, pair):
         assert [(test.button(key=key).label, test.button(key=key).disabled) for key in keys] == [
             ("Stopping …", True)
         ] * 2
+        open_section(test, ALL)
         assert table(test, "test NLL")["state"][0] == "stopping"
 
 
@@ -177,24 +180,25 @@ def test_the_sidebar_shows_first_what_is_at_work(app, pair):
         for since, run in ((2.0, made[1]), (1.0, made[2])):
             run.set_status("starting", since=since)  # by this process, which lives
         made[3].set_status("stopped")
-        test = app(PAGE, run=made[3].name)
+        test = app(PAGE, training_section=ONE, run=made[3].name)
         keys = [item.key.split(".")[1] for item in test.sidebar.button if item.label in ("Stop", "Resume")]
         assert keys == [run.name for run in (made[0], made[2], made[1])]
 
 
 def test_a_damaged_run_is_explained_beside_the_others(app, pair):
     (pair[1].folder / "metrics.jsonl").write_text("{\n")
-    test = app(PAGE, run=pair[1].name)
+    test = app(PAGE, training_section=ONE, run=pair[1].name)
     assert any("metrics.jsonl cannot be read" in error.value for error in test.error)
+    open_section(test, ALL)
     assert list(table(test, "test NLL")["run"]) == [pair[0].name]
 
 
 def test_a_run_without_snapshots_or_data_says_so(app, pair):
     shutil.rmtree(pair[0].snapshots.folder)
-    test = app(PAGE, run=pair[0].name)
+    test = app(PAGE, training_section=ONE, run=pair[0].name)
     assert "It has only one model" in words(test) and "timeline.map" in figures(test)
     folder = store.create(dataclasses.replace(VAE, dataset="omniglot")).folder
-    test = app(PAGE, run=folder.name)
+    test = app(PAGE, training_section=ONE, run=folder.name)
     assert "data download omniglot" in "".join(info.value for info in test.info)
 
 

@@ -63,7 +63,7 @@ def test_the_dialog_takes_another_digit_in_hand(visit):
     expect(page.get_by_test_id("stMain").get_by_text("Test image 12 of")).to_be_visible()
     assert "image=12" in page.url
     page.get_by_test_id("stSidebar").get_by_role("link", name="Bounds").click()
-    expect(page.get_by_role("heading", name="Every bound at once")).to_be_visible()
+    expect(page.get_by_role("heading", name="Bounds", exact=True)).to_be_visible()
     settled(page)
     page.go_back()  # one step of the history for each page
     expect(page.get_by_role("heading", name="Reconstructions", exact=True)).to_be_visible()

@@ -67,6 +67,7 @@ def test_a_dialog_is_opened_left_and_answered(visit):
     main, dialog = page.get_by_test_id("stMain"), page.get_by_role("dialog")
     tab_to(page, main.get_by_role("button", name=re.compile("Train an IWAE")))
     page.keyboard.press("Enter")
+    main.get_by_role("tab", name="One run").click()
     stop, delete = main.get_by_role("button", name="Stop", exact=True), main.get_by_role("button", name="Delete …")
     expect(stop).to_be_visible()
     stop.focus()

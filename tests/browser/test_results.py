@@ -10,12 +10,13 @@ HEAD, ROW = 36, 35  # CSS pixels of the table's lines, drawn on a canvas
 
 
 def test_a_row_opens_its_model(visit):
-    page = visit("app.py", "Results")
+    page = visit("app.py", "Results?results_section=Against+the+number+of+samples+k")
     charts = page.get_by_test_id("stMain").get_by_test_id("stPlotlyChart")  # the sidebar may show a run's own
     expect(charts.locator("svg.main-svg").first).to_be_visible()
     expect(charts).to_have_count(2)
     for name in ("VAE, measured", "IWAE, published"):  # plotly draws its legends after the page has settled
         expect(charts.first.locator(".legendtext", has_text=name).first).to_be_visible()
+    page.get_by_role("tab", name="All models").click()
     table = page.locator(".st-key-results .dvn-scroller")  # lies over the canvas
     table.scroll_into_view_if_needed()
     table.click(position={"x": 15, "y": HEAD + ROW / 2})  # the box of the first row, the VAE

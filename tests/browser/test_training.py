@@ -16,10 +16,11 @@ def test_a_run_from_its_start_to_its_end(visit):
     begin = main.get_by_role("button", name=re.compile("Train an IWAE"))
     screenshot(page, "training-empty")
     begin.click()
+    expect(main.locator(".st-key-training-bound svg.main-svg").first).to_be_visible()  # it follows the run by itself
+    main.get_by_role("tab", name="One run").click()
     stop = main.get_by_role("button", name="Stop", exact=True)
     expect(stop).to_be_visible()
     expect(main.get_by_role("button", name="Delete …")).to_be_disabled()
-    expect(main.locator(".st-key-training-bound svg.main-svg").first).to_be_visible()  # it follows the run by itself
     stop.click()
     resume = main.get_by_role("button", name="Resume")
     expect(resume).to_be_visible()

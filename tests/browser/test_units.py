@@ -10,7 +10,7 @@ from tests.browser.driver import assert_clean, download, pick, screenshot, settl
 def test_threshold_and_unit(visit):
     page = visit("app.py", "Active_units")
     charts = page.get_by_test_id("stMain").get_by_test_id("stPlotlyChart")
-    expect(charts).to_have_count(4)
+    expect(charts).to_have_count(2)
     expect(charts.first.locator(".legendtext").first).to_be_visible()
     before = page.get_by_test_id("stMetricValue").first.inner_text()
     slider = page.get_by_role("slider", name="Threshold")
@@ -27,6 +27,7 @@ def test_threshold_and_unit(visit):
     page.get_by_text("In numbers").first.click()
     file = download(page, page.get_by_test_id("stDownloadButton").first.get_by_role("button"))
     assert file.path().read_text().splitlines()[0] == "model,unit,Variance over images of E_q[h_u|x]"
+    page.get_by_role("tab", name="One unit at a time").click()
     box = page.get_by_role("combobox", name=re.compile("Switch this unit off")).first
     pick(page, box, page.get_by_role("option").nth(3))
     settled(page)
