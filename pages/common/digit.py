@@ -6,7 +6,6 @@ holds either ``image``, the number, or ``x``, the 784 bits, so a copied link bri
 
 import base64
 import binascii
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,11 +15,11 @@ from torch import Tensor
 
 from iwae.data import datasets
 from iwae.images import digits
-from pages.common import cache, canvas
+from pages.common import cache, canvas, links
 
 SIDE = 28
 KEYS = ("image", "x")  # of the address
-SETTLING = 1.0  # seconds after a change for which the browser may still send the address from before it
+REMEMBERED = 20  # digits of the visitor's own
 BINARIZED = "Binarized"
 BINARIZED_BY = 0  # the seed
 
@@ -61,29 +60,22 @@ class ChosenDigit:
 def in_hand(dataset: str) -> ChosenDigit:
     """The visitor's own digit, else the chosen test image, as model A takes it; the address then says so.
 
-    An address that the visitor has opened, or gone back to, says first which digit it is; one of a page that was not
-    there before, and says nothing, leaves the digit.
+    An address that the visitor has opened, or gone back to, says first which digit it is.
     """
-    asked = {key: st.query_params[key] for key in KEYS if key in st.query_params}
-    changed = st.session_state.get("digit.changed", float("-inf"))
-    page, here = st.session_state.get("digit.page"), st.session_state.get("title")
-    st.session_state["digit.page"] = here
-    moved = asked != st.session_state.get("digit.address", {}) and time.monotonic() - changed > SETTLING
-    if moved and (asked or page == here):
+    asked = {key: st.query_params[key] for key in KEYS if st.query_params.get(key, "0") != "0"}
+    if links.asked("digit", asked):
         if "x" in asked:
-            hold(_linked(unpack(asked["x"])))
+            hold(st.session_state.get("digits", {}).get(asked["x"]) or _linked(unpack(asked["x"])))
         else:
             hold_image(int(asked.get("image", 0)))
     digit = (st.session_state.get("own") or test_image(dataset, image_number(dataset))).as_input(
         st.session_state.get("binary", True)
     )
     address = {"x": pack(digit.x)} if digit.index is None else {"image": str(digit.index)} if digit.index else {}
-    for key in KEYS:
-        if key not in address:
-            st.query_params.pop(key, None)
-        elif st.query_params.get(key) != address[key]:
-            st.query_params[key] = address[key]
-    st.session_state["digit.address"] = address
+    links.wrote("digit", address, KEYS)
+    if digit.index is None:
+        before = st.session_state.get("digits", {})  # so that Back finds how each came to be
+        st.session_state["digits"] = dict(list({**before, address["x"]: st.session_state["own"]}.items())[-REMEMBERED:])
     return digit
 
 
@@ -119,7 +111,7 @@ def remove(paper: str = "") -> None:
     place."""
     for key in ("own", "under"):
         st.session_state.pop(key, None)
-    st.session_state["digit.changed"] = time.monotonic()
+    links.changed("digit")
     for other in {"canvas", "dialog.canvas"} - {paper}:
         canvas.clear_digit(other)
 

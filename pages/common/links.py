@@ -1,17 +1,71 @@
-"""Links between pages that bring along what every page shares, so that one click is one step of the browser's history.
+"""The address as the view: links bring along what every page shares, and the browser's history has one step a page.
 
-A page that had to write it into its own address would take another step, and Back would lead to the bare address, which
-is written to at once: nowhere.
+A page that had to write what is shared into its own address would begin with another view than the link promised. What
+changes on a page replaces its address, where Streamlit would add a step for every click: so Back leads to the page
+before, as it was left.
 """
+
+import time
 
 import streamlit as st
 
-KEPT = ("a", "b", "image", "x", "simple")  # the models, the digit in hand, how much is explained
+SETTLING = 1.0  # seconds after a change for which the browser may still send the address from before it
+_one_step_a_page = st.components.v2.component(
+    "one_step_a_page",
+    js="""
+    const push = History.prototype.pushState
+    let leaving = false, left = false // a link was followed; its query stands in a step of its own, on the old page
+    addEventListener('click', event => {
+      const link = event.target.closest?.('a[data-testid^=stPageLink]')
+      leaving = Boolean(link) && new URL(link.href).pathname !== location.pathname
+    }, true)
+    export default function () {
+      history.pushState = (state, title, url) => {
+        const same = new URL(url ?? location.href, location.href).pathname === location.pathname
+        const replaces = same ? !leaving : left
+        replaces ? history.replaceState(state, title, url) : push.call(history, state, title, url)
+        left = same && (leaving || left)
+        leaving = false
+      }
+    }
+    """,
+)
 
 
-def kept() -> dict[str, str]:
-    """What a link to another page says of the models and the digit. Call it below the sidebar's choices."""
-    return {key: st.query_params[key] for key in KEPT if key in st.query_params}
+def one_step_a_page() -> None:
+    """Let changes on a page replace its address. Call it once on every page."""
+    _one_step_a_page(key="one step a page", height=0)
+
+
+def changed(name: str) -> None:
+    """Note that the visitor has changed what the address says of ``name``."""
+    st.session_state[f"{name}.changed"] = time.monotonic()
+
+
+def asked(name: str, values: dict[str, str]) -> bool:
+    """Whether the visitor has opened or gone back to an address that says something else of ``name`` than ``wrote``
+    did; ``values``: what it says now."""
+    since = time.monotonic() - st.session_state.get(f"{name}.changed", float("-inf"))
+    return values != st.session_state.get(f"{name}.address", {}) and since > SETTLING
+
+
+def wrote(name: str, values: dict[str, str], keys: tuple[str, ...]) -> None:
+    """Write ``values`` into the address, and nothing else of these ``keys``."""
+    for key in keys:
+        if key not in values:
+            st.query_params.pop(key, None)
+        elif st.query_params.get(key) != values[key]:
+            st.query_params[key] = values[key]
+    st.session_state[f"{name}.address"] = values
+
+
+def kept(digit: dict[str, str] | None = None) -> dict[str, str]:
+    """What a link to another page says of models, data set and digit (by default the one in hand): all of it, as an
+    address that is silent stands for what is shown first. Call it below the sidebar's choices."""
+    shared = {key: st.session_state[key] for key in ("a", "b", "data") if key in st.session_state}
+    shared |= {"simple": "true"} if st.query_params.get("simple") else {}
+    in_hand = {key: st.query_params[key] for key in ("x", "image") if key in st.query_params}
+    return shared | (digit or in_hand or {"image": "0"})
 
 
 def page_link(file: str, label: str, icon: str) -> None:

@@ -8,6 +8,7 @@ import streamlit as st
 from iwae import catalog
 from iwae.catalog import CatalogError, Entry
 from iwae.runs.store import RunError
+from pages.common import links
 from pages.common.figure_card import escape_markdown
 from pages.common.polling import set_in_dialog
 
@@ -25,18 +26,19 @@ def pick_models(found: dict[str, Entry]) -> tuple[Entry, Entry] | None:
         return None
     names = catalog.names(found)
     keys, chosen = list(found), []
-    for slot, wanted in st.session_state.pop("pick", {}).items():
-        if wanted in found:
-            st.session_state[slot] = wanted
-            st.session_state.pop(f"absent.{slot}", None)
-    for name, default in zip("AB", catalog.default_pair(found), strict=True):
+    usual = dict(zip("ab", catalog.default_pair(found), strict=True))
+    picked = {slot: key for slot, key in st.session_state.pop("pick", {}).items() if key in found}
+    asked = {slot: st.query_params[slot] for slot in "ab" if st.query_params.get(slot, usual[slot]) != usual[slot]}
+    moved = st.session_state["models asked"] = not picked and links.asked("models", asked)
+    if picked or moved:
+        _changed(**(usual | asked if moved else picked))
+    for name in "AB":
         slot = name.lower()
         held = st.session_state.get(slot)
-        if held not in found:  # a new session, or a model that is gone
-            asked = st.query_params.get(slot)
-            held = asked if asked in found else default
-            if asked and asked != held:
-                st.session_state[f"absent.{slot}"] = asked
+        if held not in found:  # a new session, a link from elsewhere, or a model that is gone
+            if held and slot in asked:
+                st.session_state[f"absent.{slot}"] = held
+            held = usual[slot]
         st.session_state[slot] = held  # each time: else the next page begins with the first of its list
         key = st.selectbox(
             f"Model {name}",
@@ -44,23 +46,31 @@ def pick_models(found: dict[str, Entry]) -> tuple[Entry, Entry] | None:
             format_func=names.__getitem__,
             key=slot,
             persist_state="session",
-            on_change=lambda slot=slot: st.session_state.pop(f"absent.{slot}", None),
+            on_change=_changed,
+            kwargs={slot: None},
             help=f"Shipped models and your own finished or stopped runs. {NLL_HELP}",
         )
         entry = found[key]
         st.caption(escape_markdown(f"{entry.layers} · {entry.config.dataset} · {entry.nll}"))
         if absent := st.session_state.get(f"absent.{slot}"):
             st.warning(escape_markdown(f"The link asks for the model {absent[:80]}, which is not here."))
-        if key == default:
-            st.query_params.pop(slot, None)
-        else:
-            st.query_params[slot] = key  # set explicitly: a bound selectbox would put the label into the address
         chosen.append(entry)
+    address = {slot: entry.key for slot, entry in zip("ab", chosen, strict=True) if entry.key != usual[slot]}
+    links.wrote("models", address, ("a", "b"))  # explicitly: a bound selectbox would put the label into the address
     if chosen[0] is chosen[1]:
         st.caption("A and B are the same model: the two sides show the same.")
     if st.button("Compare models", icon=":material/table_rows:", key="models", width="stretch"):
         _dialog(found, names)
     return chosen[0], chosen[1]
+
+
+def _changed(**slots: str | None) -> None:
+    """Note that these models were chosen, and hold them; None for one that its box holds already."""
+    links.changed("models")
+    for slot, key in slots.items():
+        st.session_state.pop(f"absent.{slot}", None)
+        if key:
+            st.session_state[slot] = key
 
 
 @st.dialog("Choose two models", width="large", on_dismiss="rerun")

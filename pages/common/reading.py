@@ -2,6 +2,8 @@
 
 import streamlit as st
 
+from pages.common import links
+
 KEY = "simple"
 TERMS = {
     "nats": "The unit of all log-probabilities here: natural logarithms. One nat more means e ≈ 2.7 times as probable; "
@@ -36,9 +38,17 @@ def simple() -> bool:
 
 def switch() -> None:
     """The switch, for the sidebar. The address holds it."""
+    asked = {KEY: "true"} if st.query_params.get(KEY) == "true" else {}
+    st.session_state[KEY] = bool(asked) if links.asked(KEY, asked) else simple()
     st.toggle(
-        "Simple view", key=KEY, bind="query-params", help="Hides formulas, tables of numbers and standard errors."
+        "Simple view",
+        key=KEY,
+        persist_state="session",
+        on_change=links.changed,
+        args=(KEY,),
+        help="Hides formulas, tables of numbers and standard errors.",
     )
+    links.wrote(KEY, {KEY: "true"} if simple() else {}, (KEY,))
 
 
 def glossary(*terms: str) -> None:

@@ -10,11 +10,11 @@ from iwae import catalog
 from iwae.catalog import Entry
 from iwae.data import datasets
 from iwae.system import paths
-from pages.common import figure_card, query_params, reading
+from pages.common import figure_card, links, query_params, reading
 from pages.common.add_model import add_model
 from pages.common.digit import ChosenDigit
 from pages.common.digit_input import card
-from pages.common.links import page_link
+from pages.common.links import one_step_a_page, page_link
 from pages.common.model_picker import pick_models
 from pages.common.polling import set_in_dialog
 from pages.common.training_panel import alive_runs, training_panel
@@ -104,6 +104,7 @@ def sidebar(title: str) -> View:
                     st.text(reason)
         add_model()
         training_panel(alive)
+        one_step_a_page()
     if view is None:
         st.info("There is no model yet. Train a small one in the sidebar; it takes under a minute.")
         st.stop()
@@ -117,24 +118,43 @@ def sidebar(title: str) -> View:
 def _pick_dataset(pair: tuple[Entry, Entry] | None) -> str:
     here = [name for name in datasets.NAMES if datasets.available(name)]
     trained_on = pair[0].config.dataset if pair else here[0]
-    before = st.session_state.get("data of A", trained_on)
-    st.session_state["data of A"] = trained_on
-    if trained_on != before and trained_on in here:  # another model A brings its data set along
-        st.session_state["data"] = trained_on
+    usual = trained_on if trained_on in here else here[0]
+    wanted = st.query_params.get("data", usual)
+    asked = {} if wanted == usual else {"data": wanted}
+    before, st.session_state["data of A"] = st.session_state.get("data of A", trained_on), trained_on
+    moved = links.asked("data", asked) or st.session_state.get("models asked")
+    if moved or st.session_state.get("data") not in here:
+        st.session_state["data absent"] = "" if wanted in here else wanted
+        chosen = wanted if wanted in here else usual
+    elif trained_on != before and trained_on in here:
+        chosen = trained_on  # another model A brings its data set along
+    else:
+        chosen = st.session_state["data"]
+    st.session_state["data"] = chosen  # each time: else the next page begins with the first of its list
     name = st.selectbox(
         "Data set",
         here,
-        index=here.index(trained_on) if trained_on in here else 0,
         key="data",
-        bind="query-params",
+        persist_state="session",
+        on_change=_data_changed,
         help="Where example digits come from; another model A brings its own along. Others: "
         "`python -m iwae data download mnist`.",
     )
+    if absent := st.session_state["data absent"]:
+        st.warning(
+            figure_card.escape_markdown(f"The link asks for the data set {absent[:80]}, which is not on this machine.")
+        )
+    links.wrote("data", {} if name == usual else {"data": name}, ("data",))
     if pair and datasets.family(name) != datasets.family(trained_on):
         st.warning(f"Model A was trained on {trained_on}: the images of {name} are new to it.")
     if trained_on not in here and st.button(f"Download {trained_on}", help="Once; kept on this machine."):
         _download(trained_on)
     return name
+
+
+def _data_changed() -> None:
+    links.changed("data")
+    st.session_state["data absent"] = ""
 
 
 def _download(name: str) -> None:

@@ -15,6 +15,7 @@ from iwae.figures.base import scatter_of_losses
 from pages.common import cache, figure_card, image_rows, reading
 from pages.common.bounded import bounded
 from pages.common.digit import hold_image
+from pages.common.links import kept
 from pages.common.number_field import whole_number
 from pages.common.sidebar import View
 
@@ -144,7 +145,7 @@ def page_of_images(
             title.markdown(f"**Image {number:,}** · {labels[number]}")
             if link.button("Open", key=f"open.{number}", width="stretch", help="See its posterior under both models"):
                 hold_image(int(number))
-                st.switch_page("pages/1_Posterior.py", query_params={})  # without it, bound ones in the address raise
+                st.switch_page("pages/1_Posterior.py", query_params=kept({"image": str(number)}))
             _under_both(view, pair, number, seen, x[number].numpy(), errors)
 
 

@@ -231,7 +231,7 @@ def switch_off(view: View, model: Measured, layer: int, threshold: float, x: Ten
         order,
         format_func=lambda u: f"unit {u} · {kl[u]:.2f} nats · variance {variance[u]:.2g}",
         key=f"unit.{model.name.lower()}",
-        persist_state="session",
+        bind="query-params",
         help="Greatest KL first. It is held at its prior mean, and left out of log p and log q.",
     )
     engine = cache.model(model.entry, view.device)

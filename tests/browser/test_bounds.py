@@ -8,6 +8,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from iwae.bounds import OBJECTIVES
+from pages.common.links import SETTLING
 from tests.browser.driver import assert_clean, download, pick, screenshot, settled, still
 from tests.browser.test_app import changed, tiles
 
@@ -40,9 +41,17 @@ def test_a_slider_moves_its_bound_and_the_address_holds_it(visit):
     page.get_by_test_id("stSidebar").get_by_role("link", name="Samples").click()
     expect(page.get_by_role("heading", name="Samples")).to_be_visible()
     settled(page)
+    steps = page.evaluate("history.length")
+    page.get_by_test_id("stSidebar").get_by_role("button", name="Random image").click()
+    expect(page.get_by_test_id("stSidebar").get_by_text("Test image 3 of")).not_to_be_attached()
+    settled(page)
+    assert page.evaluate("history.length") == steps  # a page is one step, however often it changes
+    page.wait_for_timeout(1000 * SETTLING)
     page.go_back()
     expect(page.get_by_role("heading", name="Bounds")).to_be_visible()
+    expect(page.get_by_test_id("stSidebar").get_by_text("Test image 3 of")).to_be_visible()
     settled(page)
+    assert page.url == copied and table(page) == after
     assert_clean(page)
 
 
