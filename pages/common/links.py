@@ -9,7 +9,8 @@ import time
 
 import streamlit as st
 
-SETTLING = 1.0  # seconds after a change for which the browser may still send the address from before it
+SETTLING = 1.0  # seconds after a change for which a link to another page may still be the one from before it
+SAID = 20  # addresses of a page that are remembered
 _one_step_a_page = st.components.v2.component(
     "one_step_a_page",
     js="""
@@ -44,9 +45,16 @@ def changed(name: str) -> None:
 
 def asked(name: str, values: dict[str, str]) -> bool:
     """Whether the visitor has opened or gone back to an address that says something else of ``name`` than ``wrote``
-    did; ``values``: what it says now."""
-    since = time.monotonic() - st.session_state.get(f"{name}.changed", float("-inf"))
-    return values != st.session_state.get(f"{name}.address", {}) and since > SETTLING
+    did; ``values``: what it says now.
+
+    What this page said before, the browser may still send; to go back to it there is no step.
+    """
+    if values == st.session_state.get(f"{name}.address", {}):
+        return False
+    page, said = st.session_state.get(f"{name}.said", ("", []))
+    if page == st.session_state.get("title"):
+        return values not in said
+    return time.monotonic() - st.session_state.get(f"{name}.changed", float("-inf")) > SETTLING
 
 
 def wrote(name: str, values: dict[str, str], keys: tuple[str, ...]) -> None:
@@ -57,6 +65,9 @@ def wrote(name: str, values: dict[str, str], keys: tuple[str, ...]) -> None:
         elif st.query_params.get(key) != values[key]:
             st.query_params[key] = values[key]
     st.session_state[f"{name}.address"] = values
+    here = st.session_state.get("title")
+    page, said = st.session_state.get(f"{name}.said", ("", []))
+    st.session_state[f"{name}.said"] = here, [*(said if page == here else []), values][-SAID:]
 
 
 def kept(digit: dict[str, str] | None = None) -> dict[str, str]:
