@@ -9,6 +9,7 @@ from pages.common.sections import sections
 from pages.common.sidebar import sidebar
 from pages.training.one_run import one_run
 from pages.training.overview import all_runs, choose_runs, commands_of, start_here
+from pages.training.strip import growing
 
 view = sidebar("Training")
 st.title("Training", anchor=False)
@@ -17,6 +18,7 @@ st.write(
     "changing its result, and its progress is shown here."
 )
 found, refused = store.find_runs()
+found.sort(key=lambda run: not run.status().alive)  # the running ones first, then the newest
 for reason in refused.values():
     st.caption(escape_markdown(reason))
 if not found:
@@ -24,6 +26,7 @@ if not found:
     st.stop()
 
 shown, against = choose_runs(found)
+growing(view.digit)
 sections({
     "All runs": lambda: all_runs(found, shown, against),
     "One run": lambda: one_run(found),

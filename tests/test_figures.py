@@ -21,7 +21,7 @@ from iwae.figures.base import (
     tile,
     training_curve,
 )
-from iwae.figures.training import CLASSES, DASHES, Curve, activity_bars, latent_map, run_curves
+from iwae.figures.training import CLASSES, Curve, activity_bars, latent_map, run_colours, run_curves
 from iwae.figures.units import Units, sorted_units
 
 
@@ -130,14 +130,28 @@ def test_the_cloud_is_larger_where_more_draws_fell():
     np.testing.assert_allclose((z**2).sum(1), 4)
 
 
-def test_runs_of_one_kind_differ_by_dash_and_first_steps_do_not_flatten():
+def test_runs_have_a_colour_each_that_later_runs_leave_alone():
+    names = [f"2026112{day}-1200{second:02}-mnist-5k" for day in range(3) for second in range(8)]
+    colours = run_colours(names)
+    for count in (1, 7, 15):
+        assert run_colours(names[:count]).items() <= colours.items()
+    for start in range(len(names) - 9):
+        assert len({colours[name] for name in names[start : start + 10]}) == 10
+
+
+def test_kinds_differ_by_dash_and_first_steps_do_not_flatten():
     steep = [-500.0, *np.linspace(-120, -100, 30)]
-    curves = [Curve("1", "vae", range(31), steep), Curve("2", "vae", [], [], 1), Curve("3", "iwae", [1], [-99.0], 7)]
+    curves = [
+        Curve("1", "vae", range(31), steep, "red"),
+        Curve("2", "vae", [], [], "blue"),
+        Curve("3", "iwae", [1], [-99.0], "green"),
+    ]
     figure = run_curves(curves, "epochs", "nats", late=True)
-    assert [trace.line.dash for trace in figure.data] == [DASHES[0], DASHES[1], DASHES[1]]
+    assert [trace.line.dash for trace in figure.data] == ["dash", "dash", "solid"]
+    assert [trace.line.color for trace in figure.data] == ["red", "blue", "green"]
     low, high = figure.layout.yaxis.range
     assert low > -130 and high > -99 and figure.layout.showlegend
-    assert run_curves([Curve("1", "vae", [], [])], "epochs", "nats", late=True).layout.yaxis.range is None
+    assert run_curves([Curve("1", "vae", [], [], "red")], "epochs", "nats", late=True).layout.yaxis.range is None
 
 
 def test_units_are_sorted_and_hollow_below_the_threshold():

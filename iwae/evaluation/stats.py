@@ -33,6 +33,13 @@ def plus_minus(value: float, se: float | None, digits: int | None = 2, sign: boo
     return decimal(value, digits, sign) + ("" if se is None else f" ± {se:.{digits}f}")
 
 
+def duration(seconds: float) -> str:
+    """``45 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class RunningBound:
     """Mean of L_k over the disjoint groups of k in a stream of log-weights, however the stream is cut."""
 

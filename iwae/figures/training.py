@@ -1,15 +1,15 @@
 """Figures of training: the curves of many runs together, and one run at one moment."""
 
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
 
-from iwae.figures.base import COLOURS, GREY, LAYOUT
+from iwae.figures.base import COLOURS, GREY, LAYOUT, SYMBOLS
 
-# Runs of one kind share their colour, and differ in these.
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+DASHES = {"iwae": "solid", "vae": "dash"}  # of the curves of runs, each of which has a colour of its own
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 HEIGHT = 280
 CLASSES = (  # of a map; each class also has its own glyph. Contrast of at least 3:1 on both themes
@@ -19,13 +19,25 @@ CLASSES = (  # of a map; each class also has its own glyph. Contrast of at least
 
 @dataclass(frozen=True)
 class Curve:
-    """A run's measure over its training; ``place`` counts the runs of its kind."""
+    """A run's measure over its training."""
 
     name: str
     kind: str  # "vae" or "iwae"
     x: Sequence[float]
     y: Sequence[float]
-    style: int = 0
+    colour: str
+
+
+def run_colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each run, by its name, which begins with its time: a later run never changes that of an earlier
+    one, and no two of ten in a row share theirs."""
+    colours: dict[str, str] = {}
+    for name in sorted(names):
+        lately = list(colours.values())[1 - len(CLASSES) :]
+        first = zlib.crc32(name.encode())
+        order = [CLASSES[(first + step) % len(CLASSES)] for step in range(len(CLASSES))]
+        colours[name] = next(colour for colour in order if colour not in lately)
+    return colours
 
 
 def run_curves(
@@ -40,8 +52,8 @@ def run_curves(
             "y": list(curve.y),
             "name": curve.name,
             "mode": "lines+markers" if len(curve.x) < 40 else "lines",
-            "line": {"color": COLOURS[curve.kind], "dash": DASHES[curve.style % len(DASHES)], "width": 2},
-            "marker": {"symbol": MARKERS[curve.style % len(MARKERS)], "size": 6},
+            "line": {"color": curve.colour, "dash": DASHES[curve.kind], "width": 2},
+            "marker": {"symbol": SYMBOLS[curve.kind], "size": 6},
             "hovertemplate": f"%{{y:{form}}}",
         }
         for curve in curves

@@ -10,6 +10,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 import streamlit as st
 
+from iwae.evaluation import stats
 from iwae.evaluation.stats import decimal
 from iwae.figures.base import Line, training_curve
 from iwae.runs import queue, store, summary
@@ -21,6 +22,7 @@ from pages.common.figure_card import escape_markdown
 from pages.common.model_picker import pick
 from pages.common.polling import poll
 from pages.common.training_form import form
+from pages.common.training_pair import compare, offer_pair, side_by_side
 
 POLL_SECONDS = 1.0  # between two polls of the runs, while one is alive
 PAGES_A_SECOND = 6  # that poll: with more open pages each polls less often
@@ -31,8 +33,9 @@ SIDEBAR = 230  # pixels of a chart: one that follows a collapsed sidebar down to
 
 def training_panel(alive: list[Run]) -> None:
     """The form and the runs, for the sidebar; ``alive``: the runs that were alive when the page run began."""
-    with st.expander("Train a small model", icon=":material/model_training:"):
-        if started := form():
+    with st.expander("Train a small model", icon=":material/model_training:", key="train", on_change="rerun") as box:
+        side_by_side()
+        if started := form(estimates=bool(box.open)):
             refresh()
             st.session_state["run"] = started.name  # the one that the page of training shows
             st.rerun()
@@ -60,6 +63,7 @@ def _poll_seconds() -> float:
 def _progress() -> None:
     """The newest runs, live; it reads their folders only, so it survives closed tabs and page changes."""
     _last_polled[st.session_state.setdefault("session", uuid.uuid4().hex)] = time.monotonic()
+    offer_pair()
     for entry in _recent_runs().entries:
         if entry.summary is None:
             st.error(escape_markdown(entry.damage))
@@ -138,6 +142,8 @@ def _show(entry: _PanelEntry, run_summary: RunSummary) -> None:
         st.markdown(f"**{config.bound().title} k = {config.k}** · {config.dataset} · {escape_markdown(config.model)}")
         if status.alive:
             st.progress(run_summary.progress[0], entry.left)
+        else:
+            st.markdown(score(run_summary))
         if run_summary.records:
             _numbers(run_summary, entry.curve)
         if status.message:
@@ -158,7 +164,7 @@ def _time_left(run_summary: RunSummary, waiting: list[str]) -> str:
     done, left = run_summary.progress
     if left is None:
         return "starting …"
-    return f"{done:.0%} · {f'{left / 60:.0f} min' if left >= 90 else f'{left:.0f} s'} left"
+    return f"{done:.0%} · {stats.duration(left)} left"
 
 
 def _numbers(run_summary: RunSummary, curve: go.Figure | None) -> None:
@@ -172,6 +178,16 @@ def _numbers(run_summary: RunSummary, curve: go.Figure | None) -> None:
     )
 
 
+def score(run_summary: RunSummary) -> str:
+    """``NLL 97.88 ± 1.17 nats per image``, or the bound on validation images where it has not been tested."""
+    metrics, validated = run_summary.metrics, run_summary.validated
+    if metrics.get("nll") is not None:
+        return f"NLL {stats.plus_minus(metrics['nll'], metrics['nll_se'])} nats per image"
+    if validated:
+        return f"validation bound {stats.decimal(validated[-1].valid_bound)} nats per image; not tested"
+    return ""
+
+
 def run_buttons(run: Run, status: RunStatus, suffix: str = "") -> None:
     """Stop or resume a run, or use its model; ``suffix`` distinguishes the keys of its buttons in several places."""
     actions = {}
@@ -179,6 +195,7 @@ def run_buttons(run: Run, status: RunStatus, suffix: str = "") -> None:
         actions["Resume"] = run.resume
     if not status.alive and untrusted.is_file(run.checkpoint):
         actions |= {f"Use as {slot.upper()}": partial(pick, **{slot: f"run:{run.name}"}) for slot in "ab"}
+        actions["Compare"] = partial(compare, run)
     row = st.container(horizontal=True)
     if status.alive:
         asked = run.stop_requested

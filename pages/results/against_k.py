@@ -18,9 +18,9 @@ def against_k(rows: Sequence[Row], missing: Sequence[Row], usual: str) -> None:
     places = list(dict.fromkeys((row.cell.dataset, row.cell.model) for row in [*rows, *missing]))
     names = list(dict.fromkeys(dataset for dataset, _ in places))
     first = names.index(usual) if usual in names else 0
-    dataset = left.selectbox("Data set of the figures", names, first, key="results.data", persist_state="session")
+    dataset = left.selectbox("Data set of the figures", names, first, key="results.data", bind="query-params")
     models = [model for name, model in places if name == dataset]
-    model = right.selectbox("Architecture", models, key="results.model", persist_state="session")
+    model = right.selectbox("Architecture", models, key="results.model", bind="query-params")
     for column, (measure, title) in zip(
         st.columns(2, gap="large"), (("nll", "NLL"), ("reconstruction", "reconstruction loss")), strict=True
     ):

@@ -22,7 +22,8 @@ SHOWN = (
 
 def all_models(rows: Sequence[Row], missing: Sequence[Row]) -> None:
     """The table of results, what its selected row offers, its sources and its files."""
-    everything = st.toggle(f"Also the {len(missing)} published cells that are not run", key="results.all")
+    title = f"Also the {len(missing)} published cells that are not run"
+    everything = st.toggle(title, key="results.all", bind="query-params")
     shown = [*rows, *(missing if everything else [])]
     chosen = results_table(shown)
     if chosen is None:

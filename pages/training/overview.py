@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from iwae.data.sources import SOURCES
-from iwae.figures.training import Curve, run_curves
+from iwae.figures.training import Curve, run_colours, run_curves
 from iwae.runs import store, summary
 from iwae.runs.store import Run, RunError
 from iwae.runs.summary import RunSummary
@@ -17,6 +17,7 @@ from iwae.training.loop import Record
 from pages.common import figure_card, reading
 from pages.common.figure_card import escape_markdown
 from pages.common.polling import poll
+from pages.common.training_pair import side_by_side
 from pages.common.training_panel import refresh
 
 NEWEST = 6  # runs shown unless others are chosen
@@ -40,6 +41,7 @@ def start_here() -> None:
         "There is no run yet. Start one here, or choose its settings under *Train a small model* in the sidebar, or in "
         "a shell: `python -m iwae train`."
     )
+    side_by_side(".page")
     images = SOURCES[FIRST.dataset].sizes[0]
     if st.button(f"Train an IWAE with k = 20 on the {images:,} digits of {FIRST.dataset}: about a minute"):
         try:
@@ -125,12 +127,12 @@ def _figure(
     form: str,
     against: str,
 ) -> None:
-    curves, numbers, styles = [], [], {"vae": 0, "iwae": 0}
+    curves, numbers = [], []
+    colours = run_colours([run.name for run in store.list_runs()])
     for number, one in enumerate(summaries, 1):
         records = summary.thinned(one.validated if validated else one.records)
         x, y = [UNITS[against](record) for record in records], [measure(record) for record in records]
-        curves.append(Curve(f"{number} · {one.title}", one.kind, x, y, styles[one.kind]))
-        styles[one.kind] += 1
+        curves.append(Curve(f"{number} · {one.title}", one.kind, x, y, colours[one.name]))
         numbers += [{"run": one.name, against: a, unit: b} for a, b in zip(x, y, strict=True)]
     if not numbers:
         st.caption("No record yet.")

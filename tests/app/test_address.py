@@ -64,8 +64,10 @@ def test_a_data_set_that_is_not_here_is_said(app):
 
 
 def test_filters_of_the_results_stand_in_the_address(app):
-    test = app("pages/8_Results.py", **{"results.data": "omniglot", "results.all": "true"})
-    assert test.selectbox(key="results.data").value == "omniglot" and test.toggle(key="results.all").value
+    section = "Against the number of samples k"
+    test = app("pages/8_Results.py", results_section=section, **{"results.data": "omniglot"})
+    assert test.selectbox(key="results.data").value == "omniglot"
     test.selectbox(key="results.data").set_value("mnist").run()
     test.selectbox(key="results.model").set_value("2layer").run()
     assert not test.exception
+    assert app("pages/8_Results.py", **{"results.all": "true"}).toggle(key="results.all").value

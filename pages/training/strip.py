@@ -1,0 +1,77 @@
+"""What the running models can do by now: pictures of each run's newest snapshot, which follow the training."""
+
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+import torch
+from torch import Tensor
+
+from iwae import checkpoints, likelihoods
+from iwae.analysis import costs, generation, timeline
+from iwae.analysis.costs import CostError
+from iwae.evaluation.activity import active_units
+from iwae.kernels.finite import NonFiniteError
+from iwae.runs import store, summary
+from iwae.runs.store import Run, RunError
+from iwae.runs.summary import Snapshot
+from pages.common import cache, image_rows
+from pages.common.digit import ChosenDigit
+from pages.common.figure_card import escape_markdown
+from pages.common.polling import poll
+
+POLL_SECONDS = 3.0
+RUNS, SAMPLES, MOMENTS = 2, 8, 8  # shown at most
+WIDTH = 56
+
+
+def growing(digit: ChosenDigit) -> None:
+    """For each running run: the digit as it was decoded again and again, samples, and active units, live."""
+    alive = [run for run in store.list_runs() if run.status().phase in ("running", "evaluating")][:RUNS]
+    if alive:
+        st.subheader("While they train", anchor=False)
+        poll(lambda: [_strip(run, digit) for run in alive], lambda: False, POLL_SECONDS)
+
+
+def _strip(run: Run, digit: ChosenDigit) -> None:
+    try:
+        x = digit.as_input(likelihoods.find(run.config.model_config.likelihood).binary).x
+        title, dataset = f"{run.config.bound().title} k = {run.config.k}", run.config.dataset
+        found = summary.snapshots(run)[0]
+        if not found:
+            st.caption(f"{title}: no snapshot yet.")
+            return
+        chosen = [found[i] for i in sorted({*np.linspace(0, len(found) - 1, MOMENTS).round().astype(int).tolist()})]
+        moments = [_moment(one, dataset, x) for one in chosen]
+    except (RunError, ValueError, CostError, NonFiniteError, OSError) as error:  # deleted, or damaged
+        st.caption(escape_markdown(error))
+        return
+    _, samples, active = moments[-1]
+    epochs = [f"{one.epochs:.4g}" for one in chosen]
+    st.markdown(f"**{title}** after {epochs[-1]} epochs: **{active}** active units")
+    left, right = st.columns(2)
+    with left:
+        st.caption("The digit in hand, from the mean of q, after so many epochs")
+        pictures = [x.numpy(), *(moment[0] for moment in moments)]
+        image_rows.image_row(pictures, ["input", *epochs], ["input", *(f"after {e} epochs" for e in epochs)], WIDTH)
+    with right:
+        st.caption("Samples from the prior, the same codes each time")
+        image_rows.image_row(samples, None, [f"sample {i}" for i in range(1, SAMPLES + 1)], WIDTH)
+
+
+def _moment(snapshot: Snapshot, dataset: str, x: Tensor) -> tuple[np.ndarray, np.ndarray, str]:
+    config = checkpoints.read_card(snapshot.path).model
+    costs.check(config, costs.units(config, timeline.IMAGES), "pictures while it trains")
+    return _pictured(snapshot.path, snapshot.path.stat().st_mtime_ns, dataset, x.float().numpy().tobytes())
+
+
+@st.cache_resource(max_entries=100, show_spinner=False)
+def _pictured(path: Path, written: int, dataset: str, pixels: bytes) -> tuple[np.ndarray, np.ndarray, str]:
+    """(reconstruction [784] from the mean of q, samples [SAMPLES, 784], active units of each layer)."""
+    model = checkpoints.load(path)[0]
+    x = torch.frombuffer(bytearray(pixels), dtype=torch.float32)[None]
+    with torch.no_grad():
+        picture = model.decode(model.encode_first(model.check_images(x))[0])[0].numpy()
+    layers = active_units(model, cache.test_images(dataset, model.likelihood.binary)[: timeline.IMAGES])
+    active = " + ".join(f"{int(layer.active.sum())} of {len(layer.mean)}" for layer in layers)
+    return picture, generation.sample_images(model, SAMPLES).numpy(), active
