@@ -26,12 +26,12 @@ with left:
 with right:
     chains = controls.true_posterior(view)
 
-classes = controls.pick_classes(images)
+classes, layers = controls.pick_classes(images), controls.pick_layers(view)
 
-both = controls.sides(view, images, kind)
+both = controls.sides(view, images, kind, layers)
 if both is None:  # UMAP is not there yet: show PCA meanwhile
     st.info("Until then: PCA.")
-    both = controls.sides(view, images, "PCA")
+    both = controls.sides(view, images, "PCA", layers)
 maps.show_maps(both, images, by, whose, view.digit, chains, classes)
 for note in spread.incomparable(both, images):
     st.info(note)

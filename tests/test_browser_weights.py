@@ -9,6 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from iwae import catalog, checkpoints
+from iwae.analysis import latent
 from iwae.export import browser
 from iwae.model import Model, ModelConfig
 
@@ -22,10 +23,11 @@ def read(content: bytes) -> tuple[dict, dict[str, torch.Tensor]]:
     return json.loads(header["__metadata__"]["program"]), safetensors.torch.load(content)
 
 
-def run(content: bytes, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Every step of the file in float32, as its docstring defines them."""
+def run(content: bytes, values: dict[str, torch.Tensor], *, down: bool = False) -> dict[str, torch.Tensor]:
+    """Every step of the file in float32, as its docstring defines them; ``down`` from the top layer, not from x."""
     program, tensors = read(content)
-    for step in [step for layer in [*program["encoder"], program["decoder"]] for step in layer]:
+    layers = [*reversed(program["above"])] if down else [*program["encoder"], program["decoder"]]
+    for step in [step for layer in layers for step in layer]:
         given = [values[name] for name in step["of"]]
         if step["op"] == "affine":
             weight, bias = (tensors[f"{step['weights']}.{kind}"].float() for kind in ("weight", "bias"))
@@ -53,6 +55,10 @@ def test_the_steps_are_the_model(sizes):
         assert_close(values["mean_1"], model.encode_first(x)[0])
         assert_close(values["std_1"], model.encode_first(x)[1].exp())
         assert_close(values["pixels"], model.decode(drawn.h[0][0]))
+        top, depth = drawn.h[-1][0], len(drawn.h)
+        below = run(browser.package(model), {f"h_{depth}": top}, down=True)
+        assert_close(below["h_1"], latent.first_layer(model, top, depth))
+        assert_close(below["h_1"], model.ancestral_sample(top))
 
 
 def test_every_shipped_model_fits():

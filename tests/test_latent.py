@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from iwae import catalog, checkpoints
 from iwae.analysis import latent
 from iwae.analysis.latent import Encoded, MeanEstimate
+from iwae.analysis.spread import difference, spread
 from iwae.data import datasets
 from iwae.model import Model, ModelConfig
 
@@ -40,6 +41,27 @@ def test_the_encoder_s_own_gaussian():
     assert found.size == 2 and len(found) == 300
     with pytest.raises(ValueError, match="no image"):
         latent.encode(model, x[:0])
+
+
+def test_a_layer_above_the_first_has_the_moments_of_its_draws(monkeypatch):
+    """Mean and variance of 40,000 draws within 4.5 s.e., those of a variance from the fourth moment; and an image by
+    itself is encoded as among others."""
+    monkeypatch.setattr(latent, "MOMENT_DRAWS", 4_000)
+    model, x = Model(ModelConfig.parse("20:6/10:3"), seed=4), torch.eye(784)[:2]
+    with torch.no_grad():
+        model.encoder[1].hidden[0].weight.mul_(5)  # so that h₁ matters
+    found = latent.encode(model, x, 2)
+    for image, one in enumerate(x):
+        draws = latent.draw(model, one.expand(40_000, -1), 2)
+        centred = draws - draws.mean(0)
+        variance, fourth = (centred**2).mean(0), (centred**4).mean(0)
+        n = 1 / (1 / 40_000 + 1 / 4_000)  # both sides are sampled
+        assert (np.abs(found.mean[image] - draws.mean(0)) < Z * np.sqrt(variance / n)).all()
+        assert (np.abs(found.std[image] ** 2 - variance) < Z * np.sqrt((fourth - variance**2) / n)).all()
+        alone = latent.encode(model, one[None], 2)
+        np.testing.assert_allclose([alone.mean[0], alone.std[0]], [found.mean[image], found.std[image]], rtol=1e-5)
+    with pytest.raises(ValueError, match="layers 1 to 2, not 3"):
+        latent.encode(model, x, 3)
 
 
 def test_kl_and_entropy_are_those_of_torch(encoded):
@@ -179,7 +201,7 @@ def test_draws_are_placed_among_their_neighbours(encoded):
 
 
 def test_the_table_of_spread(encoded):
-    lines = {line.name: line for line in latent.spread(encoded, encoded.kl_standard)}
+    lines = {line.name: line for line in spread(encoded, encoded.kl_standard)}
     assert lines["mean posterior standard deviation"].estimate.value == pytest.approx(encoded.std.mean())
     assert encoded.active.tolist() == [True] * 4 + [False] * 2
     assert lines["the same, active units only"].estimate.value == pytest.approx(encoded.std[:, :4].mean())
@@ -194,7 +216,7 @@ def test_the_error_of_log_det_is_that_of_a_bootstrap():
     """2,000 images, 400 bootstrap samples: the s.e. of the bootstrap's own deviation is 1/√800 = 3.5% of it."""
     mean = rng.normal(size=(2000, 4))
     encoded = Encoded(mean, np.exp(0.3 * rng.normal(size=(2000, 4)) - 1))
-    line = next(line for line in latent.spread(encoded, encoded.kl_standard) if line.name.startswith("log det"))
+    line = next(line for line in spread(encoded, encoded.kl_standard) if line.name.startswith("log det"))
     again = []
     for _ in range(400):
         rows = rng.integers(0, 2000, 2000)
@@ -204,8 +226,8 @@ def test_the_error_of_log_det_is_that_of_a_bootstrap():
 
 def test_differences_are_paired(encoded):
     wider = Encoded(encoded.mean, 1.1 * encoded.std)
-    for a, b in zip(latent.spread(encoded, encoded.kl_standard), latent.spread(wider, wider.kl_standard), strict=True):
-        found = latent.difference(a, b)
+    for a, b in zip(spread(encoded, encoded.kl_standard), spread(wider, wider.kl_standard), strict=True):
+        found = difference(a, b)
         assert found.value == pytest.approx(b.estimate.value - a.estimate.value)
         if a.name.startswith("entropy"):  # the same for each image, so known without error
             assert found.value == pytest.approx(6 * np.log(1.1)) and found.se < 1e-12

@@ -1,7 +1,8 @@
 """Latent space: where images lie under q(h₁|x), how far each posterior spreads, and two such spaces side by side.
 
-All of it concerns the first stochastic layer, whose q(h₁|x) = N(mean, diag σ²) is an exact Gaussian for any number of
-layers. A ``LinearProjection`` onto two axes maps posteriors as well as points.
+In the first stochastic layer q(h₁|x) = N(mean, diag σ²) is an exact Gaussian for any number of layers. Above it
+q(h_l|x) is a mixture over the layers below, known by its draws and by the mean and variance of each unit. A
+``LinearProjection`` onto two axes maps posteriors as well as points.
 """
 
 import math
@@ -20,13 +21,15 @@ from iwae.system import reprs
 BLOCK = 500  # rows of a distance matrix at once
 NEIGHBOURS = 15  # UMAP's own default, and of every neighbourhood here
 MASS = 0.95  # of a posterior inside its ellipse
+MOMENT_DRAWS = 20  # of the layers below, behind the mean and variance of a layer above the first
 LOG_2PI_E = math.log(2 * math.pi * math.e)
 ACTIVE = 0.01  # variance of the encoder's mean that makes a unit active (Burda et al. 2016)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """q(h₁|x) of n images, float64: a diagonal Gaussian each."""
+    """q(h₁|x) of n images, float64: a diagonal Gaussian each. Of a layer above the first: the mean and standard
+    deviation of its units."""
 
     mean: np.ndarray  # [n, latent]
     std: np.ndarray  # [n, latent]
@@ -88,24 +91,69 @@ class Encoded:
 
 
 @torch.no_grad()
-def encode(model: Model, x: Tensor) -> Encoded:
-    """q(h₁|x) of images x [n, pixels]; raises ValueError for images that the model does not take
-    (``Model.check_images``), NonFiniteError where a mean, or the logarithm of a standard deviation, is not finite."""
-    mean, log_std = (part.cpu().double() for part in model.encode_first(model.check_images(x)))
-    std = log_std.exp()
-    check_finite(mean, "the mean of q(h₁|x)")
-    check_finite(std.log(), "the log standard deviation of q(h₁|x)")  # also where it is so small that it is 0
+def encode(model: Model, x: Tensor, layer: int = 1) -> Encoded:
+    """q(h_layer|x) of images x [n, pixels] of zeros and ones, ``layer`` from 1. Above the first it is no Gaussian: then
+    the mean and standard deviation of each unit, by the law of total variance over ``MOMENT_DRAWS`` draws of the layers
+    below, with the same noise for every image.
+
+    Raises ValueError for images that the model does not take (``Model.check_images``) and for a layer that it has not,
+    NonFiniteError where a mean, or the logarithm of a standard deviation, is not finite."""
+    x = model.check_images(x)
+    if not 1 <= layer <= len(model.encoder):
+        raise ValueError(f"the model has the stochastic layers 1 to {len(model.encoder)}, not {layer}")
+    noise = model.noise(MOMENT_DRAWS, 1, torch.Generator(model.device).manual_seed(0))
+    parts = (
+        [_moments(model, block, noise[: layer - 1]) for block in x.split(BLOCK)] if layer > 1 else [_first(model, x)]
+    )
+    mean, std = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+    check_finite(mean, f"the mean of q(h{subscript(layer)}|x)")
+    check_finite(std.log(), f"the log standard deviation of q(h{subscript(layer)}|x)")  # also where std rounds to 0
     return Encoded(mean.numpy(), std.numpy())
 
 
+def _first(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
+    mean, log_std = (part.cpu().double() for part in model.encode_first(x))
+    return mean, log_std.exp()
+
+
+def _moments(model: Model, x: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    below = x
+    for encoder, eps in zip(model.encoder, noise, strict=False):
+        mean, log_std = encoder(below)
+        below = mean + log_std.exp() * eps  # draws, batch, latent
+    mean, log_std = (part.cpu().double() for part in model.encoder[len(noise)](below))
+    return mean.mean(0), ((2 * log_std).exp().mean(0) + mean.var(0, correction=0)).sqrt()
+
+
 @torch.no_grad()
-def prior(model: Model, count: int, seed: int) -> np.ndarray:
-    """``count`` draws of h₁ from the model's prior, down through its layers, [count, latent], float64. Raises
-    NonFiniteError where one is not finite."""
+def draw(model: Model, x: Tensor, layer: int, seed: int = 0) -> np.ndarray:
+    """A draw from q(h_layer|x) for each of the images x [n, pixels], [n, latent], through the layers below."""
+    x = model.check_images(x)
+    noise = model.noise(1, len(x), torch.Generator(model.device).manual_seed(seed))
+    return model.sample_posterior(x, noise)[0][layer - 1][0].cpu().double().numpy()
+
+
+@torch.no_grad()
+def first_layer(model: Model, h: Tensor, layer: int) -> Tensor:
+    """h₁ [n, latent[0]] below h of ``layer`` [n, latent[layer − 1]], the layers between at their means."""
+    for decoder in reversed(model.decoder[: layer - 1]):
+        h = decoder(h)[0]
+    return h
+
+
+def subscript(layer: int) -> str:
+    """``₂``."""
+    return str(layer).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+
+
+@torch.no_grad()
+def prior(model: Model, count: int, seed: int, layer: int = 1) -> np.ndarray:
+    """``count`` draws of h_layer from the model's prior, down through the layers above it, [count, latent], float64.
+    Raises NonFiniteError where one is not finite."""
     generator = torch.Generator(model.device).manual_seed(seed)
     top = torch.randn(count, model.config.latent[-1], generator=generator, device=model.device)
-    draws = model.ancestral_sample(top, generator).cpu().double()
-    check_finite(draws, "h₁ from the prior")
+    draws = model.ancestral_layers(top, generator)[layer - 1].cpu().double()
+    check_finite(draws, f"h{subscript(layer)} from the prior")
     return draws.numpy()
 
 
@@ -292,52 +340,6 @@ def place_on_map(draws: np.ndarray, points: np.ndarray, placed: np.ndarray, k: i
     # relative to the nearest, so that a far draw's strengths do not all vanish
     weights = np.exp(-(distance - distance[:, :1]) / scale[:, None])
     return np.einsum("mk,mkd->md", weights / weights.sum(1, keepdims=True), placed[index])
-
-
-@dataclass(frozen=True)
-class SpreadMeasure:
-    """One line of the table of spread: the model's number, and what it is made of."""
-
-    name: str
-    description: str
-    estimate: MeanEstimate
-    values: np.ndarray  # what the mean is taken of, or for log det its influence on it, [n]
-    size_dependent: bool  # whether it grows with the number of units, so that other sizes cannot be compared
-
-
-def spread(encoded: Encoded, kl: np.ndarray) -> tuple[SpreadMeasure, ...]:
-    """How far the posteriors, and all of them together, spread; ``kl`` [n] is D_KL(q‖p) of each image, nats.
-
-    The standard errors are over images; those of the aggregated covariance C come by the delta method from the
-    influence of each image: log det C moves by tr(C⁻¹ Cᵢ) − latent with Cᵢ = diag σᵢ² + (μᵢ − μ̄)(μᵢ − μ̄)ᵀ. With fewer
-    than ``latent`` images they are too small.
-    """
-    variance, centred = np.square(encoded.std), encoded.mean - encoded.mean.mean(0)
-    covariance = encoded.covariance
-    inverse = np.linalg.inv(covariance)
-    pull = variance @ inverse.diagonal() + (centred @ inverse * centred).sum(1) - encoded.size
-    log_det = np.linalg.slogdet(covariance)[1]
-    around, active = np.square(centred).sum(1), encoded.active
-    lines = [("mean posterior standard deviation", "σ(x) of q(h₁|x), over all units", encoded.std.mean(1), False)]
-    if active.any():
-        description = f"over units whose mean varies with the image by more than {ACTIVE}"
-        lines += [("the same, active units only", description, encoded.std[:, active].mean(1), False)]
-    lines += [
-        ("tr Σ(x), posterior", "sum of the posterior variances", encoded.trace, True),
-        ("tr C, aggregated posterior", "variance of the mixture of all q(h₁|x)", encoded.trace + around, True),
-        ("log det C, aggregated posterior", "log of the squared volume it fills", pull + log_det, True),
-        ("entropy of q, nats", "of q(h₁|x)", encoded.entropy, True),
-        ("D_KL(q ‖ prior), nats", "information of the code about the image; all layers", kl, False),
-    ]  # fmt: skip
-    return tuple(
-        SpreadMeasure(name, description, MeanEstimate.from_values(values), values, size_dependent)
-        for name, description, values, size_dependent in lines
-    )
-
-
-def difference(a: SpreadMeasure, b: SpreadMeasure) -> MeanEstimate:
-    """b − a over the same images, the standard error paired."""
-    return MeanEstimate.from_values(b.values - a.values)
 
 
 def subset(total: int, count: int, seed: int = 0) -> np.ndarray:

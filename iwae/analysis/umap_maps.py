@@ -168,13 +168,19 @@ def find_map(settings: UmapSettings, **decided: Any) -> Map:
     return Map(maps_dir() / hashlib.sha256(text.encode()).hexdigest()[:32])
 
 
-def pair_of_maps(settings: UmapSettings, checkpoints: Sequence[Path], dataset: str, images: int) -> tuple[Map, Map]:
-    """The maps of two models, by their checkpoints: that of B begins from that of A. ``images``: how many of the test
-    images of ``dataset``, by ``latent.subset``. Of one model twice it is the same map."""
-    data = {"dataset": dataset, "images": images}
-    one, other = (fingerprint(path) for path in checkpoints)
-    a = find_map(settings, checkpoint=one, begin=None, **data)
-    return a, a if one == other else find_map(settings, checkpoint=other, begin=a.folder.name, **data)
+def pair_of_maps(
+    settings: UmapSettings, checkpoints: Sequence[Path], dataset: str, images: int, layers: Sequence[int] = (1, 1)
+) -> tuple[Map, Map]:
+    """The maps of two models, by their checkpoints and the stochastic layers mapped: that of B begins from that of A.
+    ``images``: how many of the test images of ``dataset``, by ``latent.subset``. Of one model and layer twice it is the
+    same map."""
+    one, other = (
+        {"checkpoint": fingerprint(path), "dataset": dataset, "images": images}
+        | ({"layer": layer} if layer > 1 else {})
+        for path, layer in zip(checkpoints, layers, strict=True)
+    )
+    a = find_map(settings, begin=None, **one)
+    return a, a if one == other else find_map(settings, begin=a.folder.name, **other)
 
 
 def compute(folder: Path, report: Callable[[str, float], None], first: float = 0.0) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iwae.analysis import latent
 from iwae.evaluation.activity import Activity, mask_units
 from iwae.evaluation.metrics import log_evidence
 from iwae.evaluation.sampling import IMAGES
@@ -121,6 +122,4 @@ def traverse(model: Model, h: Tensor, layer: int, unit: int, values: Sequence[fl
     layer above the first, the layers between are set to their means."""
     points = h.to(model.device).repeat(len(values), 1)
     points[:, unit] = torch.tensor(list(values), device=points.device, dtype=points.dtype)
-    for decoder in reversed(model.decoder[:layer]):
-        points = decoder(points)[0]
-    return model.decode(points).cpu()
+    return model.decode(latent.first_layer(model, points, layer + 1)).cpu()

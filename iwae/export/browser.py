@@ -6,6 +6,7 @@ One ``.safetensors`` file of float16 tensors. Its header holds, under ``program`
     encoder   for each stochastic layer l = 1 … L the steps from x, or from h_l₋₁, to mean_l, std_l and
               h_l = mean_l + std_l · noise_l
     decoder   the steps from h_1 to pixels, the probabilities E[x|h₁]
+    above     for each stochastic layer l = 2 … L the steps from h_l to h_l₋₁, the mean of p(h_l₋₁|h_l)
 
 A step computes the value named ``to`` from those named in ``of``, and is one of
 
@@ -42,7 +43,10 @@ def package(model: Model) -> bytes:
     """The file of a model; raises BrowserError for one that is not made of the steps above, or is too large."""
     program = steps(model)
     needed = [
-        step["weights"] for layer in [*program["encoder"], program["decoder"]] for step in layer if "weights" in step
+        step["weights"]
+        for layer in [*program["encoder"], program["decoder"], *program["above"]]
+        for step in layer
+        if "weights" in step
     ]
     size = 2 * sum(weight.numel() for name in needed for weight in model.get_submodule(name).parameters())
     if size > LARGEST:
@@ -83,7 +87,13 @@ def steps(model: Model) -> dict[str, Any]:
         _affine(features, "logits", "pixel_logits"),
         {"op": "sigmoid", "of": ["logits"], "to": "pixels"},
     ]
-    return {"version": VERSION, "encoder": encoder, "decoder": decoder}
+    above = []
+    layers = list(model.decoder)
+    for place, layer in enumerate(layers):
+        name = f"decoder.{place}"
+        hidden, features = _sequence(layer.hidden, f"{name}.hidden", f"h_{place + 2}")
+        above.append([*hidden, _affine(features, f"h_{place + 1}", f"{name}.mean")])
+    return {"version": VERSION, "encoder": encoder, "decoder": decoder, "above": above}
 
 
 def _sequence(modules: Iterable[nn.Module], name: str, value: str) -> tuple[list[Step], str]:

@@ -32,7 +32,7 @@ COLOURED = ("label", "predicted digit", "NLL", "ESS", "D_KL", "posterior spread"
 COLOUR_HELP = (
     f"Predicted digit: the commonest label among the image's {latent.NEIGHBOURS} nearest others in the whole latent "
     f"space. NLL and ESS: from {SAMPLES} draws for each image. D_KL: from q(h|x) to the prior. Posterior spread: "
-    "tr Σ(x), the sum of the variances of q(h₁|x)."
+    "tr Σ(x), the sum of the variances of q(h|x)."
 )
 
 
@@ -56,6 +56,12 @@ class MapSide:
     encoded: Encoded
     places: np.ndarray  # [n, 2]
     projection: LinearProjection | None  # None: UMAP, which has no formula
+    layer: int = 1
+
+    @property
+    def h(self) -> str:
+        """``h₁``."""
+        return f"h{latent.subscript(self.layer)}"
 
     @property
     def title(self) -> str:
@@ -85,6 +91,21 @@ def pick_map() -> str:
     )  # fmt: skip
 
 
+def pick_layers(view: Chosen) -> tuple[int, int]:
+    """The stochastic layer of A and of B that is on the maps: a choice where one of them has several."""
+    depths = [len(entry.card.model.latent) for _, entry in view.pair]
+    if max(depths) == 1:
+        return 1, 1
+    known = [f"h{latent.subscript(layer)}" for layer in range(1, max(depths) + 1)]
+    chosen = st.segmented_control(
+        "Layer", known, default=known[0], required=True, key="latent_layer", bind="query-params",
+        help="h₁ is next to the pixels, and q(h₁|x) is a Gaussian. A layer above it is drawn through those below: its "
+        f"q(h|x) is no Gaussian, so a point is its mean over {latent.MOMENT_DRAWS} draws of them, and dots are draws. "
+        "A model without that layer shows its last.",
+    )  # fmt: skip
+    return tuple(min(known.index(chosen) + 1, depth) for depth in depths)
+
+
 def pick_colour(images: Images) -> str:
     """A choice of what colours the points."""
     known = [name for name in COLOURED if images.labels is not None or name not in ("label", "predicted digit")]
@@ -109,7 +130,7 @@ def pick_spread(images: Images) -> int | str | None:
     known = ["the digit", "a class", "none"] if images.labels is not None else ["the digit", "none"]
     whose = st.segmented_control(
         "Posterior of", known, default="the digit", required=True, key="spread", bind="query-params",
-        help="q(h₁|x) of the digit in hand, or the mean of those of a class: their mean place and mean variances.",
+        help="q(h|x) of the digit in hand, or the mean of those of a class: their mean place and mean variances.",
     )  # fmt: skip
     if whose != "a class":
         return "digit" if whose == "the digit" else None
@@ -121,7 +142,7 @@ def true_posterior(view: Chosen) -> dict[str, Annealed]:
     """A switch for draws from the true posterior of the digit: its chains by the name of the model, once they end."""
     wanted = st.toggle(
         "True posterior of the digit", key="truth", bind="query-params",
-        help="Draws from p(h₁|x) by annealed importance sampling, some seconds behind the page: where q(h₁|x) is "
+        help="Draws from p(h|x) by annealed importance sampling, some seconds behind the page: where q(h|x) is "
         "narrower or lies elsewhere, it misses a part of the posterior.",
     )  # fmt: skip
     if not wanted:
@@ -129,23 +150,27 @@ def true_posterior(view: Chosen) -> dict[str, Annealed]:
     return Evidence(view, view.digit.x, *draws_in_use()).chains()
 
 
-def encoded(entry: Entry, device: str, images: Images) -> Encoded:
-    """q(h₁|x) of the images."""
+def encoded(entry: Entry, device: str, images: Images, layer: int) -> Encoded:
+    """q(h|x) of the images in that layer."""
     with cache.stop_on_model_error(entry):
-        whole = _encoded(entry, device, images.dataset)
+        whole = _encoded(entry, device, images.dataset, layer)
     return Encoded(whole.mean[images.numbers], whole.std[images.numbers])
 
 
 @st.cache_resource(max_entries=6, show_spinner="Encoding the images …", hash_funcs=FILE)
-def _encoded(entry: Entry, device: str, dataset: str) -> Encoded:
-    return latent.encode(cache.model(entry, device), cache.test_images(dataset, entry.binary))
+def _encoded(entry: Entry, device: str, dataset: str, layer: int) -> Encoded:
+    return latent.encode(cache.model(entry, device), cache.test_images(dataset, entry.binary).to(device), layer)
+
+
+def neighbours(side: MapSide, images: Images) -> np.ndarray:
+    """Each image's neighbours in the whole latent space, as indices [n, k] into the images on the map."""
+    return _neighbours(side.entry, side.device, images.dataset, len(images.numbers), side.layer)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Finding each image's neighbours …", hash_funcs=FILE)
-def neighbours(entry: Entry, device: str, dataset: str, count: int) -> np.ndarray:
-    """Each image's neighbours in the whole latent space, as indices [n, k] into the images on the map."""
+def _neighbours(entry: Entry, device: str, dataset: str, count: int, layer: int) -> np.ndarray:
     chosen = latent.subset(cache.count_images(dataset), count)
-    return latent.neighbours(_encoded(entry, device, dataset).mean[chosen])[0]
+    return latent.neighbours(_encoded(entry, device, dataset, layer).mean[chosen])[0]
 
 
 @st.cache_resource(max_entries=8, show_spinner=False, hash_funcs=FILE)
@@ -172,42 +197,46 @@ def image_metrics(entry: Entry, device: str, images: Images) -> Metrics:
     return store["metrics"]
 
 
-def divergence(side_entry: Entry, device: str, own: Encoded, images: Images) -> np.ndarray:
+def divergence(side: MapSide, images: Images) -> np.ndarray:
     """D_KL(q‖prior) of each image, nats: exact for one stochastic layer, by draws for more."""
-    if len(side_entry.card.model.latent) == 1:
-        return own.kl_standard
-    return image_metrics(side_entry, device, images).kl_prior.cpu().double().numpy()
+    if len(side.entry.card.model.latent) == 1:
+        return side.encoded.kl_standard
+    return image_metrics(side.entry, side.device, images).kl_prior.cpu().double().numpy()
 
 
-def sides(view: Chosen, images: Images, kind: str) -> tuple[MapSide, MapSide] | None:
+def sides(view: Chosen, images: Images, kind: str, layers: tuple[int, int]) -> tuple[MapSide, MapSide] | None:
     """Both models' maps on shared axes; None, with its progress on the page, while UMAP is being computed."""
     total, shown = cache.count_images(images.dataset), len(images.numbers)
     for _, entry in view.pair:
         cache.check_cost(entry, costs.latent_space(entry.card.model, total, shown), f"a map of {shown:,} images")
-    spaces = [encoded(entry, view.device, images) for _, entry in view.pair]
+    spaces = [encoded(entry, view.device, images, layer) for (_, entry), layer in zip(view.pair, layers, strict=True)]
     if kind == "Two units":
-        projections = [_pick_units(name, space) for (name, _), space in zip(view.pair, spaces, strict=True)]
+        projections = [
+            _pick_units(name, space, layer) for (name, _), space, layer in zip(view.pair, spaces, layers, strict=True)
+        ]
     else:
         projections = [latent.pca(space.mean) for space in spaces]
         a, b = (projection.project(space.mean) for projection, space in zip(projections, spaces, strict=True))
         projections[1] = projections[1].rotated(latent.procrustes(a, b)[0])
     places = [projection.project(space.mean) for projection, space in zip(projections, spaces, strict=True)]
     if kind == "UMAP":
-        places, projections = _umap(view, images, spaces, places[0]), (None, None)
+        places, projections = _umap(view, images, spaces, places[0], layers), (None, None)
         if places is None:
             return None
     return tuple(
-        MapSide(name, entry, view.device, space, place, projection)
-        for (name, entry), space, place, projection in zip(view.pair, spaces, places, projections, strict=True)
+        MapSide(name, entry, view.device, space, place, projection, layer)
+        for (name, entry), space, place, projection, layer in zip(
+            view.pair, spaces, places, projections, layers, strict=True
+        )
     )
 
 
-def _pick_units(name: str, space: Encoded) -> LinearProjection:
+def _pick_units(name: str, space: Encoded, layer: int) -> LinearProjection:
     """Two fields for the units on a model's axes: in order for a plane, else those that vary most first."""
     order = np.arange(2) if space.size == 2 else space.mean.var(0).argsort()[::-1]
     chosen = []
     for column, axis, place in zip(st.columns(2), "xy", (0, min(1, space.size - 1)), strict=True):
-        key = f"{name.lower()}_{axis}"
+        key = f"{name.lower()}_{axis}" + (str(layer) if layer > 1 else "")
         unit = whole_number(
             f"Unit of {name} on {axis}, 0 to {space.size - 1}", 0, space.size - 1, int(order[place]), key=key,
             help="By default the two whose means vary most from image to image.", place=column,
@@ -216,9 +245,12 @@ def _pick_units(name: str, space: Encoded) -> LinearProjection:
     return latent.units(space.mean, *chosen)
 
 
-def _umap(view: Chosen, images: Images, spaces: Sequence[Encoded], start: np.ndarray) -> list[np.ndarray] | None:
+def _umap(
+    view: Chosen, images: Images, spaces: Sequence[Encoded], start: np.ndarray, layers: tuple[int, int]
+) -> list[np.ndarray] | None:
     """Both maps from disk; None, with an offer to compute them, or polled progress, while they are not there."""
-    a, b = umap_maps.pair_of_maps(SETTINGS, (view.a.path, view.b.path), images.dataset, len(images.numbers))
+    files = view.a.path, view.b.path
+    a, b = umap_maps.pair_of_maps(SETTINGS, files, images.dataset, len(images.numbers), layers)
     found = [one.coordinates() for one in (a, b)]
     if all(one is not None for one in found):
         return found
@@ -252,9 +284,9 @@ def _show_progress(one: umap_maps.Map) -> None:
 
 
 def of_digit(side: MapSide, x: Tensor) -> Encoded:
-    """q(h₁|x) of one binary image x [pixels], on the map or not."""
+    """q(h|x) of one binary image x [pixels], on the map or not, in the layer of the map."""
     with cache.stop_on_model_error(side.entry):
-        return latent.encode(cache.model(side.entry, side.device), x[None])
+        return latent.encode(cache.model(side.entry, side.device), x[None].to(side.device), side.layer)
 
 
 def plus_minus(estimate: MeanEstimate, sign: bool = False) -> str:

@@ -83,8 +83,8 @@ class Panel {
   }
 
   // Takes over what the server sends of a model; what is large is fetched.
-  give(model, { weights, code, plane, codes }) {
-    model.code = numbers(code);
+  give(model, { weights, code, layer, plane, codes }) {
+    Object.assign(model, { code: numbers(code), layer });
     model.plane = plane && { axes: numbers(plane.axes), point: model.code, at: plane.at };
     const wanted = [weights, codes].join();
     if (model.wanted === wanted) return;
@@ -243,7 +243,9 @@ const rounded = (place) => place.map((at) => Number(at.toPrecision(6)));
 
 const mixed = (parts) => [0, 1].map((axis) => parts.reduce((sum, part) => sum + part[2] * part[axis], 0));
 
-// Grey levels of what a model decodes a code to.
-function decoded(model, code) {
-  return run(model.network, model.network.decoder, { h_1: code }).pixels.map((probability) => 255 * probability);
+// Grey levels of what a model decodes a code of its layer to; the layers below are set to their means.
+function decoded({ network, layer }, code) {
+  const values = { [`h_${layer}`]: code };
+  for (let above = layer - 1; above > 0; above--) run(network, network.above[above - 1], values);
+  return run(network, network.decoder, values).pixels.map((probability) => 255 * probability);
 }

@@ -37,7 +37,7 @@ def live_map(
     """Both models' pictures of a place on the maps, whose axes have these ``limits``; at first of x [pixels] itself."""
     own = [of_digit(side, x).mean[0] for side in both]
     axes = [side.projection and side.projection.axes.tolist() for side in both]
-    shown = repr((images.dataset, len(images.numbers), [side.entry.key for side in both], axes))
+    shown = repr((images.dataset, len(images.numbers), [(side.entry.key, side.layer) for side in both], axes))
     spot = (st.session_state.get(_KEY) or {}).get("spot")  # what the page cannot decode by itself
     st.markdown("**At the pointer**", help=_help(both))
     _panel(
@@ -87,9 +87,11 @@ def _at(side: MapSide, own: np.ndarray) -> np.ndarray:
 def _model(side: MapSide, own: np.ndarray, x: Tensor, there: np.ndarray | None) -> dict[str, Any]:
     data = network(side.name, side.entry, side.device)
     model = cache.model(side.entry, side.device)
-    shown = [pictures(model, torch.from_numpy(code)[None].float()) for code in (own, there) if code is not None]
-    nats = units.unit_kl(model, x[None].to(model.device))[0][0]
+    codes = [torch.from_numpy(code)[None].float().to(model.device) for code in (own, there) if code is not None]
+    shown = [pictures(model, latent.first_layer(model, code, side.layer)) for code in codes]
+    nats = units.unit_kl(model, x[None].to(model.device))[side.layer - 1][0]
     data |= {
+        "layer": side.layer,
         "own": shown[0], "there": shown[-1], "code": to_text(torch.from_numpy(own).float()),
         "plane": None, "codes": None,
         "units": [
@@ -128,4 +130,6 @@ def _help(both: Sequence[MapSide]) -> str:
         how = "The plane is the whole latent space."
     else:
         how = "The code of the digit in hand, moved within the plane of each map; what lies off the plane stays."
+    if any(side.layer > 1 for side in both):
+        how += " From a layer above the first, the layers below are set to their means."
     return f"What both models decode the place under the pointer to. {how}"

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import streamlit as st
+from torch import Tensor
 
 from iwae.analysis import latent
 from iwae.analysis.latent import Encoded, MeanEstimate
@@ -29,7 +30,7 @@ def colours(both: Sequence[MapSide], images: Images, by: str) -> list[Classes | 
     if by == "label":
         return [Classes(images.labels, images.names)] * 2
     if by == "predicted digit":
-        near = [neighbours(side.entry, side.device, images.dataset, len(images.numbers)) for side in both]
+        near = [neighbours(side, images) for side in both]
         return [Classes(latent.predict_labels(index, images.labels), images.names) for index in near]
     values = [_values(side, images, by) for side in both]
     low, high = np.quantile(np.concatenate(values), [0.01, 0.99])
@@ -41,7 +42,7 @@ def _values(side: MapSide, images: Images, by: str) -> np.ndarray:
     if by == "posterior spread":
         return side.encoded.trace
     if by == "D_KL":
-        return divergence(side.entry, side.device, side.encoded, images)
+        return divergence(side, images)
     return getattr(image_metrics(side.entry, side.device, images), MEASURED[by]).cpu().double().numpy()
 
 
@@ -65,7 +66,10 @@ def show_maps(
     """
     selected = selection(images)
     posteriors = [focus(side, images, whose, digit) for side in both]
-    clouds = [_overlay(side, one) for side, one in zip(both, posteriors, strict=True)]
+    clouds = [
+        None if one is None else _overlay(side, one, _inputs(side, images, whose, digit))
+        for side, one in zip(both, posteriors, strict=True)
+    ]
     centres = [_project(side, of_digit(side, digit.x).mean) for side in both]
     truths = [_ends(side, chains.get(side.name)) for side in both]
     everything = [*(side.places for side in both), *centres, *(one.points for one in (*clouds, *truths) if one)]
@@ -106,21 +110,33 @@ def _project(side: MapSide, points: np.ndarray) -> np.ndarray:
     return latent.place_on_map(points, side.encoded.mean, side.places)
 
 
-def _overlay(side: MapSide, one: Encoded | None) -> PosteriorOverlay | None:
-    """The exact ellipse on a plane; on UMAP, which has no formula, draws placed among the images."""
-    if one is None:
-        return None
-    if side.projection is None:
-        return PosteriorOverlay(_project(side, one.draw(DRAWS, seed=0)), False, f"{DRAWS} draws from q(h|x)")
-    curve = latent.ellipse(side.projection.project(one.mean)[0], side.projection.covariance(one.std[0]))
-    return PosteriorOverlay(curve, True, f"{latent.MASS:.0%} of q(h|x)")
+def _inputs(side: MapSide, images: Images, whose: int | str, digit: ChosenDigit) -> Tensor:
+    """``DRAWS`` images [·, pixels], one for each draw: the digit in hand, or those of a class in turn."""
+    if whose == "digit":
+        return digit.x.expand(DRAWS, -1)
+    members = images.numbers[images.labels == whose]
+    return cache.test_images(images.dataset, side.entry.binary)[members[np.arange(DRAWS) % len(members)]]
+
+
+def _overlay(side: MapSide, one: Encoded, inputs: Tensor) -> PosteriorOverlay:
+    """The exact ellipse of a Gaussian on a plane; elsewhere draws: placed among the images on UMAP, which has no
+    formula, and drawn layer by layer above the first, where q is no Gaussian."""
+    if side.projection is not None and side.layer == 1:
+        curve = latent.ellipse(side.projection.project(one.mean)[0], side.projection.covariance(one.std[0]))
+        return PosteriorOverlay(curve, True, f"{latent.MASS:.0%} of q(h|x)")
+    if side.layer == 1:
+        draws = one.draw(DRAWS, seed=0)
+    else:
+        with cache.stop_on_model_error(side.entry):
+            draws = latent.draw(cache.model(side.entry, side.device), inputs.to(side.device), side.layer)
+    return PosteriorOverlay(_project(side, draws), False, f"{DRAWS} draws from q(h|x)")
 
 
 def _ends(side: MapSide, found: Annealed | None) -> PosteriorOverlay | None:
     """Draws from the true posterior: where the chains ended, by weight."""
     if found is None:
         return None
-    ends = found.draws(ENDS)[0][:, 0].double().numpy()
+    ends = found.draws(ENDS)[side.layer - 1][:, 0].double().numpy()
     return PosteriorOverlay(_project(side, ends), False, f"{ENDS} draws from the true posterior")
 
 
@@ -131,7 +147,7 @@ def _caption(
     trust = _trustworthiness(side.encoded.mean, side.places)
     parts = [f"{len(images.numbers):,} test images under {side.title}, coloured by {by}"]
     if not np.ptp(side.encoded.mean, axis=0).any():
-        parts[0] += "; the mean of q(h₁|x) is the same for all of them, so they lie in one place"
+        parts[0] += f"; the mean of q({side.h}|x) is the same for all of them, so they lie in one place"
     elif side.projection is not None:
         parts[0] += f"; {side.projection.share:.0%} of the variance of the means lies in this plane"
     parts.append(f"Trustworthiness {plus_minus(trust)} ({latent.NEIGHBOURS} neighbours, 1 is best)")
@@ -140,16 +156,22 @@ def _caption(
         true = f"true tr Σ = {one.trace[0]:.3g} over {one.size} units"
         if side.projection is None:
             parts.append(
-                f"Dots: {DRAWS} draws from q(h₁|x) of {what}, each placed among its {latent.NEIGHBOURS} nearest "
+                f"Dots: {DRAWS} draws from q({side.h}|x) of {what}, each placed among its {latent.NEIGHBOURS} nearest "
                 f"images, which stay fixed. Areas on a UMAP map are not variances: {true}"
             )
+        elif side.layer > 1:
+            parts.append(f"Dots: {DRAWS} draws from q({side.h}|x) of {what}; {true}")
         else:
             plane = np.trace(side.projection.covariance(one.std[0]))
             parts.append(f"Curve: {latent.MASS:.0%} of q(h₁|x) of {what}, exact; {true}, {plane:.3g} in this plane")
+    if side.layer > 1:
+        parts.append(
+            f"q({side.h}|x) is no Gaussian: a point is its mean over {latent.MOMENT_DRAWS} draws of the layers below"
+        )
     if (found := chains.get(side.name)) is not None:
         parts.append(
-            f"Crosses: {ENDS} draws from the true posterior p(h₁|x), by weight from {found.chains} annealed chains, "
-            f"which are worth {found.ess.item():.0f} independent draws"
+            f"Crosses: {ENDS} draws from the true posterior p({side.h}|x), by weight from {found.chains} annealed "
+            f"chains, which are worth {found.ess.item():.0f} independent draws"
         )
     return ". ".join(parts) + "."
 
@@ -228,7 +250,7 @@ def _row(images: Images, places: np.ndarray) -> None:
 
 def show_moved(images: Images, both: Sequence[MapSide]) -> None:
     """The images whose neighbourhoods the two models agree on least."""
-    near = [neighbours(side.entry, side.device, images.dataset, len(images.numbers)) for side in both]
+    near = [neighbours(side, images) for side in both]
     shared_part = latent.overlap(*near)
     mean = plus_minus(MeanEstimate.from_values(shared_part))
     mean = plus_minus(MeanEstimate.from_values(shared_part))

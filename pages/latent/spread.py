@@ -7,6 +7,7 @@ import streamlit as st
 
 from iwae.analysis import latent
 from iwae.analysis.latent import MeanEstimate
+from iwae.analysis.spread import difference, spread
 from iwae.catalog import Entry
 from iwae.figures.latent import MapAxes, aggregated
 from pages.common import cache, figure_card
@@ -18,21 +19,21 @@ PRIOR = 2_000  # draws
 def show_aggregated(both: Sequence[MapSide], images: Images) -> None:
     """The mixture of all posteriors against the prior, in each model's own PCA plane."""
     projections = [latent.pca(side.encoded.mean) for side in both]
-    posteriors = [
-        projection.project(side.encoded.draw(1, seed=0)) for projection, side in zip(projections, both, strict=True)
-    ]
-    priors = [
-        projection.project(_prior(side.entry, side.device)) for projection, side in zip(projections, both, strict=True)
-    ]
+    posteriors, priors = (
+        [projection.project(drawn(side)) for projection, side in zip(projections, both, strict=True)]
+        for drawn in (lambda side: _aggregated(side, images), lambda side: _prior(side.entry, side.device, side.layer))
+    )
     x, y = latent.shared_range([*posteriors, *priors])
     frame = MapAxes(tuple(x), tuple(y), ("PC 1", "PC 2"))
     for column, side, projection, posterior, prior in zip(
         st.columns(2, gap="large"), both, projections, posteriors, priors, strict=True
     ):
-        caption = f"One draw from q(h₁|x) of each of {len(posterior):,} images in the PCA plane of {side.name}, over "
-        if len(side.entry.card.model.latent) > 1:
+        caption = (
+            f"One draw from q({side.h}|x) of each of {len(posterior):,} images in the PCA plane of {side.name}, over "
+        )
+        if len(side.entry.card.model.latent) > side.layer:
             drawn = aggregated(posterior, frame, kind=side.entry.kind, prior=prior)
-            caption += f"{len(prior):,} draws from the prior of h₁, down through the layers above it."
+            caption += f"{len(prior):,} draws from the prior of {side.h}, down through the layers above it."
         else:
             origin, ones = (
                 projection.project(np.zeros((1, side.encoded.size)))[0],
@@ -55,21 +56,24 @@ def show_aggregated(both: Sequence[MapSide], images: Images) -> None:
             figure_card.figure(drawn, f"aggregated.{side.name.lower()}", caption, numbers)
 
 
+def _aggregated(side: MapSide, images: Images) -> np.ndarray:
+    """One draw from q(h|x) of each image."""
+    if side.layer == 1:
+        return side.encoded.draw(1, seed=0)
+    with cache.stop_on_model_error(side.entry):
+        x = cache.test_images(images.dataset, side.entry.binary)[images.numbers].to(side.device)
+        return latent.draw(cache.model(side.entry, side.device), x, side.layer)
+
+
 @st.cache_resource(max_entries=6, show_spinner=False, hash_funcs=FILE)
-def _prior(entry: Entry, device: str, count: int = PRIOR) -> np.ndarray:
+def _prior(entry: Entry, device: str, layer: int, count: int = PRIOR) -> np.ndarray:
     with cache.stop_on_model_error(entry):
-        return latent.prior(cache.model(entry, device), count, seed=0)
+        return latent.prior(cache.model(entry, device), count, seed=0, layer=layer)
 
 
 def show_spread(both: Sequence[MapSide], images: Images) -> None:
     """The table that answers whether B spreads wider than A."""
-    a, b = (
-        {
-            line.name: line
-            for line in latent.spread(side.encoded, divergence(side.entry, side.device, side.encoded, images))
-        }
-        for side in both
-    )
+    a, b = ({line.name: line for line in spread(side.encoded, divergence(side, images), side.layer)} for side in both)
     one_size = both[0].encoded.size == both[1].encoded.size
     shown, numbers = [], []
     for name in dict.fromkeys([*a, *b]):
@@ -78,7 +82,7 @@ def show_spread(both: Sequence[MapSide], images: Images) -> None:
         estimates = {
             both[0].title: first and first.estimate,
             both[1].title: second and second.estimate,
-            "B − A": latent.difference(first, second) if comparable else None,
+            "B − A": difference(first, second) if comparable else None,
         }
         description = (first or second).description
         shown.append(
@@ -104,13 +108,13 @@ def show_spread(both: Sequence[MapSide], images: Images) -> None:
 def _verdict(both: Sequence[MapSide], a: dict, b: dict) -> str:
     """The claim in numbers: of one posterior, then of all together."""
     line, mixture = "mean posterior standard deviation", "log det C, aggregated posterior"
-    one = latent.difference(a[line], b[line])
+    one = difference(a[line], b[line])
     text = (
         f"A single posterior is {_wider(one)} under B: its standard deviation differs by {plus_minus(one, sign=True)}. "
     )
     if both[0].encoded.size != both[1].encoded.size:
         return text + "How far all of them together spread cannot be compared: the latent sizes differ."
-    all_of = latent.difference(a[mixture], b[mixture])
+    all_of = difference(a[mixture], b[mixture])
     return text + (
         f"All of them together, the aggregated posterior, fill {_wider(all_of, 'a larger', 'a smaller', 'an equal')} "
         f"volume under B: log det C differs by {plus_minus(all_of, sign=True)}."
@@ -135,8 +139,8 @@ def incomparable(both: Sequence[MapSide], images: Images) -> list[str]:
     layers = [len(side.entry.card.model.latent) for side in both]
     if max(layers) > 1:
         notes.append(
-            f"Stochastic layers: {layers[0]} in A, {layers[1]} in B. Maps and spread are those of the first, h₁, next "
-            "to the pixels, whose q(h₁|x) is a Gaussian; with more than one layer its prior is no standard normal."
+            f"Stochastic layers: {layers[0]} in A, {layers[1]} in B. Maps and spread are those of {a.h} in A and "
+            f"{b.h} in B. Only q(h₁|x) is a Gaussian, and only the last layer's prior is standard normal."
         )
     for side in both:
         if side.entry.config.dataset != images.dataset:

@@ -8,6 +8,7 @@ import pytest
 
 from iwae import catalog
 from iwae.analysis import latent, umap_maps
+from iwae.analysis.spread import difference, spread
 from iwae.checkpoints import load
 from iwae.data import datasets
 from iwae.evaluation import metrics as evaluation
@@ -80,15 +81,15 @@ def test_pca_in_one_frame(app, digits):
 def test_the_table_of_spread_is_the_engine_s(app, digits):
     test = app(PAGE, data="digits")
     table = test.table[0].value
-    sides = [latent.spread(side, side.kl_standard) for side in encoded(digits)]
+    sides = [spread(side, side.kl_standard) for side in encoded(digits)]
     assert len(table) == len(sides[0]) == 7
     for row, a, b in zip(table.to_dict("records"), *sides, strict=True):
         assert row["measure"].startswith(f"**{a.name}**")
         assert [row[column] for column in list(row)[1:]] == [
-            pm(a.estimate), pm(b.estimate), pm(latent.difference(a, b)),
+            pm(a.estimate), pm(b.estimate), pm(difference(a, b)),
         ]  # fmt: skip
     assert "n = 300 images" in words(test)
-    one = latent.difference(sides[0][0], sides[1][0])
+    one = difference(sides[0][0], sides[1][0])
     assert f"wider under B: its standard deviation differs by {pm(one, '+')}" in words(test)
 
 
@@ -236,8 +237,19 @@ def test_two_stochastic_layers(app, digits, trained):
     for kind in ("PCA", "Two units"):
         test = app(PAGE, data="digits", b=f"run:{run.name}", map=kind, colour="D_KL")
         assert "1 in A, 2 in B" in words(test) and len(test.main.get("plotly_chart")) == 4
-    metrics = evaluation.evaluate(load(run.checkpoint)[0], digits.binary("test"), samples=50, prune=False)
+    model, x = load(run.checkpoint)[0], digits.binary("test")
+    metrics = evaluation.evaluate(model, x, samples=50, prune=False)
     np.testing.assert_allclose(numbers(test, 1)["D_KL, nats"], metrics.kl_prior, rtol=1e-4)
+
+    test.segmented_control(key="latent_layer").set_value("h₂").run()
+    two = latent.encode(model, x, 2)
+    np.testing.assert_allclose(numbers(test, 1)[["x", "y"]], two.mean, atol=1e-6)
+    np.testing.assert_allclose(numbers(test, 1)["tr Σ(x)"], two.trace, rtol=1e-5)
+    assert "spread are those of h₁ in A and h₂ in B" in words(test)  # A has no more
+    dots = next(trace for trace in spec(test, 1)["data"] if trace.get("name") == "200 draws from q(h|x)")
+    drawn = latent.draw(model, x[:1].expand(200, -1), 2)
+    np.testing.assert_allclose(np.stack([values(dots["x"]), values(dots["y"])], 1), drawn, atol=1e-5)
+    assert "q(h₂|x) is no Gaussian: a point is its mean over 20 draws" in words(test)
 
 
 def test_umap_never_blocks_and_is_then_read_from_the_disk(app, digits, monkeypatch):

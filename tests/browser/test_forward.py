@@ -23,6 +23,9 @@ RUN = """async ([file, given]) => {
     const values = {};
     for (const [name, numbers] of Object.entries(given)) values[name] = Float32Array.from(numbers);
     for (const steps of [...network.encoder, network.decoder]) run(network, steps, values);
+    const top = { [`h_${network.encoder.length}`]: values[`h_${network.encoder.length}`] };
+    for (const steps of network.above.toReversed()) run(network, steps, top);
+    values.below = top.h_1;
     return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, [...value]]));
 }"""
 
@@ -80,6 +83,7 @@ def test_the_browser_computes_what_torch_does(page, name):
         drawn = model.sample(x, noise=noise)
         expected = {"mean_1": mean, "std_1": log_std.exp(), "pixels": model.decode(drawn.h[0])}
         expected |= {f"h_{number}": h for number, h in enumerate(drawn.h, 1)}
+        expected["below"] = model.ancestral_sample(drawn.h[-1])
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value.flatten(), rtol=1e-4, atol=1e-4, err_msg=name)
 
