@@ -7,7 +7,7 @@ const STEP = 4; // pixels of the picture that an arrow key moves by
 const LEAST = 8; // pixels of the picture: the smallest box
 const FARTHEST = 1000; // pixels of the picture from its middle, beyond every picture
 const MARGIN = 0.06; // of a mark's longer side, around it
-const SEND_AFTER_MS = 150;
+const REST_MS = 150; // after a key or a step of the slider, which come in rows
 
 const editors = new WeakMap(); // root element → Editor: outlives the calls that Streamlit makes per update
 
@@ -73,12 +73,12 @@ class Editor {
 
   // ---- the edit
 
-  change(part, status) {
+  change(part, status, rest = 0) {
     this.edit = { ...this.edit, ...part };
     if (status) this.root.querySelector(".status").textContent = status;
     this.render();
     clearTimeout(this.timer);
-    if (!this.held) this.timer = setTimeout(() => this.setStateValue("edit", this.edit), SEND_AFTER_MS);
+    if (!this.held) this.timer = setTimeout(() => this.setStateValue("edit", this.edit), rest);
   }
 
   answered() {
@@ -112,7 +112,7 @@ class Editor {
       const moved = rotated(middle, turn - this.edit.turn);
       [0, 1, 2, 3].forEach((side) => (box[side] += moved[side % 2] - middle[side % 2]));
     }
-    this.change({ turn, box });
+    this.change({ turn, box }, null, REST_MS);
   }
 
   nextMark() {
@@ -181,7 +181,7 @@ class Editor {
 
   setBox(box) {
     if (box[2] - box[0] < LEAST || box[3] - box[1] < LEAST) return;
-    this.change({ box: box.map((side) => tenth(Math.max(-FARTHEST, Math.min(FARTHEST, side)))) });
+    this.change({ box: box.map((side) => tenth(Math.max(-FARTHEST, Math.min(FARTHEST, side)))) }, null, REST_MS);
   }
 
   place(event) {
@@ -244,6 +244,7 @@ class Editor {
     const seen = this.root.querySelector(".seen");
     paint(seen, this.data.seen);
     seen.classList.toggle("old", !this.answered());
+    seen.style.rotate = `${edit.turn - this.data.edit.turn}deg`; // at once; the answer is upright
   }
 
   // A line that shows on any picture: dark, and within it the theme's colour.
