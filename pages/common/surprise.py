@@ -52,7 +52,7 @@ def show_doubts(view: View) -> None:
         (st.warning if digit.doubtful else st.caption)(digit.note)
     if digit.index is None and all((share_below(entry, view) or 0) >= WARNED for _, entry in view.pair):
         st.warning(
-            "This may not be a digit, or not be read as it should be: both models find it more surprising than "
+            "This may not be a digit, or it was read wrongly: both models find it more surprising than "
             f"{WARNED:.0%} of their {images(view.a.config.dataset)}."
         )
 
