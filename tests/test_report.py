@@ -1,6 +1,8 @@
 """The report: its numbers are the engine's, and its own README makes them again."""
 
+import base64
 import csv
+import gzip
 import io
 import json
 import re
@@ -13,6 +15,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 from PIL import Image
+from plotly.offline import get_plotlyjs
 
 from iwae import catalog, checkpoints
 from iwae.data import datasets
@@ -76,16 +79,45 @@ def test_numbers_are_the_engine_s(archive, pair, x):
 def test_the_same_view_gives_the_same_bytes(pair, x):
     once, again = (report.build(pair, {}, {}, SampledImage(x, 20, 0)) for _ in range(2))
     names = zipfile.ZipFile(io.BytesIO(once)).namelist()
-    for name in set(names) - {"figures.html"}:  # plotly gives each figure a random name
+    for name in names:
         assert zipfile.ZipFile(io.BytesIO(once)).read(name) == zipfile.ZipFile(io.BytesIO(again)).read(name)
 
 
-def test_its_figures_need_no_network(archive):
-    html = archive.read("figures.html").decode()
-    assert not re.search(r"<script[^>]+src=", html)
-    assert "only here" in html and "a &lt; b" in html
+def packed(page: str, name: str) -> str:
+    """What the page unpacks: plotly's code, or the figures as JSON."""
+    content = re.search(rf'<script type="application/gzip" id="{name}">([^<]+)<', page)[1]
+    return gzip.decompress(base64.b64decode(content)).decode()
+
+
+def test_the_page_is_one_small_file_with_everything_in_it(archive, pair, x):
+    """It asks for nothing, says the numbers, draws each figure once and leaves room for its axes."""
+    page = archive.read("report.html").decode()
     assert archive.read("some-figure.csv") == b"x,y\n1,3\n2,4\n" and archive.read("some-picture.png") == b"PNG"
-    assert re.search(r"L(<|\\u003c)sub(>|\\u003e)k", html)  # the axis of the curves
+    assert len(page) < 3_000_000 and not re.search(r"<(script|img|link)[^>]+(src|href)=.(?!data:)", page)
+    assert "a &lt; b" in page and "a dot" in page and "<title>" in page
+    assert packed(page, "plotly") == get_plotlyjs()
+    figures = json.loads(packed(page, "figures"))
+    assert set(figures) == {"some-figure", "curve"} and figures["some-figure"]["data"][0]["name"] == "only here"
+    for name, figure in figures.items():
+        assert page.count(f'<div id="{name}">') == 1
+        assert figure["layout"]["margin"]["l"] >= 60 and figure["layout"]["yaxis"]["automargin"]
+    for name, entry in pair:
+        drawn = posterior(checkpoints.load(entry.path)[0], x, samples=SAMPLES, seed=SEED)
+        assert f"{drawn.elbo:.2f}".replace("-", "−") in page and f"{name} · {entry.short}" in page
+        assert f"{entry.card.metrics['nll']:.2f}" in page
+    again = report.build_page(pair, {"link": "http://x/?a=1&b=2"}, {"curve": PageItem("own", go.Figure())}, None)
+    assert b'href="http://x/?a=1&amp;b=2"' in again and b"<img" not in again
+
+
+def test_what_has_no_room_is_left_out_of_the_page_and_said(pair):
+    noise = np.random.default_rng(0).normal(size=(2, 150_000))
+    shown = {
+        "huge": PageItem("a cloud", go.Figure(go.Scatter(x=noise[0], y=noise[1]))),
+        "small": PageItem("a line", go.Figure(go.Scatter(x=[1, 2], y=[3, 4]))),
+    }
+    page = report.build_page(pair, {}, shown).decode()
+    assert len(page) < 3_000_000 and set(json.loads(packed(page, "figures"))) == {"small"}
+    assert page.count("Too large for this file") == 1 and "a cloud" in page
 
 
 def test_its_readme_makes_the_numbers_again(archive, pair, tmp_path):
@@ -106,5 +138,5 @@ def test_its_readme_makes_the_numbers_again(archive, pair, tmp_path):
 
 def test_a_page_about_no_image(pair):
     archive = zipfile.ZipFile(io.BytesIO(report.build(pair, {"page": "Results"}, {})))
-    assert set(archive.namelist()) == {"README.md", "view.json", "A/card.json", "B/card.json"}
+    assert set(archive.namelist()) == {"README.md", "view.json", "report.html", "A/card.json", "B/card.json"}
     assert "one image" not in archive.read("README.md").decode()

@@ -1,7 +1,7 @@
 """The content of a page as a ZIP: settings, figures, the numbers behind them, and the commands that reproduce them.
 
 README.md, view.json          what this is, how to reproduce it, every setting, seed and version
-figures.html                  the figures, to open in any browser without a network
+report.html                   all of it for people: one page with the figures, for any browser, without a network
 NAME.csv, NAME.png            the numbers behind each figure and table of the page, and its large pictures
 A/card.json, B/card.json      the models
 image.csv                     where the page is about one image: the pixels that both models were given, and beside
@@ -9,7 +9,6 @@ image.csv                     where the page is about one image: the pixels that
                               curve.csv (L_k, nats); summary.json; reconstructions.png
 """
 
-import html
 import io
 import json
 import math
@@ -26,6 +25,8 @@ from torch import Tensor
 
 from iwae import checkpoints
 from iwae.catalog import Entry
+from iwae.evaluation import stats
+from iwae.export import web_page
 from iwae.figures.base import Line, bound_curves, png, tile
 from iwae.inference import pareto
 from iwae.inference.posterior import Posterior, posterior, reconstruct
@@ -34,6 +35,8 @@ from iwae.training import commands
 STAMP = (2020, 1, 1, 0, 0, 0)  # of every file inside, so that the same view gives the same bytes
 CURVE_POINTS = 60
 SIDE = 112  # pixels of a reconstruction
+SAMPLES = 12  # pictures of draws
+CURVE = "curve"  # the name of the figure of L_k against k, on pages that have it
 
 
 class PageItem(NamedTuple):
@@ -53,6 +56,18 @@ class SampledImage(NamedTuple):
     seed: int
 
 
+class SampledModel(NamedTuple):
+    """What a model says of the image."""
+
+    name: str  # "A" or "B"
+    entry: Entry
+    drawn: Posterior
+    ks: np.ndarray  # numbers of draws, and L_k of each
+    curve: np.ndarray
+    row: list[Tensor]  # the input, and reconstructions from the mean of q, by a plain and by a weighted average
+    samples: Tensor  # [SAMPLES, pixels], the heaviest draws decoded
+
+
 def build(
     pair: Sequence[tuple[str, Entry]],
     view: Mapping[str, Any],
@@ -64,37 +79,52 @@ def build(
     ``view``: the page, its address and settings, stored in view.json.
     Raises CheckpointError for a model that cannot be read, ValueError for an image of another shape.
     """
+    sampled = _sampled(pair, draws)
     files: dict[str, str | bytes] = {f"{name}.csv": one.csv() for name, one in shown.items() if one.csv}
     files |= {f"{name}.png": one.picture() for name, one in shown.items() if one.picture}
-    figures = {name: (one.figure, one.caption) for name, one in shown.items() if one.figure is not None}
     everything = dict(view) | {"models": {name: entry.key for name, entry in pair}, "versions": _versions()}
     for name, entry in pair:
         files[f"{name}/card.json"] = _json(vars(entry.card))
     if draws:
-        more, curves = _of_one_image(pair, draws)
-        files |= more
-        figures = {"bounds on this image": (curves, "L_k in nats against k. Dotted: log p̂(x).")} | figures
+        files |= _of_one_image(draws.x, sampled)
         everything |= {"samples": draws.samples, "seed": draws.seed}
-    if figures:
-        files["figures.html"] = _html(figures)
+    files["report.html"] = _page(pair, view, shown, draws, sampled)
     files["view.json"] = _json(everything)
     files["README.md"] = _readme(pair, draws)
     return _zip(files)
 
 
-def _of_one_image(pair: Sequence[tuple[str, Entry]], draws: SampledImage) -> tuple[dict[str, str | bytes], go.Figure]:
-    """Files of the draws for one image, and the curves of its bounds."""
-    x, samples, seed = draws
-    files: dict[str, str | bytes] = {"image.csv": _csv(["pixel", "value"], enumerate(x.int().tolist()))}
-    lines = []
-    for name, entry in pair:
+def build_page(
+    pair: Sequence[tuple[str, Entry]],
+    view: Mapping[str, Any],
+    shown: Mapping[str, PageItem],
+    draws: SampledImage | None = None,
+) -> bytes:
+    """The same for people, as one HTML file below 3 MB: the link, the digit, what each model makes of it, the pictures
+    and figures of the page, and the settings. Arguments and errors are those of ``build``."""
+    return _page(pair, view, shown, draws, _sampled(pair, draws))
+
+
+def _sampled(pair: Sequence[tuple[str, Entry]], draws: SampledImage | None) -> list[SampledModel]:
+    found = []
+    for name, entry in pair if draws else ():
         model, _ = checkpoints.load(entry.path)
-        drawn = posterior(model, x, samples=samples, seed=seed)
-        ks = np.unique(np.geomspace(1, samples, CURVE_POINTS).round().astype(int))
-        curve = drawn.curve(ks)
-        lines.append(Line(f"{name} · {entry.short}", entry.kind, ks, curve, dashed=name == "B"))
+        drawn = posterior(model, draws.x, samples=draws.samples, seed=draws.seed)
+        ks = np.unique(np.geomspace(1, draws.samples, CURVE_POINTS).round().astype(int))
         pictures = reconstruct(model, drawn)
-        row = [x, pictures.from_mean, pictures.average, pictures.weighted]
+        row = [draws.x, pictures.from_mean, pictures.average, pictures.weighted]
+        heaviest = drawn.weights.argsort(descending=True)[:SAMPLES]
+        with torch.no_grad():
+            samples = model.decode(drawn.h[0][heaviest])
+        found.append(SampledModel(name, entry, drawn, ks, drawn.curve(ks), row, samples))
+    return found
+
+
+def _of_one_image(x: Tensor, sampled: Sequence[SampledModel]) -> dict[str, str | bytes]:
+    """Files of the draws for one image."""
+    pixels = (f"{value:.9g}" for value in x.tolist())
+    files: dict[str, str | bytes] = {"image.csv": _csv(["pixel", "value"], enumerate(pixels))}
+    for name, _, drawn, ks, curve, row, _ in sampled:
         files |= {
             f"{name}/posterior.csv": _csv(["draw", "log_px", "log_w", "weight"], _weight_rows(drawn)),
             f"{name}/coordinates.csv": _coordinates(drawn),
@@ -102,16 +132,82 @@ def _of_one_image(pair: Sequence[tuple[str, Entry]], draws: SampledImage) -> tup
             f"{name}/summary.json": _json(_summary(drawn)),
             f"{name}/reconstructions.png": png(np.hstack([tile(part.numpy(), SIDE) for part in row])),
         }
-    return files, bound_curves(lines)
+    return files
 
 
-def _html(figures: Mapping[str, tuple[go.Figure, str]]) -> str:
-    """One HTML page of all figures, with plotly's code once."""
-    parts = ['<!doctype html><html lang="en"><meta charset="utf-8"><title>Figures of the IWAE explorer</title>']
-    for number, (name, (figure, caption)) in enumerate(figures.items()):
-        drawing = figure.to_html(full_html=False, include_plotlyjs=number == 0, default_height=500)
-        parts.append(f"<h2>{html.escape(name)}</h2>{drawing}<p>{html.escape(caption)}</p>")
-    return "\n".join(parts)
+def _page(
+    pair: Sequence[tuple[str, Entry]],
+    view: Mapping[str, Any],
+    shown: Mapping[str, PageItem],
+    draws: SampledImage | None,
+    sampled: Sequence[SampledModel],
+) -> bytes:
+    """The HTML file."""
+    link = web_page.text(view.get("link", ""))
+    parts = []
+    if link:
+        parts.append(f'<p>This view again, where the explorer runs with these models: <a href="{link}">{link}</a></p>')
+    parts.append(web_page.table(_rows_of_models(sampled, pair), ["", *(name for name, _ in pair)]))
+    if draws:
+        parts.append("<h2>One digit under both models</h2>")
+        parts.append(web_page.picture(png(tile(draws.x.numpy(), SIDE)), "The digit, as the models see it.", SIDE))
+    for one in sampled:
+        title = f"{one.name} · {one.entry.short}"
+        parts += [
+            f"<h2>{web_page.text(title)}</h2>",
+            web_page.picture(
+                png(np.hstack([tile(part.numpy(), SIDE) for part in one.row[1:]])),
+                f"Reconstructions by {title}: from the mean of q, the plain average of all draws, and their average by "
+                "importance weight.",
+            ),
+            web_page.picture(
+                png(np.hstack([tile(part.numpy(), SIDE // 2) for part in one.samples])),
+                f"The {len(one.samples)} heaviest of {one.drawn.samples:,} samples from q(h|x) of {title}, decoded.",
+            ),
+        ]
+    pictures = [web_page.picture(one.picture(), one.caption) for one in shown.values() if one.picture]
+    figures = {name: (one.figure, one.caption) for name, one in shown.items() if one.figure is not None}
+    if sampled and CURVE not in figures:
+        lines = [
+            Line(f"{one.name} · {one.entry.short}", one.entry.kind, one.ks, one.curve, dashed=one.name == "B")
+            for one in sampled
+        ]
+        figures[CURVE] = bound_curves(lines), "L_k of this digit in nats against k. Dotted: log p̂(x)."
+    settings = {name: value for name, value in view.items() if name != "link"} | _versions()
+    if draws:
+        settings |= {"samples": draws.samples, "seed": draws.seed}
+    parts.append(f"<details><summary>Settings</summary>{web_page.table(list(settings.items()))}</details>")
+    if pictures or figures:
+        parts += ["<h2>What the page shows</h2>", *pictures]
+    models = " and ".join(f"{name}: {entry.short}" for name, entry in pair)
+    return web_page.page(f"{view.get('title', 'A view of the IWAE explorer')} · {models}", parts, figures)
+
+
+def _rows_of_models(sampled: Sequence[SampledModel], pair: Sequence[tuple[str, Entry]]) -> list[list[object]]:
+    """What is known of both models, a measure a row."""
+    entries = [entry for _, entry in pair]
+    rows: list[list[object]] = [
+        ["model", *(entry.short for entry in entries)],
+        ["trained on", *(entry.config.dataset for entry in entries)],
+        ["architecture", *(entry.layers for entry in entries)],
+        ["epochs", *(f"{entry.epochs:.4g}" for entry in entries)],
+        ["test set", *(entry.nll for entry in entries)],
+    ]
+    if sampled:
+        found = [one.drawn for one in sampled]
+        rows += [
+            ["log p̂(x) of this digit, nats", *map(_log_p, found)],
+            ["ELBO of this digit, nats", *(stats.decimal(drawn.elbo) for drawn in found)],
+            ["effective samples", *(f"{drawn.ess:,.1f} of {drawn.samples:,}" for drawn in found)],
+        ]
+    return rows
+
+
+def _log_p(drawn: Posterior) -> str:
+    """With its standard error, or as the lower bound that it is where that does not hold."""
+    if drawn.log_p_se is None:
+        return f"at least {stats.decimal(drawn.log_p)}"
+    return stats.plus_minus(drawn.log_p, drawn.log_p_se)
 
 
 def _weight_rows(drawn: Posterior) -> list[tuple[Any, ...]]:
@@ -141,7 +237,7 @@ def _readme(pair: Sequence[tuple[str, Entry]], draws: SampledImage | None) -> st
     shell = "\n".join(commands.train(entry.config, f"{name}.safetensors") for name, entry in pair)
     text = f"""# A view of the IWAE explorer
 
-What one page showed of two models: its figures in `figures.html`, the numbers behind each in a file of its own, the
+What one page showed of two models: its content in `report.html`, the numbers behind each in a file of its own, the
 settings in `view.json`, each model's card in `A` and `B`. Everything is in nats per image unless a column says
 otherwise. The page itself again: `streamlit run app.py`, then the address in `view.json`, with these models.
 

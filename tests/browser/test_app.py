@@ -9,6 +9,7 @@ import zipfile
 from PIL import Image, ImageDraw
 from playwright.sync_api import Page, expect
 
+from iwae import catalog
 from tests.browser.driver import assert_clean, download, screenshot, settled
 from tests.server import DIRECT
 
@@ -157,7 +158,7 @@ def test_train_stop_resume_and_choose(visit):
     assert_clean(page)
 
 
-def test_the_report_holds_what_the_page_shows(visit):
+def test_the_report_holds_what_the_page_shows(visit, tmp_path):
     page = visit(APP, "Posterior?image=3&samples=400&seed=5")
     file = download(page, page.get_by_role("button", name="Download a report of this view"))
     archive = zipfile.ZipFile(file.path())
@@ -166,4 +167,12 @@ def test_the_report_holds_what_the_page_shows(visit):
     shown = page.get_by_text("draws of q alone").nth(1)  # once the chains are there
     expect(shown).to_contain_text(f"{summary['log_p_nats']:.2f}".replace("-", "−"), timeout=60_000)
     page.get_by_text("log p̂(x) in numbers").wait_for()
+    file = download(page, page.get_by_role("button", name="As one HTML page"))
+    models = "-vs-".join(catalog.DEFAULT_PAIR)
+    assert re.fullmatch(rf"posterior-{models}-\d{{4}}-\d\d-\d\d\.html", file.suggested_filename)
+    file.save_as(tmp_path / "report.html")
+    alone = page.context.new_page()  # it unpacks its figures by itself
+    alone.goto((tmp_path / "report.html").as_uri())
+    expect(alone.locator("#curve .main-svg").first).to_be_visible()
+    expect(alone.locator("#failed")).to_be_empty()
     assert_clean(page)
