@@ -20,13 +20,10 @@ with two:
     kind = controls.pick_map()
 with three:
     by = controls.pick_colour(images)
-left, right = st.columns([2, 3], vertical_alignment="bottom")
-with left:
+with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
     whose = controls.pick_spread(images)
-with right:
+    classes, layers = controls.pick_classes(images), controls.pick_layers(view)
     chains = controls.true_posterior(view)
-
-classes, layers = controls.pick_classes(images), controls.pick_layers(view)
 
 both = controls.sides(view, images, kind, layers)
 if both is None:  # UMAP is not there yet: show PCA meanwhile

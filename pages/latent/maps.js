@@ -73,9 +73,11 @@ class Maps {
 
   // Puts marks { at: [x, y], text } on the maps: a list for each, instead of those that were there.
   mark(lists) {
-    document.querySelectorAll(MAPS).forEach((map, number) => {
+    document.querySelectorAll(MAPS).forEach((map) => {
+      // by its name: while a page gives way to another there may be more than two
+      const list = lists[MAPS.findIndex((selector) => map.matches(selector))];
       const old = [...map.querySelectorAll(":scope > .live-map-place")];
-      const axes = axesOf(map), marks = axes ? lists[number] : [];
+      const axes = axesOf(map), marks = axes ? list : [];
       old.slice(marks.length).forEach((mark) => mark.remove());
       marks.forEach(({ at, text }, place) => {
         const mark = old[place] ?? map.appendChild(document.createElement("div"));
