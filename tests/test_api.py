@@ -10,6 +10,7 @@ import pytest
 
 import iwae
 from iwae.checkpoints import Card
+from iwae.evaluation.stats import decimal
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,7 +44,7 @@ def test_every_object_of_the_api_is_a_line(tmp_path):
         (iwae.load(tmp_path / "model.safetensors")[0], repr(model)),
         (metrics, f"Metrics(300 images, 20 draws each, seed 0: NLL {nll['nll']:.2f} ± {nll['nll_se']:.2f}, ELBO "),
         (metrics.activity[0], "Activity(mean=float64[5], covariance=float64[5, 5], threshold=0.01)"),
-        (posterior, f"Posterior(500 draws, seed 0: log p̂(x) {posterior.log_p:.2f}"),
+        (posterior, f"Posterior(500 draws, seed 0: log p̂(x) {decimal(posterior.log_p)}"),
         (model.sample(x, k=3), "Sample(log_px=float32[3, 300], log_ph=float32[3, 300], log_qh=float32[3, 300], h=("),
         (card, f"Card(model={card.model!r}, training={{"),
     ):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from iwae.bounds import weigh_kl
-from iwae.evaluation.stats import plus_minus
+from iwae.evaluation.stats import decimal, plus_minus
 from iwae.inference import pareto
 from iwae.kernels.finite import NonFiniteError, check_finite
 from iwae.model import Model
@@ -33,7 +33,7 @@ class Posterior:
     seed: int
 
     def __repr__(self) -> str:
-        estimate = f"log p̂(x) {plus_minus(self.log_p, self.log_p_se)} nats, ELBO {self.elbo:.2f} nats"
+        estimate = f"log p̂(x) {plus_minus(self.log_p, self.log_p_se)} nats, ELBO {decimal(self.elbo)} nats"
         return f"Posterior({self.samples:,} draws, seed {self.seed}: {estimate}, effective sample size {self.ess:.1f})"
 
     @property
