@@ -201,7 +201,7 @@ def test_far_from_a_checkout_it_trains_makes_the_table_and_shows_the_explorer(bi
 async def visit(url: str) -> None:
     """A page, which shows the models of the wheel, and links to all others."""
     session = await Session.open(url, "Results")
-    assert not session.problems and "All models" in [heading.body for heading in session.of("heading")]
+    assert not session.problems and "Measured against published" in [heading.body for heading in session.of("heading")]
     assert len(list(session.of("page_link", root=1))) == len(list((ROOT / "pages").glob("[0-9]*.py"))) + 1
     chosen = [session.widget("selectbox", f"Model {which}").raw_value for which in "AB"]
     assert all("mnist-5k" in label for label in chosen)
