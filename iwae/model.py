@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from iwae import likelihoods
 from iwae.bounds import weigh_kl
 from iwae.kernels import precision
-from iwae.kernels.layers import are_standard, as_function, tanh_layers, unchanged
+from iwae.kernels.layers import ACTIVATIONS, are_standard, as_function, hidden_layers, unchanged
 from iwae.likelihoods import Likelihood
 from iwae.system import reprs
 
@@ -29,13 +29,14 @@ MAX_LAYERS = 100  # of units, hidden and stochastic; a hostile file could name a
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of a model, layer by layer from the pixels upwards, and its likelihood. Raises ValueError for sizes that
-    cannot be and for an unknown likelihood."""
+    """Sizes of a model, layer by layer from the pixels upwards, its likelihood and its activation function. Raises
+    ValueError for sizes that cannot be and for unknown names."""
 
-    hidden: tuple[tuple[int, ...], ...] = ((200, 200),)  # tanh units between one stochastic layer and the next
+    hidden: tuple[tuple[int, ...], ...] = ((200, 200),)  # units between one stochastic layer and the next
     latent: tuple[int, ...] = (50,)  # units of each stochastic layer
     pixels: int = 784
     likelihood: str = "bernoulli"  # of the pixels, a name in likelihoods.py
+    activation: str = "tanh"  # of the hidden units: tanh, relu, silu or gelu
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(tuple(sizes) for sizes in self.hidden))  # lists, from JSON
@@ -53,17 +54,23 @@ class ModelConfig:
         if not all(self.hidden):
             raise ValueError(f"every stochastic layer needs at least one hidden layer: {self.hidden}")
         likelihoods.find(self.likelihood)
+        if not isinstance(self.activation, str) or self.activation not in ACTIVATIONS:
+            raise ValueError(f"unknown activation {self.activation!r}; there are {', '.join(ACTIVATIONS)}")
 
     @classmethod
     def parse(cls, text: str) -> "ModelConfig":
         """A preset's name, or sizes: ``hidden,hidden:latent`` for each layer, joined by ``/``.
 
         ``200,200:100/100,100:50`` is the preset ``2layer``. ``@`` and its name stand before another likelihood than
-        ``bernoulli``. Raises ValueError for anything else.
+        ``bernoulli`` and another activation than ``tanh``: ``2layer@gaussian@relu``. Raises ValueError for anything
+        else.
         """
-        sizes, at, likelihood = text.partition("@")
-        if at:
-            return replace(cls.parse(sizes), likelihood=likelihood)
+        sizes, *names = text.split("@")
+        if names:
+            options = {"activation" if name in ACTIVATIONS else "likelihood": name for name in names}
+            if len(options) < len(names):
+                raise ValueError(f"model {text!r} names two likelihoods or two activations")
+            return replace(cls.parse(sizes), **options)
         if text in PRESETS:
             return PRESETS[text]
         if not re.fullmatch(r"(\d+(,\d+)*:\d+)(/\d+(,\d+)*:\d+)*", text, re.ASCII):
@@ -75,7 +82,8 @@ class ModelConfig:
         return cls(hidden=hidden, latent=tuple(int(size) for _, size in layers))
 
     def __str__(self) -> str:
-        at = "" if self.likelihood == type(self).likelihood else f"@{self.likelihood}"
+        names = {"likelihood": self.likelihood, "activation": self.activation}
+        at = "".join(f"@{name}" for kind, name in names.items() if name != getattr(type(self), kind))
         for name, preset in PRESETS.items():
             if (self.hidden, self.latent, self.pixels) == (preset.hidden, preset.latent, preset.pixels):
                 return name + at
@@ -121,11 +129,11 @@ class UnitMask(NamedTuple):
 
 
 class StochasticLayer(nn.Module):
-    """Tanh layers, then the mean and log standard deviation of a diagonal Gaussian."""
+    """Hidden layers, then the mean and log standard deviation of a diagonal Gaussian."""
 
-    def __init__(self, inputs: int, hidden: tuple[int, ...], outputs: int):
+    def __init__(self, inputs: int, hidden: tuple[int, ...], outputs: int, activation: str = "tanh"):
         super().__init__()
-        self.hidden = tanh_layers(inputs, hidden)
+        self.hidden = hidden_layers(inputs, hidden, activation)
         self.mean = precision.Linear(hidden[-1], outputs)
         self.log_std = precision.Linear(hidden[-1], outputs)
 
@@ -157,11 +165,11 @@ class Model(nn.Module):
         self.config = config
         below = (config.pixels, *config.latent)
         layers = list(zip(below, config.hidden, config.latent, strict=False))
-        self.encoder = nn.ModuleList(StochasticLayer(*sizes) for sizes in layers)
+        self.encoder = nn.ModuleList(StochasticLayer(*sizes, config.activation) for sizes in layers)
         self.decoder = nn.ModuleList(
-            StochasticLayer(top, hidden[::-1], bottom) for bottom, hidden, top in layers[1:]
+            StochasticLayer(top, hidden[::-1], bottom, config.activation) for bottom, hidden, top in layers[1:]
         )  # decoder[i] is p(h[i] | h[i+1])
-        self.pixel_hidden = tanh_layers(config.latent[0], config.hidden[0][::-1])
+        self.pixel_hidden = hidden_layers(config.latent[0], config.hidden[0][::-1], config.activation)
         self.pixel_logits = precision.Linear(config.hidden[0][0], config.pixels * self.likelihood.per_pixel)
         if seed is not None:
             self._initialise(pixel_mean, torch.Generator().manual_seed(seed))

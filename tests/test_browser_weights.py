@@ -14,6 +14,7 @@ from iwae.export import browser
 from iwae.model import Model, ModelConfig
 
 ELEMENTWISE = {"tanh": torch.tanh, "exp": torch.exp, "sigmoid": torch.sigmoid}
+ELEMENTWISE |= {"relu": torch.relu, "silu": torch.nn.functional.silu}
 
 
 def read(content: bytes) -> tuple[dict, dict[str, torch.Tensor]]:
@@ -39,7 +40,7 @@ def run(content: bytes, values: dict[str, torch.Tensor], *, down: bool = False) 
     return values
 
 
-@pytest.mark.parametrize("sizes", ["30,20:10", "30:8/20,10:5/7:3"])
+@pytest.mark.parametrize("sizes", ["30,20:10", "30:8/20,10:5/7:3@relu", "20:4@silu"])
 def test_the_steps_are_the_model(sizes):
     model = Model(ModelConfig.parse(sizes), seed=3)
     model.load_state_dict({name: weight.half().float() for name, weight in model.state_dict().items()})
@@ -79,6 +80,8 @@ def test_what_a_page_cannot_run_is_refused_with_a_reason():
     relu.pixel_hidden[1] = nn.ReLU()
     with pytest.raises(browser.BrowserError, match="pixel_hidden"):
         browser.package(relu)
+    with pytest.raises(browser.BrowserError, match="GELU"):
+        browser.package(Model(ModelConfig.parse("20:5@gelu")))
     wide = Model(ModelConfig.parse("20:5"))
     with torch.no_grad():
         wide.pixel_logits.bias[0] = 1e6

@@ -245,3 +245,62 @@ def test_tied_weights_are_saved_as_two_of_equal_values(tmp_path):
 def test_a_subclass_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="the model is a Louder"):
         checkpoints.save(tmp_path / "model.safetensors", Louder(CONFIG), Card(CONFIG, {}))
+
+
+@pytest.mark.parametrize("name", ["relu", "silu", "gelu"])
+def test_another_activation(name, tmp_path):
+    """Log-weights and their gradients equal those of plain PyTorch, and q is the same function of h when detached."""
+    config = ModelConfig(((6, 5), (4,)), (3, 2), pixels=16, activation=name)
+    assert ModelConfig.parse("6,5:3/4:2@relu@gaussian") == ModelConfig(
+        ((6, 5), (4,)), (3, 2), likelihood="gaussian", activation="relu"
+    )
+    assert str(ModelConfig.parse("2layer@gelu")) == "2layer@gelu"
+    model = Model(config, seed=1).double()
+    x = torch.rand(7, 16, generator=torch.Generator().manual_seed(0)).round().double()
+    noise = model.noise(4, 7, torch.Generator().manual_seed(1))
+    function = getattr(nn.functional, name)
+
+    def through(linears, value):
+        for linear in linears:
+            value = function(nn.functional.linear(value, linear.weight, linear.bias))
+        return value
+
+    def gaussian(layer, value):
+        features = through(layer.hidden[0::2], value)
+        mean, log_std = (nn.functional.linear(features, w.weight, w.bias) for w in (layer.mean, layer.log_std))
+        return torch.distributions.Normal(mean, log_std.exp())
+
+    q1 = gaussian(model.encoder[0], x)
+    h1 = q1.mean + q1.stddev * noise[0]
+    q2 = gaussian(model.encoder[1], h1)
+    h2 = q2.mean + q2.stddev * noise[1]
+    last = model.pixel_logits
+    logits = nn.functional.linear(through(model.pixel_hidden[0::2], h1), last.weight, last.bias)
+    log_p = torch.distributions.Bernoulli(logits=logits).log_prob(x).sum(-1)
+    log_p = (
+        log_p
+        + gaussian(model.decoder[0], h2).log_prob(h1).sum(-1)
+        + torch.distributions.Normal(0, 1).log_prob(h2).sum(-1)
+    )
+    expected = log_p - q1.log_prob(h1).sum(-1) - q2.log_prob(h2).sum(-1)
+    found = model.sample(x, noise=noise).log_w
+    torch.testing.assert_close(found, expected)
+    weights = list(model.parameters())
+    for ours, plain in zip(
+        torch.autograd.grad(found.logsumexp(0).sum(), weights),
+        torch.autograd.grad(expected.logsumexp(0).sum(), weights),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, plain)
+    given = h1.detach().requires_grad_()
+    whole, detached = (model.log_q(x, (given, h2.detach()), detached=each) for each in (False, True))
+    torch.testing.assert_close(whole, detached)
+    torch.testing.assert_close(*(torch.autograd.grad(value.sum(), given)[0] for value in (whole, detached)))
+    checkpoints.save(tmp_path / "model.safetensors", model.float(), Card(config, {}))
+    assert checkpoints.load(tmp_path / "model.safetensors")[0].config == config
+
+
+@pytest.mark.parametrize("text", ["1layer@tanh@relu", "1layer@gaussian@bernoulli", "1layer@swish", "1layer@"])
+def test_names_that_do_not_go_together_are_refused(text):
+    with pytest.raises(ValueError):
+        ModelConfig.parse(text)

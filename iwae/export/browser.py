@@ -11,7 +11,7 @@ One ``.safetensors`` file of float16 tensors. Its header holds, under ``program`
 A step computes the value named ``to`` from those named in ``of``, and is one of
 
     affine    of [value], with the tensors ``weights``.weight and ``weights``.bias: value · weightᵀ + bias
-    tanh, exp, sigmoid      of [value], element by element
+    tanh, relu, silu, exp, sigmoid      of [value], element by element
     normal    of [mean, std, noise]: mean + std · noise
 
 so a program that knows these five runs any such model, whatever its sizes (pages/common/forward.js).
@@ -26,10 +26,11 @@ from torch import nn
 
 from iwae import checkpoints
 from iwae.kernels import precision
-from iwae.kernels.tanh import Tanh
+from iwae.kernels.layers import ACTIVATIONS
 from iwae.model import Model
 
 VERSION = 1
+ELEMENTWISE = {ACTIVATIONS[name]: name for name in ("tanh", "relu", "silu")}
 LARGEST = 1_100_000  # bytes of a file: one of two stochastic layers of the paper's sizes has 970,000
 
 Step = dict[str, Any]
@@ -103,8 +104,8 @@ def _sequence(modules: Iterable[nn.Module], name: str, value: str) -> tuple[list
         before, value = value, f"{name}.{place}"
         if type(module) is precision.Linear:
             found.append(_affine(before, value, value))
-        elif type(module) is Tanh:
-            found.append({"op": "tanh", "of": [before], "to": value})
+        elif type(module) in ELEMENTWISE:
+            found.append({"op": ELEMENTWISE[type(module)], "of": [before], "to": value})
         else:
             raise BrowserError(f"module {value!r} is a {type(module).__name__}")
     return found, value

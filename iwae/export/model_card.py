@@ -106,7 +106,7 @@ def _summary(card: Card, config: TrainConfig) -> str:
     values = "0 or 1" if likelihood.binary else "grey levels in [0, 1]"
     sizes = enumerate(zip(card.model.hidden, card.model.latent, strict=True), 1)
     path = [
-        " → ".join([*(f"{n} tanh" for n in hidden), f"h{layer} ({units}, Gaussian)"])
+        " → ".join([*(f"{n} {card.model.activation}" for n in hidden), f"h{layer} ({units}, Gaussian)"])
         for layer, (hidden, units) in sizes
     ]
     return (

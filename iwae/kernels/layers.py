@@ -16,11 +16,14 @@ PRECISIONS = (torch.float32, torch.float64)  # of weights; in half precision a p
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
-def tanh_layers(inputs: int, sizes: tuple[int, ...]) -> nn.Sequential:
-    """Linear → tanh for each size."""
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": Tanh, "relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
+
+
+def hidden_layers(inputs: int, sizes: tuple[int, ...], activation: str = "tanh") -> nn.Sequential:
+    """Linear → activation for each size."""
     layers = []
     for outputs in sizes:
-        layers += [precision.Linear(inputs, outputs), Tanh()]
+        layers += [precision.Linear(inputs, outputs), ACTIVATIONS[activation]()]
         inputs = outputs
     return nn.Sequential(*layers)
 
@@ -35,7 +38,7 @@ def unchanged(module: nn.Module, kind: type[Kind]) -> TypeGuard[Kind]:
 
 
 def are_standard(hidden: nn.Module, *outputs: nn.Module) -> bool:
-    """Whether ``hidden`` is as ``tanh_layers`` made it, and the ``outputs`` after it are Linear layers of ours."""
+    """Whether ``hidden`` is as ``hidden_layers`` makes it with tanh, and the ``outputs`` are our own Linear layers."""
     if not unchanged(hidden, nn.Sequential):
         return False
     layers = list(hidden)  # a slice of nn.Sequential would be a new one

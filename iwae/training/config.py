@@ -110,8 +110,8 @@ class TrainConfig(_FirstFields):
     """
 
     dataset: str = "mnist-5k"  # see `python -m iwae data list`
-    # 1layer, 2layer, 2d, or sizes such as 200,200:100/100,100:50; for pixels that are not binary with their likelihood,
-    # as in 1layer@continuous-bernoulli
+    # 1layer, 2layer, 2d, or sizes such as 200,200:100/100,100:50; another likelihood than bernoulli and activation
+    # than tanh are added so: 1layer@gaussian@relu
     model: str = "1layer"
     objective: Annotated[str, Doc(f"the bound that is trained: {', '.join(OBJECTIVES)}")] = "iwae"
     k: int = 50  # draws from q(h|x) for each image

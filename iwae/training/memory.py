@@ -70,10 +70,11 @@ def needed(config: TrainConfig, device: str | torch.device = "cpu", images: int 
     weights = copies * sum(weight.numel() for weight in model.parameters())
     latent, hidden = sum(sizes.latent), sum(sizes.hidden[0])
     above = sum(map(sum, sizes.hidden[1:]))  # hidden units between stochastic layers, in the encoder or the decoder
-    # a GPU holds logits, their products with x and their softplus; a CPU one number for each pixel
-    pixels = sizes.pixels if on_cpu else 4 * sizes.pixels
+    # logits, their products with x and their softplus; the fused likelihood of a CPU holds one number for each pixel
+    fused = on_cpu and sizes.likelihood == "bernoulli" and sizes.activation == "tanh"
+    pixels = sizes.pixels if fused else 4 * sizes.pixels * model.likelihood.per_pixel
     backward = pixels + hidden + 7 * latent + 4.5 * above  # numbers for each draw that goes backward
-    forward = 5 * latent + 0.75 * above + (0 if on_cpu else pixels + hidden)  # and for one that does not
+    forward = 5 * latent + 0.75 * above + (0 if fused else pixels + hidden)  # and for one that does not
 
     traced = on_cpu and config.epochs * math.ceil(images / batch) >= TRACED_STEPS
 

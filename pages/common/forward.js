@@ -3,7 +3,13 @@
 
 const PROGRAM_VERSION = 1;
 
-const ELEMENTWISE = { tanh: Math.tanh, exp: Math.exp, sigmoid: (z) => 1 / (1 + Math.exp(-z)) };
+const ELEMENTWISE = {
+  tanh: Math.tanh,
+  relu: (z) => Math.max(z, 0),
+  silu: (z) => z / (1 + Math.exp(-z)),
+  exp: Math.exp,
+  sigmoid: (z) => 1 / (1 + Math.exp(-z)),
+};
 
 // The bytes of a file → { encoder, decoder, tensors }.
 function readNetwork(buffer) {
