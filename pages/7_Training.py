@@ -11,6 +11,8 @@ from pages.training.one_run import one_run
 from pages.training.overview import all_runs, choose_runs, commands_of, start_here
 from pages.training.strip import growing
 
+ORDER = {"running": 0, "evaluating": 0, "stopping": 0, "starting": 1, "waiting": 1}  # by phase
+
 view = sidebar("Training")
 st.title("Training", anchor=False)
 st.write(
@@ -18,7 +20,7 @@ st.write(
     "changing its result, and its progress is shown here."
 )
 found, refused = store.find_runs()
-found.sort(key=lambda run: not run.status().alive)  # the running ones first, then the newest
+found.sort(key=lambda run: ORDER.get(run.status().phase, len(ORDER)))  # the running ones first, then the newest
 for reason in refused.values():
     st.caption(escape_markdown(reason))
 if not found:

@@ -132,11 +132,14 @@ def test_the_cloud_is_larger_where_more_draws_fell():
 
 def test_runs_have_a_colour_each_that_later_runs_leave_alone():
     names = [f"2026112{day}-1200{second:02}-mnist-5k" for day in range(3) for second in range(8)]
-    colours = run_colours(names)
+    kinds = {name: ("vae", "iwae")[place % 3 % 2] for place, name in enumerate(names)}
+    colours = run_colours(kinds)
     for count in (1, 7, 15):
-        assert run_colours(names[:count]).items() <= colours.items()
-    for start in range(len(names) - 9):
-        assert len({colours[name] for name in names[start : start + 10]}) == 10
+        assert run_colours({name: kinds[name] for name in names[:count]}).items() <= colours.items()
+    for kind in ("vae", "iwae"):
+        own = [colours[name] for name in names if kinds[name] == kind]
+        assert all(len(set(own[start : start + 5])) == 5 for start in range(len(own) - 4))
+    assert not {colours[name] for name in names if kinds[name] == "vae"} & {COLOURS["iwae"]}
 
 
 def test_kinds_differ_by_dash_and_first_steps_do_not_flatten():

@@ -1,7 +1,7 @@
 """Figures of training: the curves of many runs together, and one run at one moment."""
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,10 @@ HEIGHT = 280
 CLASSES = (  # of a map; each class also has its own glyph. Contrast of at least 3:1 on both themes
     *("#1878B8", "#CC7A00", "#0F8A6A", "#B5559A", "#8A7A10", "#7B61C9", "#D1495B", "#0B8FA5", "#8C6D5A", "#6B7C8C"),
 )
+HUES = {  # of runs: those of the classes that are near to their kind's colour
+    "vae": tuple(CLASSES[i] for i in (1, 6, 4, 3, 8)),
+    "iwae": tuple(CLASSES[i] for i in (0, 2, 5, 7, 9)),
+}
 
 
 @dataclass(frozen=True)
@@ -28,16 +32,20 @@ class Curve:
     colour: str
 
 
-def run_colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each run, by its name, which begins with its time: a later run never changes that of an earlier
-    one, and no two of ten in a row share theirs."""
-    colours: dict[str, str] = {}
-    for name in sorted(names):
-        lately = list(colours.values())[1 - len(CLASSES) :]
+def run_colours(kinds: Mapping[str, str]) -> dict[str, str]:
+    """A colour for each run of these names, of the warm ones for a VAE and of the cold ones for an IWAE.
+
+    It follows from the names, which begin with their time: a later run never changes the colour of an earlier one, and
+    no two of five in a row, of one kind, share theirs.
+    """
+    colours: dict[str, dict[str, str]] = {kind: {} for kind in HUES}
+    for name in sorted(kinds):
+        hues, own = HUES[kinds[name]], colours[kinds[name]]
+        lately = list(own.values())[1 - len(hues) :]
         first = zlib.crc32(name.encode())
-        order = [CLASSES[(first + step) % len(CLASSES)] for step in range(len(CLASSES))]
-        colours[name] = next(colour for colour in order if colour not in lately)
-    return colours
+        order = [hues[(first + step) % len(hues)] for step in range(len(hues))]
+        own[name] = next(colour for colour in order if colour not in lately)
+    return {name: colour for own in colours.values() for name, colour in own.items()}
 
 
 def run_curves(

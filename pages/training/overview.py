@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import streamlit as st
@@ -128,7 +129,7 @@ def _figure(
     against: str,
 ) -> None:
     curves, numbers = [], []
-    colours = run_colours([run.name for run in store.list_runs()])
+    colours = run_colours(_kinds())
     for number, one in enumerate(summaries, 1):
         records = summary.thinned(one.validated if validated else one.records)
         x, y = [UNITS[against](record) for record in records], [measure(record) for record in records]
@@ -141,6 +142,15 @@ def _figure(
     last = [f"{curve.y[-1]:{form}}".replace("-", "−") + f" ({curve.name})" for curve in curves if curve.y]
     caption = f"{title}: {unit} against {x_title}. Last: {', '.join(last)}."
     figure_card.figure(run_curves(curves, x_title, unit, form, late="nats" in unit), key, caption, numbers)
+
+
+def _kinds() -> dict[str, str]:
+    """The kind of every run that can be read."""
+    found = {}
+    for run in store.list_runs():
+        with suppress(RunError):
+            found[run.name] = run.config.kind
+    return found
 
 
 def compare(shown: Sequence[Run]) -> None:

@@ -27,10 +27,16 @@ WIDTH = 56
 
 def growing(digit: ChosenDigit) -> None:
     """For each running run: the digit as it was decoded again and again, samples, and active units, live."""
-    alive = [run for run in store.list_runs() if run.status().phase in ("running", "evaluating")][:RUNS]
-    if alive:
+    alive = any(run.status().alive for run in store.list_runs())
+    poll(lambda: _strips(digit), lambda: False, POLL_SECONDS if alive else None)
+
+
+def _strips(digit: ChosenDigit) -> None:
+    running = [run for run in store.list_runs() if run.status().phase in ("running", "evaluating")][:RUNS]
+    if running:
         st.subheader("While they train", anchor=False)
-        poll(lambda: [_strip(run, digit) for run in alive], lambda: False, POLL_SECONDS)
+    for run in running:
+        _strip(run, digit)
 
 
 def _strip(run: Run, digit: ChosenDigit) -> None:
