@@ -43,9 +43,11 @@ def test_no_edit_is_the_automatic_reading_and_quarter_turns_are_exact():
     page = scan(3)
     plain = prepare(page)
     assert np.array_equal(prepare(page, edit=Edit()).image, plain.image)
+    assert "As edited" not in [stage.name for stage in plain.stages]
     for quarters in (1, 2, 3):
         sideways = np.rot90(page, quarters)
-        assert np.array_equal(prepare(sideways, edit=Edit(turn=90 * quarters)).image, plain.image)
+        mended = prepare(sideways, edit=Edit(turn=90 * quarters))
+        assert np.array_equal(mended.image, plain.image) and mended.stages[1].image.shape == page.shape
         assert difference(prepare(sideways), plain) > 0.05  # which is why there is an editor
 
 

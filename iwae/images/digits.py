@@ -68,7 +68,7 @@ def prepare(
     if edit.erased:
         seen = erased(received, edit.erased, ink.is_dark(ink.grey_of(received)) if invert is None else invert)
     if edit.box is None:
-        seen = turned(seen, edit.turn)
+        seen = turned(seen, edit.turn) if edit.turn else seen
         read = _read_sheet(seen, invert)
         middle = np.array(seen.shape[1::-1] * 2) / 2
         boxes = tuple(tuple((np.array(box) - middle).tolist()) for box in read.boxes)
@@ -83,6 +83,8 @@ def prepare(
             "Ink on paper", f"Dark {dark}, light {light}: the paper, its shadows and specks are removed.", read.coverage
         ),
     )
+    if seen is not received:
+        stages = (stages[0], Stage("As edited", "Turned, cut out or erased by hand.", seen), *stages[1:])
     return replace(_to_mnist(read.coverage, stages, read.dark_ink, read.notes), boxes=boxes)
 
 

@@ -51,32 +51,29 @@ def turned(colours: Array, degrees: float) -> Array:
     rest = math.radians(degrees - 90 * quarters)
     if not rest:
         return np.ascontiguousarray(straight)
-    height, width = straight.shape[:2]
-    across, down = (
-        math.ceil(one * math.cos(rest) + other * abs(math.sin(rest)))
-        for one, other in ((width, height), (height, width))
-    )
-    return _window(straight, math.degrees(rest), (-across / 2, -down / 2, across / 2, down / 2))
+    across, down = (math.ceil(2 * half) / 2 for half in _reach(straight, rest))
+    return _window(straight, math.degrees(rest), (-across, -down, across, down))
 
 
 def boxed(colours: Array, degrees: float, box: Box) -> tuple[Array, NDArray[np.bool_]]:
     """What lies in and around a box of the turned picture, and a mask [h, w] of what lies in it."""
-    height, width = colours.shape[:2]
-    spin = math.radians(degrees)
-    reach = (
-        (one * abs(math.cos(spin)) + other * abs(math.sin(spin))) / 2
-        for one, other in ((width, height), (height, width))
-    )
     left, top, right, bottom = box
     margin = CONTEXT * max(right - left, bottom - top)
     around = [(low - margin, high + margin) for low, high in ((left, right), (top, bottom))]
     (x0, x1), (y0, y1) = (
         (round(max(low, min(-half, high - 8))), round(min(high, max(half, low + 8))))
-        for (low, high), half in zip(around, reach, strict=True)
+        for (low, high), half in zip(around, _reach(colours, math.radians(degrees)), strict=True)
     )
     seen = _window(colours, degrees, (x0, y0, x1, y1))
     rows, columns = (np.arange(n) + 0.5 + start for n, start in zip(seen.shape[:2], (y0, x0), strict=True))
     return seen, np.outer((rows > top) & (rows < bottom), (columns > left) & (columns < right))
+
+
+def _reach(colours: Array, spin: float) -> tuple[float, float]:
+    """How far the picture reaches from its middle after a turn in radians: across and down."""
+    height, width = colours.shape[:2]
+    cos, sin = abs(math.cos(spin)), abs(math.sin(spin))
+    return (width * cos + height * sin) / 2, (width * sin + height * cos) / 2
 
 
 def _window(colours: Array, degrees: float, window: Box) -> Array:
