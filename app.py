@@ -3,23 +3,22 @@
 import streamlit as st
 
 from iwae.export.report import SampledImage
-from pages.common import cache, image_rows
+from pages.common import cache, image_rows, reading
 from pages.common.digit_input import BLANK, change_button, draw, is_blank, random_button
 from pages.common.evidence import Evidence, draws_in_use
-from pages.common.links import page_link
 from pages.common.live import live
 from pages.common.report_button import report_button
 from pages.common.sidebar import sidebar
 from pages.common.surprise import show_doubts
+from pages.home.claims import show_claims
 
 view = sidebar("Home")
 
 st.title("Latent-space explorer", anchor=False)
 st.write(
-    "A variational autoencoder (VAE) learns to describe each image by a few numbers, its latent code, and does so with "
-    "an uncertainty: a whole distribution of codes, q(h|x). An importance weighted autoencoder (IWAE) is the same "
-    "network trained on a tighter bound, which lets q be wrong as long as some of its samples are good. Here both meet "
-    "the same digit: see what each one thinks it could be."
+    "A variational autoencoder (VAE) describes each image by a distribution of codes of a few numbers, q(h|x). An "
+    "importance weighted autoencoder (IWAE) is the same network trained on a tighter bound, which lets q be wrong as "
+    "long as some of its samples are good. Draw a digit, and see what both think it could be."
 )
 
 if view.training_overlap:
@@ -35,18 +34,14 @@ if evidence is None:
     st.info(BLANK)
     st.stop()
 show_doubts(view)
+show_claims(view, evidence.drawn)
 for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
     with column:
         image_rows.heading(name, entry)
-        found, seen = evidence.drawn[name], evidence.pictured[name]
-        image_rows.reconstructions(digit.x.numpy(), seen)
+        found = evidence.drawn[name]
         st.markdown(f"**The heaviest of {found.samples:,} samples from q(h|x)**, with their share of the weight")
         image_rows.weighted_samples(cache.model(entry, view.device), found, count=10, heaviest=True)
         evidence.headline(name)
 evidence.verdict()
-evidence.numbers()
-
-st.divider()
-page_link("pages/1_Posterior.py", "Try your own digit: upload, draw or pick one", "draw")
-st.caption("Or train a small model in the sidebar, and choose it as A or B.")
+reading.glossary("nats", "ESS", "NLL", "D_KL", "tr Σ", "active unit")
 report_button(view, SampledImage(digit.x, samples, seed))

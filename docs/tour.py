@@ -57,7 +57,7 @@ SHOTS = {
     "hidden": Shot("Posterior?posterior_section=Hide+a+part&image=3&hidden=left+half", 1500),
     "latent-space": Shot("Latent_space?image=3&map=PCA", 1250),
     "umap": Shot("Latent_space?image=3", 1000, first=maps),
-    "spread": Shot("Latent_space?image=3", 1000, "Does B spread more than A?"),
+    "spread": Shot("Latent_space?latent_space_section=Does+B+spread+more%3F&image=3", 1200),
     "active-units": Shot("Active_units", 1400),
     "reconstructions": Shot("Reconstructions", 1500),
     "samples": Shot("Samples", 1200),

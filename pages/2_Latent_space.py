@@ -2,7 +2,9 @@
 
 import streamlit as st
 
+from pages.common import reading
 from pages.common.report_button import report_button
+from pages.common.sections import sections
 from pages.common.sidebar import sidebar
 from pages.latent import controls, maps, spread
 
@@ -29,32 +31,40 @@ both = controls.sides(view, images, kind, layers)
 if both is None:  # UMAP is not there yet: show PCA meanwhile
     st.info("Until then: PCA.")
     both = controls.sides(view, images, "PCA", layers)
-maps.show_maps(both, images, by, whose, view.digit, chains, classes)
+
+
+def both_maps() -> None:
+    """The maps, and what is selected on them."""
+    maps.show_maps(both, images, by, whose, view.digit, chains, classes)
+    maps.show_selection(images, both)
+    reading.glossary("NLL", "ESS", "D_KL", "tr Σ")
+
+
+def all_posteriors() -> None:
+    """The aggregated posterior against the prior."""
+    st.write(
+        "The mixture of all q(h|x), the aggregated posterior, is what the decoder has learned to read; the prior is "
+        "where new samples come from. Where the prior has mass and the mixture has none, samples look like nothing."
+    )
+    spread.show_aggregated(both, images)
+
+
 for note in spread.incomparable(both, images):
     st.info(note)
-maps.show_selection(images, both)
-
-st.subheader("Images that moved most", anchor=False)
-maps.show_moved(images, both)
-
-st.subheader("Does B spread more than A?", anchor=False)
-spread.show_spread(both, images)
-
-st.subheader("All posteriors together, against the prior", anchor=False)
-st.write(
-    "The mixture of all q(h|x), the aggregated posterior, is what the decoder has learned to read; the prior is where "
-    "new samples come from. Where the prior has mass and the mixture has none, samples look like nothing."
-)
-spread.show_aggregated(both, images)
-
-with st.expander("The formulas"):
-    st.latex(r"q(h_1|x) = \mathcal{N}(\mu(x), \operatorname{diag} \sigma^2(x)), \qquad \text{on a plane } W: \quad "
-             r"\mathcal{N}\!\left(W(\mu - c),\; W \operatorname{diag}(\sigma^2)\, W^\top\right)")  # fmt: skip
-    st.latex(r"C = \mathbb{E}_x[\operatorname{diag} \sigma^2(x)] + \operatorname{Cov}_x[\mu(x)], \qquad "
-             r"H[q] = \sum_u \log \sigma_u + \tfrac{d}{2} \log 2\pi e")  # fmt: skip
-    st.latex(
-        r"D_{KL}(q \,\|\, \mathcal{N}(0, I)) = \tfrac12 \sum_u \left(\sigma_u^2 + \mu_u^2 - 1 - \log \sigma_u^2\right)"
-    )
-    st.latex(r"\text{trustworthiness} = 1 - \frac{2}{n k (2n - 3k - 1)} \sum_i \sum_{j \in U_k(i)} (r(i, j) - k)")
-
+sections({
+    "Maps": both_maps,
+    "Images that moved most": lambda: maps.show_moved(images, both),
+    "Does B spread more?": lambda: spread.show_spread(both, images),
+    "All posteriors together": all_posteriors,
+})  # fmt: skip
+if not reading.simple():
+    with st.expander("The formulas"):
+        st.latex(r"q(h_1|x) = \mathcal{N}(\mu(x), \operatorname{diag} \sigma^2(x)), \qquad \text{on a plane } W: \quad "
+                 r"\mathcal{N}\!\left(W(\mu - c),\; W \operatorname{diag}(\sigma^2)\, W^\top\right)")  # fmt: skip
+        st.latex(r"C = \mathbb{E}_x[\operatorname{diag} \sigma^2(x)] + \operatorname{Cov}_x[\mu(x)], \qquad "
+                 r"H[q] = \sum_u \log \sigma_u + \tfrac{d}{2} \log 2\pi e")  # fmt: skip
+        st.latex(
+            r"D_{KL}(q \,\|\, \mathcal{N}(0, I)) = \tfrac12 \sum_u \left(\sigma_u^2 + \mu_u^2 - 1 - \log \sigma_u^2\right)"
+        )
+        st.latex(r"\text{trustworthiness} = 1 - \frac{2}{n k (2n - 3k - 1)} \sum_i \sum_{j \in U_k(i)} (r(i, j) - k)")
 report_button(view)

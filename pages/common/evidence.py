@@ -5,13 +5,12 @@ from collections.abc import Hashable
 import streamlit as st
 from torch import Tensor
 
-from iwae.evaluation import stats
 from iwae.inference import ais
 from iwae.inference.ais import Annealed
 from iwae.inference.posterior import Posterior
 from iwae.model import Model
 from iwae.system import cores
-from pages.common import cache, figure_card, image_rows, surprise
+from pages.common import cache, figure_card, image_rows, reading, surprise
 from pages.common.jobs import Job, Jobs, Progress, Work
 from pages.common.number_field import in_use
 from pages.common.polling import poll
@@ -37,7 +36,7 @@ def jobs() -> Jobs:
 
 def nats(value: float, error: float | None = None) -> str:
     """``−87.32 ± 0.05``, in one line."""
-    return stats.plus_minus(value, error).replace(" ", "\u00a0")
+    return reading.plus_minus(value, error).replace(" ", "\u00a0")
 
 
 def from_draws(drawn: Posterior) -> tuple[str, str]:
@@ -119,10 +118,7 @@ class Evidence:
 
     def headline(self, name: str) -> None:
         """The numbers of one model in figures and words; the page runs again when both models' chains are there."""
-        with st.container(horizontal=True):  # one below the other where there is no room
-            with st.container(width="content"):
-                self._metric_polled(name)
-            image_rows.effective_samples_metric(self.drawn[name])
+        self._metric_polled(name)
         image_rows.weight_concentration(self.drawn[name])
         surprise.caption(dict(self.view.pair)[name], self.view)
 
@@ -135,13 +131,15 @@ class Evidence:
 
     def _metric(self, job: Job, drawn: Posterior) -> None:
         value, rests_on = from_draws(drawn) if job.result is None else from_chains(job.result, drawn)
-        st.metric(
-            "log p̂(x), nats", value, rests_on, delta_color="off", delta_arrow="off", width="content",
-            help="How probable the model finds this digit. First the logarithm of the mean importance weight of draws "
-            "from q: an estimate with a standard error where Pareto k̂ is at most 0.5, and else no more than a lower "
-            "bound. Then by annealed importance sampling: chains that walk from q to the true posterior, "
-            "whose weights scatter so little that their interval holds.",
-        )  # fmt: skip
+        with st.container(horizontal=True):  # one below the other where there is no room
+            st.metric(
+                "log p̂(x), nats", value, rests_on, delta_color="off", delta_arrow="off", width="content",
+                help="How probable the model finds this digit. First the logarithm of the mean importance weight of "
+                "draws from q: an estimate with a standard error where Pareto k̂ is at most 0.5, and else no more than "
+                "a lower bound. Then by annealed importance sampling: chains that walk from q to the true posterior, "
+                "whose weights scatter so little that their interval holds.",
+            )  # fmt: skip
+            image_rows.effective_samples_metric(drawn)
         if job.error is not None:
             st.warning(figure_card.escape_markdown(f"Annealing failed: {job.error}"))
         elif job.result is None:

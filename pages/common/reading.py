@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from iwae.evaluation import stats
 from pages.common import links
 
 KEY = "simple"
@@ -34,6 +35,12 @@ TERMS = {
 def simple() -> bool:
     """Whether formulas, tables of numbers and standard errors are folded away."""
     return bool(st.session_state.get(KEY, False))
+
+
+def plus_minus(value: float, se: float | None, digits: int | None = 2, sign: bool = False) -> str:
+    """``stats.plus_minus``, without the standard error in the simple view."""
+    text = stats.plus_minus(value, se, digits, sign)
+    return text.partition(" ±")[0] if simple() else text
 
 
 def switch() -> None:

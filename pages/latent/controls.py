@@ -10,11 +10,11 @@ from torch import Tensor
 from iwae.analysis import costs, latent, umap_maps
 from iwae.analysis.latent import Encoded, LinearProjection, MeanEstimate
 from iwae.catalog import Entry
-from iwae.evaluation import metrics, stats
+from iwae.evaluation import metrics
 from iwae.evaluation.metrics import Metrics
 from iwae.inference.ais import Annealed
 from iwae.system import optional
-from pages.common import cache
+from pages.common import cache, reading
 from pages.common.evidence import Evidence, draws_in_use
 from pages.common.figure_card import escape_markdown
 from pages.common.number_field import whole_number
@@ -291,4 +291,4 @@ def of_digit(side: MapSide, x: Tensor) -> Encoded:
 
 def plus_minus(estimate: MeanEstimate, sign: bool = False) -> str:
     """``0.911 ± 0.003``: the standard error with two digits that count, or the value with three decimals."""
-    return stats.plus_minus(estimate.value, estimate.se, digits=None, sign=sign)
+    return reading.plus_minus(estimate.value, estimate.se, digits=None, sign=sign)

@@ -8,7 +8,6 @@ from iwae.analysis import draws
 from iwae.analysis.draws import DecodedDraws
 from iwae.catalog import Entry
 from iwae.data import datasets
-from iwae.evaluation.stats import plus_minus
 from iwae.figures.pixels import Shares, class_shares, pixel_maps
 from pages.common import cache, figure_card, image_rows, reading
 from pages.common.evidence import Evidence
@@ -103,9 +102,10 @@ def _classes(view: View, both: list[_Open]) -> None:
     leading = "; ".join(
         f"{part.name}: {data.label_names[part.share.argmax()]} with {part.share.max():.0%}" for part in parts
     )
+    named = reading.plus_minus(100 * right, error and 100 * error, 1)
     caption = (
         f"Share of the draws by class, by weight, ± standard error. {leading}. The vote of the {draws.VOTERS} nearest "
-        f"of {len(data.train):,} training images names {plus_minus(100 * right, error and 100 * error, 1)} % of "
+        f"of {len(data.train):,} training images names {named} % of "
         f"{min(TESTED, len(data.test)):,} test images rightly, so a few percent of a class may be its mistakes."
     )
     figure_card.figure(class_shares(parts, data.label_names), "classes", caption, numbers)

@@ -66,7 +66,7 @@ def table(view: View, pair: ReconstructionPair) -> None:
     rows = []
     for name in PICTURES:
         values = (pair.a.losses[name], pair.b.losses[name], pair.difference(name))
-        cells = [stats.plus_minus(*stats.mean_se(value), sign=place == 2) for place, value in enumerate(values)]
+        cells = [reading.plus_minus(*stats.mean_se(value), sign=place == 2) for place, value in enumerate(values)]
         rows.append({"picture": NAMES[name], **dict(zip(("A", "B", "A − B, paired"), cells, strict=True))})
     st.dataframe(rows, hide_index=True, width="stretch")
     st.caption(

@@ -274,7 +274,7 @@ def pruned(view: View, model: Measured, threshold: float, images: int) -> None:
     full = "" if nll is None or cut is None else f" In full: NLL {nll:.2f}, pruned at threshold 0.01 {cut:.2f} nats."
     st.write(
         f"**{model.name}**, only its {left} active units: L_{LOSS_DRAWS} = {stats.decimal(without)} nats instead of "
-        f"{stats.decimal(whole)}, a loss of **{stats.plus_minus(lost, se)} nats** over {count:,} test images.{full}"
+        f"{stats.decimal(whole)}, a loss of **{reading.plus_minus(lost, se)} nats** over {count:,} test images.{full}"
     )
 
 

@@ -17,7 +17,7 @@ from iwae.inference import ais
 from pages.common.evidence import jobs
 from pages.latent import live_map
 from pages.latent.controls import MapSide
-from tests.app import TWO_LAYERS, open_tables
+from tests.app import TWO_LAYERS, open_section, open_tables
 from tests.app.test_pages import values
 
 PAGE = "pages/2_Latent_space.py"
@@ -79,7 +79,7 @@ def test_pca_in_one_frame(app, digits):
 
 
 def test_the_table_of_spread_is_the_engine_s(app, digits):
-    test = app(PAGE, data="digits")
+    test = app(PAGE, latent_space_section="Does B spread more?", data="digits")
     table = test.table[0].value
     sides = [spread(side, side.kl_standard) for side in encoded(digits)]
     assert len(table) == len(sides[0]) == 7
@@ -186,14 +186,16 @@ def test_a_spot_is_a_mixture_of_places_or_the_digit_with_units_moved(digits):
 
 
 def test_images_that_moved_most(app, digits):
-    test = app(PAGE, data="digits")
+    test = app(PAGE, latent_space_section="Images that moved most", data="digits")
     overlap = latent.overlap(*(latent.neighbours(side.mean)[0] for side in encoded(digits)))
     assert f"**{pm(latent.MeanEstimate.from_values(overlap))}**" in words(test)
     open_tables(test, "moved")
     table = next(frame.value for frame in test.dataframe if "overlap" in frame.value)
     np.testing.assert_allclose(table["overlap"], np.sort(overlap))
     test.button(key="moved.select").click().run()
+    open_section(test, "Maps")
     assert "**100 of 300 images selected**" in words(test)
+    open_section(test, "Images that moved most")
     test.pills(key="moved").set_value(int(table["image"][2])).run()
     assert test.query_params["image"] == str(table["image"][2])
 
@@ -236,7 +238,7 @@ def test_two_stochastic_layers(app, digits, trained):
     run = trained(TWO_LAYERS)
     for kind in ("PCA", "Two units"):
         test = app(PAGE, data="digits", b=f"run:{run.name}", map=kind, colour="D_KL")
-        assert "1 in A, 2 in B" in words(test) and len(test.main.get("plotly_chart")) == 4
+        assert "1 in A, 2 in B" in words(test) and len(test.main.get("plotly_chart")) == 2
     model, x = load(run.checkpoint)[0], digits.binary("test")
     metrics = evaluation.evaluate(model, x, samples=50, prune=False)
     np.testing.assert_allclose(numbers(test, 1)["D_KL, nats"], metrics.kl_prior, rtol=1e-4)
@@ -260,7 +262,7 @@ def test_umap_never_blocks_and_is_then_read_from_the_disk(app, digits, monkeypat
     test = app(PAGE, data="digits", image=4)
     assert "Until then: PCA" in words(test) and not started  # it is offered
     test.button(key="umap.start").click().run()
-    assert "Until then: PCA" in words(test) and len(test.get("plotly_chart")) == 4
+    assert "Until then: PCA" in words(test) and len(test.get("plotly_chart")) == 2
     ((b, points, a),) = started
     np.testing.assert_allclose(points, encoded(digits)[1].mean, atol=1e-6)
     rng = np.random.default_rng(0)

@@ -377,7 +377,7 @@ def test_one_draw_that_carries_all_the_weight_is_drawn(app, monkeypatch):
     [
         ("app.py", {"image.csv", "A/coordinates.csv"}),
         ("pages/1_Posterior.py", {"image.csv", "A/posterior.csv"}),
-        ("pages/2_Latent_space.py", {"map-a.csv", "map-b.csv", "moved.csv", "spread.csv"}),
+        ("pages/2_Latent_space.py", {"map-a.csv", "map-b.csv"}),
         ("pages/3_Active_units.py", {"units-variance.csv"}),
         ("pages/4_Reconstructions.py", {"image.csv"}),
         ("pages/5_Samples.py", {"samples-prior-A.png", "samples-prior-B.png"}),
