@@ -37,7 +37,7 @@ show_doubts(view)
 show_claims(view, evidence.drawn)
 for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
     with column:
-        image_rows.heading(name, entry)
+        st.subheader(image_rows.in_its_colour(name, entry), anchor=False)
         found = evidence.drawn[name]
         st.markdown(f"**The heaviest of {found.samples:,} samples from q(h|x)**, with their share of the weight")
         image_rows.weighted_samples(cache.model(entry, view.device), found, count=10, heaviest=True)

@@ -64,7 +64,8 @@ if not reading.simple():
         st.latex(r"C = \mathbb{E}_x[\operatorname{diag} \sigma^2(x)] + \operatorname{Cov}_x[\mu(x)], \qquad "
                  r"H[q] = \sum_u \log \sigma_u + \tfrac{d}{2} \log 2\pi e")  # fmt: skip
         st.latex(
-            r"D_{KL}(q \,\|\, \mathcal{N}(0, I)) = \tfrac12 \sum_u \left(\sigma_u^2 + \mu_u^2 - 1 - \log \sigma_u^2\right)"
+            r"D_{KL}(q \,\|\, \mathcal{N}(0, I)) = "
+            r"\tfrac12 \sum_u \left(\sigma_u^2 + \mu_u^2 - 1 - \log \sigma_u^2\right)"
         )
         st.latex(r"\text{trustworthiness} = 1 - \frac{2}{n k (2n - 3k - 1)} \sum_i \sum_{j \in U_k(i)} (r(i, j) - k)")
 report_button(view)

@@ -23,7 +23,7 @@ def heights(page: Page, where: str) -> list[str]:
 def test_every_section_of_every_page(visit):
     page = visit("app.py")
     too_long = heights(page, "Home")
-    for file, title in PAGES[1:]:
+    for _, title in PAGES[1:]:
         page.set_viewport_size({"width": 1400, "height": 900})
         page.get_by_test_id("stSidebar").get_by_role("link", name=title, exact=True).click()
         page.wait_for_url(f"**/{title.replace(' ', '_')}*")

@@ -28,6 +28,8 @@ def test_threshold_and_unit(visit):
     file = download(page, page.get_by_test_id("stDownloadButton").first.get_by_role("button"))
     assert file.path().read_text().splitlines()[0] == "model,unit,Variance over images of E_q[h_u|x]"
     page.get_by_role("tab", name="One unit at a time").click()
+    expect(charts).to_have_count(0)
+    settled(page)
     box = page.get_by_role("combobox", name=re.compile("Switch this unit off")).first
     pick(page, box, page.get_by_role("option").nth(3))
     settled(page)
