@@ -1,10 +1,12 @@
 """A VAE and an IWAE trained alike, to be compared: both start at one click and open as A and B at another."""
 
+from dataclasses import replace
+
 import streamlit as st
 
 from iwae import catalog
 from iwae.evaluation import stats
-from iwae.runs import queue, store
+from iwae.runs import estimate, queue, store
 from iwae.runs.store import Run, RunError
 from iwae.training.config import TrainConfig
 from pages.common.figure_card import escape_markdown
@@ -12,31 +14,28 @@ from pages.common.model_picker import pick
 
 MINUTES = 2.0  # in all, without the tests
 OBJECTIVES = {"vae": 1, "iwae": 20}  # and their k
-EPOCHS_AT_MOST = 10_000
+FEWEST_EPOCHS, MOST_EPOCHS = 5, 100  # fewer show nothing, and more only overfit mnist-5k
 _PAIR = "pair in training"  # in the session: names of the runs, A and B
 
 
 def configs() -> dict[str, TrainConfig]:
-    """Both trainings: the same data, layers, seed and time, which is half of it for each where they wait in turn."""
-    minutes = MINUTES if queue.max_running() > 1 else MINUTES / 2
-    return {
-        name: TrainConfig(
-            objective=name, k=k, minutes=minutes, epochs=EPOCHS_AT_MOST, schedule="constant", learning_rate=2e-3,
-            batch_size=50,
-        )
-        for name, k in OBJECTIVES.items()
-    }  # fmt: skip
+    """Both trainings: the same data, layers, seed and epochs, of which there are as many as fit on this machine."""
+    alike = {name: TrainConfig(objective=name, k=k, epochs=1, batch_size=50) for name, k in OBJECTIVES.items()}
+    epoch = [estimate.seconds(config, estimate.speed(config)) for config in alike.values()]
+    seconds = max(epoch) if queue.max_running() > 1 else sum(epoch)  # beside each other, or in turn
+    epochs = min(max(round(60 * MINUTES / seconds), FEWEST_EPOCHS), MOST_EPOCHS)
+    return {name: replace(config, epochs=epochs) for name, config in alike.items()}
 
 
 def side_by_side(suffix: str = "") -> None:
     """The button that starts both; ``suffix`` distinguishes its key in several places."""
     started = st.button(
-        f"VAE and IWAE side by side, {MINUTES:g} minutes",
+        f"VAE and IWAE side by side, about {MINUTES:g} minutes",
         icon=":material/compare_arrows:",
         key=f"train.pair{suffix}",
         width="stretch" if not suffix else "content",
-        help="Trains both on mnist-5k with the same layers, seed and time, beside each other where there are cores for "
-        "it and otherwise in turn; then opens them as A and B at a click.",
+        help="Trains both on mnist-5k with the same layers, seed and epochs, beside each other where there are cores "
+        "for it and otherwise in turn; then opens them as A and B at a click. How many epochs fit is measured first.",
     )
     if not started:
         return
@@ -60,19 +59,15 @@ def offer_pair() -> None:
         return
     phases = {run.status().phase for run in runs}
     if phases == {"finished"}:
-        if st.button("Open your VAE and IWAE as A and B", type="primary", key="pair.open", width="stretch",
-                     on_click=_open, args=(runs,)):  # fmt: skip
+        if st.button("Open your VAE and IWAE as A and B", type="primary", key="pair.open", width="stretch"):
+            pick(**{slot: f"run:{run.name}" for slot, run in zip("ab", runs, strict=True)})
+            del st.session_state[_PAIR]
             st.rerun()
     elif any(run.status().alive for run in runs):
         left = [run.progress()[1] for run in runs if run.status().phase == "running"]
         known = [seconds for seconds in left if seconds is not None]
         more = f", {stats.duration(max(known))} of this part left" if known else ""
         st.caption(f"Your VAE and IWAE are in training{more}. You can open them here as soon as both are finished.")
-
-
-def _open(runs: list[Run]) -> None:
-    pick(**{slot: f"run:{run.name}" for slot, run in zip("ab", runs, strict=True)})
-    st.session_state.pop(_PAIR, None)
 
 
 def compare(run: Run) -> None:
