@@ -84,8 +84,9 @@ class Entry:
 
     @cached_property
     def layers(self) -> str:
-        """``1 layer``, or its sizes where no preset has them."""
-        return LAYERS.get(str(self.card.model), str(self.card.model))
+        """``1 layer``, ``2-D, gaussian, relu``, or its sizes where no preset has them."""
+        sizes, *names = str(self.card.model).split("@")
+        return ", ".join([LAYERS.get(sizes, sizes), *names])
 
     @cached_property
     def epochs(self) -> float:

@@ -37,6 +37,7 @@ class Likelihood(ABC):
     Log-probabilities are in nats.
     """
 
+    label: str  # in a list of choices
     title: str  # of the outputs, after their number: "Bernoulli logits"
     per_pixel: int = 1  # outputs for each pixel
     binary: bool = False  # whether x is of zeros and ones; else of grey levels
@@ -84,6 +85,7 @@ class Likelihood(ABC):
 class Bernoulli(Likelihood):
     """Pixels of zeros and ones. The outputs are the logits l: log p(x|h) = Σ_pixels x·l − log(1 + eˡ)."""
 
+    label = "zeros and ones"
     title = "Bernoulli logits"
     binary = True
 
@@ -115,6 +117,7 @@ class ContinuousBernoulli(Likelihood):
     """Grey levels in [0, 1] with density p(x) = eˡˣ·l / (eˡ − 1) for the logit l. Loaiza-Ganem & Cunningham 2019, where
     l = log λ − log(1 − λ)."""
 
+    label = "grey, continuous Bernoulli"
     title = "continuous Bernoulli logits"
 
     def check_images(self, x: Any, pixels: int, like: Tensor, count: int | None = None) -> Tensor:
@@ -158,6 +161,7 @@ class ContinuousBernoulli(Likelihood):
 class Gaussian(Likelihood):
     """Real numbers, x ~ N(μ, σ²), with an output for μ and one for σ, which is at least ``MIN_STD``."""
 
+    label = "grey, Gaussian"
     title = "means and log standard deviations"
     per_pixel = 2
 
@@ -207,6 +211,7 @@ class DiscretizedLogistic(Likelihood):
     """The grey levels 0, 1/255, …, 1: a logistic distribution, of which each level gets the part that is nearest to it,
     and the two outer ones all that lies beyond. Kingma et al. 2016, eq. 15; Salimans et al. 2017, eq. 2."""
 
+    label = "grey, discretized logistic"
     title = "means and log scales of logistic distributions"
     per_pixel = 2
     bits = True

@@ -2,6 +2,7 @@
 
 import math
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -11,6 +12,9 @@ from iwae.data import datasets
 from iwae.data.sources import SOURCES
 from iwae.evaluation import stats
 from iwae.gradients import GRADIENTS
+from iwae.kernels.layers import ACTIVATIONS
+from iwae.likelihoods import LIKELIHOODS
+from iwae.model import ModelConfig
 from iwae.runs import estimate, store, tensorboard
 from iwae.runs.store import Run
 from iwae.training import memory
@@ -56,11 +60,20 @@ def form(estimates: bool) -> Run | None:
             help="Codes h drawn from q(h|x) for each image in a step. With more of them an IWAE's bound is tighter and "
             "each step slower.",
         )  # fmt: skip
-    model = st.selectbox(
+    layers = st.selectbox(
         "Layers", list(LAYERS), format_func=LAYERS.get, key="train.model",
         help="Stochastic layers, and the latent units of each. A plane can be looked at as it is, but is too small to "
         "describe digits well.",
     )  # fmt: skip
+    grey = datasets.is_stochastic(dataset)  # and not binarized by its authors
+    likelihood = st.selectbox(
+        "Pixels", [name for name, row in LIKELIHOODS.items() if row.binary or grey], key="train.likelihood",
+        format_func=lambda name: LIKELIHOODS[name].label, help="What the decoder gives a probability to, p(x|h): zeros "
+        "and ones, drawn from the grey levels in every epoch, or the grey levels themselves. NLLs of the two cannot "
+        "be compared.",
+    )  # fmt: skip
+    activation = st.selectbox("Activation", list(ACTIVATIONS), key="train.activation", help="Of the hidden units.")
+    model = str(replace(ModelConfig.parse(layers), likelihood=likelihood, activation=activation))
     length = st.segmented_control(
         "Length in", ["epochs", "minutes"], default="epochs", required=True, key="train.unit",
         help="An epoch goes once through all training images. In minutes, the learning rate stays as it is.",

@@ -55,13 +55,16 @@ def test_what_is_typed_is_what_is_run(app, monkeypatch):
     typed = {"l-alpha.alpha": "4", "epochs": "1e1", "kl_warmup": " 3 ", "rate": "1e-3", "seed": "7"}
     for name, text in typed.items():
         test.text_input(key=f"train.{name}").set_value(text).run()
+    test.selectbox(key="train.likelihood").set_value("gaussian")
+    test.selectbox(key="train.activation").set_value("silu")
     gradients = test.selectbox(key="train.gradient")
     assert "sticking the landing, biased for k > 1" in gradients.options
     gradients.set_value("stl").run()
     start(test)
     (run,) = store.list_runs()
     config = TrainConfig(
-        "mnist-5k", objective="l-alpha", k=1, alpha=4.0, epochs=10, kl_warmup=3, learning_rate=1e-3, gradient="stl",
+        "mnist-5k", "1layer@gaussian@silu", "l-alpha",
+        k=1, alpha=4.0, epochs=10, kl_warmup=3, learning_rate=1e-3, gradient="stl",
         seed=7, batch_size=50,
     )  # fmt: skip
     assert run.config == config and not test.error and config.dataset == TrainConfig().dataset
