@@ -158,13 +158,13 @@ def test_progress_is_told_to_a_function(fashion, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        (None, "404"),
+        (None, "the server answered with status 404;"),
         (b"<html>Sign in to this network</html>", "MD5 of the file is not"),
-        (dropped, "IncompleteRead|Connection broken"),
+        (dropped, "IncompleteRead|Connection broken|the server was not reached"),
         (cut, "MD5 of the file is not|ended before"),
         (endless, "larger than the 50,000 bytes"),
         (circling, "redirects"),
-        (silent, "timed out"),
+        (silent, "the server did not answer in time"),
     ],
     ids=["not found", "wrong bytes", "dropped", "cut", "endless", "circling", "silent"],
 )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pooch
+import requests
 from tqdm import tqdm
 
 from iwae.system import files, paths
@@ -130,7 +131,7 @@ class DataFile:
                         self.check(temporary)
                         break
                     except (OSError, ValueError, DataError) as error:  # OSError: network errors too
-                        failures.append(f"{url}: {error}".replace(str(temporary), "what came"))
+                        failures.append(_in_words(url, error).replace(str(temporary), "what came"))
                 else:
                     raise DataError(f"{target} could not be downloaded ({'; '.join(failures)})")
         except OSError as error:
@@ -157,6 +158,17 @@ class DataFile:
                 download(url, file, pooch=None)
         finally:
             bar.close()
+
+
+def _in_words(url: str, error: Exception) -> str:
+    """Why this download failed, without the inner workings of the network library."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"{url}: the server answered with status {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return f"{url}: the server did not answer in time"
+    if type(error) is requests.ConnectionError:
+        return f"{url}: the server was not reached; is this machine online?"
+    return f"{url}: {error}"
 
 
 def _gzipped_or_plain(*paths: str) -> Iterator[str]:

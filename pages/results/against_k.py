@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from iwae.catalog import LAYERS
 from iwae.evaluation.stats import decimal
 from iwae.figures.base import points_against_k
 from iwae.results import rows as results
@@ -31,8 +32,9 @@ def against_k(rows: Sequence[Row], missing: Sequence[Row], usual: str) -> None:
                 st.info("Neither measured nor published for VAE and IWAE.")
                 continue
             caption = (
-                f"{title} against k on {dataset}, {model}. Filled: measured, ± standard error over test images, which "
-                "is the uncertainty of the level and not of a difference. Hollow: published, by source, without errors."
+                f"{title} against k on {dataset}, {LAYERS.get(model, model)}. Filled: measured, ± standard error over "
+                "test images, which is the uncertainty of the level and not of a difference. Hollow: published, by "
+                "source, without errors."
             )
             lowest = min(points, key=lambda part: min(part.y))
             takeaway = f"The lowest is {decimal(min(lowest.y))} nats: {lowest.name}."

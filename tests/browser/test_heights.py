@@ -1,5 +1,6 @@
 """No page is longer than two screens, in any of its sections, at three widths."""
 
+import pytest
 from playwright.sync_api import Page
 
 from pages.common.sidebar import PAGES
@@ -20,6 +21,7 @@ def heights(page: Page, where: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow  # two minutes
 def test_every_section_of_every_page(visit):
     page = visit("app.py")
     too_long = heights(page, "Home")
