@@ -61,7 +61,7 @@ def class_shares(parts: Sequence[Shares], names: Sequence[str]) -> go.Figure:
     shown = np.flatnonzero(np.max([part.share for part in parts], axis=0) >= (0.01 if len(names) > 10 else 0))
     bars = [
         {
-            "type": "bar", "name": part.name, "x": [names[code] for code in shown], "y": part.share[shown],
+            "type": "bar", "name": part.name, "x": [names[code] for code in shown.tolist()], "y": part.share[shown],
             "error_y": {"array": part.se[shown], "thickness": 1.5}, "hovertemplate": "%{x}: %{y:.1%}",
             "marker": {"color": COLOURS[part.kind], "pattern": {"shape": PATTERNS[part.hatched]}},
         }

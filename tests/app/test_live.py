@@ -62,11 +62,12 @@ def test_a_place_that_the_page_cannot_decode_is_decoded_by_the_server(app, large
     test = app("pages/2_Latent_space.py", b="model:large", images=100)
     a, b = sent(test)["models"]
     assert a["weights"] and not b["weights"] and b["there"] == b["own"]
-    test.session_state["live-map"] = {"place": [0.5, -0.25]}
+    test.session_state["live-map"] = {"spot": {"parts": [[0.5, -0.25, 1]], "moved": [{}, {"3": 0.5}]}}
     test.run()
     a, b = sent(test)["models"]
-    axes, point = (torch.from_numpy(decoded(b["plane"][part], "f4").copy()) for part in ("axes", "point"))
+    axes, point = (torch.from_numpy(decoded(part, "f4").copy()) for part in (b["plane"]["axes"], b["code"]))
     code = point + (torch.tensor([0.5, -0.25]) - torch.tensor(b["plane"]["at"])) @ axes.reshape(2, -1)
+    code[3] = 0.5
     with torch.no_grad():
         expected = 255 * large.decode(code)
     assert np.abs(decoded(b["there"], "u1") - expected.numpy()).max() <= 1
