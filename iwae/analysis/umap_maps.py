@@ -32,6 +32,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from iwae.analysis import latent
+from iwae.checkpoints import read_card
 from iwae.system import files, launcher, optional, paths, priority, processes
 from iwae.system.paths import maps_dir
 
@@ -175,7 +176,7 @@ def pair_of_maps(
     ``images``: how many of the test images of ``dataset``, by ``latent.subset``. Of one model and layer twice it is the
     same map."""
     one, other = (
-        {"checkpoint": fingerprint(path), "dataset": dataset, "images": images}
+        {"checkpoint": fingerprint(path), "model": str(read_card(path).model), "dataset": dataset, "images": images}
         | ({"layer": layer} if layer > 1 else {})
         for path, layer in zip(checkpoints, layers, strict=True)
     )
