@@ -48,6 +48,7 @@ assert main(["card", str(run.checkpoint)]) == 0
 
 page = AppTest.from_file(str(Path.cwd() / "app.py"), default_timeout=120)
 page.query_params["samples"] = "200"
+page.query_params["bounds_section"] = "Every bound"
 page.switch_page("pages/6_Bounds.py").run()
 assert not page.exception and page.slider(key="mixed.tau").value == 0.75
 shown = " ".join(each.value for each in (*page.markdown, *page.caption))
