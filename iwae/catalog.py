@@ -162,6 +162,12 @@ def entries() -> tuple[dict[str, Entry], dict[str, str]]:
     return found, refused
 
 
+def cards() -> dict[str, Entry]:
+    """Models that were trained and measured to complete the table, by name: their cards are kept, not their weights."""
+    paths = sorted((SHIPPED / "cards").glob("*.json"))
+    return {path.stem: Entry(path.stem, path, checkpoints.read_card_alone(path)) for path in paths}
+
+
 def names(found: Mapping[str, Entry]) -> dict[str, str]:
     """A short name for each of these models, all different: the name that its owner gave it, else its objective and k
     with as few marks as tell it from the others, within LONGEST_NAME characters where that is possible."""

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from iwae.model import Model, ModelConfig
-from iwae.system import files, reprs
+from iwae.system import files, reprs, untrusted
 from iwae.system.files import printable
 
 FORMAT_VERSION = 3  # as written here. Version 1 called Rényi's bound l-alpha; until version 2 OLD_NAMES were written
@@ -114,6 +114,24 @@ def read_card(path: Path | str) -> Card:
     path = Path(path)  # from Python it is often a text
     with _open(path) as file:
         return _card(path, _header(path, file.metadata(), "model"))
+
+
+def card_text(card: Card) -> str:
+    """A card alone as JSON, which ``read_card_alone`` reads: what stays of a model whose weights are not kept."""
+    content = {"kind": "iwae-card", "version": str(FORMAT_VERSION), "header": asdict(card)}
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_card_alone(path: Path) -> Card:
+    """The card in a file of ``card_text``; raises CheckpointError for any other file."""
+    try:
+        found = json.loads(untrusted.read(path, MAX_HEADER), parse_constant=_no_constant)
+    except (untrusted.UntrustedError, OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{printable(path.name)}: no card can be read from it ({printable(error, 300)})"
+        ) from None
+    found = found if isinstance(found, dict) else {}
+    return _card(path, _header(path, found | {"header": json.dumps(found.get("header"))}, "card"))
 
 
 def halved(model: Model, card: Card) -> tuple[Model, Card]:

@@ -20,7 +20,7 @@ st.write(
     "loss, as its q spreads over more of the posterior."
 )
 
-rows, refused = results.collect(catalog.entries()[0])
+rows, refused = results.collect(catalog.entries()[0] | catalog.cards())
 missing = grid.not_run(rows)
 for reason in refused.values():
     st.warning(figure_card.escape_markdown(reason))

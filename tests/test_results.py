@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 
+from iwae import catalog, checkpoints
 from iwae.cli import train
 from iwae.results import grid, published
 from iwae.results import rows as results
@@ -151,6 +152,27 @@ def test_a_card_that_says_too_little_is_explained():
     rows, refused = collect(catalogue(good, bad, worse))
     assert [row.name for row in rows] == ["good"] and set(refused) == {"bad", "worse"}
     assert "unknown settings: nonsense" in refused["worse"] and "lack active_units, elbo" in refused["bad"]
+
+
+def test_a_card_without_weights_stands_in_the_table(tmp_path):
+    """It reads as the checkpoint's own; there is nothing to verify or to show, and other files are refused by name."""
+    card = checkpoints.read_card(catalog.SHIPPED / "mnist-2d-vae-k1.safetensors")
+    path = tmp_path / "cell.json"
+    path.write_text(checkpoints.card_text(card), encoding="utf-8")
+    assert checkpoints.read_card_alone(path) == card
+    (row,), refused = collect({"cell": catalog.Entry("cell", path, checkpoints.read_card_alone(path))})
+    assert not refused and row.path is None and row.metrics == card.metrics and "--out" not in row.command
+    for content in (
+        "",
+        "[]",
+        "{}",
+        '{"kind": "iwae-card", "version": "9", "header": {}}',
+        '{"kind": "iwae-card"}',
+        "\0",
+    ):
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(checkpoints.CheckpointError, match=r"cell\.json"):
+            checkpoints.read_card_alone(path)
 
 
 def test_order():

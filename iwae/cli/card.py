@@ -25,10 +25,13 @@ class CardCommand:
     checkpoints: Positional[tuple[Path, ...]]  # .safetensors files that train has written
     out: Path | None = None  # the file to write the card of one checkpoint to
     beside: bool = False  # write each card next to its checkpoint, as NAME.md
+    json: bool = False  # the card as checkpoints/cards keeps those of models without their weights
 
     def run(self) -> int:
         if not self.checkpoints:
             raise cli.UsageError("name at least one checkpoint")
+        if self.json and self.beside:
+            raise cli.UsageError("--beside writes cards in the Hugging Face format, not --json")
         if self.out and (self.beside or len(self.checkpoints) > 1):
             raise cli.UsageError("--out is for the card of one checkpoint, and not for --beside")
         for path in self.checkpoints:
@@ -36,7 +39,7 @@ class CardCommand:
                 raise cli.UsageError(f"there is no file {path}")
             cli.check_output("--beside", path.with_suffix(".md") if self.beside else None)
         cli.check_output("--out", self.out)
-        texts = {path: card_text(path) for path in self.checkpoints}
+        texts = {path: self._text(path) for path in self.checkpoints}
         for path, text in texts.items():
             target = path.with_suffix(".md") if self.beside else self.out
             if target:
@@ -45,6 +48,9 @@ class CardCommand:
             else:
                 print(text, end="")
         return 0
+
+    def _text(self, path: Path) -> str:
+        return checkpoints.card_text(checkpoints.read_card(path)) if self.json else card_text(path)
 
 
 def card_text(path: Path, file: str | None = None) -> str:

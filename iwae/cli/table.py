@@ -56,6 +56,7 @@ class TableCommand:
         found, unusable = catalog.entries()
         if self.compare:
             return self._compare(found, self.compare, device)
+        found |= catalog.cards()
         rows, refused = results.collect(self._wanted(found))
         for reason in (unusable | refused).values():
             print(f"left out: {reason}", file=sys.stderr)

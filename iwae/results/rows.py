@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from iwae import checkpoints
 from iwae.bounds import OBJECTIVES
 from iwae.catalog import Entry
 from iwae.data import datasets
@@ -48,7 +49,7 @@ class Row:
     # evaluation.Metrics.summary(); for seeds the means over them, *_sd their standard deviations, *_se the means of
     # the standard errors over images, and the units of each model in a list
     metrics: dict[str, Any] = field(default_factory=dict)
-    path: Path | None = None
+    path: Path | None = None  # of its file; None where the card alone is kept
     half: bool = False  # its weights are rounded to float16
     dreams: int = 0  # images of its own on which its encoder was refitted
     precision: str = "float32"  # as they were in training; where that is not known, as they were asked for
@@ -240,7 +241,8 @@ def _measured(entry: Entry) -> Row:
     if card.metrics and (lacking := sorted(NEEDED - set(card.metrics))):
         raise ValueError(f"its metrics lack {', '.join(lacking)}")
     history = card.progress.get("history") or []
-    place, refits = _place(entry.path) if entry.shipped else "", Refit.from_progress(card.progress)
+    kept = entry.path if entry.path.suffix == checkpoints.SUFFIX else None  # or its card alone
+    place, refits = _place(entry.path) if entry.shipped and kept else "", Refit.from_progress(card.progress)
     seconds = sum(part.get("seconds") or 0 for part in card.parts)
     return Row(
         "measured",
@@ -253,7 +255,7 @@ def _measured(entry: Entry) -> Row:
         seconds / 60,
         card.progress.get("device", ""),
         card.metrics,
-        entry.path,
+        kept,
         card.weights == "float16",
         sum(refit.images for refit in refits),
         str(card.progress.get("precision", config.precision)),
