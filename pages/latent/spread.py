@@ -9,6 +9,7 @@ from iwae.analysis import latent
 from iwae.analysis.latent import MeanEstimate
 from iwae.analysis.spread import difference, spread
 from iwae.catalog import Entry
+from iwae.data import datasets
 from iwae.figures.latent import MapAxes, aggregated
 from pages.common import cache, figure_card
 from pages.latent.controls import FILE, Images, MapSide, divergence, plus_minus
@@ -142,10 +143,13 @@ def incomparable(both: Sequence[MapSide], images: Images) -> list[str]:
             f"Stochastic layers: {layers[0]} in A, {layers[1]} in B. Maps and spread are those of {a.h} in A and "
             f"{b.h} in B. Only q(h₁|x) is a Gaussian, and only the last layer's prior is standard normal."
         )
+    others: dict[str, list[str]] = {}
     for side in both:
-        if side.entry.config.dataset != images.dataset:
-            notes.append(
-                f"{side.name} was trained on {side.entry.config.dataset}; the images here are of {images.dataset}, and "
-                "its NLL, D_KL and spread are those of images it has not learned."
-            )
+        if datasets.family(side.entry.config.dataset) != datasets.family(images.dataset):
+            others.setdefault(side.entry.config.dataset, []).append(side.name)
+    for dataset, names in others.items():
+        notes.append(
+            f"{' and '.join(names)}: trained on {dataset}. The images here are of {images.dataset}, and NLL, D_KL and "
+            "spread are those of images of a kind that was not learned."
+        )
     return notes

@@ -229,7 +229,8 @@ def test_the_true_posterior_of_the_digit_is_on_the_maps(app, digits):
 
 def test_pairs_that_differ_say_what_cannot_be_compared(app, digits):
     test = app(PAGE, data="digits", a="mnist-2d-vae-k1", b="mnist-1layer-iwae-k50")
-    assert "A has 2 latent units and B 50" in words(test) and "trained on mnist" in words(test)
+    assert "A has 2 latent units and B 50" in words(test) and "A and B: trained on mnist" in words(test)
+    assert "not learned" not in words(app(PAGE, data="mnist-5k"))  # which is a part of what these models have seen
     open_section(test, "Does B spread more?")
     table = test.table[0].value
     assert [value == "–" for value in table["B − A"]] == [False, False, True, True, True, True, False]
