@@ -79,8 +79,7 @@ class EvaluateCommand:
             bits = None if self.quantiles else bits_per_pixel(summary, card.model)
             more = {"bits_per_pixel": bits} if bits else {}
             print(json.dumps({"checkpoint": str(self.checkpoint), "dataset": name} | summary | more))
-        elif self.quantiles:
-            kept = surprise.Quantiles(**summary["quantiles"])
+        elif kept := surprise.from_card(summary) if self.quantiles else None:
             head = f"−L_{kept.samples} of {kept.images:,} test images of {name}, seed {kept.seed}, nats"
             print(f"{self.checkpoint}: quantiles of {head}: {kept.in_words()}")
         else:

@@ -106,8 +106,10 @@ def build_page(
 
 
 def _sampled(pair: Sequence[tuple[str, Entry]], draws: SampledImage | None) -> list[SampledModel]:
-    found = []
-    for name, entry in pair if draws else ():
+    found: list[SampledModel] = []
+    if draws is None:
+        return found
+    for name, entry in pair:
         model, _ = checkpoints.load(entry.path)
         drawn = posterior(model, draws.x, samples=draws.samples, seed=draws.seed)
         ks = np.unique(np.geomspace(1, draws.samples, CURVE_POINTS).round().astype(int))
@@ -183,10 +185,10 @@ def _page(
     return web_page.page(f"{view.get('title', 'A view of the IWAE explorer')} · {models}", parts, figures)
 
 
-def _rows_of_models(sampled: Sequence[SampledModel], pair: Sequence[tuple[str, Entry]]) -> list[list[object]]:
+def _rows_of_models(sampled: Sequence[SampledModel], pair: Sequence[tuple[str, Entry]]) -> list[list[str]]:
     """What is known of both models, a measure a row."""
     entries = [entry for _, entry in pair]
-    rows: list[list[object]] = [
+    rows = [
         ["model", *(entry.short for entry in entries)],
         ["trained on", *(entry.config.dataset for entry in entries)],
         ["architecture", *(entry.layers for entry in entries)],

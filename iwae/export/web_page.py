@@ -106,7 +106,7 @@ def _file(
 def _figure(figure: go.Figure) -> str:
     """Its JSON, with room for its axes."""
     copy = go.Figure(figure)
-    copy.update_layout(margin=MARGIN, height=copy.layout.height or HEIGHT, width=None)
+    copy.update_layout(margin=MARGIN, height=copy.layout["height"] or HEIGHT, width=None)
     copy.update_xaxes(automargin=True).update_yaxes(automargin=True)
     return str(to_json_plotly(copy))
 
