@@ -10,6 +10,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 import streamlit as st
 
+from iwae.catalog import LAYERS
 from iwae.evaluation import stats
 from iwae.evaluation.stats import decimal
 from iwae.figures.base import Line, training_curve
@@ -139,7 +140,8 @@ def _panel_entry(run: Run, status: RunStatus, waiting: list[str]) -> _PanelEntry
 def _show(entry: _PanelEntry, run_summary: RunSummary) -> None:
     config, status = run_summary.config, entry.status
     with st.container(border=True):
-        st.markdown(f"**{config.bound().title} k = {config.k}** · {config.dataset} · {escape_markdown(config.model)}")
+        layers = escape_markdown(LAYERS.get(config.model, config.model))
+        st.markdown(f"**{config.bound().title} k = {config.k}** · {config.dataset} · {layers}")
         if status.alive:
             st.progress(run_summary.progress[0], entry.left)
         else:

@@ -175,7 +175,7 @@ def _under_both(
 ) -> None:
     for column, (name, entry), found in zip(st.columns(2, gap="large"), view.pair, (pair.a, pair.b), strict=True):
         with column:
-            _row(image_rows.in_its_colour(name, entry), found, number, seen, x, errors)
+            _row(figure_card.escape_markdown(f"{name} · {entry.short}"), found, number, seen, x, errors)
 
 
 def _row(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from iwae.catalog import LAYERS
 from iwae.runs import summary
 from iwae.runs.store import Run, RunError
 from iwae.system import untrusted
@@ -34,7 +35,8 @@ def manage(run: Run) -> None:
     except RunError as error:
         st.error(escape_markdown(error))
     else:
-        st.caption(escape_markdown(f"{one.title} · {one.config.dataset} · {one.config.model} · on {run.device}"))
+        layers = LAYERS.get(one.config.model, one.config.model)
+        st.caption(escape_markdown(f"{one.title} · {one.config.dataset} · {layers} · on {run.device}"))
         st.code(commands.train(one.config), language="sh", wrap_lines=True)
     if error := st.session_state.pop("not deleted", None):
         st.error(escape_markdown(error))

@@ -16,7 +16,8 @@ def test_a_run_from_its_start_to_its_end(visit):
     begin = main.get_by_role("button", name=re.compile("Train an IWAE"))
     screenshot(page, "training-empty")
     begin.click()
-    expect(main.locator(".st-key-training-bound svg.main-svg").first).to_be_visible()  # it follows the run by itself
+    curve = main.locator(".st-key-training-bound svg.main-svg").first
+    expect(curve).to_be_visible(timeout=240_000)  # it follows the run by itself
     main.get_by_role("tab", name="One run").click()
     stop = main.get_by_role("button", name="Stop", exact=True)
     expect(stop).to_be_visible()
