@@ -3,11 +3,12 @@
 import streamlit as st
 
 from iwae.export.report import SampledImage
-from pages.common import cache, image_rows, reading
-from pages.common.digit_input import BLANK, change_button, draw, is_blank, random_button
+from pages.common import image_rows, reading
 from pages.common.evidence import Evidence, draws_in_use
-from pages.common.live import live
+from pages.common.input.digit_input import BLANK, change_button, draw, is_blank, random_button
+from pages.common.input.live import live
 from pages.common.report_button import report_button
+from pages.common.server import cache
 from pages.common.sidebar import sidebar
 from pages.common.surprise import show_doubts
 from pages.home.claims import show_claims

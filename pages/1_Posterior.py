@@ -4,8 +4,8 @@ import streamlit as st
 
 from iwae.export.report import SampledImage
 from pages.common import image_rows
-from pages.common.digit_input import choose_digit
 from pages.common.evidence import SAMPLES, SEED, Evidence
+from pages.common.input.digit_input import choose_digit
 from pages.common.number_field import whole_number
 from pages.common.report_button import report_button
 from pages.common.sections import sections

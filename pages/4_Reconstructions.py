@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from pages.common import cache
 from pages.common.report_button import report_button
 from pages.common.sections import sections
+from pages.common.server import cache
 from pages.common.sidebar import sidebar
 from pages.reconstructions import rows
 from pages.reconstructions.rows import NAMES

@@ -4,11 +4,12 @@ import streamlit as st
 
 from iwae.export.report import SampledImage
 from pages.bounds.sections import every_bound, exact_posteriors, training_step, weights_figure
-from pages.common import cache, image_rows
+from pages.common import image_rows
 from pages.common.evidence import SAMPLES, SEED
 from pages.common.number_field import whole_number
 from pages.common.report_button import report_button
 from pages.common.sections import sections
+from pages.common.server import cache
 from pages.common.sidebar import sidebar
 
 view = sidebar("Bounds")

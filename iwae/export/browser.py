@@ -14,7 +14,7 @@ A step computes the value named ``to`` from those named in ``of``, and is one of
     tanh, relu, silu, exp, sigmoid      of [value], element by element
     normal    of [mean, std, noise]: mean + std · noise
 
-so a program that knows these five runs any such model, whatever its sizes (pages/common/forward.js).
+so a program that knows these five runs any such model, whatever its sizes (pages/common/input/forward.js).
 """
 
 import json

@@ -21,11 +21,12 @@ from iwae.inference.estimates import estimate, histograms, step
 from iwae.inference.exact_posterior import Plane, plane, radius
 from iwae.inference.posterior import Posterior
 from iwae.model import Model
-from pages.common import cache, image_rows, reading
+from pages.common import image_rows, reading
 from pages.common.evidence import nats, one_line
 from pages.common.figure_card import data_table, escape_markdown, figure
 from pages.common.image_rows import percent
 from pages.common.number_field import whole_number
+from pages.common.server import cache
 from pages.common.sidebar import View
 
 SHOWN = 10  # draws of a step that are decoded

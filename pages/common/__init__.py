@@ -4,4 +4,4 @@ The sections of one page lie in the folder named after that page. Importing this
 server's memory.
 """
 
-from pages.common import server_memory  # noqa: F401
+from pages.common.server import server_memory  # noqa: F401

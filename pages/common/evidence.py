@@ -10,10 +10,11 @@ from iwae.inference.ais import Annealed
 from iwae.inference.posterior import Posterior
 from iwae.model import Model
 from iwae.system import cores
-from pages.common import cache, figure_card, image_rows, reading, surprise
-from pages.common.jobs import Job, Jobs, Progress, Work
+from pages.common import figure_card, image_rows, reading, surprise
 from pages.common.number_field import in_use
-from pages.common.polling import poll
+from pages.common.server import cache
+from pages.common.server.jobs import Job, Jobs, Progress, Work
+from pages.common.server.polling import poll
 from pages.common.sidebar import View
 
 POLL = 0.5  # seconds

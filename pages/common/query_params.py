@@ -9,8 +9,8 @@ import math
 import streamlit as st
 from streamlit.errors import StreamlitAPIException
 
-from pages.common import digit
 from pages.common.figure_card import escape_markdown
+from pages.common.input import digit
 
 NAMES = ("a", "b", "data", "run", "runs", "class")  # whose values are names: "inf" may be one
 _WARNINGS = "address warnings"  # in the session

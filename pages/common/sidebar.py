@@ -11,13 +11,13 @@ from iwae.catalog import Entry
 from iwae.data import datasets
 from iwae.system import paths
 from pages.common import figure_card, links, query_params, reading
-from pages.common.add_model import add_model
-from pages.common.digit import ChosenDigit
-from pages.common.digit_input import card
+from pages.common.input.digit import ChosenDigit
+from pages.common.input.digit_input import card
 from pages.common.links import one_step_a_page, page_link
-from pages.common.model_picker import pick_models
-from pages.common.polling import set_in_dialog
-from pages.common.training_panel import alive_runs, training_panel
+from pages.common.models.add_model import add_model
+from pages.common.models.model_picker import pick_models
+from pages.common.runs.training_panel import alive_runs, training_panel
+from pages.common.server.polling import set_in_dialog
 
 ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches named icons from another host
 ROOT = Path(__file__).parents[2]

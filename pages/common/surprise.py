@@ -9,7 +9,7 @@ from iwae.analysis.costs import CostError
 from iwae.catalog import Entry
 from iwae.data.sources import SOURCES
 from iwae.evaluation import surprise
-from pages.common import cache
+from pages.common.server import cache
 from pages.common.sidebar import View
 
 WARNED = 0.99  # of the test images: an own digit that surprises both models more may be none

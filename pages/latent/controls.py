@@ -14,11 +14,12 @@ from iwae.evaluation import metrics
 from iwae.evaluation.metrics import Metrics
 from iwae.inference.ais import Annealed
 from iwae.system import optional
-from pages.common import cache, reading
+from pages.common import reading
 from pages.common.evidence import Evidence, draws_in_use
 from pages.common.figure_card import escape_markdown
 from pages.common.number_field import whole_number
-from pages.common.polling import poll
+from pages.common.server import cache
+from pages.common.server.polling import poll
 from pages.common.sidebar import View as Chosen
 
 MAPS = ("UMAP", "PCA", "Two units")

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from iwae.analysis import latent, units
 from iwae.figures import base
-from pages.common import cache
-from pages.common.canvas import source
-from pages.common.live import address, network, pictures, to_text
+from pages.common.input.canvas import source
+from pages.common.input.live import address, network, pictures, to_text
+from pages.common.server import cache
 from pages.latent.controls import Images, MapSide, of_digit
 
 TOP = 5  # units with a slider
@@ -26,7 +26,13 @@ _panel = st.components.v2.component(
     "live_map",
     html=source("latent/live_map.html"),
     css=source("latent/live_map.css"),
-    js=source("common/forward.js", "common/pictures.js", "latent/places.js", "latent/maps.js", "latent/live_map.js"),
+    js=source(
+        "common/input/forward.js",
+        "common/input/pictures.js",
+        "latent/places.js",
+        "latent/maps.js",
+        "latent/live_map.js",
+    ),
 )
 
 

@@ -11,9 +11,10 @@ from iwae.analysis import latent
 from iwae.analysis.latent import Encoded, MeanEstimate
 from iwae.figures.latent import Classes, MapAxes, PosteriorOverlay, Values, latent_map
 from iwae.inference.ais import Annealed
-from pages.common import cache, figure_card, image_rows
-from pages.common.digit import ChosenDigit, hold_image
+from pages.common import figure_card, image_rows
+from pages.common.input.digit import ChosenDigit, hold_image
 from pages.common.links import page_link
+from pages.common.server import cache
 from pages.latent.controls import SAMPLES, Images, MapSide, divergence, image_metrics, neighbours, of_digit, plus_minus
 from pages.latent.live_map import live_map
 

@@ -11,7 +11,8 @@ from iwae.analysis.spread import difference, spread
 from iwae.catalog import Entry
 from iwae.data import datasets
 from iwae.figures.latent import MapAxes, aggregated
-from pages.common import cache, figure_card
+from pages.common import figure_card
+from pages.common.server import cache
 from pages.latent.controls import FILE, Images, MapSide, divergence, plus_minus
 
 PRIOR = 2_000  # draws

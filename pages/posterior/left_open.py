@@ -9,9 +9,10 @@ from iwae.analysis.draws import DecodedDraws
 from iwae.catalog import Entry
 from iwae.data import datasets
 from iwae.figures.pixels import Shares, class_shares, pixel_maps
-from pages.common import cache, figure_card, image_rows, reading
+from pages.common import figure_card, image_rows, reading
 from pages.common.evidence import Evidence
 from pages.common.figure_card import escape_markdown
+from pages.common.server import cache
 from pages.common.sidebar import View
 
 DRAWS = 500  # of q

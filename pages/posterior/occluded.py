@@ -9,8 +9,9 @@ from torch import Tensor
 from iwae.inference.occlusion import PARTS, SIDE, Box, veiled, visible_pixels
 from iwae.inference.posterior import Reconstructions
 from iwae.inference.tempering import PARTICLES, START
-from pages.common import cache, image_rows, reading
+from pages.common import image_rows, reading
 from pages.common.figure_card import escape_markdown
+from pages.common.server import cache
 from pages.common.sidebar import View
 
 NOTHING = "nothing"

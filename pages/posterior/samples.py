@@ -5,8 +5,9 @@ from torch import Tensor
 
 from iwae.evaluation.stats import decimal
 from iwae.figures.base import Line, bound_curves
-from pages.common import cache, figure_card, image_rows, reading
+from pages.common import figure_card, image_rows, reading
 from pages.common.evidence import Evidence
+from pages.common.server import cache
 from pages.common.sidebar import View
 
 

@@ -9,9 +9,10 @@ from iwae.figures.base import SampleCloud, posterior_cloud
 from iwae.inference import pareto
 from iwae.inference.posterior import Posterior
 from iwae.model import Model
-from pages.common import cache, figure_card, image_rows, reading
+from pages.common import figure_card, image_rows, reading
 from pages.common.evidence import Evidence
 from pages.common.number_field import whole_number
+from pages.common.server import cache
 from pages.common.sidebar import View
 
 RESAMPLED = 1000  # draws by weight

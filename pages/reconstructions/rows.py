@@ -12,11 +12,12 @@ from iwae.analysis import costs, reconstruction
 from iwae.analysis.reconstruction import PICTURES, ReconstructionResult
 from iwae.evaluation import stats
 from iwae.figures.base import scatter_of_losses
-from pages.common import cache, figure_card, image_rows, reading
-from pages.common.bounded import bounded
-from pages.common.digit import hold_image
+from pages.common import figure_card, image_rows, reading
+from pages.common.input.digit import hold_image
 from pages.common.links import kept
 from pages.common.number_field import whole_number
+from pages.common.server import cache
+from pages.common.server.bounded import bounded
 from pages.common.sidebar import View
 
 SAMPLES = 50

@@ -9,7 +9,7 @@ from iwae.results.rows import Row
 from pages.common import reading
 from pages.common.figure_card import escape_markdown
 from pages.common.links import page_link
-from pages.common.model_picker import pick
+from pages.common.models.model_picker import pick
 
 # In this order; the first stays in view.
 SHOWN = (

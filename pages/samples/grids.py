@@ -8,8 +8,9 @@ import torch
 from iwae.analysis import generation
 from iwae.catalog import Entry
 from iwae.model import Model
-from pages.common import cache, image_rows, reading
+from pages.common import image_rows, reading
 from pages.common.number_field import keep_below, whole_number
+from pages.common.server import cache
 from pages.common.sidebar import View
 from pages.samples.neighbours import MOST, REFERENCE, neighbours, plane_grid
 

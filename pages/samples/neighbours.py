@@ -8,9 +8,10 @@ from iwae.analysis import costs, generation
 from iwae.catalog import Entry
 from iwae.data import datasets
 from iwae.model import Model, ModelConfig
-from pages.common import cache, image_rows
+from pages.common import image_rows
 from pages.common.figure_card import escape_markdown
-from pages.common.model_picker import pick
+from pages.common.models.model_picker import pick
+from pages.common.server import cache
 from pages.common.sidebar import View
 
 MOST = 200  # images from the prior

@@ -10,8 +10,8 @@ from iwae.runs.store import Run, RunError
 from iwae.system import untrusted
 from iwae.training import commands
 from pages.common.figure_card import escape_markdown
-from pages.common.polling import set_in_dialog
-from pages.common.training_panel import refresh, run_buttons
+from pages.common.runs.training_panel import refresh, run_buttons
+from pages.common.server.polling import set_in_dialog
 from pages.training.timeline import scrubber
 
 

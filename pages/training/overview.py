@@ -17,9 +17,9 @@ from iwae.training.config import TrainConfig
 from iwae.training.loop import Record
 from pages.common import figure_card, reading
 from pages.common.figure_card import escape_markdown
-from pages.common.polling import poll
-from pages.common.training_pair import side_by_side
-from pages.common.training_panel import refresh
+from pages.common.runs.training_pair import side_by_side
+from pages.common.runs.training_panel import refresh
+from pages.common.server.polling import poll
 
 NEWEST = 6  # runs shown unless others are chosen
 POLL_SECONDS, IDLE_SECONDS = 2.0, 10.0  # between two polls of the folders, while a run is alive and otherwise

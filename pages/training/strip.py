@@ -15,10 +15,11 @@ from iwae.kernels.finite import NonFiniteError
 from iwae.runs import store, summary
 from iwae.runs.store import Run, RunError
 from iwae.runs.summary import Snapshot
-from pages.common import cache, image_rows
-from pages.common.digit import ChosenDigit
+from pages.common import image_rows
 from pages.common.figure_card import escape_markdown
-from pages.common.polling import poll
+from pages.common.input.digit import ChosenDigit
+from pages.common.server import cache
+from pages.common.server.polling import poll
 
 POLL_SECONDS = 3.0
 RUNS, SAMPLES, MOMENTS = 2, 8, 8  # shown at most

@@ -11,8 +11,9 @@ from iwae.kernels.finite import NonFiniteError
 from iwae.runs import summary
 from iwae.runs.store import Run, RunError
 from iwae.runs.summary import Snapshot
-from pages.common import cache, figure_card, image_rows
+from pages.common import figure_card, image_rows
 from pages.common.figure_card import escape_markdown
+from pages.common.server import cache
 
 SHOWN = 10  # digits that are reconstructed
 

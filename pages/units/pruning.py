@@ -13,8 +13,9 @@ from iwae.catalog import Entry
 from iwae.evaluation import activity, stats
 from iwae.evaluation.activity import Activity
 from iwae.figures.units import Units, counts_against_images, sorted_units
-from pages.common import cache, figure_card, image_rows, reading
-from pages.common.bounded import bounded
+from pages.common import figure_card, image_rows, reading
+from pages.common.server import cache
+from pages.common.server.bounded import bounded
 from pages.common.sidebar import View
 
 BAND_SIZES = (30, 100, 300, 1000, 3000, 10_000)

@@ -16,8 +16,9 @@ from streamlit.runtime.websocket_session_manager import WebsocketSessionManager
 from iwae.inference import posterior as engine
 from iwae.runs import store, summary
 from iwae.training.config import TrainConfig
-from pages.common import server_memory, training_panel
-from pages.common.bounded import bounded, size
+from pages.common.runs import training_panel
+from pages.common.server import server_memory
+from pages.common.server.bounded import bounded, size
 
 
 def test_what_was_used_longest_ago_goes_first():

@@ -15,7 +15,8 @@ from iwae.analysis import latent, reconstruction
 from iwae.checkpoints import load
 from iwae.data import datasets
 from iwae.inference import posterior as engine
-from pages.common import digit, sidebar
+from pages.common import sidebar
+from pages.common.input import digit
 from tests.app.test_pages import values
 
 PAIR = {"a": "digits-small-vae-k1", "b": "digits-small-iwae-k50", "data": "digits"}

@@ -10,7 +10,8 @@ from iwae.evaluation.stats import decimal
 from iwae.inference.posterior import posterior
 from iwae.model import Model
 from iwae.training.config import TrainConfig
-from pages.common import digit, sidebar
+from pages.common import sidebar
+from pages.common.input import digit
 
 GREY = ("model:grey-a", "model:grey-b")
 

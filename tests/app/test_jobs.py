@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from pages.common import jobs as module
-from pages.common.jobs import Jobs
+from pages.common.server import jobs as module
+from pages.common.server.jobs import Jobs
 
 
 class Step:

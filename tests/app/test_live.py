@@ -11,7 +11,7 @@ from iwae import catalog, checkpoints
 from iwae.checkpoints import Card
 from iwae.inference import posterior as engine
 from iwae.model import Model, ModelConfig
-from pages.common.live import DRAWS
+from pages.common.input.live import DRAWS
 
 
 def sent(test) -> dict:

@@ -3,7 +3,7 @@
 import pytest
 import streamlit as st
 
-from pages.common import polling
+from pages.common.server import polling
 
 
 class Began(Exception):

@@ -9,7 +9,7 @@ from iwae import catalog
 from iwae.checkpoints import load
 from iwae.data import datasets
 from iwae.evaluation import metrics
-from pages.common import digit
+from pages.common.input import digit
 from tests.app.test_digit import PAIR, words
 
 WARNING = "This may not be a digit"

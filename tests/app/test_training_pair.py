@@ -8,8 +8,8 @@ import pytest
 from iwae.runs import estimate, queue, store, summary
 from iwae.training import memory
 from iwae.training.config import TrainConfig
-from pages.common import training_pair
-from pages.common.training_form import needs
+from pages.common.runs import training_pair
+from pages.common.runs.training_form import needs
 from tests.app import TWO_LAYERS
 from tests.app.test_pages import words
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from pages.common import canvas
+from pages.common.input import canvas
 from tests.browser.driver import assert_clean, screenshot, settled
 
 APP = "tests/browser/apps/canvas_app.py"

@@ -13,8 +13,8 @@ from iwae.data import datasets
 from iwae.export import browser as export
 from iwae.images import digits
 from iwae.model import Model, ModelConfig
-from pages.common import canvas
-from pages.common.digit_input import prepared
+from pages.common.input import canvas
+from pages.common.input.digit_input import prepared
 from pages.latent.live_map import packed
 
 SHIPPED = [catalog.DEFAULT_PAIR[1], "mnist-2layer-iwae-k50", "mnist-2d-vae-k1"]
@@ -33,7 +33,7 @@ RUN = """async ([file, given]) => {
 @pytest.fixture(scope="module")
 def page(browser):
     page = browser.new_page()
-    page.add_script_tag(content=canvas.source("common/forward.js"))
+    page.add_script_tag(content=canvas.source("common/input/forward.js"))
     yield page
     page.close()
 
@@ -103,7 +103,7 @@ def drawings(count: int) -> np.ndarray:
 
 def test_the_browser_prepares_a_drawing_as_the_server_does(page):
     pixels = drawings(60)
-    page.add_script_tag(content=canvas.source("common/pictures.js", "common/prepare.js"))
+    page.add_script_tag(content=canvas.source("common/input/pictures.js", "common/input/prepare.js"))
     generator = torch.Generator().manual_seed(0)
     thresholds = datasets.thresholds(torch.zeros(784, dtype=torch.uint8), generator)
     grey, bits = page.evaluate(

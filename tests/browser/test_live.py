@@ -6,7 +6,7 @@ from playwright.sync_api import Page, expect
 
 from iwae import catalog, checkpoints
 from iwae.inference import posterior as engine
-from pages.common.live import DRAWS
+from pages.common.input.live import DRAWS
 from tests.browser.driver import assert_clean, screenshot, settled
 from tests.browser.live import WATCH, fetched, levels
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import streamlit as st
 
-from pages.common import canvas
+from pages.common.input import canvas
 
 st.title("Canvas")
 st.page_link("pages/1_Elsewhere.py", label="Elsewhere")

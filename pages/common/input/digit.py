@@ -15,7 +15,9 @@ from torch import Tensor
 
 from iwae.data import datasets
 from iwae.images import digits
-from pages.common import cache, canvas, links
+from pages.common import links
+from pages.common.input import canvas
+from pages.common.server import cache
 
 SIDE = 28
 KEYS = ("image", "x")  # of the address

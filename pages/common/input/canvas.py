@@ -21,14 +21,20 @@ PIXELS = 28 * 28
 
 def source(*names: str) -> str:
     """Files of the folder pages, one after the other."""
-    return "\n".join((Path(__file__).parents[1] / name).read_text(encoding="utf-8") for name in names)
+    return "\n".join((Path(__file__).parents[2] / name).read_text(encoding="utf-8") for name in names)
 
 
 _canvas = st.components.v2.component(
     "digit_canvas",
-    html=source("common/canvas.html"),
-    css=source("common/canvas.css", "common/live.css"),
-    js=source("common/forward.js", "common/pictures.js", "common/prepare.js", "common/live.js", "common/canvas.js"),
+    html=source("common/input/canvas.html"),
+    css=source("common/input/canvas.css", "common/input/live.css"),
+    js=source(
+        "common/input/forward.js",
+        "common/input/pictures.js",
+        "common/input/prepare.js",
+        "common/input/live.js",
+        "common/input/canvas.js",
+    ),
 )
 
 
@@ -45,7 +51,7 @@ def draw_digit(
     key         names the widget and its record; one surface per key and page
     size        width of the surface in CSS pixels; it shrinks where there is less room
     initial     the picture on the paper when the session first meets this key
-    live        from pages.common.live: pictures beside the surface that follow the strokes
+    live        from pages.common.input.live: pictures beside the surface that follow the strokes
     on_drawing  called with what is returned, before the page runs again, when the visitor has drawn or erased
 
     Returns 784 grey levels, row by row, 0 (paper) to 255 (ink), or None while the paper is blank.

@@ -14,16 +14,16 @@ from PIL import Image
 from iwae.images.decoding import PictureError
 from iwae.images.edits import BRUSH, Edit
 from iwae.images.uploads import to_float
-from pages.common import cache
-from pages.common.canvas import source
+from pages.common.input.canvas import source
+from pages.common.server import cache
 
 QUALITY = 80  # of the JPEG that the browser shows: at most 640×640 pixels, about 100 kB
 
 _editor = st.components.v2.component(
     "picture_editor",
-    html=source("common/picture_editor.html"),
-    css=source("common/canvas.css", "common/picture_editor.css"),
-    js=source("common/pictures.js", "common/picture_editor.js"),
+    html=source("common/input/picture_editor.html"),
+    css=source("common/input/canvas.css", "common/input/picture_editor.css"),
+    js=source("common/input/pictures.js", "common/input/picture_editor.js"),
 )
 
 

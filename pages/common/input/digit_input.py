@@ -10,12 +10,23 @@ from iwae.images import digits
 from iwae.images.decoding import FORMATS, MAX_BYTES
 from iwae.images.edits import Edit
 from iwae.system import optional
-from pages.common import cache, canvas, image_rows
-from pages.common.digit import ChosenDigit, hold, hold_drawing, hold_image, image_number, in_hand, prepared, remove
+from pages.common import image_rows
 from pages.common.figure_card import escape_markdown
+from pages.common.input import canvas
+from pages.common.input.digit import (
+    ChosenDigit,
+    hold,
+    hold_drawing,
+    hold_image,
+    image_number,
+    in_hand,
+    prepared,
+    remove,
+)
+from pages.common.input.picture_editor import edit_picture
 from pages.common.number_field import whole_number
-from pages.common.picture_editor import edit_picture
-from pages.common.polling import set_in_dialog
+from pages.common.server import cache
+from pages.common.server.polling import set_in_dialog
 
 KINDS = (*FORMATS, *(() if optional.missing("pillow_heif") else ("HEIC",)))
 ACCEPTED = f"{', '.join(KINDS[:-1])} or {KINDS[-1]}, up to {MAX_BYTES // 2**20} MB"

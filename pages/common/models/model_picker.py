@@ -10,7 +10,7 @@ from iwae.catalog import CatalogError, Entry
 from iwae.runs.store import RunError
 from pages.common import links
 from pages.common.figure_card import escape_markdown
-from pages.common.polling import set_in_dialog
+from pages.common.server.polling import set_in_dialog
 
 NLL_HELP = "NLL: −log p̂(x) on test images, in nats per image ± standard error; lower is better."
 

@@ -5,7 +5,7 @@ import streamlit as st
 from iwae import catalog
 from iwae.checkpoints import CheckpointError
 from pages.common.figure_card import escape_markdown
-from pages.common.model_picker import pick
+from pages.common.models.model_picker import pick
 
 
 def add_model() -> None:

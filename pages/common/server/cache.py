@@ -26,8 +26,8 @@ from iwae.inference.occlusion import Occluded
 from iwae.inference.posterior import Posterior, Reconstructions
 from iwae.kernels.finite import NonFiniteError
 from iwae.model import Model
-from pages.common.bounded import bounded
 from pages.common.figure_card import escape_markdown
+from pages.common.server.bounded import bounded
 
 # One digit needs no second thread (5,000 draws: 0.05 s), and beside a training run a second one waits, tens of times
 # longer, for a core that is taken.

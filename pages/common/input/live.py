@@ -19,10 +19,10 @@ from iwae.data import datasets
 from iwae.export import browser
 from iwae.inference.posterior import standard_noise
 from iwae.model import Model
-from pages.common import cache
-from pages.common.canvas import PIXELS
-from pages.common.digit import BINARIZED_BY
 from pages.common.evidence import Evidence
+from pages.common.input.canvas import PIXELS
+from pages.common.input.digit import BINARIZED_BY
+from pages.common.server import cache
 from pages.common.sidebar import View
 
 DRAWS = 5  # pictures of draws from q(h|x)

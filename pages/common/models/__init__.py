@@ -1,0 +1,1 @@
+"""Choosing models A and B, and adding some of your own."""

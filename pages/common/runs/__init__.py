@@ -1,0 +1,1 @@
+"""Training from the sidebar: the form, the pair of models at a click, the runs that are going on."""
