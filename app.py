@@ -12,6 +12,7 @@ from pages.common.server import cache
 from pages.common.sidebar import sidebar
 from pages.common.surprise import show_doubts
 from pages.home.claims import show_claims
+from pages.home.tour import tour
 
 view = sidebar("Home")
 
@@ -21,6 +22,7 @@ st.write(
     "importance weighted autoencoder (IWAE) is the same network trained on a tighter bound, which lets q be wrong as "
     "long as some of its samples are good. Draw a digit, and see what both think it could be."
 )
+tour()
 
 if view.training_overlap:
     st.caption(view.training_overlap)

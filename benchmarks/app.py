@@ -68,8 +68,8 @@ class PageContent:
     charts: int
 
 
-HOME = PageContent("Latent-space explorer", 2 * (4 + 10), 0)
-POSTERIOR = PageContent("The posterior of one digit", 2 * (4 + 20) + 2, 3)
+HOME = PageContent("Latent-space explorer", 2, 0)  # a strip of samples for each model
+POSTERIOR = PageContent("The posterior of one digit", 2 * 2 + 2, 0)  # and a strip of reconstructions; the digit
 
 MOMENT = """([look, before]) => {
     const all = (selector) => [...document.querySelectorAll(`[data-testid="stMain"] ${selector}`)];

@@ -14,7 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from iwae.model import Model, ModelConfig, tanh_layers
+from iwae.kernels.layers import hidden_layers
+from iwae.model import Model, ModelConfig
 
 INSTALLED = importlib.util.find_spec("pythae") is not None
 
@@ -34,7 +35,7 @@ if INSTALLED:
         def __init__(self, config: ModelConfig):
             super().__init__()
             (hidden,), (latent,) = config.hidden, config.latent
-            self.hidden = tanh_layers(config.pixels, hidden)
+            self.hidden = hidden_layers(config.pixels, hidden)
             self.mean = nn.Linear(hidden[-1], latent)
             self.log_variance = nn.Linear(hidden[-1], latent)
 
@@ -48,7 +49,7 @@ if INSTALLED:
         def __init__(self, config: ModelConfig):
             super().__init__()
             (hidden,), (latent,) = config.hidden, config.latent
-            self.hidden = tanh_layers(latent, hidden[::-1])
+            self.hidden = hidden_layers(latent, hidden[::-1])
             self.logits = nn.Linear(hidden[0], config.pixels)
 
         def forward(self, z: Tensor) -> ModelOutput:

@@ -148,7 +148,7 @@ async def use_the_app(number: int, mine: Own, url: str, seconds: float, think: f
             elif doing == "come back" and not uploaded:
                 continue
             else:
-                report.add("to Posterior", await session.follow("Posterior"))
+                report.add("to Posterior", await session.follow("Posterior", "posterior_section=Bound+against+k"))
                 await _check(session, doing, number, mine, report)
                 uploaded = doing == "upload" or (uploaded and doing != "pick")
             report.problems += [f"user {number}, {doing}: {problem}" for problem in session.problems]

@@ -100,10 +100,10 @@ class Session:
             raise SessionError("the connection broke")
         return time.perf_counter() - started
 
-    async def follow(self, label: str) -> float:
-        """Click the sidebar's link of this name; returns the seconds until all was there."""
+    async def follow(self, label: str, query: str = "") -> float:
+        """Click the sidebar's link of this name; returns the seconds until all was there. ``query``: more of it."""
         link = self.widget("page_link", label)
-        self.page, self.query = link.page_script_hash, link.query_string
+        self.page, self.query = link.page_script_hash, "&".join(filter(None, (link.query_string, query)))
         return await self.run()
 
     async def upload(self, label: str, name: str, content: bytes) -> float:

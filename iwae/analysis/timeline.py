@@ -43,7 +43,8 @@ def describe_model(model: Model, x: Tensor, shown: Tensor) -> ModelState:
     Raises ValueError for other images, NonFiniteError where what comes out is not finite.
     """
     means = model.encode_first(model.check_images(x))[0].cpu()
-    pictures = model.decode(model.encode_first(model.check_images(shown))[0]).cpu()
+    shown = model.check_images(shown)
+    pictures = model.decode(model.encode_first(shown)[0]).cpu()
     check_finite(means, "the mean of q(h₁|x)")
     check_finite(pictures, "the reconstruction")
     return ModelState(means, active_units(model, x), shown.cpu(), pictures)

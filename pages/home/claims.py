@@ -27,7 +27,7 @@ class Claim:
 
 def show_claims(view: View, drawn: Mapping[str, Posterior]) -> None:
     """A card for each claim, with its number and a link to the page that shows why."""
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, key="claims"):
         for claim in claims(view, drawn):
             with st.container(border=True, width=WIDTH, gap="xsmall"):
                 st.markdown(f"{claim.question}  \n**{claim.answer}**")

@@ -112,7 +112,8 @@ def test_no_page_lets_a_picture_through(app, own_folders, monkeypatch):
     named.set_status("failed", PICTURE)
     named.folder.rename(named.folder.with_name(NAME))
     texts = marked_up(app())
-    test = app("pages/7_Training.py")
+    texts += marked_up(app("pages/7_Training.py"))
+    test = app("pages/7_Training.py", training_section="One run")
     texts += marked_up(test)
     for run in (failed.name, unknown.name, sizes.name, NAME):
         test.selectbox(key="run").set_value(run).run()

@@ -70,3 +70,18 @@ def test_the_dialog_takes_another_digit_in_hand(visit):
     settled(page)
     expect(page.get_by_test_id("stSidebar").get_by_text("Test image 12 of")).to_be_visible()
     assert_clean(page)
+
+
+def test_the_tour_points_at_the_controls_and_stays_dismissed(visit):
+    page = visit(APP)
+    tour = page.get_by_role("region", name="A tour in three steps")
+    for step, target in ((1, ".st-key-canvas"), (2, ".st-key-a"), (3, ".st-key-claims")):
+        expect(tour).to_contain_text(f"{step} of 3")
+        expect(page.locator(target).first).to_have_css("outline-style", "solid")
+        tour.get_by_role("button", name="Next" if step < 3 else "Done").press("Enter")
+    expect(tour).not_to_be_visible()
+    page.reload()
+    settled(page)
+    expect(page.get_by_role("heading", name="Latent-space explorer")).to_be_visible()
+    expect(tour).not_to_be_visible()
+    assert_clean(page)
