@@ -43,7 +43,7 @@ for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=T
         st.subheader(image_rows.in_its_colour(name, entry), anchor=False)
         found = evidence.drawn[name]
         st.markdown(f"**The heaviest of {found.samples:,} samples from q(h|x)**, with their share of the weight")
-        image_rows.weighted_samples(cache.model(entry, view.device), found, count=10, heaviest=True)
+        image_rows.weighted_samples(cache.model(entry, view.device), found, count=5, heaviest=True)
         evidence.headline(name)
 evidence.verdict()
 reading.glossary("nats", "ESS", "NLL", "D_KL", "tr Σ", "active unit")
