@@ -78,7 +78,7 @@ def posterior_cloud(cloud: SampleCloud, titles: tuple[str, str]) -> go.Figure:
     size = np.clip(4 + 2 * np.sqrt(cloud.times), 0, 30)
 
     def trace(name: str, points: np.ndarray, **more: Any) -> dict[str, Any]:
-        x, y = points.T  # an array costs plotly half the time and half the bytes of a list
+        x, y = points.T  # with an array plotly needs half the time and half the bytes that a list takes
         return {"type": "scatter", "name": name, "x": x, "y": y, "hovertemplate": "%{x:.2f}, %{y:.2f}"} | more
 
     hollow = {"color": GREY, "symbol": "circle-open", "size": 4, "opacity": 0.6}
@@ -139,7 +139,7 @@ def scatter_of_losses(a: np.ndarray, b: np.ndarray, titles: Sequence[str], label
         text=text,
         hovertemplate="%{text}: %{x:.1f} and %{y:.1f} nats<extra></extra>",
     )
-    equal = {"color": GREY, "dash": "dot", "width": 1.5}  # by itself plotly's would be black, on dark paper too
+    equal = {"color": GREY, "dash": "dot", "width": 1.5}  # plotly's default is black, also in dark mode
     diagonal = {"type": "line", "x0": least, "y0": least, "x1": most, "y1": most, "line": equal}
     axes = {"xaxis": {"title": titles[0]}, "yaxis": {"title": titles[1]}, "shapes": [diagonal]}
     return go.Figure([points], LAYOUT | axes | {"hovermode": "closest", "showlegend": False})
@@ -181,7 +181,7 @@ def _level(y: float, line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _late_range(bound: Sequence[float]) -> list[float] | None:
-    """A range without the first steep points, which would flatten all that follows."""
+    """A range that leaves out the first steep points, which would flatten the rest of the curve."""
     if len(bound) < 8:
         return None
     low, high = np.quantile(bound, 0.1), max(bound)

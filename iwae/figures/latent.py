@@ -144,7 +144,7 @@ def _groups(
 
 def _points(places, images, members, look, selected) -> dict[str, Any]:
     trace = {"type": "scattergl", "mode": "markers", **_xy(places[members]), **look}
-    trace["customdata"] = images[members].tolist()  # plain numbers: an array would come back as something else
+    trace["customdata"] = images[members].tolist()  # plain numbers: Streamlit does not return an array as one
     if selected is not None:
         trace["selectedpoints"] = np.flatnonzero(selected[members]).tolist()
     faint = {"marker": {"opacity": 0.12}}
@@ -170,7 +170,7 @@ def _draws(kind: str) -> dict[str, Any]:
 
 
 def _xy(points: np.ndarray) -> dict[str, np.ndarray]:
-    points = points.astype(np.float32)  # half as much on the wire
+    points = points.astype(np.float32)  # half the bytes to send
     return {"x": points[:, 0], "y": points[:, 1]}
 
 
@@ -185,7 +185,7 @@ def _layout(axes: MapAxes) -> dict[str, Any]:
     )
     return {
         "xaxis": x | {"constrain": "domain"},
-        "yaxis": y | {"scaleanchor": "x", "constrain": "domain"},  # a circle is a circle
+        "yaxis": y | {"scaleanchor": "x", "constrain": "domain"},  # circles stay round
         "margin": MARGIN,
         "height": 400,
         "showlegend": False,

@@ -1,4 +1,4 @@
-"""Figures of pictures in numbers, and of the classes that pictures fall into."""
+"""Heat maps of numbers at each pixel, and bars of the classes that pictures fall into."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,8 +56,8 @@ def pixel_maps(maps: Mapping[str, np.ndarray], top: float, title: str) -> go.Fig
 
 
 def class_shares(parts: Sequence[Shares], names: Sequence[str]) -> go.Figure:
-    """The share of each class, ± s.e., a bar for each part. Of more than ten classes those are left out of which no
-    part has a hundredth."""
+    """The share of each class, ± s.e., a bar for each part. Where there are more than ten classes, those of
+    less than 1% in every part are left out."""
     shown = np.flatnonzero(np.max([part.share for part in parts], axis=0) >= (0.01 if len(names) > 10 else 0))
     bars = [
         {

@@ -88,7 +88,7 @@ def activity_bars(variances: Sequence[Sequence[float]], threshold: float, kind: 
     """Var_x(E_q[h_u|x]) of the units of every layer, largest first, on a logarithmic scale, and the threshold."""
     traces, most = [], max(len(layer) for layer in variances)
     for place, layer in enumerate(variances):
-        ordered = np.sort(np.maximum(np.asarray(layer, dtype=float), 1e-8))[::-1]  # a logarithm knows no zero
+        ordered = np.sort(np.maximum(np.asarray(layer, dtype=float), 1e-8))[::-1]  # zero has no logarithm
         traces.append(
             {
                 "type": "scatter",

@@ -146,7 +146,7 @@ def serve() -> None:
     The answer is a line of JSON, {"mode", "size", "bytes"} with the pixels behind it, or {"error"}. A picture that
     takes too much memory is the last one; one that takes too long ends the process without an answer.
     """
-    Image.MAX_IMAGE_PIXELS = None  # our own limits are lower
+    Image.MAX_IMAGE_PIXELS = None  # our own limits are stricter
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     _limit_memory()
     while length := source.read(8):
@@ -174,7 +174,7 @@ def _limit_memory() -> None:
         import resource
 
         pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[5])  # data and stack
-    except (ImportError, OSError):  # no Linux: the limit on time holds alone
+    except (ImportError, OSError):  # not Linux: only the limit on time holds
         return
     most = pages * resource.getpagesize() + MEGABYTES * 2**20
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy  # its ndimage comes with the first picture: 0.2 s that a page without one need not wait
+import scipy  # scipy.ndimage is imported with the first picture: a page without one saves 0.2 s
 from PIL import Image
 
 from iwae.images import ink
@@ -46,7 +46,7 @@ class Digit:
     stages: tuple[Stage, ...]
     inverted: bool  # dark ink on light paper was inverted
     note: str | None  # what the person should know about this picture, if anything
-    doubtful: bool = False  # may it have been read wrongly, so that the note is a warning?
+    doubtful: bool = False  # whether it may have been read wrongly; the note is then a warning
     boxes: tuple[Box, ...] = ()  # in the picture: of the digit, then of each large mark; none where the box was given
 
 
@@ -97,7 +97,7 @@ class _Reading(ink.Found):
 
 
 def _read_sheet(colours: Array, invert: bool | None) -> _Reading:
-    """As `_read`, of the sheet alone where one lies in the picture."""
+    """As `_read`, restricted to the sheet of paper where the picture shows one."""
     sheet = find_sheet(colours)
     if sheet is None:
         return _read(colours, invert)
@@ -106,7 +106,7 @@ def _read_sheet(colours: Array, invert: bool | None) -> _Reading:
         invert = ink.is_dark(ink.grey_of(alone))
     whole = None if sheet.corners is not None else _read(colours, invert)
     if whole is None or sheet.holds(whole.coverage > 0):
-        with suppress(PictureError):  # what is blank is no sheet
+        with suppress(PictureError):  # a blank sheet holds no digit
             read = _read(alone, invert)
             boxes = [_around(box, homography) for box in read.boxes]
             return replace(read, notes=[*read.notes, SHEET_ALONE], boxes=boxes)

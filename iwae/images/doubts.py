@@ -1,4 +1,4 @@
-"""Is what was found a digit? Cheap checks on the ink alone, each calibrated on MNIST: see docs/experiments.md."""
+"""Cheap checks of whether what was found is a digit, each calibrated on MNIST: see docs/experiments.md."""
 
 import numpy as np
 import scipy

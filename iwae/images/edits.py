@@ -27,7 +27,7 @@ class Edit:
 
     turn: float = 0.0  # degrees clockwise, −360 to 360
     box: Box | None = None  # where the digit lies; None: it is found
-    dark_ink: bool | None = None  # is the ink darker than the paper? None: decide from the picture
+    dark_ink: bool | None = None  # whether the ink is darker than the paper; None: decide from the picture
     erased: tuple[tuple[float, ...], ...] = ()  # strokes x, y, x, y, … in px from the middle, before it is turned
 
     def __post_init__(self):

@@ -3,20 +3,20 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its ndimage comes with the first picture: 0.2 s that a page without one need not wait
+import scipy  # scipy.ndimage is imported with the first picture: a page without one saves 0.2 s
 from numpy.typing import NDArray
 from PIL import Image
 
 from iwae.images.decoding import PictureError, reduced
 from iwae.images.uploads import BLANK, Array
 
-MIN_CONTRAST = 0.03  # of ink against paper: 8 of 255 grey levels; less is no ink
+MIN_CONTRAST = 0.03  # of ink against paper, 8 of 255 grey levels; anything fainter is not ink
 LOW_CONTRAST = 0.15  # below it the user is warned
 NOISE_FLOOR = 5.0  # a pixel of ink exceeds the paper's noise by so many standard deviations
 CLEAR_OF_NOISE = 8.0  # and the ink's core by so many: of pure noise 2 pictures in 500 did
 BLACK_LEVEL = 0.05  # what a camera or a drawing shows where no light falls: no shading is read from below it
 REACHES = (0.1, 0.2, 0.35)  # of the longer side, widths of the closing that finds the paper: the least that will do
-TINY = 60  # px: a picture of so few is no photo with shadows
+TINY = 60  # px: a smaller picture is not a photo, and has no shadows
 LEAST_INSIDE = 0.02  # of the largest mark: one off the border that is smaller is not preferred to it
 COMPLETE = 0.15  # of the ink: what a wider closing must add to be used
 MOST_HOLES = 4  # of a digit, its pen's splutter included
@@ -24,7 +24,7 @@ ACROSS = 0.85  # of the picture
 MESH = 1.3  # times as dark as the lines of its paper is ink
 AS_DARK = 0.75  # of the ink: how dark that must be
 SMOOTH = 1.0  # px of blur before the closing
-CHOICE = 0.15  # of the digit's area: a smaller mark is no other digit
+CHOICE = 0.15  # of the digit's area: a smaller mark is not another digit
 PART = 0.03  # of the digit's area: a smaller mark beside it is a speck, not a stroke
 
 
@@ -51,7 +51,7 @@ def grey_of(colours: Array) -> Array:
 
 
 def is_dark(grey: Array) -> bool:
-    """Is the ink darker than the paper?
+    """Whether the ink is darker than the paper.
 
     A closing fills dark strokes as soon as it is wider than they are, an opening the gaps between them only once
     it is wider than these; neither sees the edge of a shadow. So widths are tried from narrow to wide.
@@ -140,7 +140,7 @@ def find(grey: Array, dark: bool, within: NDArray[np.bool_] | None = None) -> Fo
 
 
 def _completes(wider: Array, found: Array, signal: Array, reach: int) -> bool:
-    """Does a wider closing find more of the same digit: was the narrower one filled by its strokes?
+    """Whether a wider closing finds more of the same digit, because its strokes filled the narrower one.
 
     More of the digit is as dark as what was found; a shadow that it lies in is not.
     """
@@ -188,7 +188,7 @@ def _find(signal: Array, within: NDArray[np.bool_] | None) -> Found:
 
 
 def _is_mesh(mark: NDArray[np.bool_]) -> bool:
-    """Does a mark have more holes than a digit, or reach across the picture: is it of lines on the paper?"""
+    """Whether a mark is made of lines on the paper: it has more holes than a digit, or reaches across the picture."""
     _, holes = scipy.ndimage.label(scipy.ndimage.binary_erosion(~mark))
     reach = (np.ptp(np.flatnonzero(mark.any(axis=axis))) for axis in (1, 0))
     return holes > 1 + MOST_HOLES or any(r > ACROSS * n for r, n in zip(reach, mark.shape, strict=True))
@@ -215,8 +215,8 @@ def _otsu(values: Array) -> float:
 
 
 def _mark(mask: NDArray[np.bool_], within: NDArray[np.bool_] | None) -> tuple[NDArray[np.bool_], bool, list[Pixels]]:
-    """The digit among the connected marks: the largest off the border, with its parts; were others off it left out?
-    And `Found.boxes`."""
+    """The digit among the connected marks: the largest off the border, with its parts; whether others were left out;
+    and `Found.boxes`."""
     if within is not None:
         return _marks_within(mask, within), False, []
     labels, _ = scipy.ndimage.label(mask, np.ones((3, 3)))
@@ -225,7 +225,7 @@ def _mark(mask: NDArray[np.bool_], within: NDArray[np.bool_] | None) -> tuple[ND
     border = np.concatenate([labels[0], labels[-1], labels[1:-1, 0], labels[1:-1, -1]])
     contact = np.bincount(border, minlength=area.size)
     inside = np.where(contact, 0, area)
-    unframed = np.where(contact > border.size / 4, 0, area)  # a table's edge round the paper is no digit
+    unframed = np.where(contact > border.size / 4, 0, area)  # the edge of a table around the paper is not a digit
     eligible = unframed if unframed.max() >= PART * area.max() else area
     main = int(np.argmax(inside if inside.max() >= LEAST_INSIDE * eligible.max() else eligible))
 

@@ -48,13 +48,13 @@ class Sheet:
         return _turned(colours, self) if self.corners is None else _rectified(colours, self.corners)
 
     def holds(self, mask: NDArray[np.bool_]) -> bool:
-        """Does all that is marked in a picture lie on the sheet?"""
+        """Whether everything that is marked in a picture lies on the sheet."""
         return not (mask & ~_drawn(self.outline, mask.shape)).any()
 
 
 def find(colours: Array) -> Sheet | None:
     """The largest sheet in a picture [h, w] or [h, w, 3], if there is one."""
-    if max(colours.shape[:2]) <= THUMBNAIL:  # a picture smaller than a thumbnail is no photo
+    if max(colours.shape[:2]) <= THUMBNAIL:  # a picture smaller than a thumbnail is not a photo
         return None
     small = _reduced(colours, THUMBNAIL)
     scale = np.array(colours.shape[1::-1]) / small.shape[1::-1]
@@ -97,7 +97,7 @@ def _channels(small: Array) -> list[Array]:
 
 
 def _regions(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
-    """The large connected regions, without their holes and hairs."""
+    """The large connected regions, with small holes and thin protrusions removed."""
     labels, _ = scipy.ndimage.label(scipy.ndimage.binary_opening(mask, np.ones((3, 3))))
     area = np.bincount(labels.ravel())
     large = [label for label in np.argsort(area[1:])[::-1][:2] + 1 if area[label] > 0.5 * LEAST_AREA * mask.size]
@@ -227,7 +227,7 @@ def _fitted(edge: Points, a: Points, b: Points) -> tuple[Points, Points] | None:
 
 
 def _steps(channel: Array, a: Points, b: Points) -> bool:
-    """Does the brightness step across a side, rather than fall off?"""
+    """Whether the brightness changes in a step across a side, rather than gradually."""
     along = (b - a) / np.hypot(*(b - a))
     out = np.array([along[1], -along[0]])
     middle = a + np.linspace(0.1, 0.9, 40)[:, None] * (b - a)

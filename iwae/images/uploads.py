@@ -1,4 +1,4 @@
-"""A picture that somebody sends: a file's bytes, an image or an array → pixels, or a sentence that says why not."""
+"""Uploaded pictures: a file's bytes, an image or an array become pixels, or an error of one sentence."""
 
 import json
 import signal
@@ -59,7 +59,7 @@ def _start() -> subprocess.Popen:
 
 
 def _ask(process: subprocess.Popen, data: bytes) -> tuple[dict, bytes]:
-    """What the process answers for the bytes of a file: its line, checked, and the pixels. Ended if it misbehaves."""
+    """The process's answer to the bytes of a file: its line, checked, and the pixels. One that misbehaves is ended."""
     stdin, stdout = process.stdin, process.stdout
     assert stdin is not None and stdout is not None  # pipes, of `_start`
     watch = threading.Timer(PATIENCE, process.kill)
@@ -80,7 +80,7 @@ def _ask(process: subprocess.Popen, data: bytes) -> tuple[dict, bytes]:
             if answer["bytes"] == len(pixels) == count:
                 return {"mode": mode, "size": (width, height)}, pixels
         raise ValueError(answer)
-    except (OSError, ValueError, KeyError, TypeError):  # it has ended, or says what it should not
+    except (OSError, ValueError, KeyError, TypeError):  # it has ended, or its answer is not valid
         process.kill()
         for pipe in (stdin, stdout):
             with suppress(OSError):
