@@ -15,7 +15,9 @@ from pages.common.input.live import DRAWS
 
 
 def sent(test) -> dict:
-    return json.loads(test.get("bidi_component")[0].proto.json)
+    """The data of the component that draws models; Home's tour is one, too."""
+    found = [json.loads(component.proto.json) for component in test.get("bidi_component")]
+    return next(data for data in found if "live" in data or "models" in data)
 
 
 def decoded(text: str, dtype: str) -> np.ndarray:
