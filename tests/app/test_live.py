@@ -16,7 +16,7 @@ from pages.common.input.live import DRAWS
 
 def sent(test) -> dict:
     """The data of the component that draws models; Home's tour is one, too."""
-    found = [json.loads(component.proto.json) for component in test.get("bidi_component")]
+    found = [json.loads(component.proto.json or "{}") for component in test.get("bidi_component")]
     return next(data for data in found if "live" in data or "models" in data)
 
 
