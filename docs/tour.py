@@ -38,7 +38,9 @@ def maps(page: Page) -> None:
 def trained(page: Page) -> None:
     """Start the first run, and wait for its end."""
     page.get_by_role("button", name=re.compile("Train an IWAE")).click()
-    page.get_by_text(re.compile("30.0 epochs")).first.wait_for(timeout=300_000)
+    page.get_by_text(re.compile("10.0 epochs")).first.wait_for(timeout=300_000)
+    settled(page)
+    page.get_by_role("tab", name="One run").click()
     page.get_by_role("slider").first.wait_for(timeout=300_000)
 
 
