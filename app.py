@@ -18,9 +18,9 @@ view = sidebar("Home")
 
 st.title("Latent-space explorer", anchor=False)
 st.write(
-    "A variational autoencoder (VAE) describes each image by a distribution of codes of a few numbers, q(h|x). An "
-    "importance weighted autoencoder (IWAE) is the same network trained on a tighter bound, which lets q be wrong as "
-    "long as some of its samples are good. Draw a digit, and see what both think it could be."
+    "A variational autoencoder (VAE) describes an image by a distribution of codes, q(h|x). An importance weighted "
+    "autoencoder (IWAE) is the same network trained on a tighter bound, which lets q be wrong as long as some of its "
+    "samples are good. Draw a digit, and see what both think it could be."
 )
 tour()
 

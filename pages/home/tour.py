@@ -5,9 +5,9 @@ import streamlit as st
 from pages.common.input.canvas import source
 
 STEPS = (  # what is said, and the CSS selector of what it points at
-    ("Draw a digit on the paper, or upload one: what both models make of it follows each stroke.", ".st-key-canvas"),
-    ("Choose in the sidebar which two models meet: a VAE as A and an IWAE as B, to begin with.", ".st-key-a"),
-    ("Each of these cards leads to the page that shows why. The digit comes along.", ".st-key-claims"),
+    ("Draw a digit on the paper: both models follow each stroke.", ".st-key-canvas"),
+    ("Choose the two models in the sidebar: a VAE as A, an IWAE as B.", ".st-key-a"),
+    ("Each card leads to the page that shows why.", ".st-key-claims"),
 )
 
 _tour = st.components.v2.component(
