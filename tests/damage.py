@@ -77,7 +77,7 @@ def copy(good: Path, run: Path) -> Path:
 
 
 def put(path: Path, kind: Callable[[Path], None]) -> None:
-    """The damage in the place of a file."""
+    """The damage instead of a file."""
     if path.is_dir():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)

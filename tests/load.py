@@ -89,7 +89,7 @@ class Report:
             p95 = np.quantile(times, 0.95)
             lines.append(f"{name:20}{len(times):6}{statistics.median(times):9.2f}{p95:9.2f}{max(times):9.2f}")
         lines += [f"slow: {seconds:.1f} s, {what}" for seconds, what in sorted(self.moves, reverse=True)[:SLOW]]
-        lines.append(f"{self.checks} times the numbers of one's own digit were compared with the engine's")
+        lines.append(f"{self.checks} times the numbers of a user's own digit were compared with the engine's")
         lines.append(f"before: {self.before}; at most {self.peak / 1e6:.0f} MB; after: {self.after}")
         lines.append(f"processes left: {self.left or 'none'}")
         lines.append(f"{len(self.problems)} problems")

@@ -111,7 +111,7 @@ def test_a_model_too_large_for_a_page_is_refused_there_by_name(app):
     "page", ["app.py", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("pages/[1-6]*")))]
 )
 def test_no_page_begins_what_would_ruin_the_app(app, page):
-    keep("ruin", ModelConfig(hidden=((1,),), latent=(100_000,)))  # such as a run of one's own: it came by no form
+    keep("ruin", ModelConfig(hidden=((1,),), latent=(100_000,)))  # such as one of your runs: it came by no form
     start = time.monotonic()
     test = app(page, b="model:ruin")
     refused = any("100,000 latent and 1 hidden units" in error.value for error in test.error)

@@ -137,7 +137,7 @@ def test_the_exact_posterior_in_the_plane(app):
 
 
 def test_mixed_pairs(app, trained):
-    """A plane against 50 units, and against two layers of one's own: each that cannot be shown says why."""
+    """A plane against 50 units, and against two layers of a user's model: each that cannot be shown says why."""
     test = app(PAGE, bounds_section=EXACT, a=FLAT["a"], samples=300)
     assert len(test.get("plotly_chart")) == 1
     assert "Model B: a plane needs one stochastic layer of 2 units, not 50" in words(test)

@@ -78,7 +78,7 @@ def test_without_the_training_images_says_how_to_get_them(app):
 
 
 def test_nearest_training_images_of_two_layers(app, trained):
-    """A model of one's own, with two layers, trained on digits, whose training images are at hand."""
+    """A user's model, with two layers, trained on digits, whose training images are at hand."""
     key = f"run:{trained(TWO_LAYERS).name}"
     test = app(PAGE, b=key, sample=2, count=10)
     model, data = load(catalog.entries()[0][key].path)[0], datasets.load("digits")

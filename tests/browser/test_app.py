@@ -1,4 +1,4 @@
-"""The app's main job in a real browser: upload, draw, pick, and train a model of one's own."""
+"""The app's main job in a real browser: upload, draw, pick, and train your model."""
 
 import io
 import json
