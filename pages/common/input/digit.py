@@ -162,7 +162,7 @@ def pack(x: Tensor) -> str:
     if _is_binary(x):
         shape, content = f"{SIDE}x{SIDE}", np.packbits(x.bool().numpy()).tobytes()
     else:
-        shape, content = f"{SIDE}x{SIDE}g", (255 * x).round().byte().numpy().tobytes()
+        shape, content = f"{SIDE}x{SIDE}g", cache.image_key(x)
     return f"{shape}.{base64.urlsafe_b64encode(content).decode().rstrip('=')}"
 
 
@@ -178,10 +178,9 @@ def unpack(text: str) -> Tensor:
         content = b""
     if len(content) != sizes[shape]:
         raise LinkError(f"is damaged: a digit has {8 * sizes[shape]:,} bits in base64")
-    values = np.frombuffer(content, np.uint8)
     if shape.endswith("g"):
-        return torch.from_numpy(values.astype(np.float32)) / 255
-    return torch.from_numpy(np.unpackbits(values).astype(np.float32))
+        return cache.image_of(content)
+    return torch.from_numpy(np.unpackbits(np.frombuffer(content, np.uint8)).astype(np.float32))
 
 
 def _is_binary(x: Tensor) -> bool:
