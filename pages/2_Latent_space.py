@@ -57,15 +57,13 @@ sections({
     "Does B spread more?": lambda: spread.show_spread(both, images),
     "All posteriors together": all_posteriors,
 })  # fmt: skip
-if not reading.simple():
-    with st.expander("The formulas"):
-        st.latex(r"q(h_1|x) = \mathcal{N}(\mu(x), \operatorname{diag} \sigma^2(x)), \qquad \text{on a plane } W: \quad "
-                 r"\mathcal{N}\!\left(W(\mu - c),\; W \operatorname{diag}(\sigma^2)\, W^\top\right)")  # fmt: skip
-        st.latex(r"C = \mathbb{E}_x[\operatorname{diag} \sigma^2(x)] + \operatorname{Cov}_x[\mu(x)], \qquad "
-                 r"H[q] = \sum_u \log \sigma_u + \tfrac{d}{2} \log 2\pi e")  # fmt: skip
-        st.latex(
-            r"D_{KL}(q \,\|\, \mathcal{N}(0, I)) = "
-            r"\tfrac12 \sum_u \left(\sigma_u^2 + \mu_u^2 - 1 - \log \sigma_u^2\right)"
-        )
-        st.latex(r"\text{trustworthiness} = 1 - \frac{2}{n k (2n - 3k - 1)} \sum_i \sum_{j \in U_k(i)} (r(i, j) - k)")
+reading.formulas(
+    "The formulas",
+    r"q(h_1|x) = \mathcal{N}(\mu(x), \operatorname{diag} \sigma^2(x)), \qquad \text{on a plane } W: \quad "
+    r"\mathcal{N}\!\left(W(\mu - c),\; W \operatorname{diag}(\sigma^2)\, W^\top\right)",
+    r"C = \mathbb{E}_x[\operatorname{diag} \sigma^2(x)] + \operatorname{Cov}_x[\mu(x)], \qquad "
+    r"H[q] = \sum_u \log \sigma_u + \tfrac{d}{2} \log 2\pi e",
+    r"D_{KL}(q \,\|\, \mathcal{N}(0, I)) = \tfrac12 \sum_u \left(\sigma_u^2 + \mu_u^2 - 1 - \log \sigma_u^2\right)",
+    r"\text{trustworthiness} = 1 - \frac{2}{n k (2n - 3k - 1)} \sum_i \sum_{j \in U_k(i)} (r(i, j) - k)",
+)
 report_button(view)

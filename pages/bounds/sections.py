@@ -101,16 +101,14 @@ def training_step(view: View, drawn: Sequence[Posterior], k: int) -> None:
         with column:
             image_rows.heading(slot, entry)
             one_step(slot, cache.model(entry, view.device), part, bound, k, number - 1)
-    if reading.simple():
-        return
-    with st.expander("The formula"):
-        st.latex(
+    reading.formulas(
+        "The formula",
+        (
             r"\nabla \mathcal L = \sum_{i=1}^k \frac{\partial \mathcal L}{\partial \log w_i}\,\nabla \log w_i,\qquad"
             r"\text{for IWAE } \frac{\partial L_k}{\partial \log w_i} = \tilde w_i = \frac{w_i}{\sum_j w_j}"
-        )
-        st.write(
-            "Burda, Grosse & Salakhutdinov (2016), equations 13 and 14; for the VAE every draw has the weight 1/k."
-        )
+        ),
+        text=("Burda, Grosse & Salakhutdinov (2016), equations 13 and 14; for the VAE every draw has the weight 1/k."),
+    )
 
 
 def _pick_bounds(k: int) -> dict[str, Bound]:
@@ -252,18 +250,18 @@ def exact_posteriors(view: View, drawn: Sequence[Posterior]) -> None:
             with column:
                 image_rows.heading(slot, entry)
                 _plane(slot, entry.kind, planes[slot], windows[slot])
-    if reading.simple():
-        return
-    with st.expander("The formula"):
-        st.latex(
+    reading.formulas(
+        "The formula",
+        (
             r"p(h\,|\,x) = \frac{p(x, h)}{p(x)},\qquad "
             r"p(x) = \int p(x, h)\,dh \approx \sum_{\text{grid}} p(x, h)\,\Delta^2"
-        )
-        st.write(
+        ),
+        text=(
             "SIR, sampling-importance-resampling, draws again from the draws of q with probabilities w̃. It turns "
             "q's draws into draws of the exact posterior, as far as q reached it: what q never visits stays unseen, "
             "and then log p̂(x), which comes from the same draws, lies below log p(x)."
-        )
+        ),
+    )
 
 
 @st.cache_resource(max_entries=8, show_spinner="Computing the exact posterior …")

@@ -58,6 +58,17 @@ def switch() -> None:
     links.wrote(KEY, {KEY: "true"} if simple() else {}, (KEY,))
 
 
+def formulas(title: str, *latex: str, text: str = "") -> None:
+    """Formulas one below the other and what they mean, behind their title; nothing in the simple view."""
+    if simple():
+        return
+    with st.expander(title):
+        for formula in latex:
+            st.latex(formula)
+        if text:
+            st.write(text)
+
+
 def glossary(*terms: str) -> None:
     """A button that opens what these terms mean."""
     with st.popover(f"What is meant by {', '.join(terms)}?", type="tertiary"):

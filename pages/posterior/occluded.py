@@ -70,21 +70,21 @@ def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
         "comes out too small where few effective draws are left. An exact grid has no standard error, and draws from "
         "q(h|x) have none where k̂ is above 0.5: there log p̂ is a lower bound."
     )
-    if reading.simple():
-        return
-    with st.expander("The formula"):
-        st.latex(
+    reading.formulas(
+        "The formula",
+        (
             r"p(h \mid x_{\text{visible}}) \propto p(h)\, p(x_{\text{visible}} \mid h),\qquad"
             r"p_\beta(h) \propto p(h)\, p(x_{\text{visible}} \mid h)^\beta,\quad \beta: 0 \to 1"
-        )
-        st.write(
+        ),
+        text=(
             "Given h the pixels are independent, so the hidden ones integrate to 1 and drop out. The encoder does not "
             f"help, as it takes hidden pixels for dark ones. So {START:,} draws of the prior are tempered: β rises in "
             f"steps, and at each the {PARTICLES} draws that go on are resampled and moved by Hamiltonian dynamics. "
             "A mixture of Gaussians fitted to them, with a tenth of the draws from the prior, is the proposal of an "
             "importance sampler; where its weighted draws are worth less than the tempered ones, those are shown. "
             "With two latent units a grid gives the exact posterior."
-        )
+        ),
+    )
 
 
 def _pictures(title: str, given: np.ndarray, pictured: Reconstructions) -> None:

@@ -53,10 +53,10 @@ def bound_against_k(view: View, x: Tensor, samples: int, seed: int) -> None:
     caption = f"L_k in nats for this digit, for k from 1 to {samples:,}: {ends}. Dotted: log p̂(x)."
     figure_card.figure(bound_curves(lines), "curve", caption, numbers, takeaway)
     reading.glossary("nats", "L_k", "ELBO", "D_KL")
-    if reading.simple():
-        return
-    with st.expander("The formula"):
-        st.latex(
+    reading.formulas(
+        "The formula",
+        (
             r"L_k = \mathbb{E}_{h_1,\dots,h_k \sim q(h|x)}\left[\log \frac{1}{k}\sum_{i=1}^k w_i\right],"
             r"\qquad w_i = \frac{p(x, h_i)}{q(h_i|x)}"
-        )
+        ),
+    )

@@ -106,12 +106,12 @@ def over_the_test_set(view: View, pair: ReconstructionPair, picture: str, labels
     with right:
         scatter(view, pair, picture, labels)
     reading.glossary("nats", "standard error")
-    if reading.simple():
-        return
-    with st.expander("The formulas"):
-        st.latex(r"\text{one draw: } -\mathbb{E}_{q(h|x)}[\log p(x|h)]")
-        st.latex(r"\text{plain average: } \bar p = \tfrac1S \sum_i p(x|h_i)")
-        st.latex(r"\text{weighted average: } \sum_i \tilde w_i\, p(x|h_i), \qquad \tilde w_i = w_i / \sum_j w_j")
+    reading.formulas(
+        "The formulas",
+        r"\text{one draw: } -\mathbb{E}_{q(h|x)}[\log p(x|h)]",
+        r"\text{plain average: } \bar p = \tfrac1S \sum_i p(x|h_i)",
+        r"\text{weighted average: } \sum_i \tilde w_i\, p(x|h_i), \qquad \tilde w_i = w_i / \sum_j w_j",
+    )
 
 
 def image_by_image(view: View, pair: ReconstructionPair, picture: str, labels: np.ndarray) -> None:

@@ -37,20 +37,20 @@ def from_prior(view: View, models: Models) -> None:
     for column, (name, entry, _), samples in zip(st.columns(2, gap="large"), models, drawn, strict=True):
         with column:
             neighbours(name, entry, samples[number - 1], view.device)
-    if reading.simple():
-        return
-    with st.expander("The formulas"):
-        st.latex(
+    reading.formulas(
+        "The formulas",
+        (
             r"h_L \sim \mathcal N(0, I),\quad h_l \sim p(h_l\,|\,h_{l+1})\ \ (l = L-1, \dots, 1),\quad "
             r"x \sim p(x\,|\,h_1),\qquad d(x, y) = \Big(\sum_{i=1}^{784} (x_i - y_i)^2\Big)^{1/2}"
-        )
-        st.write(
+        ),
+        text=(
             "Every layer is drawn, from the top down. What is shown is the probability of each pixel, E[x|h₁]. The "
             "distance is Euclidean, between these probabilities and the grey levels, from 0 to 1, of the training "
             "image; one pixel that is wholly different counts 1. Decoded pictures are smooth, which alone brings them "
             f"near to others. The fair comparison is with pictures that are as smooth: {REFERENCE} test images, which "
             "no model was trained on, reconstructed by the same model."
-        )
+        ),
+    )
 
 
 def plane(models: Models) -> None:
@@ -60,14 +60,14 @@ def plane(models: Models) -> None:
     for column, (name, entry, model) in zip(st.columns(2, gap="large"), models, strict=True):
         with column, cache.stop_on_model_error(entry):
             plane_grid(name, entry, model, side)
-    if reading.simple():
-        return
-    with st.expander("The grid"):
-        st.latex(r"h = \Phi^{-1}\!\Big(\frac{i - 1/2}{n}\Big),\quad i = 1, \dots, n\ \text{ in each unit}")
-        st.write(
+    reading.formulas(
+        "The grid",
+        r"h = \Phi^{-1}\!\Big(\frac{i - 1/2}{n}\Big),\quad i = 1, \dots, n\ \text{ in each unit}",
+        text=(
             "Φ is the distribution function of the standard normal: Kingma & Welling (2014), figure 4. Right: more of "
             "the first unit; up: more of the second. Layers below the plane are set to their means."
-        )
+        ),
+    )
 
 
 def interpolation(view: View, models: Models) -> None:

@@ -74,18 +74,18 @@ def all_runs(found: Sequence[Run], shown: Sequence[Run], against: str) -> None:
     live(found, shown, against)
     st.markdown("**Where the settings differ**")
     compare(shown)
-    if reading.simple():
-        return
-    with st.expander("What the curves are"):
-        st.latex(
+    reading.formulas(
+        "What the curves are",
+        (
             r"\text{bound} = \frac{1}{n}\sum_{x} \hat{L}(x),\qquad \text{unit } u \text{ is active if } "
             r"\operatorname{Var}_x\!\left(\mathbb{E}_{q(h|x)}[h_u]\right) > 10^{-2}"
-        )
-        st.write(
+        ),
+        text=(
             "The bound is that of the run's own objective, in nats per image: between objectives only a test NLL can "
             "be compared, as L_k alone grows with k. The validation bound is the same on images that are not trained "
             "on; where the two diverge, the model begins to overfit."
-        )
+        ),
+    )
 
 
 def live(found: Sequence[Run], shown: Sequence[Run], against: str) -> None:

@@ -105,12 +105,12 @@ def one_at_a_time(view: View, models: Sequence[Measured], layer: int, threshold:
 
 
 def _formulas() -> None:
-    if reading.simple():
-        return
-    with st.expander("The formulas"):
-        st.latex(r"A_u = \mathrm{Var}_x\big(\mathbb{E}_{q(h|x)}[h_u]\big) > \text{threshold}")
-        st.latex(r"\mathrm{KL}_u = \mathbb{E}_{x}\,\mathbb{E}_{q(h|x)}\big[\log q(h_u|x) - \log p(h_u)\big]")
-        st.latex(r"\Delta L_k = L_k(\text{all units}) - L_k(\text{without } u), \quad \text{the same draws for both}")
+    reading.formulas(
+        "The formulas",
+        r"A_u = \mathrm{Var}_x\big(\mathbb{E}_{q(h|x)}[h_u]\big) > \text{threshold}",
+        r"\mathrm{KL}_u = \mathbb{E}_{x}\,\mathbb{E}_{q(h|x)}\big[\log q(h_u|x) - \log p(h_u)\big]",
+        r"\Delta L_k = L_k(\text{all units}) - L_k(\text{without } u), \quad \text{the same draws for both}",
+    )
 
 
 def counts(measured: Measured, layers: Sequence[Activity]) -> None:
