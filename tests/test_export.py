@@ -26,16 +26,25 @@ FORMATS = ("torch",) if optional.missing("onnx", "onnxscript", "onnxruntime") el
 @pytest.fixture(scope="module")
 def two_layers(tmp_path_factory) -> Path:
     """A small model of two stochastic layers, as it comes from its seed."""
-    path = tmp_path_factory.mktemp("model") / "small.safetensors"
-    config = ModelConfig.parse("30,20:10/8:5")
+    return saved("30,20:10/8:5", tmp_path_factory.mktemp("model") / "small.safetensors")
+
+
+@pytest.fixture(scope="module")
+def convolutional(tmp_path_factory) -> Path:
+    """A small model with convolutions and a second stochastic layer above them."""
+    return saved("3c,4c,20:10/8:5@relu", tmp_path_factory.mktemp("model") / "conv.safetensors")
+
+
+def saved(sizes: str, path: Path) -> Path:
+    config = ModelConfig.parse(sizes)
     card = checkpoints.Card(config, asdict(TrainConfig(model=str(config))), {"epochs": 0.0, "steps": 0})
     checkpoints.save(path, Model(config, seed=5), card)
     return path
 
 
-@pytest.fixture(scope="module", params=["shipped", "two_layers"])
-def exported(request, two_layers) -> tuple[Path, dict[str, bytes]]:
-    path = {"shipped": SHIPPED, "two_layers": two_layers}[request.param]
+@pytest.fixture(scope="module", params=["shipped", "two_layers", "convolutional"])
+def exported(request, two_layers, convolutional) -> tuple[Path, dict[str, bytes]]:
+    path = {"shipped": SHIPPED, "two_layers": two_layers, "convolutional": convolutional}[request.param]
     return path, programs.package(path, FORMATS)
 
 
@@ -101,17 +110,19 @@ def test_the_card_travels_inside_and_nothing_of_this_machine(exported):
         assert inside == card
         for place in (Path(torch.__file__).parents[1], catalog.SHIPPED.parent):
             assert str(place).encode() not in everything
-        weights = path.stat().st_size
+        weights = 4 * sum(weight.numel() for weight in checkpoints.load(path)[0].parameters())  # bytes, as float32
         assert len(data) < 0.75 * weights + 40_000, "the other half of the model is in it too"
 
 
 def test_the_command_makes_a_folder_for_the_hub(tmp_path, two_layers, capsys):
     folder = tmp_path / "out"
     assert main(["export", str(two_layers), "--out", str(folder), "--format", "torch"]) == 0
-    assert {path.name for path in folder.iterdir()} == {"encoder.pt2", "decoder.pt2", "model.safetensors", "README.md"}
+    content = {"encoder.pt2", "decoder.pt2", "model.safetensors", "config.json", "README.md"}
+    assert {path.name for path in folder.iterdir()} == content
     assert (folder / "model.safetensors").read_bytes() == two_layers.read_bytes()
     assert (folder / "README.md").read_text() == card_text(two_layers, "model.safetensors")
-    checkpoints.load(folder / "model.safetensors")
+    _, card = checkpoints.load(folder / "model.safetensors")
+    assert checkpoints.read_card_alone(folder / "config.json") == card
     capsys.readouterr()
     assert main(["export", str(two_layers), "--out", str(folder)]) == 2  # it is no longer empty
     assert "--out must name a new or an empty folder" in capsys.readouterr().err
