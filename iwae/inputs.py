@@ -1,26 +1,28 @@
 """Images as a model takes them, checked once at every public entry: a wrong x is a ValueError, never a number."""
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from iwae.shapes import shape_text
+
 EASY = (torch.bool, torch.uint8, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def binary_images(x: Any, pixels: int, like: Tensor, count: int | None = None) -> Tensor:
+def binary_images(x: Any, shape: tuple[int, int], like: Tensor, count: int | None = None) -> Tensor:
     """Images of zeros and ones as [n, pixels], with the device and dtype of ``like``.
 
     Args:
-        x: a numpy array or torch tensor of any real dtype, [n, pixels], or where the number of pixels is a square,
-            [n, side, side] or [n, 1, side, side]. [pixels] and [side, side] are one image, n = 1.
+        x: a numpy array or torch tensor of any real dtype, [n, pixels], [n, h, w] or [n, 1, h, w]. [pixels] and [h, w]
+            are one image, n = 1.
+        shape: of an image: rows h, columns w.
         count: how many images there must be; None for one or more.
 
     Raises ValueError, with what was found and what is allowed, for any other type, shape, number of images or value.
     """
-    images = _images(x, pixels, count)
+    images = _images(x, shape, count)
     _check(
         images,
         (images == 0) | (images == 1),
@@ -30,10 +32,12 @@ def binary_images(x: Any, pixels: int, like: Tensor, count: int | None = None) -
     return images.to(like.device, like.dtype).contiguous()
 
 
-def grey_images(x: Any, pixels: int, like: Tensor, count: int | None = None, levels: int | None = None) -> Tensor:
+def grey_images(
+    x: Any, shape: tuple[int, int], like: Tensor, count: int | None = None, levels: int | None = None
+) -> Tensor:
     """Images of grey levels in [0, 1], for ``levels`` only of the multiples of 1/(levels − 1); else as
     ``binary_images``."""
-    images = _images(x, pixels, count)
+    images = _images(x, shape, count)
     inside = (images >= 0) & (images <= 1)
     _check(images, inside, "an image consists of grey levels from 0 to 1", "Divide levels from 0 to 255 by 255")
     if levels:
@@ -46,9 +50,9 @@ def grey_images(x: Any, pixels: int, like: Tensor, count: int | None = None, lev
     return images.to(like.device, like.dtype).contiguous()
 
 
-def real_images(x: Any, pixels: int, like: Tensor, count: int | None = None) -> Tensor:
+def real_images(x: Any, shape: tuple[int, int], like: Tensor, count: int | None = None) -> Tensor:
     """Images of finite real numbers, in whole numbers only of 0 and 1; else as ``binary_images``."""
-    images = _images(x, pixels, count)
+    images = _images(x, shape, count)
     _check(images, images.isfinite(), "an image consists of finite numbers", "Remove or replace the others")
     if not images.dtype.is_floating_point:
         rule, remedy = "whole numbers in an image can only be 0 and 1", "Divide levels from 0 to 255 by 255"
@@ -56,9 +60,9 @@ def real_images(x: Any, pixels: int, like: Tensor, count: int | None = None) -> 
     return images.to(like.device, like.dtype).contiguous()
 
 
-def _images(x: Any, pixels: int, count: int | None) -> Tensor:
+def _images(x: Any, shape: tuple[int, int], count: int | None) -> Tensor:
     """x as a tensor [n, pixels], of any values."""
-    images = _of_shape(_tensor(x), pixels)
+    images = _of_shape(_tensor(x), shape)
     if not len(images):
         raise ValueError(f"there is no image: x has the shape {list(x.shape)}")
     if count not in (None, len(images)):
@@ -90,19 +94,17 @@ def _tensor(x: Any) -> Tensor:
     raise ValueError(f"images are a dense numpy array or torch tensor of real numbers or booleans, not {found}")
 
 
-def _of_shape(x: Tensor, pixels: int) -> Tensor:
+def _of_shape(x: Tensor, shape: tuple[int, int]) -> Tensor:
     """x as [n, pixels]."""
-    side = math.isqrt(pixels)
-    one, many = [(pixels,)], ["n, " + str(pixels)]
-    if side * side == pixels:
-        one, many = [*one, (side, side)], [*many, f"n, {side}, {side}", f"n, 1, {side}, {side}"]
+    height, width = shape
+    pixels = height * width
+    one = [(pixels,), shape]
     if x.shape in one:
         return x.reshape(1, pixels)
-    if x.ndim > 1 and x.shape[1:] in [*one, (1, side, side)]:
+    if x.ndim > 1 and x.shape[1:] in [*one, (1, *shape)]:
         return x.reshape(len(x), pixels)
-    allowed = ", ".join(f"[{shape}]" for shape in many)
-    single = " or ".join(str(list(shape)) for shape in one)
     raise ValueError(
-        f"x has the shape {list(x.shape)}; this model's images have {pixels} pixels, so x must be {allowed}, "
-        f"or for one image {single}"
+        f"x has the shape {list(x.shape)}; this model's images have {shape_text(shape)} pixels, so x must be "
+        f"[n, {pixels}], [n, {height}, {width}], [n, 1, {height}, {width}], or for one image [{pixels}] or "
+        f"[{height}, {width}]"
     )

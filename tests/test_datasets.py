@@ -330,7 +330,7 @@ def test_fixed_mnist_without_labels_and_without_a_cache(fixed, tmp_path, monkeyp
 def test_verify_finds_the_real_files_good(data_dir):
     assert {file.state for file in datasets.verify("mnist", directory=data_dir).files} == {"good"}
     there = {status.name: status.available for status in datasets.status(directory=data_dir)}
-    assert there == {name: datasets.available(name, directory=data_dir) for name in datasets.NAMES}
+    assert there == {name: datasets.available(name, directory=data_dir) for name in datasets.names(directory=data_dir)}
     assert there["digits"] and there["mnist"] and there["mnist-fixed"] and there["omniglot"]
 
 

@@ -231,14 +231,14 @@ def test_damaged_files_are_named_and_fetched_anew_on_demand(fashion, tmp_path):
 def test_without_download_a_missing_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("IWAE_DATA_DIR", str(tmp_path))
     embedded = ("mnist-5k", "digits")
-    for name in [name for name in datasets.NAMES if name not in embedded]:
+    for name in [name for name in SOURCES if name not in embedded]:
         with pytest.raises(
             DataError, match=f"is missing from {tmp_path}; put .* `python -m iwae data download {name}`"
         ):
             datasets.load(name, download=False)
     states = {status.name: {file.state for file in status.files} for status in datasets.status()}
     assert states == {"mnist-5k": {"present"}, "digits": set()} | {
-        name: {"missing"} for name in datasets.NAMES if name not in embedded
+        name: {"missing"} for name in SOURCES if name not in embedded
     }
 
 

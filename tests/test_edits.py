@@ -121,3 +121,24 @@ def test_the_photos_that_only_a_person_can_mend():
     assert len(two.boxes) == 2 and two.doubtful
     read = [prepare((CASES / "two-digits-42.jpg").read_bytes(), edit=Edit(box=around(box))) for box in two.boxes]
     assert difference(*read) > 0.05 and not any(digit.doubtful for digit in read)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"turn": "left"}, "could not convert"), ({"turn": None}, "in numbers"), ({"turn": 10**400}, "in numbers"),
+        ({"turn": 1e9}, "−360 to 360 degrees"),
+        ({"turn": float("nan")}, "−360 to 360"), ({"box": [1, 2, 3]}, "four sides, not 3"), ({"box": 7}, "in numbers"),
+        ({"box": [0, 0, 1, 1]}, "at least 4 pixels"), ({"dark_ink": "yes"}, "true, false or null, not 'yes'"),
+        ({"erased": [[1, 2, 3]]}, "strokes of x and y"), ({"erased": 5}, "in numbers"),
+        ({"erased": [[None, 1]]}, "in numbers"),
+    ],
+)  # fmt: skip
+def test_what_a_browser_sends_is_an_edit_or_refused(changed, told):
+    sent = {"turn": 90, "box": [-9, -9, 9, 9], "dark_ink": None, "erased": [[1, 2]]}
+    assert Edit.from_browser(sent) == Edit(90.0, (-9.0, -9.0, 9.0, 9.0), None, ((1.0, 2.0),))
+    with pytest.raises(ValueError, match=told):
+        Edit.from_browser(sent | changed)
+    for nothing in (None, 3, [], {}):
+        with pytest.raises(ValueError, match="an edit has"):
+            Edit.from_browser(nothing)

@@ -1,1 +1,1 @@
-"""Data sets behind one ``load(name)``: how their files are found, downloaded, read, binarized and cached."""
+"""Data sets behind one ``load(name)``: files found, downloaded, read, binarized and cached; and your own images."""

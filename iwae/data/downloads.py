@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pooch
-import requests
 from tqdm import tqdm
 
 from iwae.system import files, paths
@@ -162,6 +161,8 @@ class DataFile:
 
 def _in_words(url: str, error: Exception) -> str:
     """Why this download failed, without the inner workings of the network library."""
+    import requests  # pooch has: without a download it is 0.1 s for nothing
+
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"{url}: the server answered with status {error.response.status_code}"
     if isinstance(error, requests.Timeout):

@@ -3,8 +3,11 @@
 Every decoder raises ValueError where the bytes are not what it reads. Grey levels are uint8, 0 = paper, 255 = ink.
 """
 
+import bz2
+import gzip
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -96,6 +99,41 @@ def _scan(png: bytes) -> Bytes:
     if image.size != (SCAN, SCAN):
         raise ValueError(f"a scan of {image.size[0]}×{image.size[1]} px instead of {SCAN}×{SCAN}")
     return np.frombuffer(image.convert("1").tobytes(), np.uint8)
+
+
+def emnist(content: bytes) -> dict[str, Bytes]:
+    """The IDX files of EMNIST's archive that are used here, by name: ``letters-train-images`` … Images lie on their
+    side in them, [n, columns, rows], and come out upright, [n, 784]."""
+    found = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for split in ("letters", "balanced"):
+                for part in ("train", "test"):
+                    for kind, end in (("images", "idx3"), ("labels", "idx1")):
+                        packed = archive.read(f"gzip/emnist-{split}-{part}-{kind}-{end}-ubyte.gz")
+                        values = idx(gzip.decompress(packed))
+                        if kind == "images":
+                            values = values.transpose(0, 2, 1).reshape(-1, PIXELS)
+                        found[f"{split}-{part}-{kind}"] = values
+    except (KeyError, zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"not EMNIST's archive ({error})") from error
+    return found
+
+
+def usps(content: bytes) -> Bytes:
+    """USPS as LIBSVM keeps it, bz2: lines ``label 1:value … 256:value``, labels 1 to 10, values from −1 to 1, of which
+    zeros may be left out → [n, 257], 256 grey levels and the digit."""
+    try:
+        lines = bz2.decompress(content).decode("ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"not a bz2 text ({error})") from error
+    rows = np.full((len(lines), 257), 128, np.uint8)
+    for row, line in zip(rows, lines, strict=True):
+        label, *pairs = line.split()
+        places, values = zip(*(pair.split(":") for pair in pairs), strict=True)
+        row[np.array(places, np.int64) - 1] = np.rint((np.array(values, np.float64) + 1) * 127.5)
+        row[256] = int(label) - 1
+    return rows
 
 
 def chardata(content: bytes) -> dict[str, NDArray]:

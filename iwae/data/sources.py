@@ -1,11 +1,12 @@
 """Where every data set comes from: its files, their checksums and mirrors, and how they become images and labels.
 
-Checksums are of the unpacked contents, except where only another one was ever published: for Fashion-MNIST the
-MD5 of the gzip files, for Burda's OMNIGLOT its git blob id, for Lake's archives the MD5 of the file or else the
-SHA-256 of its decoded scans and their names.
+Checksums are of the unpacked contents, except where only another one was ever published: for Fashion-MNIST, KMNIST,
+EMNIST and USPS the MD5 of the packed files, for Burda's OMNIGLOT its git blob id, for Lake's archives the MD5 of the
+file or else the SHA-256 of its decoded scans and their names.
 """
 
 import importlib.metadata
+import string
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ TEN = tuple("0123456789")
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """Images uint8 [n, 784] of train, valid and test, one after the other; labels int64 [n] where known."""
+    """Images uint8 [n, pixels] of train, valid and test, one after the other; labels int64 [n] where known."""
 
     images: np.ndarray
     labels: np.ndarray | None
@@ -44,6 +45,9 @@ class DatasetSource:
     files: tuple[DataFile, ...] = ()
     stochastic: bool = True
     test_files: int = 0  # the first of the files that `read` needs for the test split, which ends what it gives
+    shape: tuple[int, int] = (28, 28)  # of an image: rows, columns
+    split_seed: int | None = None  # of the split of your own images
+    handwriting: bool = True  # whether a drawing or an upload is to be prepared as MNIST's digits were
     part_of: tuple[str, ...] = ()  # data sets among whose training images all of these are, test images too
 
 
@@ -105,6 +109,32 @@ def read_omniglot(files: tuple[DataFile, ...], directory: Path) -> Content:
 
     kept = cache.load_or_build("omniglot", f"{DECODED} {_stamps(files, directory)} seed {SPLIT_SEED}", build)
     return Content(kept["images"], kept["labels"], tuple(map(str, kept["names"])))
+
+
+def read_kmnist(files: tuple[DataFile, ...], directory: Path) -> Content:
+    return read_idx(files, directory, ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"))
+
+
+def read_emnist(split: str, first_label: int, label_names: tuple[str, ...]) -> Callable[..., Content]:
+    """The reader of one of EMNIST's splits, whose labels count from ``first_label``."""
+
+    def read(files: tuple[DataFile, ...], directory: Path) -> Content:
+        def build() -> cache.Arrays:
+            parts = files[0].read(directory)
+            return {
+                kind: np.concatenate([parts[f"{split}-{part}-{kind}"] for part in ("train", "test")])
+                for kind in ("images", "labels")
+            }
+
+        kept = cache.load_or_build(f"emnist-{split}", f"{DECODED} {_stamps(files, directory)}", build)
+        return Content(kept["images"], kept["labels"].astype(np.int64) - first_label, label_names)
+
+    return read
+
+
+def read_usps(files: tuple[DataFile, ...], directory: Path) -> Content:
+    rows = np.concatenate([file.read(directory) for file in files])
+    return Content(rows[:, :-1], rows[:, -1].astype(np.int64))
 
 
 def read_burda(files: tuple[DataFile, ...], directory: Path) -> Content:
@@ -177,6 +207,34 @@ FASHION_FILES = _idx_files(
         "bb300cfdad3c16e7a12a480ee83cd310",
     ),
 )
+KMNIST_FILES = _idx_files(
+    "kmnist",
+    "KMNIST",
+    ("http://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
+    "md5",
+    (
+        "bdb82020997e1d708af4cf47b453dcf7",
+        "e144d726b3acfaa3e44228e80efcd344",
+        "5c965bf0a639b31b8f53240b1b52f4d7",
+        "7320c461ea6c1c855c0b718fb2a4b134",
+    ),
+)
+EMNIST_FILES = (
+    _file(
+        "emnist", "gzip.zip", ("https://biometrics.nist.gov/cs_links/EMNIST/",), 2**30, formats.emnist,
+        md5="58c8d27c78d21e728a6bc7b3cc06412e", elsewhere=("EMNIST/raw/gzip.zip",),
+    ),
+)  # fmt: skip
+USPS_FILES = tuple(
+    _file(
+        "usps", name, ("https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass/",), 2**26, formats.usps,
+        md5=digest, elsewhere=(name,),
+    )
+    for name, digest in (
+        ("usps.bz2", "ec16c51db3855ca6c91edd34d0e9b197"),
+        ("usps.t.bz2", "8ea070ee2aca1ac39742fdd1ef5ed118"),
+    )
+)  # fmt: skip
 FIXED_FILES = tuple(
     _file("binarized_mnist", f"binarized_mnist_{part}.amat", FIXED_MIRRORS, 2**27, formats.amat, sha256=digest)
     for part, digest in (
@@ -221,6 +279,7 @@ MNIST_5K_FILE = PackagedFile(
 )
 
 MNIST_LICENCE = "CC BY-SA 3.0 (LeCun and Cortes)"
+EMNIST_LICENCE = "public domain (NIST; Cohen et al.)"
 OMNIGLOT_LICENCE = "MIT (Lake)"
 LIKE_MNIST = (59_000, 1_000, 10_000)
 SOURCES: dict[str, DatasetSource] = {
@@ -250,7 +309,13 @@ SOURCES: dict[str, DatasetSource] = {
         stochastic=False,
     ),
     "fashion-mnist": DatasetSource(
-        "Fashion-MNIST, stochastic binarization", LIKE_MNIST, read_fashion, "MIT (Zalando)", FASHION_FILES, test_files=2
+        "Fashion-MNIST, stochastic binarization",
+        LIKE_MNIST,
+        read_fashion,
+        "MIT (Zalando)",
+        FASHION_FILES,
+        test_files=2,
+        handwriting=False,
     ),
     "omniglot": DatasetSource(
         "OMNIGLOT, stochastic binarization", (24_345, 45, 8_070), read_omniglot, OMNIGLOT_LICENCE, OMNIGLOT_FILES
@@ -261,5 +326,30 @@ SOURCES: dict[str, DatasetSource] = {
         read_burda,
         f"{OMNIGLOT_LICENCE}; none stated for the file of Burda et al.",
         BURDA_FILES,
+    ),
+    "kmnist": DatasetSource(
+        "KMNIST, stochastic binarization", LIKE_MNIST, read_kmnist, "CC BY-SA 4.0 (CODH)", KMNIST_FILES, test_files=2
+    ),
+    "emnist-letters": DatasetSource(
+        "EMNIST Letters, stochastic binarization",
+        (104_000, 20_800, 20_800),
+        read_emnist("letters", 1, tuple(string.ascii_lowercase)),
+        EMNIST_LICENCE,
+        EMNIST_FILES,
+    ),
+    "emnist-balanced": DatasetSource(
+        "EMNIST Balanced, stochastic binarization",
+        (94_000, 18_800, 18_800),
+        read_emnist("balanced", 0, (*TEN, *string.ascii_uppercase, *"abdefghnqrt")),
+        EMNIST_LICENCE,
+        EMNIST_FILES,
+    ),
+    "usps": DatasetSource(
+        "USPS, stochastic binarization",
+        (6_291, 1_000, 2_007),
+        read_usps,
+        "none stated (Hull)",
+        USPS_FILES,
+        shape=(16, 16),
     ),
 }

@@ -11,12 +11,12 @@ Imports nothing but Pillow, and pillow-heif for the first HEIC picture: it start
 import io
 import json
 import re
-import signal
 import sys
-from pathlib import Path
 
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
+
+from iwae.system.limits import limit_memory, limit_time
 
 FORMATS = ("PNG", "JPEG", "WebP", "BMP", "GIF", "TIFF")
 MAX_BYTES = 25 * 2**20  # photos of 48 megapixels have 10 to 20 MB
@@ -52,11 +52,12 @@ class PictureError(ValueError):
     """The picture cannot be used; the message is one sentence for the person who sent it."""
 
 
-def decode(data: bytes, label: str = "The file") -> Image.Image:
+def decode(data: bytes, label: str = "The file", smallest: int = MIN_SIDE) -> Image.Image:
     """Decode the bytes of a file: upright, and reduced to `WORK_SIDE` px where it is larger.
 
     What counts is the content. Raises PictureError, its sentence beginning with ``label``, where the bytes are none of
-    `FORMATS`, damaged, or stand for more pixels than allowed (checked before decoding).
+    `FORMATS`, damaged, or stand for more pixels than allowed (checked before decoding), or fewer than ``smallest`` in a
+    row or column.
     """
     heic = re.match(HEIC, data[:1000], re.DOTALL) is not None
     if heic:
@@ -79,7 +80,7 @@ def decode(data: bytes, label: str = "The file") -> Image.Image:
         _check_count(image.size, MAX_HEIC_PIXELS, label, " in a HEIC file")
     elif image.format == "WEBP":
         _check_count(image.size, MAX_WEBP_PIXELS, label, " in a WebP file")
-    return load(image, label)
+    return load(image, label, smallest)
 
 
 def _register_heic(label: str, data: bytes) -> None:
@@ -95,7 +96,7 @@ def _register_heic(label: str, data: bytes) -> None:
     register_heif_opener(thumbnails=False)
 
 
-def load(image: Image.Image, label: str = "The picture") -> Image.Image:
+def load(image: Image.Image, label: str = "The picture", smallest: int = MIN_SIDE) -> Image.Image:
     """Decode an open image, reduce it to `WORK_SIDE` and turn it upright; transparency and depth are kept.
 
     Raises PictureError for one that is too large or too small, or whose pixels cannot be read.
@@ -103,8 +104,8 @@ def load(image: Image.Image, label: str = "The picture") -> Image.Image:
     clear = image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info
     _check_count(image.size, MAX_CLEAR_PIXELS if clear else MAX_PIXELS, label, " with transparency" * clear)
     width, height = image.size
-    if min(width, height) < MIN_SIDE:
-        raise PictureError(f"{label} is too small ({width}×{height} pixels): a digit needs {MIN_SIDE}×{MIN_SIDE}.")
+    if min(width, height) < smallest:
+        raise PictureError(f"{label} is too small ({width}×{height} pixels): a digit needs {smallest}×{smallest}.")
     try:
         image.load()
         if image.mode == "1":  # these modes cannot be averaged as they are
@@ -148,10 +149,10 @@ def serve() -> None:
     """
     Image.MAX_IMAGE_PIXELS = None  # our own limits are stricter
     source, sink = sys.stdin.buffer, sys.stdout.buffer
-    _limit_memory()
+    limit_memory(MEGABYTES)
     while length := source.read(8):
         data = source.read(int.from_bytes(length, "big"))
-        _limit_time(SECONDS)
+        limit_time(SECONDS)
         pixels = b""
         try:
             image = decode(data, "")
@@ -161,29 +162,12 @@ def serve() -> None:
             answer = {"error": str(error).strip()}
         except MemoryError:
             answer = {"error": f"needs more than {MEGABYTES} MB of memory to be decoded.", "last": True}
-        _limit_time(0)
+        limit_time(0)
         sink.write(json.dumps(answer).encode() + b"\n" + pixels)
         sink.flush()
         if "last" in answer:
             return
         image = data = pixels = None
-
-
-def _limit_memory() -> None:
-    try:
-        import resource
-
-        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[5])  # data and stack
-    except (ImportError, OSError):  # not Linux: only the limit on time holds
-        return
-    most = pages * resource.getpagesize() + MEGABYTES * 2**20
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-
-
-def _limit_time(seconds: float) -> None:
-    """Of the processor, from now; the process is ended by SIGPROF. 0: no limit."""
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 if __name__ == "__main__":

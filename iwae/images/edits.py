@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import scipy
@@ -30,10 +31,24 @@ class Edit:
     dark_ink: bool | None = None  # whether the ink is darker than the paper; None: decide from the picture
     erased: tuple[tuple[float, ...], ...] = ()  # strokes x, y, x, y, … in px from the middle, before it is turned
 
+    @classmethod
+    def from_browser(cls, sent: Any) -> "Edit":
+        """What an editor in a browser sends, {turn, box, dark_ink, erased}; raises ValueError for anything else."""
+        try:
+            turn, box, dark_ink, erased = (sent[name] for name in ("turn", "box", "dark_ink", "erased"))
+            if dark_ink not in (None, True, False):
+                raise ValueError(f"dark_ink is true, false or null, not {dark_ink!r:.40}")
+            box = None if box is None else cast(Box, tuple(map(float, box)))
+            return cls(float(turn), box, dark_ink, tuple(tuple(map(float, stroke)) for stroke in erased))
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError("an edit has a turn, a box, dark_ink, and what is erased, in numbers") from error
+
     def __post_init__(self):
         if not abs(self.turn) <= 360:
             raise ValueError(f"a picture is turned by −360 to 360 degrees, not by {self.turn}")
         if self.box is not None:
+            if len(self.box) != 4:
+                raise ValueError(f"a box has four sides, not {len(self.box)}")
             left, top, right, bottom = self.box
             if not all(abs(side) <= 2 * WORK_SIDE for side in self.box) or min(right - left, bottom - top) < LEAST_SIDE:
                 raise ValueError(f"a box is left, top, right, bottom, at least {LEAST_SIDE:g} pixels wide: {self.box}")

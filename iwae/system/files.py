@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 STALE_SECONDS = 24 * 3600.0  # age at which a temporary file is no longer being written
+FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))  # of writing, and of a disk that is full
 REPLACE_SECONDS = 2.0  # for which Windows may refuse to replace a file that another process is reading
 
 
@@ -29,7 +30,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
     remove_temporary_files(path.parent, STALE_SECONDS)
     temporary = _temporary(path.parent, path)
     try:
-        yield temporary
+        try:
+            yield temporary
+        except OSError as error:
+            if isinstance(error, TargetError) or error.errno not in FULL:
+                raise
+            failure = TargetError(f"{path} cannot be written ({error_text(error)})")
+            failure.errno = error.errno
+            raise failure from None
         _flush(temporary)
         temporary.chmod(0o644)
         _replace(temporary, path)

@@ -1,5 +1,7 @@
 """Where the project keeps its files: a function for each folder, and the environment variable that moves it.
 
+With ``IWAE_READ_ONLY=1``, for a public demo, nothing is trained, added, renamed or removed.
+
 In a checkout everything lies in the checkout. In an installed package, the explorer and the models that ship lie inside
 the package, in a folder that only a wheel has (pyproject.toml), and what the user makes lies in the user's data folder.
 """
@@ -19,6 +21,7 @@ EXPLORER = CHECKOUT or PACKAGE / "explorer"
 APP = EXPLORER / "app.py"  # pages/ and .streamlit/ lie beside it
 SHIPPED = EXPLORER / "checkpoints"
 DATA, RUNS, MODELS, MAPS = "IWAE_DATA_DIR", "IWAE_RUNS_DIR", "IWAE_MODELS_DIR", "IWAE_MAPS_DIR"
+READ_ONLY = "IWAE_READ_ONLY"
 
 
 NO_HOME = "this user has no home folder for data and caches: set HOME to a folder where this user may write"
@@ -64,9 +67,25 @@ def cache_dir() -> Path:
 
 
 def check() -> None:
-    """Raise FolderError where an environment variable names no folder: a ``~`` without a home folder."""
+    """Raise FolderError where an environment variable names no folder, a ``~`` without a home folder, or where
+    ``IWAE_READ_ONLY`` is neither 0 nor 1."""
     for variable in (DATA, RUNS, MODELS, MAPS):
         _named(variable)
+    read_only()
+
+
+def read_only() -> bool:
+    """Whether ``IWAE_READ_ONLY`` is 1; raises FolderError for any other value than 0 or none."""
+    value = os.environ.get(READ_ONLY, "")
+    if value not in ("", "0", "1"):
+        raise FolderError(f"{READ_ONLY} is {value!r}: set it to 1, so that nothing can be trained or added, or to 0")
+    return value == "1"
+
+
+def check_changeable() -> None:
+    """Raise FolderError where the user's runs, models and data may not be changed. Before each change of them."""
+    if read_only():
+        raise FolderError(f"nothing can be trained, added, renamed or removed here ({READ_ONLY}=1)")
 
 
 def make_writable(folder: Path, variable: str) -> Path:
