@@ -348,6 +348,8 @@ class Bound:
         """∂bound/∂log w, [k, batch]: non-negative, summing to 1 over the draws (for IWAE the normalised weights)."""
         if len(log_w) == 1:  # of every bound: a constant added to log_w is added to it
             return torch.ones_like(log_w)
+        if self.name == "iwae":  # the same as below, without the 0.1 ms of autograd
+            return log_w.detach().softmax(0)
         with torch.enable_grad():
             given = log_w.detach().requires_grad_()
             return torch.autograd.grad(self(given).sum(), given)[0]

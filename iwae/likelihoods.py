@@ -44,13 +44,18 @@ class Likelihood(ABC):
     bits: bool = False  # whether it gives probabilities to 8-bit grey levels, for which bits per pixel are usual
 
     @abstractmethod
-    def check_images(self, x: Any, pixels: int, like: Tensor, count: int | None = None) -> Tensor:
-        """Images as [n, pixels], with the device and dtype of ``like``. Raises ValueError for images that it gives no
-        probability, and where there are not ``count`` of them."""
+    def check_images(self, x: Any, shape: tuple[int, int], like: Tensor, count: int | None = None) -> Tensor:
+        """Images of ``shape`` (rows, columns) as [n, pixels], with the device and dtype of ``like``. Raises ValueError
+        for images that it gives no probability, and where there are not ``count`` of them."""
 
     @abstractmethod
     def initial_bias(self, pixel_mean: Tensor) -> Tensor:
         """The output layer's first bias, [pixels · per_pixel], from the mean of the training images [pixels]."""
+
+    def outputs(self, parameters: Tensor) -> Tensor:
+        """The outputs, [..., pixels · per_pixel], of a distribution with these parameters, as they are named in
+        ``title``: the same numbers, but where a scale has a least value."""
+        return parameters
 
     @abstractmethod
     def pixel_log_prob(self, x: Tensor, outputs: Tensor) -> Tensor:
@@ -89,8 +94,8 @@ class Bernoulli(Likelihood):
     title = "Bernoulli logits"
     binary = True
 
-    def check_images(self, x: Any, pixels: int, like: Tensor, count: int | None = None) -> Tensor:
-        return inputs.binary_images(x, pixels, like, count)
+    def check_images(self, x: Any, shape: tuple[int, int], like: Tensor, count: int | None = None) -> Tensor:
+        return inputs.binary_images(x, shape, like, count)
 
     def initial_bias(self, pixel_mean: Tensor) -> Tensor:
         """The logit of the mean, clipped to [0.001, 0.999]. Burda et al. 2016."""
@@ -120,8 +125,8 @@ class ContinuousBernoulli(Likelihood):
     label = "grey, continuous Bernoulli"
     title = "continuous Bernoulli logits"
 
-    def check_images(self, x: Any, pixels: int, like: Tensor, count: int | None = None) -> Tensor:
-        return inputs.grey_images(x, pixels, like, count)
+    def check_images(self, x: Any, shape: tuple[int, int], like: Tensor, count: int | None = None) -> Tensor:
+        return inputs.grey_images(x, shape, like, count)
 
     def initial_bias(self, pixel_mean: Tensor) -> Tensor:
         """The logit whose mean is the mean of the training images, clipped to [0.02, 0.98]; by bisection."""
@@ -165,12 +170,16 @@ class Gaussian(Likelihood):
     title = "means and log standard deviations"
     per_pixel = 2
 
-    def check_images(self, x: Any, pixels: int, like: Tensor, count: int | None = None) -> Tensor:
-        return inputs.real_images(x, pixels, like, count)
+    def check_images(self, x: Any, shape: tuple[int, int], like: Tensor, count: int | None = None) -> Tensor:
+        return inputs.real_images(x, shape, like, count)
 
     def initial_bias(self, pixel_mean: Tensor) -> Tensor:
         """The mean of the training images, and −1 for log σ."""
         return torch.cat([pixel_mean, torch.full_like(pixel_mean, -1.0)])
+
+    def outputs(self, parameters: Tensor) -> Tensor:
+        mean, log_std = parameters.chunk(2, -1)
+        return torch.cat([mean, _before_at_least(log_std, math.log(MIN_STD))], -1)
 
     def mean_and_log_std(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ, [..., pixels] each."""
@@ -203,6 +212,9 @@ class FixedGaussian(Gaussian):
         """The mean of the training images."""
         return pixel_mean
 
+    def outputs(self, parameters: Tensor) -> Tensor:
+        return parameters
+
     def mean_and_log_std(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         return outputs, torch.full_like(outputs[..., :1], self.log_std)
 
@@ -216,12 +228,16 @@ class DiscretizedLogistic(Likelihood):
     per_pixel = 2
     bits = True
 
-    def check_images(self, x: Any, pixels: int, like: Tensor, count: int | None = None) -> Tensor:
-        return inputs.grey_images(x, pixels, like, count, levels=LEVELS)
+    def check_images(self, x: Any, shape: tuple[int, int], like: Tensor, count: int | None = None) -> Tensor:
+        return inputs.grey_images(x, shape, like, count, levels=LEVELS)
 
     def initial_bias(self, pixel_mean: Tensor) -> Tensor:
         """The mean of the training images, and −2 for the log scale."""
         return torch.cat([pixel_mean, torch.full_like(pixel_mean, -2.0)])
+
+    def outputs(self, parameters: Tensor) -> Tensor:
+        mean, log_scale = parameters.chunk(2, -1)
+        return torch.cat([mean, _before_at_least(log_scale, MIN_LOG_SCALE)], -1)
 
     def pixel_log_prob(self, x: Tensor, outputs: Tensor) -> Tensor:
         """Of a level between a and b = a + width: log(σ(b) − σ(a)) = log σ(b) + log σ(−a) + log(1 − e^−width)."""
@@ -254,6 +270,12 @@ class DiscretizedLogistic(Likelihood):
 def _at_least(value: Tensor, low: float) -> Tensor:
     """A smooth value > ``low``, which is nearly ``value`` where this is larger by more than a few."""
     return low + F.softplus(value - low)
+
+
+def _before_at_least(value: Tensor, low: float) -> Tensor:
+    """What ``_at_least`` makes ``value`` of; of one that is not above ``low``, nearly ``low``."""
+    above = (value - low).clamp(min=1e-3)
+    return low + above + (-torch.expm1(-above)).log()
 
 
 LIKELIHOODS: dict[str, Likelihood] = {

@@ -88,7 +88,9 @@ def test_shift_and_weights(bound):
 
 
 def test_iwae_weights_are_the_normalised_weights():
+    """By a formula of their own, and by that of the power mean, p = 1, as the derivatives of its bound."""
     torch.testing.assert_close(Bound("iwae").weights(LOG_W), LOG_W.softmax(0))
+    torch.testing.assert_close(Bound("power-mean", {"p": 1.0}).weights(LOG_W), LOG_W.softmax(0))
 
 
 @pytest.mark.parametrize("bound", EVERY, ids=lambda b: b.title)

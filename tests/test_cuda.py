@@ -7,7 +7,7 @@ import torch
 
 from iwae.data import datasets
 from iwae.evaluation import metrics
-from iwae.kernels import cuda_graphs
+from iwae.kernels import gpu
 from iwae.model import Model, ModelConfig
 from iwae.training.config import TrainConfig
 from iwae.training.loop import NonFiniteError, Training
@@ -36,7 +36,7 @@ def test_the_graph_trains_as_the_single_steps_do(options, batch, epochs, engine,
     replayed = Training(config, data, "cuda", engine=engine)
     records = list(replayed.run())
     graphs = {steps for kind, _, steps in replayed.engine.programs() if kind == "graph"}
-    assert graphs == ({1} if batch == 100 else {1, cuda_graphs.BURST})
+    assert graphs == ({1} if batch == 100 else {1, gpu.BURST})
     for a, b in zip(records, (other := Training(config, data, "cuda", engine=single)).run(), strict=True):
         assert a.step == b.step and a.bound == pytest.approx(b.bound, rel=1e-4)
     for a, b in zip(replayed.kept_model().parameters(), other.kept_model().parameters(), strict=True):

@@ -1,14 +1,14 @@
 """Every engine makes the steps of the plain one. tests/test_cuda.py has what only a GPU can show."""
 
 import shutil
-import sys
 from importlib import util
 
 import pytest
 import torch
 
 from iwae.data import datasets
-from iwae.kernels import bernoulli, precision, tracing
+from iwae.kernels import precision, threads
+from iwae.model import Model, ModelConfig
 from iwae.training import engine
 from iwae.training.config import TrainConfig
 from iwae.training.loop import Training
@@ -35,10 +35,12 @@ def test_what_is_compiled_is_the_plain_gradient_of_the_weights_as_they_are(optio
     )
 
 
-TRACED = {
+EXPLICIT = {
     "vae": {"objective": "vae", "k": 1, "model": "30:6"},
     "all draws": {"k": 5, "gradient": "exact", "resample": 0, "model": "30:6/10:4"},
     "dreg": {"k": 5, "resample": 0, "model": "30:6/10:4"},
+    "some images at a time": {"k": 12, "resample": 0, "model": "30:6/10:4", "batch_size": 60},
+    "some at a time, exact": {"k": 12, "gradient": "exact", "resample": 0, "model": "30:6", "batch_size": 60},
     "piwae": {"k": 6, "gradient": "piwae", "resample": 0, "k1": 3, "k2": 2, "model": "30:6"},
     "resampled": {"k": 12, "resample": 2, "model": "30:6/10:4"},
     "resampled groups": {"objective": "miwae", "k": 12, "k1": 4, "k2": 3, "resample": 1, "model": "30:6"},
@@ -51,86 +53,48 @@ TRACED = {
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("options", TRACED.values(), ids=TRACED)
-def test_what_is_traced_is_the_plain_gradient_of_the_weights_as_they_are(options, threads):
-    """And the same numbers at every call, of which a run that is resumed repeats only the last."""
+@pytest.mark.parametrize("options", EXPLICIT.values(), ids=EXPLICIT)
+def test_the_gradient_s_formulas_are_autograd_s(options, threads):
+    """And the same numbers at every call."""
     config = TrainConfig(**dict(dataset="digits", warm_k=0, batch_size=50) | options)
-    plain, traced = (Training(config, datasets.load("digits"), engine=name) for name in ("plain", "traced"))
+    plain, ours = (Training(config, datasets.load("digits"), engine=name) for name in ("plain", "explicit"))
     inputs = step_inputs(plain)
     torch.set_num_threads(threads)
     coarse = precision.used(config.precision) == "bfloat16"
     for change, share in ((1.0, 0.75), (1.1, 0.25), (torch.nan, 1.0)):
         given = inputs, torch.tensor(share), plain.estimator
-        for run in (plain, traced):
+        for run in (plain, ours):
             run.optimizer.flat.mul_(change)
         with precision.of(config.precision):
             gradient, bound, non_finite = plain.engine.gradient(*given)
-            first, *others = (traced.engine.gradient(*given) for _ in range(4))
+            first, *others = (ours.engine.gradient(*given) for _ in range(3))
         assert torch.equal(first.non_finite, non_finite) and non_finite.any() == (change != change)
         if change == change:
             assert (gradient - first.gradient).norm() < (2e-2 if coarse else 1e-5) * gradient.norm()
             torch.testing.assert_close(first.bound, bound, rtol=1e-3 if coarse else 1e-5, atol=0.0)
             assert all(torch.equal(a, b) for other in others for a, b in zip(other, first, strict=True))
-    assert traced.engine.programs() == {("trace", config.k, config.batch_size // threads)}
 
 
-@pytest.mark.parametrize("resample", [0, 2])
-def test_a_trace_whose_likelihood_underflows_gives_way_to_the_plain_formula(resample):
-    """With logits 60 times as large the product of 16 probabilities underflows, and a trace cannot branch."""
-    config = TrainConfig(dataset="digits", model="30:6", k=12, warm_k=0, resample=resample, batch_size=50)
-    plain, traced = (Training(config, datasets.load("digits"), engine=name) for name in ("plain", "traced"))
-    inputs = step_inputs(plain)
-    torch.set_num_threads(1)
-    traced.engine.gradient(inputs, WHOLE, traced.estimator)  # makes the trace, where nothing underflows
-    for run in (plain, traced):
-        run.model.pixel_logits.weight.data.mul_(60)
-    with torch.no_grad(), bernoulli.branch_free():
-        assert plain.model.sample(inputs.x, noise=inputs.noise.normal).log_px.isnan().any()
-    found, expected = (run.engine.gradient(inputs, WHOLE, run.estimator) for run in (traced, plain))
-    assert expected.gradient.isfinite().all() and all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-
-
-def test_only_whole_batches_of_not_too_many_draws_are_traced():
-    data = datasets.load("digits")
-
-    def traces(**options) -> set[tuple[str, int, int]]:
-        """After an epoch, whose last batch has 97 images."""
-        config = TrainConfig(**dict(dataset="digits", model="20:6", resample=0, batch_size=100, epochs=10) | options)
-        run = Training(config, data, engine="traced")
-        for _ in range(run.steps_per_epoch):
-            run.advance()
-        return run.engine.programs()
-
-    torch.set_num_threads(2)
-    assert traces(objective="vae", k=1) == {("trace", 1, 50)}
-    assert traces(k=50, warm_k=5) == {("trace", 5, 50)}
-    assert traces(k=50, warm_k=0, resample=1) == {("trace", 50, 50)}
-    torch.set_num_threads(1)
-    assert traces(k=50, warm_k=0) == {("trace", 50, 100)}
-    assert traces(k=engine.TRACED_ROWS // 100 + 1, warm_k=0, resample=1) == set()
-
-
-def test_an_engine_is_chosen_by_device_and_length():
-    assert engine.choose("cpu", engine.TRACED_STEPS - 1) == "plain"
-    assert engine.choose("mps", engine.COMPILED_STEPS) == "plain"
-    assert engine.choose("cuda", 1) == engine.choose("cuda", engine.COMPILED_STEPS - 1) == "cuda-graph"
-    data = datasets.load("digits")
-    for epochs, name in ((38, "plain"), (39, "traced")):  # of 13 steps
-        assert Training(TrainConfig(dataset="digits", model="20:6", k=1, epochs=epochs), data).engine_name == name
-
-
-def test_a_python_without_tracing_is_told_about(monkeypatch):
-    monkeypatch.setattr(sys, "version_info", tracing.TOO_NEW)
-    with pytest.warns(UserWarning, match=r"steps take 10 to 50% longer: .* Python 3\.14 or later"):
-        assert engine.choose("cpu", engine.TRACED_STEPS) == "plain"
-    with pytest.raises(ValueError, match=r"engine 'traced' needs a Python before 3\.14"):
-        engine.find("traced", "cpu")
+def test_an_engine_is_chosen_by_device_model_and_length():
+    standard = Model(ModelConfig(((8,),), (2,)))
+    assert engine.choose("cpu", 1, standard) == "explicit"
+    for name in ("1layer@gaussian", "1layer@relu", "conv"):
+        assert engine.choose("cpu", 1, Model(ModelConfig.parse(name))) == "plain"
+    assert engine.choose("cuda", 1, standard) == engine.choose("cuda", engine.COMPILED_STEPS - 1, standard)
+    assert engine.choose("cuda", 1, standard) == "cuda-graph"
+    standard.pixel_hidden[0].register_forward_hook(lambda layer, given, out: 2 * out)
+    assert engine.choose("cpu", 1, standard) == "plain"
+    with pytest.raises(ValueError, match="'explicit' has formulas for tanh and Bernoulli pixels alone, not for conv"):
+        Training(TrainConfig("digits", "conv", k=2), engine="explicit")
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("fast", "unknown engine 'fast'; there are plain, traced, planned, cuda-graph, compiled, compiled cuda-graph"),
+        (
+            "fast",
+            "unknown engine 'fast'; there are plain, explicit, planned, cuda-graph, compiled, compiled cuda-graph",
+        ),
         ("cuda-graph", "engine 'cuda-graph' needs the device cuda, not cpu"),
     ],
 )
@@ -140,13 +104,28 @@ def test_an_engine_that_cannot_be_is_refused(name, says):
 
 
 def test_only_long_runs_are_compiled_and_what_is_missing_is_told(monkeypatch):
+    model = Model(ModelConfig(((8,),), (2,)))
     monkeypatch.setattr(util, "find_spec", lambda name: None)
     with pytest.warns(UserWarning, match="not compiled.* Triton is missing"):
-        assert engine.choose("cuda", engine.COMPILED_STEPS) == "cuda-graph"
+        assert engine.choose("cuda", engine.COMPILED_STEPS, model) == "cuda-graph"
     monkeypatch.setattr(util, "find_spec", lambda name: True)
     monkeypatch.setattr(shutil, "which", lambda program: None)
     monkeypatch.delenv("CC", raising=False)
     with pytest.warns(UserWarning, match="not compiled.* C compiler is missing"):
-        assert engine.choose("cuda", engine.COMPILED_STEPS) == "cuda-graph"
+        assert engine.choose("cuda", engine.COMPILED_STEPS, model) == "cuda-graph"
     monkeypatch.setenv("CC", "cc")
-    assert engine.choose("cuda", engine.COMPILED_STEPS) == "compiled cuda-graph"
+    assert engine.choose("cuda", engine.COMPILED_STEPS, model) == "compiled cuda-graph"
+
+
+@pytest.mark.parametrize("batch", [100, 64, 20, 7])
+def test_shares_are_all_images_once_and_those_of_a_whole_batch_where_they_can(batch, monkeypatch):
+    for count in (1, 2, 3, 16):
+        monkeypatch.setattr(threads, "count", lambda count=count: count)
+        whole = engine._shares(torch.zeros(batch, 1), 50, 300, batch)
+        for images in range(1, 2 * batch):
+            rows = torch.arange(images).unsqueeze(1)
+            shares = engine._shares(rows, 50, 300, batch)
+            assert torch.equal(torch.cat([rows[share] for share in shares]), rows)
+            assert all(len(rows[share]) for share in shares)
+            if len(shares) == len(whole) and whole[-1].start + engine.FEW_IMAGES <= images <= batch:
+                assert shares == whole

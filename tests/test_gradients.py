@@ -12,7 +12,7 @@ from iwae.model import Model, ModelConfig, log_standard
 from tests.linear_gaussian import LinearGaussian, expectation
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-TINY = ModelConfig(hidden=((8, 7), (6,)), latent=(4, 3), pixels=16)
+TINY = ModelConfig(hidden=((8, 7), (6,)), latent=(4, 3), shape=(1, 16))
 Z = 5.0  # standard errors; with up to 40 numbers a test the chance of a false alarm is below 3e-5
 
 

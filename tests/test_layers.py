@@ -1,4 +1,4 @@
-"""Modules of one's own in a model: the plain formula is used, gradients are right, and no checkpoint pretends."""
+"""Your own modules in a model: the plain formula is used, gradients are right, and no checkpoint pretends otherwise."""
 
 import copy
 
@@ -11,11 +11,10 @@ from iwae import checkpoints
 from iwae.checkpoints import Card, CheckpointError
 from iwae.evaluation.metrics import evaluate
 from iwae.kernels import bernoulli, precision
-from iwae.kernels.layers import as_function
-from iwae.kernels.tanh import Tanh
+from iwae.kernels.layers import Tanh, as_function
 from iwae.model import Model, ModelConfig
 
-CONFIG = ModelConfig(hidden=((20, 16), (8,)), latent=(5, 3), pixels=16)
+CONFIG = ModelConfig(hidden=((20, 16), (8,)), latent=(5, 3), shape=(1, 16))
 
 
 class ConvEncoder(nn.Module):
@@ -234,7 +233,7 @@ def test_save_refuses_a_card_that_could_not_be_read_again(card, says, tmp_path):
 
 
 def test_tied_weights_are_saved_as_two_of_equal_values(tmp_path):
-    model, path = Model(ModelConfig(hidden=((16,),), latent=(16,), pixels=16)), tmp_path / "model.safetensors"
+    model, path = Model(ModelConfig(hidden=((16,),), latent=(16,), shape=(1, 16))), tmp_path / "model.safetensors"
     model.pixel_logits.weight = model.pixel_hidden[0].weight
     checkpoints.save(path, model, Card(model.config, {}))
     again = checkpoints.load(path)[0]
@@ -250,7 +249,7 @@ def test_a_subclass_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["relu", "silu", "gelu"])
 def test_another_activation(name, tmp_path):
     """Log-weights and their gradients equal those of plain PyTorch, and q is the same function of h when detached."""
-    config = ModelConfig(((6, 5), (4,)), (3, 2), pixels=16, activation=name)
+    config = ModelConfig(((6, 5), (4,)), (3, 2), shape=(1, 16), activation=name)
     assert ModelConfig.parse("6,5:3/4:2@relu@gaussian") == ModelConfig(
         ((6, 5), (4,)), (3, 2), likelihood="gaussian", activation="relu"
     )

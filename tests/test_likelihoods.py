@@ -107,7 +107,7 @@ def test_draws_have_the_moments_of_the_density(name):
     likelihood, outputs = find(name), outputs_of(name, 6)
     x = likelihood.sample(outputs.expand(40_000, -1), generator())
     assert torch.equal(x, likelihood.sample(outputs.expand(40_000, -1), generator())) and x.dtype == outputs.dtype
-    assert likelihood.check_images(x[:50], 6, outputs).shape == (50, 6)
+    assert likelihood.check_images(x[:50], (2, 3), outputs).shape == (50, 6)
     se = x.std(0) / 200
     assert ((x.mean(0) - likelihood.mean(outputs)).abs() < 5 * se).all()
     log_p = likelihood.pixel_log_prob(x, outputs)
@@ -125,7 +125,7 @@ def test_draws_have_the_moments_of_the_density(name):
 @pytest.mark.parametrize("name", GREY)
 def test_a_model_of_grey_images(name, tmp_path):
     """Parts of the pixels, gradient, evaluation, reconstruction and checkpoint follow from the likelihood alone."""
-    config = ModelConfig(((16,), (8,)), (5, 3), pixels=9, likelihood=name)
+    config = ModelConfig(((16,), (8,)), (5, 3), shape=(1, 9), likelihood=name)
     assert ModelConfig.parse(f"1layer@{name}").likelihood == name == ModelConfig.parse(str(config)).likelihood
     assert str(ModelConfig.parse(f"1layer@{name}")) == f"1layer@{name}"
     assert TrainConfig(model=f"1layer@{name}").model_config == ModelConfig(likelihood=name)
@@ -133,7 +133,9 @@ def test_a_model_of_grey_images(name, tmp_path):
     model = Model(config, pixel_mean=pixel_mean, seed=1)
     if name != "discretized-logistic":  # whose mean is only near that of its logistic distribution
         torch.testing.assert_close(model.likelihood.mean(model.pixel_logits.bias), pixel_mean, rtol=0, atol=1e-5)
-    x = model.likelihood.check_images((torch.rand(40, 9, generator=generator()) * 255).round() / 255, 9, pixel_mean)
+    x = model.likelihood.check_images(
+        (torch.rand(40, 9, generator=generator()) * 255).round() / 255, (1, 9), pixel_mean
+    )
     h1 = torch.randn(7, 40, 5, generator=generator(1))
     each = model.likelihood.pixel_log_prob(x, model.logits(h1))
     torch.testing.assert_close(model.log_likelihood(x, h1), each.sum(-1))
@@ -160,7 +162,7 @@ def test_log_p_of_linear_gaussian_data():
     """x = W h + b + 0.5 ε with a linear decoder: log p(x) = log N(x; b, W Wᵀ + 0.25 I), within 3 s.e. for the mean of
     200 images (false alarm 0.3%), 2,000 draws of a q that is the exact posterior but for its width."""
     torch.manual_seed(0)
-    model = Model(ModelConfig(((4,),), (3,), pixels=8, likelihood="gaussian-0.5"), seed=0).double()
+    model = Model(ModelConfig(((4,),), (3,), shape=(1, 8), likelihood="gaussian-0.5"), seed=0).double()
     weight, bias = torch.randn(8, 3).double(), torch.randn(8).double()
     model.pixel_hidden = torch.nn.Identity()
     model.pixel_logits = torch.nn.Linear(3, 8).double()
@@ -215,7 +217,7 @@ def test_zeros_and_ones_need_the_bernoulli():
 )
 def test_what_an_image_may_be(name, x, message):
     with pytest.raises(ValueError, match=message):
-        Model(ModelConfig(((4,),), (2,), pixels=2, likelihood=name)).check_images(x)
+        Model(ModelConfig(((4,),), (2,), shape=(1, 2), likelihood=name)).check_images(x)
 
 
 @pytest.mark.parametrize("name", ["poisson", "", None, ["bernoulli"], "gaussian-0", "gaussian--1", "gaussian-11"])

@@ -12,7 +12,7 @@ from iwae.kernels import bernoulli
 from iwae.model import PRESETS, Model, ModelConfig, UnitMask
 from tests.linear_gaussian import LinearGaussian
 
-THREE = ModelConfig(hidden=((8, 7), (6,), (5,)), latent=(4, 3, 2), pixels=16)
+THREE = ModelConfig(hidden=((8, 7), (6,), (5,)), latent=(4, 3, 2), shape=(1, 16))
 
 
 def binary(*shape: int, seed: int = 0, **options) -> torch.Tensor:
@@ -60,7 +60,7 @@ def test_initialisation():
     assert all((a == b).all() for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("config", [ModelConfig((((8, 7)),), (4,), 16), THREE], ids=["one layer", "three layers"])
+@pytest.mark.parametrize("config", [ModelConfig((((8, 7)),), (4,), (1, 16)), THREE], ids=["one layer", "three layers"])
 def test_log_weights_are_the_densities(config):
     """log w = Σ log p(hᵢ₋₁|hᵢ) + log p(h_L) − Σ log q(hᵢ|hᵢ₋₁), by torch.distributions."""
     model, x = Model(config).double(), binary(5, 16, dtype=torch.float64)
@@ -101,7 +101,7 @@ def test_nll_against_quadrature():
 
     20 images; the error of one L_k is sd(w)/(mean(w)√k); seed 0, false alarm 20 × 6e-5.
     """
-    model, x = Model(ModelConfig(((20,),), (1,), 30), seed=5).double(), binary(20, 30, dtype=torch.float64)
+    model, x = Model(ModelConfig(((20,),), (1,), (1, 30)), seed=5).double(), binary(20, 30, dtype=torch.float64)
     nodes, weights = np.polynomial.hermite_e.hermegauss(200)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -126,7 +126,7 @@ def test_fast_likelihood_equals_the_plain_formula(dtype, scale, pixels, hidden, 
     monkeypatch.setattr(bernoulli, "ROWS", 30)
     accuracy = {torch.float32: 1e-5, torch.float64: 1e-8}[dtype]  # of the largest; softplus is exact to e⁻²⁰ only
     x = binary(7, pixels, dtype=dtype)
-    model = Model(ModelConfig((hidden,), (5,), pixels), seed=1).to(dtype)
+    model = Model(ModelConfig((hidden,), (5,), (1, pixels)), seed=1).to(dtype)
     with torch.no_grad():
         model.pixel_logits.weight.mul_(scale)
         for parameter in model.parameters():  # away from zero biases
@@ -148,7 +148,7 @@ def test_fast_likelihood_equals_the_plain_formula(dtype, scale, pixels, hidden, 
 
 
 def test_a_second_backward_pass_gives_the_same():
-    model, x = Model(ModelConfig(((8,),), (4,), 16)), binary(3, 16, dtype=torch.float32)
+    model, x = Model(ModelConfig(((8,),), (4,), (1, 16))), binary(3, 16, dtype=torch.float32)
     value = model.log_likelihood(x, torch.randn(2, 3, 4, generator=generator())).sum()
     once, twice = (torch.autograd.grad(value, model.pixel_logits.weight, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(once, twice)
@@ -165,8 +165,8 @@ def test_blocks_do_not_change_the_answer(monkeypatch):
 
 def test_dropped_units_leave_both_densities():
     """With a unit dropped, the model is the smaller one: same log-weights as a model built without it."""
-    big = Model(ModelConfig(((8,),), (4,), 16)).double()
-    small = Model(ModelConfig(((8,),), (3,), 16), seed=None).double()
+    big = Model(ModelConfig(((8,),), (4,), (1, 16))).double()
+    small = Model(ModelConfig(((8,),), (3,), (1, 16)), seed=None).double()
     with torch.no_grad():
         state = big.state_dict()
         for name in ("encoder.0.mean", "encoder.0.log_std"):
@@ -195,7 +195,7 @@ def test_model_names(text, config):
 
 @pytest.mark.parametrize("text", ["3layer", "200", "200:50/", "200:-1", "a,b:c", "", "200:50:50", "1e3:5"])
 def test_bad_model_names_say_what_is_allowed(text):
-    with pytest.raises(ValueError, match="1layer, 2layer, 2d nor sizes like"):
+    with pytest.raises(ValueError, match="1layer, 2layer, 2d, conv nor sizes like"):
         ModelConfig.parse(text)
 
 

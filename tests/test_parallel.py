@@ -51,7 +51,7 @@ def gradients(training: Training) -> dict[str, torch.Tensor]:
     x = datasets.binarize(training.images[:97], training.generator).double()
     noise = training.estimator.noise(training.model, len(x), training.generator)
     inputs = StepInputs(x, x, noise)
-    return training.engine.gradient_and_terms(inputs, torch.ones(()), training.estimator, whole=False)._asdict()
+    return training.engine.gradient_and_terms(inputs, torch.ones(()), training.estimator)._asdict()
 
 
 def save_gradients(folder: Path) -> None:

@@ -6,8 +6,8 @@ import torch
 from iwae.analysis import generation
 from iwae.model import Model, ModelConfig
 
-ONE = ModelConfig(hidden=((12,),), latent=(5,), pixels=24)
-TWO = ModelConfig(hidden=((12,), (8,)), latent=(5, 2), pixels=24)
+ONE = ModelConfig(hidden=((12,),), latent=(5,), shape=(1, 24))
+TWO = ModelConfig(hidden=((12,), (8,)), latent=(5, 2), shape=(1, 24))
 
 
 @pytest.fixture(scope="module")

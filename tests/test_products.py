@@ -44,7 +44,7 @@ def test_a_layer_rounds_factors_and_products_and_nothing_else(everywhere):
 def test_the_likelihood_is_the_plain_formula_up_to_rounding(everywhere, scale, monkeypatch):
     """log p(x|h) to a hundredth, over several blocks, and gradients that point the same way."""
     monkeypatch.setattr(bernoulli, "ROWS", 30)
-    model = Model(ModelConfig(((20, 30),), (5,), 64), seed=1)
+    model = Model(ModelConfig(((20, 30),), (5,), (1, 64)), seed=1)
     with torch.no_grad():
         model.pixel_logits.weight.mul_(scale)
     generator = torch.Generator().manual_seed(0)
@@ -72,7 +72,7 @@ def test_what_a_processor_makes_of_it_is_known_and_recorded(instructions, monkey
     try:
         assert products.used("bfloat16") == expected and products.used("float32") == "float32"
         with products.of("bfloat16"):
-            assert products.rounded(torch.zeros(1), 1000).dtype == getattr(torch, expected)
+            assert products.rounds(1000) == (expected == "bfloat16") and not products.rounds(products.FEW - 1)
         with pytest.raises(KeyError), products.of("float16"):
             pass
         card = Training(TrainConfig(precision="bfloat16")).card()
@@ -95,7 +95,7 @@ def test_few_rows_are_not_rounded(monkeypatch):
 def test_products_are_restored_after_an_error(everywhere):
     with pytest.raises(KeyError), products.of("bfloat16"):
         raise KeyError
-    assert products.rounded(torch.zeros(1), 1000).dtype == torch.float32
+    assert not products.rounds(1000)
 
 
 @pytest.mark.parametrize("resample", [0, 1])
@@ -119,7 +119,7 @@ def test_the_gradient_is_float32s_up_to_rounding(resample, everywhere, monkeypat
         assert torch.cosine_similarity(exact, rounded, dim=0) > 0.999
     assert len(chosen) == 2 * resample
     if chosen:
-        assert (chosen[0] != chosen[1]).sum() <= 5  # of 100
+        assert (chosen[0] != chosen[1]).sum() <= 10  # of 100
 
 
 def test_products_are_refused_on_devices_that_they_are_not_for():
@@ -134,7 +134,7 @@ def test_products_are_refused_on_devices_that_they_are_not_for():
 def test_an_unknown_precision_changes_nothing():
     with pytest.raises(KeyError), products.of("float16"):
         pass
-    assert products.rounded(torch.zeros(1), 1000).dtype == torch.float32
+    assert not products.rounds(1000)
 
 
 def test_tf32_is_allowed_inside_and_only_there():

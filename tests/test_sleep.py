@@ -18,8 +18,8 @@ from iwae.training.loop import Training
 from iwae.training.wake_sleep import Refit
 from tests.cards import catalogue, entry, measured
 
-TWO = ModelConfig(((20,), (10,)), (6, 3), pixels=12)
-ONE = ModelConfig(((20,),), (3,), pixels=12)
+TWO = ModelConfig(((20,), (10,)), (6, 3), shape=(1, 12))
+ONE = ModelConfig(((20,),), (3,), shape=(1, 12))
 COUNT = 20_000
 WITHIN = 5  # standard errors
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from iwae.kernels.tanh import Tanh
+from iwae.kernels.layers import Tanh
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -94,7 +94,7 @@ def test_an_error_comes_through_when_all_threads_are_at_rest(where, items):
 
 
 def test_evaluation_is_the_same_on_any_number_of_threads():
-    model, x = Model(ModelConfig(((20,),), (5,), 784)), torch.randint(0, 2, (250, 784)).float()
+    model, x = Model(ModelConfig(((20,),), (5,), (1, 784))), torch.randint(0, 2, (250, 784)).float()
     two = metrics.evaluate(model, x, samples=120).nll
     torch.set_num_threads(1)
     one = metrics.evaluate(model, x, samples=120).nll

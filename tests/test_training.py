@@ -57,8 +57,32 @@ def test_a_run_on_data_of_another_name_is_refused(data):
     with pytest.raises(ValueError, match="the data set is 'mnist', but the configuration says 'digits'"):
         Training(TrainConfig(**SMALL), other)
     small = datasets.Split(data.train.images[:, :100], None)
-    with pytest.raises(ValueError, match="the images of digits have 100 pixels; the model needs 784"):
-        Training(TrainConfig(**SMALL), dataclasses.replace(data, train=small))
+    with pytest.raises(ValueError, match="digits: images of 100 pixels are not 28×28"):
+        dataclasses.replace(data, train=small)
+
+
+def cut(data: datasets.Dataset, shape: tuple[int, int]) -> datasets.Dataset:
+    """The upper left corner of every image."""
+    splits = {}
+    for name in ("train", "valid", "test"):
+        split = getattr(data, name)
+        images = split.images.view(-1, 28, 28)[:, : shape[0], : shape[1]].flatten(1)
+        splits[name] = datasets.Split(images, split.labels)
+    return dataclasses.replace(data, **splits, shape=shape)
+
+
+def test_the_data_set_decides_the_shape_of_the_model(data, tmp_path):
+    """The layers are those of ``model``; another shape than that of ``start`` is refused with both."""
+    oblong = cut(data, (20, 12))
+    training = Training(TrainConfig(**SMALL), oblong)
+    training.advance()
+    assert training.model.config == dataclasses.replace(TrainConfig(**SMALL).model_config, shape=(20, 12))
+    assert training.card().progress["data"]["shape"] == [20, 12]
+    checkpoints.save(path := tmp_path / "oblong.safetensors", training.model, training.card())
+    assert checkpoints.load(path)[0].config.shape == (20, 12)
+    assert metrics.evaluate(training.model, oblong.binary("test")[:5].view(-1, 20, 12), samples=3).nll.shape == (5,)
+    with pytest.raises(ValueError, match="is for images of 20×12 pixels; those of digits have 28×28"):
+        Training(TrainConfig(**SMALL, start=str(path)), data)
 
 
 def test_the_card_says_what_was_trained_on(data):
@@ -71,7 +95,7 @@ def test_the_card_says_what_was_trained_on(data):
     assert told | {"sha256": ""} == again | {"sha256": ""}
     assert told["sha256"] != again["sha256"] and len(told["sha256"]) == 64
     assert told | {"sha256": ""} == {
-        **{"name": "digits", "sha256": "", "stochastic": True},
+        **{"name": "digits", "sha256": "", "shape": [28, 28], "stochastic": True},
         **{"train": [1297, 784], "valid": [200, 784], "test": [300, 784]},
     }
     assert datasets.load("digits").identity == told
@@ -101,7 +125,7 @@ def test_it_learns_and_is_repeatable(data):
     assert other != records
 
 
-@pytest.mark.parametrize("engine", ["plain", "traced"])
+@pytest.mark.parametrize("engine", ["plain", "explicit"])
 @pytest.mark.parametrize(
     "more",
     [
@@ -129,7 +153,7 @@ def test_resuming_is_bit_for_bit(data, tmp_path, more, interrupted_at, engine):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("engine", ["plain", "traced"])
+@pytest.mark.parametrize("engine", ["plain", "explicit"])
 def test_a_resumed_run_keeps_its_own_number_of_threads(data, threads_as_before, engine):
     """Begun with two threads, resumed where torch has one, and the other way round: the same weights."""
     config = TrainConfig(**SMALL | {"k": 10, "epochs": 1})

@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-from iwae.data.sources import SOURCES
+from iwae.data import datasets
 from iwae.training.config import TrainConfig
 from iwae.training.wake_sleep import Refit
 
@@ -39,11 +39,19 @@ def evaluate(path: str, dataset: str, metrics: dict[str, Any], half: bool = Fals
     """The shell command that measures a checkpoint as ``metrics`` were measured, with weights rounded to float16 if
     ``half``, and keeps the result in its card."""
     words = ["--samples", str(metrics["samples"])]
-    if metrics["images"] < SOURCES[dataset].sizes[2]:
+    if metrics["images"] < datasets.source(dataset).sizes[2]:
         words += ["--images", str(metrics["images"])]
     if metrics["seed"]:
         words += ["--seed", str(metrics["seed"])]
     return shlex.join([*PROGRAM, "evaluate", path, *words, *(["--half"] if half else []), "--save"])
+
+
+def anneal(path: str, annealed: dict[str, Any]) -> str:
+    """The shell command that measures a checkpoint's NLL by annealing as ``annealed``, its card's, was measured."""
+    names = {"ais": "temperatures", "chains": "chains", "images": "images", "samples": "samples"}
+    names |= {"simulated": "simulated", "seed": "seed"}
+    words = _options({option: annealed[name] for option, name in names.items()})
+    return shlex.join([*PROGRAM, "evaluate", path, *words, "--save"])
 
 
 def _options(given: dict[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import dataclass, fields, make_dataclass, replace
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType
@@ -110,8 +110,8 @@ class TrainConfig(_FirstFields):
     """
 
     dataset: str = "mnist-5k"  # see `python -m iwae data list`
-    # 1layer, 2layer, 2d, or sizes such as 200,200:100/100,100:50; another likelihood than bernoulli and activation
-    # than tanh are added so: 1layer@gaussian@relu
+    # 1layer, 2layer, 2d, conv, or sizes such as 200,200:100/100,100:50, after channels of convolutions 16c,32c,100:50;
+    # another likelihood than bernoulli and activation than tanh are added so: 1layer@gaussian@relu
     model: str = "1layer"
     objective: Annotated[str, Doc(f"the bound that is trained: {', '.join(OBJECTIVES)}")] = "iwae"
     k: int = 50  # draws from q(h|x) for each image
@@ -141,8 +141,7 @@ class TrainConfig(_FirstFields):
         for name, (kind, optional) in _kinds().items():
             if not (optional and getattr(self, name) is None):
                 object.__setattr__(self, name, self._typed(name, kind))
-        if self.dataset not in datasets.NAMES:
-            raise ValueError(f"unknown data set {self.dataset!r}; there are {', '.join(datasets.NAMES)}")
+        object.__setattr__(self, "dataset", datasets.resolve(self.dataset))
         if self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.schedule!r}; there are {', '.join(SCHEDULES)}")
         self._check("k", f"must not be above {MAX_K:,}", lambda value: value <= MAX_K)
@@ -166,7 +165,7 @@ class TrainConfig(_FirstFields):
         self._check("warm_share", "must lie in [0, 1]", lambda value: 0 <= value <= 1)
         rule = f"must lie between 0 and the {self.epochs} epochs of the run"
         self._check("kl_warmup", rule, lambda value: 0 <= value <= self.epochs)
-        likelihood = likelihoods.find(self.model_config.likelihood)
+        likelihood = likelihoods.find(ModelConfig.parse(self.model).likelihood)
         if not (likelihood.binary or datasets.is_stochastic(self.dataset)):
             raise ValueError(f"{self.dataset} has pixels of zeros and ones, which need the likelihood bernoulli")
         self.estimator()
@@ -204,8 +203,8 @@ class TrainConfig(_FirstFields):
 
     @property
     def model_config(self) -> ModelConfig:
-        """The sizes of the model."""
-        return ModelConfig.parse(self.model)
+        """The model: its layers as ``model`` says, for images of the data set's shape."""
+        return replace(ModelConfig.parse(self.model), shape=datasets.shape(self.dataset))
 
     @property
     def kind(self) -> str:

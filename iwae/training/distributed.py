@@ -12,7 +12,7 @@ Rank 0 decides: it validates, saves, prints and stops. The others follow it, ste
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -29,7 +29,7 @@ from iwae.kernels import threads
 from iwae.system.processes import STOP_SIGNALS
 from iwae.training.config import TrainConfig
 from iwae.training.engine import Engine, GradientAndTerms, StepInputs
-from iwae.training.loop import NonFiniteError, Record, Training
+from iwae.training.loop import Callback, NonFiniteError, Record, Training
 
 STEP, END = 1, 0  # messages of rank 0 to the others
 
@@ -76,13 +76,15 @@ class SharedTraining(Training):
 
     def _engine_type(self) -> Callable[..., Engine]:
         """Not what is recorded or compiled as one program, which could not reach the other processes."""
-        return partial(SharedEngine, trace=self.engine_name == "traced")
+        return partial(SharedEngine, explicit=self.engine_name == "explicit")
 
-    def run(self, stop: Callable[[], bool] = lambda: False, progress: bool = False) -> Iterator[Record]:
+    def run(
+        self, stop: Callable[[], bool] = lambda: False, progress: bool = False, callbacks: Sequence[Callback] = ()
+    ) -> Generator[Record, None, None]:
         """As Training's; the other processes work too until it ends."""
         dist.broadcast_object_list([asdict(self.config), self.device.type, self.state()])
         try:
-            yield from super().run(stop, progress)
+            yield from super().run(stop, progress, callbacks)
         finally:
             _send(END)
 
@@ -103,13 +105,11 @@ class SharedTraining(Training):
 class SharedEngine(Engine):
     """Every process computes its share of the images, and gets the gradient of all."""
 
-    def gradient_and_terms(
-        self, inputs: StepInputs, kl_share: Tensor, estimator: Estimator, whole: bool
-    ) -> GradientAndTerms:
+    def gradient_and_terms(self, inputs: StepInputs, kl_share: Tensor, estimator: Estimator) -> GradientAndTerms:
         """As Engine's, of the images of all processes."""
         images = len(inputs.x)
         mine = threads.share(dist.get_rank(), dist.get_world_size(), images)
-        gradient, own = super().gradient_and_terms(inputs.rows(mine), kl_share, estimator, whole)
+        gradient, own = super().gradient_and_terms(inputs.rows(mine), kl_share, estimator)
         gradient *= own.shape[1] / images
         terms = own.new_zeros(len(own), images)
         terms[:, mine] = own

@@ -1,9 +1,9 @@
 """How a step of training is made. The result is the same with every engine, up to rounding::
 
-    Training(config, engine="traced")
+    Training(config, engine="plain")
 
-    plain                  by Python and autograd, on a CPU in shares on all threads; on any device
-    traced                 the gradient as a list of operations, traced once (CPU)
+    plain                  by autograd, on a CPU in shares on all threads; on any device
+    explicit               the same by the gradient's own formulas (CPU; tanh and Bernoulli pixels)
     planned                step after step from numbers that lie on the device: what a CUDA graph records
     cuda-graph             up to 20 steps replayed as one CUDA graph (CUDA)
     compiled               the gradient as a few kernels made by torch.compile
@@ -24,21 +24,19 @@ from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector
 
 from iwae.gradients import Estimator, Noise
-from iwae.kernels import cuda_graphs, threads, tracing
-from iwae.kernels.cuda_graphs import Replayed
+from iwae.kernels import gpu, threads
 from iwae.kernels.finite import NonFiniteMonitor
-from iwae.kernels.tracing import Compiled, Traced
-from iwae.model import Model, to_float64
+from iwae.kernels.gpu import Compiled, Replayed
+from iwae.model import Model, Sample, to_float64
+from iwae.training import explicit
 from iwae.training.optimizer import FlatAdamW
 
 if TYPE_CHECKING:
     from iwae.training.loop import Training
 
 COMPILED_STEPS = 75_000  # steps of a run from which on compiling, some 20 seconds, pays
-TRACED_STEPS = 500  # and from which on tracing does, half a second
 FEW_IMAGES = 10  # are not worth a thread of their own
-FEW_ROWS, TRACED_FEW = 500, 50  # nor are so few draws × images; and where the thread runs a trace
-TRACED_ROWS = 20_000  # draws × images of a thread, above which a trace would need much memory
+FEW_ROWS, EXPLICIT_FEW = 500, 300  # nor are so few draws × images; and where autograd does not hold the thread up
 
 
 class Scheduled(NamedTuple):
@@ -90,74 +88,62 @@ class StepGradient(nn.Module):
     """
 
     def __init__(
-        self, model: Model, estimator: Estimator, weights: Sequence[nn.Parameter], flat: Tensor, warms_up: bool
+        self,
+        model: Model,
+        estimator: Estimator,
+        weights: Sequence[nn.Parameter],
+        warms_up: bool,
+        explicit: bool,
+        batch_size: int,
     ):
         super().__init__()
-        self.model, self.estimator, self.weights, self.flat = model, estimator, weights, flat
-        self.warms_up = warms_up
-        self.traces: dict[tuple[int, int], Traced] = {}  # by images of the share and of the batch
+        self.model, self.estimator, self.weights = model, estimator, weights
+        self.warms_up, self.explicit, self.batch_size = warms_up, explicit, batch_size
 
-    def parallel(self, inputs: StepInputs, kl_share: Tensor, trace: bool) -> GradientAndTerms:
-        """In shares of the images, on all threads of a CPU. ``trace``: such a batch comes again, so traces pay."""
+    def parallel(self, inputs: StepInputs, kl_share: Tensor) -> GradientAndTerms:
+        """In shares of the images, on all threads of a CPU."""
         k, backward, x = self.estimator.k, self.estimator.resample, inputs.x
         draws = backward + k // 3 if backward else k  # a draw costs a third of one that goes backward
-        traced = trace and k * len(x) <= TRACED_ROWS * threads.count()
-        parts: list[Any] = [
-            (*inputs.rows(rows), kl_share, len(x)) for rows in _shares(x, draws, TRACED_FEW if traced else FEW_ROWS)
-        ]
-        work = [self._trace(*part) if traced else partial(self._derive, *part) for part in parts]
-        (gradient, *others), terms = zip(*threads.parallel_map(lambda function: function(), work), strict=True)
+        shares = _shares(x, draws, EXPLICIT_FEW if self.explicit else FEW_ROWS, self.batch_size)
+        derive = self._by_formulas if self.explicit else self._by_autograd
+        parts = threads.parallel_map(lambda rows: derive(inputs.rows(rows), kl_share, len(x)), shares)
+        (gradient, *others), terms = zip(*parts, strict=True)
         for more in others:
             gradient += more
         return GradientAndTerms(gradient, torch.cat(terms, 1))
 
     def forward(self, x: Tensor, encoder_input: Tensor, noise: Noise, kl_share: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and the terms of ``GradientAndTerms``."""
-        share = kl_share if self.warms_up else 1.0
-        loss, bound, sample = self.estimator.with_noise(self.model, x, noise, encoder_input, share)
-        return loss, torch.stack([bound, *(log_p.detach().sum(0) for log_p in sample[:3])])
+        loss, bound, sample = self.estimator.with_noise(self.model, x, noise, encoder_input, self._share(kl_share))
+        return loss, _terms(bound, sample)
 
-    def _derive(
-        self, x: Tensor, encoder_input: Tensor, noise: Noise, kl_share: Tensor, images: int
-    ) -> GradientAndTerms:
+    def _share(self, kl_share: Tensor) -> float | Tensor:
+        return kl_share if self.warms_up else 1.0
+
+    def _by_autograd(self, inputs: StepInputs, kl_share: Tensor, images: int) -> GradientAndTerms:
         """The share of these images in a batch of ``images``."""
-        loss, terms = self(x, encoder_input, noise, kl_share)
-        gradient = torch.autograd.grad(loss * (len(x) / images), self.weights)
+        loss, terms = self(*inputs, kl_share)
+        gradient = torch.autograd.grad(loss * (len(inputs.x) / images), self.weights)
         return GradientAndTerms(parameters_to_vector(gradient), terms)
 
-    def _trace(
-        self, x: Tensor, encoder_input: Tensor, noise: Noise, kl_share: Tensor, images: int
-    ) -> Callable[[], GradientAndTerms]:
-        """The same as a traced program, of the weights as they are when it is run."""
-        given = (self.flat, x, encoder_input, kl_share, noise.uniform, *noise.normal)
-        key = len(x), images
-        if key not in self.traces:
-
-            def function(
-                flat: Tensor, x: Tensor, encoder_input: Tensor, kl_share: Tensor, uniform: Tensor, *normal: Tensor
-            ) -> GradientAndTerms:
-                return self.of_weights(flat, x, encoder_input, Noise(normal, uniform), kl_share, len(x) / images)
-
-            self.traces[key] = Traced(function, *given)
-
-        def run() -> GradientAndTerms:
-            gradient, terms = self.traces[key](*given)
-            if terms.isnan().any():  # the likelihood needs its plain formula
-                return self._derive(x, encoder_input, noise, kl_share, images)
-            return GradientAndTerms(gradient, terms)
-
-        return run
+    def _by_formulas(self, inputs: StepInputs, kl_share: Tensor, images: int) -> GradientAndTerms:
+        bound = self.estimator.bound
+        kl_weight = self._share(kl_share) * bound.kl_weight
+        found, sample = explicit.gradients(self.model, self.estimator, *inputs, kl_weight, images)
+        return GradientAndTerms(
+            explicit.vector(found, self.weights), _terms(bound(sample.log_weights(bound.kl_weight)), sample)
+        )
 
     def of_weights(
-        self, flat: Tensor, x: Tensor, encoder_input: Tensor, noise: Noise, kl_share: Tensor, share: float = 1.0
+        self, flat: Tensor, x: Tensor, encoder_input: Tensor, noise: Noise, kl_share: Tensor
     ) -> GradientAndTerms:
-        """``share`` of the gradient, and the terms, as a function of these weights and of nothing that is not given."""
+        """The gradient and the terms as a function of these weights and of nothing that is not given."""
         parts = zip(flat.detach().split([weight.numel() for weight in self.weights]), self.weights, strict=True)
         weights = [part.view_as(weight).requires_grad_() for part, weight in parts]
         names = {id(weight): name for name, weight in self.named_parameters()}
         replaced = {names[id(weight)]: new for weight, new in zip(self.weights, weights, strict=True)}
         loss, terms = functional_call(self, replaced, (x, encoder_input, noise, kl_share))
-        return GradientAndTerms(parameters_to_vector(torch.autograd.grad(loss * share, weights)), terms)
+        return GradientAndTerms(parameters_to_vector(torch.autograd.grad(loss, weights)), terms)
 
     def whole_result(
         self, flat: Tensor, x: Tensor, encoder_input: Tensor, kl_share: Tensor, uniform: Tensor, *normal: Tensor
@@ -166,16 +152,27 @@ class StepGradient(nn.Module):
         return result(*self.of_weights(flat, x, encoder_input, Noise(normal, uniform), kl_share))
 
 
-def _shares(x: Tensor, draws: int, few: int) -> list[slice]:
-    """The images of x, with so many draws each, shared among the threads of a CPU; ``few`` rows are not split."""
+def _terms(bound: Tensor, sample: Sample) -> Tensor:
+    return torch.stack([bound, *(log_p.detach().sum(0) for log_p in sample[:3])])
+
+
+def _shares(x: Tensor, draws: int, few: int, batch_size: int) -> list[slice]:
+    """The images of x, with so many draws each, shared among the threads of a CPU; ``few`` rows are not split.
+
+    As those of a whole batch, so that only the last share of a shorter one has a new size: oneDNN keeps some half a MiB
+    of code for every product of every size.
+    """
     count = 1
     if x.device.type == "cpu":
         count = max(1, min(threads.count(), len(x) // FEW_IMAGES, draws * len(x) // few + 1))
-    return [threads.share(number, count, len(x)) for number in range(count)]
+    shares = [threads.share(number, count, max(len(x), batch_size)) for number in range(count)]
+    if len(x) - shares[-1].start < FEW_IMAGES:
+        shares = [threads.share(number, count, len(x)) for number in range(count)]
+    return shares
 
 
 class Engine:
-    """``plain`` and ``traced``: steps one by one."""
+    """``plain`` and ``explicit``: steps one by one."""
 
     def __init__(
         self,
@@ -184,11 +181,11 @@ class Engine:
         estimators: Sequence[Estimator],
         batch_size: int,
         warms_up: bool,
-        trace: bool = False,
+        explicit: bool = False,
     ):
-        self.flat, self.batch_size, self.trace = optimizer.flat, batch_size, trace
+        self.flat, self.batch_size = optimizer.flat, batch_size
         self.gradients = {
-            estimator.k: StepGradient(model, estimator, optimizer.weights, optimizer.flat, warms_up)
+            estimator.k: StepGradient(model, estimator, optimizer.weights, warms_up, explicit, batch_size)
             for estimator in estimators
         }
 
@@ -202,20 +199,18 @@ class Engine:
 
     def gradient(self, inputs: StepInputs, kl_share: Tensor, estimator: Estimator) -> StepResult:
         """The gradient of the mean loss, and what it came from."""
-        return result(*self.gradient_and_terms(inputs, kl_share, estimator, self._is_whole(inputs)))
+        return result(*self.gradient_and_terms(inputs, kl_share, estimator))
 
-    def gradient_and_terms(
-        self, inputs: StepInputs, kl_share: Tensor, estimator: Estimator, whole: bool
-    ) -> GradientAndTerms:
-        """Those of the images given; ``whole``: of a batch that is not the shorter one at an epoch's end."""
-        return self.gradients[estimator.k].parallel(inputs, kl_share, trace=whole and self.trace)
+    def gradient_and_terms(self, inputs: StepInputs, kl_share: Tensor, estimator: Estimator) -> GradientAndTerms:
+        """Those of the images given."""
+        return self.gradients[estimator.k].parallel(inputs, kl_share)
 
     def _is_whole(self, inputs: StepInputs) -> bool:
         return len(inputs.x) == self.batch_size
 
     def programs(self) -> set[tuple[str, int, int]]:
-        """What has been made of it so far: ("trace", draws, images of a share)."""
-        return {("trace", k, images) for k, gradient in self.gradients.items() for images, _ in gradient.traces}
+        """What has been made of it so far for a GPU."""
+        return set()
 
 
 class Compiling(Engine):
@@ -255,7 +250,7 @@ class Planned(Engine):
             return super().step(training)
         if self.epoch != epoch:
             self._plan(training, epoch, place)
-        steps = cuda_graphs.BURST if whole >= cuda_graphs.BURST else 1
+        steps = gpu.BURST if whole >= gpu.BURST else 1
         estimator = training.current_estimator()
         if (estimator.k, steps) not in self.made:
             self.made[estimator.k, steps] = self._make(training, lambda: self._steps(training, estimator, steps))
@@ -303,7 +298,7 @@ class CompilingCudaGraph(CudaGraph, Compiling):
 
 ENGINES: dict[str, tuple[Callable[..., Engine], str | None]] = {  # and the only kind of device for it
     "plain": (Engine, None),
-    "traced": (partial(Engine, trace=True), "cpu"),
+    "explicit": (partial(Engine, explicit=True), "cpu"),
     "planned": (Planned, None),
     "cuda-graph": (CudaGraph, "cuda"),
     "compiled": (Compiling, None),
@@ -311,40 +306,28 @@ ENGINES: dict[str, tuple[Callable[..., Engine], str | None]] = {  # and the only
 }
 
 
-def find(name: str, device: str | torch.device) -> Callable[..., Engine]:
-    """The engine of this name. Raises ValueError for an unknown one, or one that this device or Python cannot run."""
+def find(name: str, device: str | torch.device, model: Model) -> Callable[..., Engine]:
+    """The engine of this name. Raises ValueError for an unknown one, or one for another device or model."""
     if name not in ENGINES:
         raise ValueError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
     engine, kind = ENGINES[name]
     if kind not in (None, torch.device(device).type):
         raise ValueError(f"engine {name!r} needs the device {kind}, not {device}")
-    if name == "traced" and not tracing.can_trace():
-        raise ValueError(f"engine 'traced' needs a Python before {_version(tracing.TOO_NEW)}")
+    if name == "explicit" and not explicit.applies(model):
+        raise ValueError(f"engine 'explicit' has formulas for tanh and Bernoulli pixels alone, not for {model.config}")
     return engine
 
 
-def choose(device: str | torch.device, steps: int) -> str:
-    """The name of the fastest engine for a run of so many steps. Warns where a faster one is missing something."""
-    kind = torch.device(device).type
-    if kind == "cpu" and steps >= TRACED_STEPS:
-        if tracing.can_trace():
-            return "traced"
-        warnings.warn(
-            "steps take 10 to 50% longer: torch.jit does not trace them on Python "
-            f"{_version(tracing.TOO_NEW)} or later",
-            stacklevel=2,
-        )
-    if kind != "cuda":
-        return "plain"
+def choose(device: str | torch.device, steps: int, model: Model) -> str:
+    """The name of the fastest engine for a run of so many steps of this model. Warns where a faster one is missing
+    something."""
+    if torch.device(device).type != "cuda":
+        return "explicit" if explicit.applies(model) else "plain"
     if steps < COMPILED_STEPS:
         return "cuda-graph"
-    if missing := tracing.missing_for_compiling():
+    if missing := gpu.missing_for_compiling():
         warnings.warn(
             f"steps on the GPU are not compiled, and take about twice as long: {missing} is missing", stacklevel=2
         )
         return "cuda-graph"
     return "compiled cuda-graph"
-
-
-def _version(numbers: tuple[int, ...]) -> str:
-    return ".".join(map(str, numbers))

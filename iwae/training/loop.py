@@ -11,9 +11,9 @@ image, and are those of the run's own objective.
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from iwae.gradients import Estimator
 from iwae.kernels import precision, threads
 from iwae.kernels.finite import NonFiniteError, NonFiniteMonitor
 from iwae.model import Model, ModelConfig, to_float64
+from iwae.shapes import check_same_shape
 from iwae.training import engine as engines
 from iwae.training import memory
 from iwae.training.config import SCHEDULES, TrainConfig
@@ -49,6 +50,36 @@ class Record:
     images_per_second: float
     seconds: float  # of training so far, over all resumed parts
     learning_rate: float
+
+
+class Callback:
+    """What ``Training.run`` calls on its way; a subclass overrides what it needs. ``iwae.runs.loggers`` has some.
+
+    An exception of a callback ends the run and comes out of ``run``. The training is then at a whole step, and can be
+    saved, or continued by another ``run``; only the record that was being passed on is lost.
+    """
+
+    def on_start(self, training: "Training") -> None:
+        """Before the first step of each ``run``; ``training.step`` is 0, or where the training continues."""
+
+    def on_record(self, record: Record, training: "Training") -> None:
+        """For every record, before ``run`` yields it; ``training`` stands at its step."""
+
+    def on_end(self, training: "Training") -> None:
+        """Once for each ``on_start`` that has returned: ``run`` is at its end (``training.finished``), was stopped or
+        closed, or failed."""
+
+
+def load_start(config: TrainConfig, wanted: ModelConfig, place: Path | None = None) -> tuple[Model, Card]:
+    """The model of ``config.start``, whose file may lie in another ``place``, and its card.
+
+    Raises CheckpointError for a file that cannot be read, and ValueError for a model of other sizes than ``wanted``.
+    """
+    model, card = checkpoints.load(place or Path(str(config.start)))
+    check_same_shape(card.model.shape, str(config.start), wanted.shape, config.dataset)
+    if card.model != wanted:
+        raise ValueError(f"{config.start} holds a model of sizes {card.model}, not {wanted}")
+    return model, card
 
 
 class Training:
@@ -107,20 +138,29 @@ class Training:
         self.order_of: int | None = None  # the epoch that it is of
         self.learning_rate: Any = config.learning_rate  # of the last step
         self.finite_until = 0
-        self.engine_name = engine or engines.choose(self.device, self.total_steps)
+        self.engine_name = engine or engines.choose(self.device, self.total_steps, self.model)
         self.engine = self._build_engine()
 
-    def run(self, stop: Callable[[], bool] = lambda: False, progress: bool = False) -> Iterator[Record]:
+    def run(
+        self, stop: Callable[[], bool] = lambda: False, progress: bool = False, callbacks: Sequence[Callback] = ()
+    ) -> Generator[Record, None, None]:
         """Train from where it stands to the end, yielding a record every ``log_every`` steps and after each epoch.
 
         Args:
             stop: asked after every step; stopping, then or between two records, loses nothing.
             progress: show a bar on stderr.
+            callbacks: called in this order at the start and for every record, and in the opposite order at the end.
 
         Raises:
             NonFiniteError: that names step, batch and term; the weights are then the last finite ones.
         """
-        with tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not progress) as bar:
+        with (
+            ExitStack() as ends,
+            tqdm(total=self.total_steps, initial=self.step, unit="step", disable=not progress) as bar,
+        ):
+            for callback in callbacks:
+                callback.on_start(self)
+                ends.callback(callback.on_end, self)
             while not self.finished and not stop():
                 with self._timed(), precision.of(self.config.precision):
                     self.advance()
@@ -136,6 +176,8 @@ class Training:
                         self._stop_early(bound)
                     record = self._record(bound, active_units)
                     bar.set_postfix_str(f"bound {record.bound:.2f} nats")
+                    for callback in callbacks:
+                        callback.on_record(record, self)
                     yield record
                 bar.update(self.step - bar.n)
 
@@ -251,15 +293,11 @@ class Training:
         self.seconds += time.perf_counter() - started
 
     def _initial_model(self, start: Path | None) -> Model:
-        wanted = ModelConfig.parse(self.config.model)
-        if (pixels := self.data.train.images.shape[1]) != wanted.pixels:
-            raise ValueError(f"the images of {self.data.name} have {pixels} pixels; the model needs {wanted.pixels}")
+        wanted = replace(ModelConfig.parse(self.config.model), shape=self.data.shape)
         self.history = []
         if not self.config.start:
             return Model(wanted, pixel_mean=self.data.pixel_mean, seed=self.config.seed)
-        model, card = checkpoints.load(start or self.config.start)
-        if card.model != wanted:
-            raise ValueError(f"{self.config.start} holds a model of sizes {card.model}, not {wanted}")
+        model, card = load_start(self.config, wanted, start)
         kept = ("epochs", "seconds", "refits", "data")
         own = {name: card.progress[name] for name in kept if name in card.progress}
         self.history = [*card.progress.get("history", []), {"training": card.training} | own]
@@ -270,7 +308,7 @@ class Training:
         return self._engine_type()(self.model, self.optimizer, estimators, self.config.batch_size, warms_up)
 
     def _engine_type(self) -> Callable[..., Engine]:
-        return engines.find(self.engine_name, self.device)
+        return engines.find(self.engine_name, self.device, self.model)
 
     def kept_model(self) -> Model:
         """The model worth keeping: the best on validation under early stopping, else the average, else the last."""

@@ -1,8 +1,8 @@
 """The memory that a training step needs, estimated from its sizes before it starts, and the memory available.
 
 The estimate counts the tensors that a step holds at its peak: weights with their gradients and Adam's moments, then for
-each draw of each image the noise, the latent variables, and the activations that wait for the backward pass. Tests
-hold the estimate between 0.6 and 2.5 times the measured peak.
+each draw of each image the noise, the latent variables, and the activations that wait for the backward pass; of these,
+``explicit`` holds some images' at a time. Tests hold the estimate between 0.6 and 2.5 times the measured peak.
 """
 
 import math
@@ -11,16 +11,15 @@ from pathlib import Path
 import psutil
 import torch
 
-from iwae.data.sources import SOURCES
+from iwae.data import datasets
 from iwae.evaluation.sampling import IMAGES
 from iwae.model import Model
 from iwae.system import cores
 from iwae.training.config import TrainConfig
-from iwae.training.engine import TRACED_ROWS, TRACED_STEPS
+from iwae.training.explicit import KEPT_ROWS
 
 NUMBER = 4  # bytes of a float32
 BASE = 30_000_000  # bytes that any run needs
-TRACE_COPIES = 3  # of a step's activations, while the step is traced
 UNLIMITED = 2**60  # bytes; version 1 of the control groups writes "no limit" as a number near 2⁶³
 
 
@@ -47,7 +46,7 @@ def check(config: TrainConfig, device: str | torch.device = "cpu", images: int |
         k = f"k = {config.k:,}"
         if factors := config.factors:
             k = f"{'·'.join(factors)} = {'·'.join(f'{value:,}' for value in factors.values())} = {config.k:,}"
-        batch = min(config.batch_size, images or SOURCES[config.dataset].sizes[0])
+        batch = min(config.batch_size, images or datasets.source(config.dataset).sizes[0])
         what, less = f"{k} draws for each of {batch:,} images need", "a smaller k or batch size"
     free = "" if ever else f" free of {_gb(total)}"
     raise NotEnoughMemoryError(
@@ -62,26 +61,26 @@ def needed(config: TrainConfig, device: str | torch.device = "cpu", images: int 
     with torch.device("meta"):  # sizes only
         model = Model(config.model_config, seed=None)
     sizes = model.config
-    images = images or SOURCES[config.dataset].sizes[0]
+    images = images or datasets.source(config.dataset).sizes[0]
     batch = min(config.batch_size, images)
     threads = torch.get_num_threads() if on_cpu else 1
     # weights, gradient, two moments, and copies on the way; one more gradient for each thread beyond the first
     copies = 7 + 2 * (threads - 1) + 2 * bool(config.ema) + bool(config.patience)
     weights = copies * sum(weight.numel() for weight in model.parameters())
     latent, hidden = sum(sizes.latent), sum(sizes.hidden[0])
+    hidden += 3 * sum(math.prod(features) for features in sizes.feature_maps[1:])  # before and after the activation
     above = sum(map(sum, sizes.hidden[1:]))  # hidden units between stochastic layers, in the encoder or the decoder
     # logits, their products with x and their softplus; the fused likelihood of a CPU holds one number for each pixel
-    fused = on_cpu and sizes.likelihood == "bernoulli" and sizes.activation == "tanh"
+    fused = on_cpu and not sizes.convolutions and (sizes.likelihood, sizes.activation) == ("bernoulli", "tanh")
     pixels = sizes.pixels if fused else 4 * sizes.pixels * model.likelihood.per_pixel
-    backward = pixels + hidden + 7 * latent + 4.5 * above  # numbers for each draw that goes backward
-    forward = 5 * latent + 0.75 * above + (0 if fused else pixels + hidden)  # and for one that does not
+    forward = 5 * latent + 0.75 * above + (0 if fused else pixels + hidden)  # numbers for each draw that stays
 
-    traced = on_cpu and config.epochs * math.ceil(images / batch) >= TRACED_STEPS
+    def backward(draws: int) -> float:
+        waiting = min(batch * draws, threads * max(KEPT_ROWS, draws)) if fused else batch * draws
+        return waiting * (pixels + hidden) + batch * draws * (7 * latent + 4.5 * above)
 
     def of(k: int, resample: int) -> float:
-        if resample:
-            return batch * (k * forward + resample * backward)
-        return batch * k * backward * (TRACE_COPIES if traced and k * batch <= TRACED_ROWS * threads else 1)
+        return batch * k * forward + backward(resample) if resample else backward(k)
 
     step = max(of(config.k, config.resample), of(config.warm_k, 0) if config.warm_k else 0.0)
     images_once = batch * (3 * sizes.pixels + 4 * hidden)  # x, as uint8 and as seen, and the first layer's encoder

@@ -1,15 +1,50 @@
-"""A training step on a CUDA device, recorded once as a CUDA graph and then replayed.
-
-A step is many small kernels (``tracing.Compiled`` makes them fewer). A GPU runs each of them in less time than Python
-takes to launch it, so they are recorded and launched together.
+"""Training steps for a GPU, which runs each of their some 200 small operations in less time than Python takes to launch
+it: compiled to a few kernels, and recorded as a CUDA graph that launches all of them together.
 """
 
+import os
+import shutil
 from collections.abc import Callable
+from importlib import util
 
 import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from iwae.kernels import precision
 
 EAGER_CALLS = 2  # on a side stream before the recording, so that libraries have set themselves up
 BURST = 20  # steps in one graph while an epoch has so many left: fewer returns to Python
+
+Function = Callable[..., tuple[Tensor, ...]]
+
+
+def missing_for_compiling() -> str | None:
+    """What torch.compile lacks on this machine to make kernels for a GPU; None if nothing."""
+    compiler = os.environ.get("CC") or any(map(shutil.which, ("cc", "gcc", "clang")))
+    needed = {"Triton": util.find_spec("triton"), "a C compiler": compiler}
+    return next((name for name, found in needed.items() if not found), None)
+
+
+def _operations(function: Function, given: tuple[Tensor, ...]) -> GraphModule:
+    """What ``function`` does, including its derivatives, to tensors of these shapes; others are constants."""
+    with torch.enable_grad(), precision.without_onednn():
+        return make_fx(function)(*given)
+
+
+class Compiled:
+    """``function``, of tensors whose shapes never change, as a few kernels. Tensors that it is not given are constants
+    from the first call on."""
+
+    def __init__(self, function: Function):
+        self.function, self.compiled = function, None
+
+    @torch.no_grad()
+    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
+        if self.compiled is None:
+            self.compiled = torch.compile(_operations(self.function, given), fullgraph=True, dynamic=False)
+        return self.compiled(*given)
 
 
 class Replayed:
