@@ -2,8 +2,9 @@
 
 A real server and a real Chromium. The clock starts with the server's process, or in the browser with the click or the
 chosen file, and stops in the browser, at the first frame with the page's heading, the numbers of both models, every
-picture loaded and every chart drawn, and with no running indicator and nothing stale left. Encoding has no page: it
-is timed as a call on one thread, as the pages' calls are. All of it is timed idle and beside a training run.
+picture loaded and every chart drawn, and with no running indicator and nothing stale left. Pictures that follow the pen
+are timed from the pointer's event to their paint. Encoding has no page: it is timed as a call on one thread, as the
+pages' calls are; and UMAP as the process that a page starts. All of it is timed idle and beside a training run.
 
     python -m benchmarks app
 """
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
 
@@ -28,11 +30,13 @@ from benchmarks.report import Section, at_most
 from benchmarks.report import table as markdown
 from benchmarks.settings import BenchmarkSettings
 from iwae import catalog, checkpoints
+from iwae.analysis import latent, umap_maps
 from iwae.data import datasets
 from iwae.model import Model
 from iwae.runs import store
 from iwae.training.config import TrainConfig
 from tests.browser.driver import CHROMIUM_FLAGS, find_chromium, settled
+from tests.browser.live import WATCH, fetched
 from tests.server import ROOT, Server
 
 BESIDE_TRAINING = 2.0  # how much slower than idle anything may be beside a training run
@@ -51,11 +55,15 @@ class Goal:
 
 
 GOALS = {
-    "start": Goal("Server start to first result, cold", 4.0),
+    "start": Goal("Server start to first result, cold", 3.3),
     "posterior": Goal("Page change, Home → Posterior", 0.7),
     "home": Goal("Page change, Posterior → Home", 0.7),
     "upload": Goal("Upload to the posteriors of both models, 5,000 samples each", 1.0),
+    "edit": Goal("Upload editor: a quarter turn to what the models see", 0.3),
+    "stroke": Goal("Home: pen to picture", 0.05),
+    "frame": Goal("Home: from one picture to the next while drawing", 1 / 30),
     "encode": Goal("Encoding and PCA of the test images", 1.0),
+    "umap": Goal("UMAP of the test images, at most 10,000, under both models", 25.0),
 }
 
 
@@ -86,6 +94,10 @@ MOMENT = """([look, before]) => {
             === look.charts
         && Date.now();
 }"""
+READ = """canvas => new Promise((done) => {
+    const look = () => (canvas.classList.contains("old") ? requestAnimationFrame(look) : done(Date.now()));
+    look();
+})"""  # the editor's picture of what is read is old until the server has answered
 ACTED = 'for (const kind of ["click", "change"]) addEventListener(kind, () => (window.acted = Date.now()), true);'
 
 
@@ -139,8 +151,11 @@ def _all(browser: Browser, rounds: int, train: bool) -> Times:
         _moment(page, HOME)
         _changes(page, 1)  # unmeasured: the first visit draws the samples
         times |= _changes(page, rounds)
+        times |= _strokes(page, rounds)
         times["upload"] = _uploads(page, server.url, rounds)
+        times["edit"] = _edits(page, rounds)
         times["encode"] = _encodings(rounds)
+        times["umap"] = _maps(rounds)
     return times
 
 
@@ -215,6 +230,63 @@ def _uploads(page: Page, url: str, rounds: int) -> list[float]:
     return times[1:]
 
 
+def _edits(page: Page, rounds: int) -> list[float]:
+    """Turns of the picture that was uploaded last; the first is not measured."""
+    times = []
+    for _ in range(1 + rounds):
+        settled(page)
+        page.get_by_role("button", name="Turn right").click()
+        times.append(page.locator("canvas.seen").evaluate(READ) / 1000 - page.evaluate("acted") / 1000)
+    return times[1:]
+
+
+def _strokes(page: Page, rounds: int) -> Times:
+    """Medians of lines that are drawn on Home."""
+    page.add_init_script(WATCH)
+    page.reload()
+    settled(page)
+    fetched(page, 2)
+    times = {"stroke": [], "frame": []}
+    surface = page.locator(".st-key-canvas .paper canvas")
+    for _ in range(rounds):
+        settled(page)
+        box = surface.bounding_box()
+        assert box is not None
+        page.evaluate("frames.length = 0")
+        page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.3 * box["height"])
+        page.mouse.down()
+        for x, y in ((0.7, 0.3), (0.4, 0.8)):
+            page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=60)
+        page.mouse.up()
+        page.wait_for_timeout(500)
+        frames = page.evaluate("frames")
+        times["stroke"].append(statistics.median(frame["latency"] for frame in frames) / 1000)
+        between = [after["at"] - before["at"] for before, after in pairwise(frames)]
+        times["frame"].append(statistics.median(between) / 1000)
+    return times
+
+
+def _maps(rounds: int) -> list[float]:
+    """A process each time, as Latent space starts it: of B, after the map of A that it begins from."""
+    name = "mnist" if datasets.available("mnist") else "mnist-5k"
+    x = datasets.load(name, download=False).binary("test")
+    keys = catalog.DEFAULT_PAIR
+    a, b = (latent.encode(checkpoints.load(catalog.SHIPPED / f"{key}{checkpoints.SUFFIX}")[0], x).mean for key in keys)
+    settings, times = umap_maps.UmapSettings(), []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, {"IWAE_MAPS_DIR": folder}):
+            first, second = (umap_maps.find_map(settings, benchmark=name) for name in "ab")
+            started = time.monotonic()
+            first.prepare(a, latent.pca(a).project(a), settings)
+            second.start(b, first, settings)
+            while second.status().phase == "running":
+                time.sleep(0.05)
+            if second.coordinates() is None:
+                raise RuntimeError(f"UMAP failed: {second.status().message}")
+            times.append(time.monotonic() - started)
+    return times
+
+
 def _picture(number: int) -> bytes:
     """A scan of one of the built-in digits: dark on light, 400 × 400 pixels."""
     grey = datasets.load("digits").test.images[number].reshape(28, 28).numpy()
@@ -240,4 +312,6 @@ def _encodings(rounds: int) -> list[float]:
 
 
 def _spread(seconds: list[float]) -> str:
-    return f"{statistics.median(seconds):.2f} ({min(seconds):.2f}–{max(seconds):.2f})"
+    middle = statistics.median(seconds)
+    digits = 2 if middle >= 0.1 else 3
+    return f"{middle:.{digits}f} ({min(seconds):.{digits}f}–{max(seconds):.{digits}f})"

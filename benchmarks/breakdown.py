@@ -13,9 +13,19 @@ from benchmarks.report import table
 from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import Contender, number, race
 
-OPERATIONS = {  # by PyTorch's names, without aten:: and without the _ of those in place
-    "matrix products": ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "linear"),
-    "σ, exp, log": ("sigmoid", "sigmoid_backward", "exp", "log", "log1p", "tanh", "softplus", "logsumexp", "logaddexp"),
+OPERATIONS = {  # by PyTorch's names, without aten:: or mkldnn:: and without the _ of those in place
+    "matrix products": ("_linear_pointwise", "mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "linear"),
+    "σ, exp, log": (  # oneDNN's products have their tanh with them
+        "sigmoid",
+        "sigmoid_backward",
+        "exp",
+        "log",
+        "log1p",
+        "tanh",
+        "softplus",
+        "logsumexp",
+        "logaddexp",
+    ),
     "copies, biases laid down among them": ("copy", "index", "index_select", "gather", "cat", "fill", "zero", "clone"),
     "random numbers": ("normal", "uniform", "bernoulli", "random", "randperm"),
     "Adam": ("_fused_adamw",),
@@ -82,11 +92,11 @@ def _profile(work: Callable[[int], None], units: int) -> dict[str, float]:
         whole = 1e3 * (time.perf_counter() - started) / units
     found = dict.fromkeys((*OPERATIONS, OTHERS), 0.0)
     for event in profiler.key_averages():
-        if event.key.startswith("aten::"):
+        if event.key.startswith(("aten::", "mkldnn::")):
             found[_row(event.key)] += event.self_cpu_time_total / 1e3 / units
     return found | {BETWEEN: max(whole - sum(found.values()), 0.0)}
 
 
 def _row(operation: str) -> str:
-    name = operation.removeprefix("aten::").rstrip("_")
+    name = operation.rpartition("::")[2].rstrip("_")
     return next((row for row, names in OPERATIONS.items() if name in names), OTHERS)

@@ -1,4 +1,4 @@
-"""Evaluation: draws per second of the NLL, ours and pythae's on the same weights, and the full test's time."""
+"""Evaluation: draws per second of the NLL, ours, JAX's and pythae's on the same weights, and the full test's time."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from benchmarks import breakdown, ceiling, flops, pythae_peer, workload
+from benchmarks import breakdown, ceiling, flops, jax_peer, pythae_peer, workload
 from benchmarks.apart import Elsewhere
 from benchmarks.report import Section, at_least, at_most, table
 from benchmarks.settings import BenchmarkSettings
@@ -17,6 +17,7 @@ from iwae.evaluation import metrics, sampling, stats
 from iwae.model import Model
 
 ALL, ALONE = "ours, `evaluate` (all measures)", "ours, NLL alone"
+JAX, AT_ONCE = "JAX, NLL alone", 50  # draws of all images at once
 BLOCK = sampling.IMAGES
 
 
@@ -36,14 +37,18 @@ def measure(settings: BenchmarkSettings) -> Section:
         peers = {
             f"pythae `get_nll`, {at_once} draws at once": at_once for at_once in settings.pick((100, 1000), (100,))
         }
-    with Elsewhere(settings.threads) as elsewhere:
+    with Elsewhere(settings.threads) as elsewhere, Elsewhere(settings.threads) as apart_from_both:
+        if jax_peer.INSTALLED and settings.device == "cpu":
+            work = apart_from_both.work(in_jax, data.name, images, samples, settings.threads)
+            contenders.append(Contender(JAX, work, images * samples))
         for name, at_once in peers.items():
             work = elsewhere.work(theirs, data.name, samples, at_once, settings.device)
             contenders.append(Contender(name, work, samples))
         rates = race(contenders, settings.turns, settings.seconds, settings.device)
 
     fastest = max((rates[name].median for name in peers), default=None)
-    body = [_table(data, rates, (ALL, ALONE, *peers), fastest, samples), "", ceiling.describe(rates)]
+    names = [name for name in (ALL, ALONE, JAX, *peers) if name in rates]
+    body = [_table(data, rates, names, fastest, samples), "", ceiling.describe(rates)]
     if peers:
         body += ["", _agreement(model, pythae_peer.twin(model), x[: settings.pick(BLOCK, 5)], samples)]
     against_ceiling = whole_rate = None
@@ -70,14 +75,15 @@ def _table(data: Dataset, rates: dict, names: Sequence[str], fastest: float | No
     rows = []
     for name in names:
         rate = rates[name].median
-        times = "–" if fastest is None else f"{rate / fastest:.2f}"
-        rows.append((name, str(rates[name]), times, f"{100 * rate / floor:.0f} %"))
+        peers = (rates[JAX].median if JAX in rates else None, fastest)
+        times = ["–" if peer is None else f"{rate / peer:.2f}" for peer in peers]
+        rows.append((name, str(rates[name]), *times, f"{100 * rate / floor:.0f} %"))
     return f"""{samples:,} draws from q(h|x) for each of the same test images of `{data.name}`, with the weights of the
-IWAE that ships, copied into pythae's model. pythae's estimate runs under `no_grad`; by itself it takes 100
-draws at once, and "× pythae" is against its faster row. The floor, at which the matrix products alone would run at the
-ceiling, is {number(floor)} draws/s.
+IWAE that ships, copied into JAX's and pythae's model. JAX's is one jitted call for all images. pythae's estimate runs
+under `no_grad`; by itself it takes 100 draws at once, and "× pythae" is against its faster row. The floor, at which the
+matrix products alone would run at the ceiling, is {number(floor)} draws/s.
 
-{table(("estimate", "draws/s", "× pythae", "of the floor"), rows)}"""
+{table(("estimate", "draws/s", "× JAX", "× pythae", "of the floor"), rows)}"""
 
 
 def nll(model: Model, x: Tensor, samples: int) -> Tensor:
@@ -129,6 +135,13 @@ def _repeat(call: Callable[[], object]) -> Callable[[int], None]:
             call()
 
     return work
+
+
+def in_jax(name: str, images: int, samples: int, threads: int) -> Callable[[int], None]:
+    """JAX's estimate for so many images, as often as it is asked."""
+    jax_peer.limit_threads(threads)
+    x = workload.test_images(workload.dataset(name), images).numpy()
+    return jax_peer.estimator(workload.trained(), x, samples, AT_ONCE)
 
 
 def theirs(name: str, samples: int, at_once: int, device: str) -> Callable[[int], None]:

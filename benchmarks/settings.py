@@ -20,11 +20,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """Measure this package side by side with pythae and with the machine's own limit.
+    """Measure this package side by side with JAX, pythae and the machine's own limit.
 
     Contenders take turns within each round; a number is the median over the rounds, with the least and the greatest
     beside it. What is measured replaces the sections of the same names in benchmarks/RESULTS.md, the others stay.
-    Without pythae (pip install -r benchmarks/requirements.txt) its rows are left out.
+    Rows of a peer that is not installed (pip install -r benchmarks/requirements.txt) are left out.
     """
 
     sections: Annotated[tuple[str, ...], tyro.conf.Positional] = SECTIONS  # which to measure; also: quality, app
