@@ -19,7 +19,7 @@ def test_the_spread_of_a_pixel_that_is_on_in_part_of_the_draws():
 
 
 def test_by_weight_it_is_the_spread_of_the_reconstructions():
-    model = Model(ModelConfig(hidden=((12,),), latent=(3,), pixels=24), seed=2)
+    model = Model(ModelConfig(hidden=((12,),), latent=(3,), shape=(1, 24)), seed=2)
     drawn = posterior(model, torch.ones(24), samples=300)
     found = draws.decode(model, drawn.h[0], drawn.weights)
     torch.testing.assert_close(found.spread.float(), reconstruct(model, drawn).spread, atol=2e-4, rtol=0)

@@ -10,7 +10,7 @@ from iwae.inference.posterior import Posterior, posterior
 from iwae.model import LOG_2PI, Model, ModelConfig
 from tests.linear_gaussian import LinearGaussian
 
-FLAT = ModelConfig(hidden=((12,),), latent=(2,), pixels=24)
+FLAT = ModelConfig(hidden=((12,),), latent=(2,), shape=(1, 24))
 
 
 class Exact(LinearGaussian):
@@ -95,6 +95,6 @@ def test_the_radius_of_a_share():
 
 @pytest.mark.parametrize(("latent", "says"), [((3,), "not 3"), ((4, 2), "not 4 and 2")])
 def test_other_latent_spaces_are_refused(latent, says):
-    model = Model(ModelConfig(hidden=((12,),) * len(latent), latent=latent, pixels=24))
+    model = Model(ModelConfig(hidden=((12,),) * len(latent), latent=latent, shape=(1, 24)))
     with pytest.raises(ValueError, match=f"one stochastic layer of 2 units, {says}"):
         plane(model, posterior(model, torch.zeros(24), samples=10))

@@ -10,8 +10,8 @@ from iwae.evaluation.metrics import evaluate
 from iwae.inference.posterior import posterior, reconstruct
 from iwae.model import Model, ModelConfig
 
-ONE = ModelConfig(hidden=((8,),), latent=(5,), pixels=16)
-TWO = ModelConfig(hidden=((8,), (6,)), latent=(4, 3), pixels=16)
+ONE = ModelConfig(hidden=((8,),), latent=(5,), shape=(1, 16))
+TWO = ModelConfig(hidden=((8,), (6,)), latent=(4, 3), shape=(1, 16))
 
 
 def images(count: int) -> torch.Tensor:

@@ -319,21 +319,6 @@ def test_what_travels_between_nodes_goes_on_bit_for_bit(done, tmp_path):
     assert found[1].metrics == wanted[1].metrics
 
 
-@pytest.fixture
-def ray_cluster(monkeypatch):
-    """(cluster, its second node): a head with one CPU and a node with one more, on this machine."""
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    small = {"num_cpus": 1, "object_store_memory": 80_000_000}
-    made = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
-    try:
-        yield made, made.add_node(**small)
-    finally:
-        made.shutdown()
-
-
 @pytest.mark.slow
 def test_a_ray_cluster_loses_a_node_and_nothing_else(ray_cluster, tmp_path):
     """One of two nodes is killed while it trains: its cell goes on from what it had carried, on the other node, and

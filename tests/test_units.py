@@ -11,8 +11,8 @@ from iwae.evaluation.metrics import evaluate, log_evidence
 from iwae.model import Model, ModelConfig
 
 CONFIGS = {
-    "one layer": ModelConfig(hidden=((8,),), latent=(5,), pixels=16),
-    "two layers": ModelConfig(hidden=((8,), (6,)), latent=(4, 3), pixels=16),
+    "one layer": ModelConfig(hidden=((8,),), latent=(5,), shape=(1, 16)),
+    "two layers": ModelConfig(hidden=((8,), (6,)), latent=(4, 3), shape=(1, 16)),
 }
 
 

@@ -5,9 +5,12 @@ number, its square and its cube. ``check`` rejects what would exceed LIMIT_BYTES
 stay far below both.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
+from iwae.adapters import WrappedConfig
+from iwae.evaluation.sampling import rows_at_once
 from iwae.model import ModelConfig
 
 LIMIT_BYTES = 600e6  # at the peak, beside the model itself
@@ -41,7 +44,7 @@ def check(config: ModelConfig, cost: Cost, what: str) -> None:
     if cost.bytes <= LIMIT_BYTES and cost.seconds <= LIMIT_SECONDS:
         return
     units = " + ".join(f"{size:,}" for size in config.latent)
-    hidden = sum(sum(layer) for layer in config.hidden)
+    hidden = _widths(config)
     if cost.bytes > LIMIT_BYTES:
         needs = f"about {cost.bytes / 1e6:,.0f} MB of memory, and {LIMIT_BYTES / 1e6:,.0f} MB is the limit"
     else:
@@ -51,7 +54,7 @@ def check(config: ModelConfig, cost: Cost, what: str) -> None:
 
 def encoder(config: ModelConfig) -> int:
     """Multiply-adds of q(h₁|x) of one image, once for all of its draws."""
-    return _chain((config.pixels, *config.hidden[0], 2 * config.latent[0]))
+    return _bottom(config, 2 * config.latent[0])
 
 
 def proposal(config: ModelConfig) -> int:
@@ -66,13 +69,13 @@ def decoder(config: ModelConfig) -> int:
         _chain((top, *hidden[::-1], 2 * bottom))
         for bottom, hidden, top in zip(config.latent, config.hidden[1:], config.latent[1:], strict=False)
     )
-    return between + _chain((config.latent[0], *config.hidden[0][::-1], config.pixels))
+    return between + _bottom(config, config.latent[0])
 
 
 def posterior(config: ModelConfig, samples: int) -> Cost:
     """Draws from q(h|x) of one image, and their reconstructions (``posterior``)."""
     kept = 5 * samples * sum(config.latent)  # noise, draws, and what is between
-    passing = 2 * min(samples, 5000) * (_widths(config) + config.pixels)
+    passing = 2 * rows_at_once(config, min(samples, 5000)) * (_widths(config) + config.pixels)
     return Cost(FLOAT * (kept + passing), samples * (proposal(config) + 2 * decoder(config)) / MULTIPLY_ADDS)
 
 
@@ -92,12 +95,12 @@ def report(config: ModelConfig, samples: int) -> Cost:
     return posterior(config, samples) + Cost(50 * samples * sum(config.latent), samples * sum(config.latent) / 2e6)
 
 
-def latent_space(config: ModelConfig, images: int, shown: int) -> Cost:
-    """q(h₁|x) of ``images`` images, the map of those that are ``shown``, and their spread (``latent``)."""
+def latent_space(config: ModelConfig, images: int) -> Cost:
+    """q(h₁|x) of ``images`` images, their map, and their spread (``latent``)."""
     units = config.latent[0]
     encoding = images * units * (2 * DOUBLE + 2 * FLOAT) + 1000 * FLOAT * 2 * _widths(config)
-    map_ = DOUBLE * (6 * shown * units + 6 * units**2)
-    products = images * encoder(config) + 4 * shown * units**2 + 3 * shown**2 * units
+    map_ = DOUBLE * (6 * images * units + 6 * units**2)
+    products = images * encoder(config) + 4 * images * units**2 + 3 * images**2 * units
     return Cost(encoding + map_, products / MULTIPLY_ADDS + units**3 / DECOMPOSITION_RATE)
 
 
@@ -105,7 +108,8 @@ def units(config: ModelConfig, images: int) -> Cost:
     """Means, covariances, KLs and bands of the units of every layer (``evaluation.unit_means``, ``units``)."""
     total, largest = sum(config.latent), max(config.latent)
     deep = len(config.latent) > 1
-    block = FLOAT * 2 * (10_000 if deep else 100) * (total + _widths(config))
+    above = total + sum(map(sum, config.hidden))  # 100 draws of 100 images pass these, the images alone convolutions
+    block = FLOAT * 2 * ((10_000 if deep else 100) * above + 100 * _widths(config))
     bands = 200 * 3 * images * largest  # resampled images, each a few operations a unit
     products = images * (2 * encoder(config) + 110 * proposal(config) + 10 * (deep and decoder(config)))
     products += images * sum(size**2 for size in config.latent)
@@ -117,10 +121,15 @@ def units(config: ModelConfig, images: int) -> Cost:
 def draws(config: ModelConfig, images: int, samples: int, pictures: int = 0) -> Cost:
     """``samples`` draws for each of many images, block after block (``evaluation.evaluate``, ``reconstruction``), and
     so many ``pictures`` decoded of each draw."""
-    rows = THREADS * 5000  # 50 draws of 100 images in a block
+    rows = THREADS * rows_at_once(config, 5000)  # 50 draws of 100 images in a block
     block = FLOAT * rows * (4 * sum(config.latent) + _widths(config) + (2 + pictures) * config.pixels)
     each = proposal(config) + (1 + pictures) * decoder(config)
     return Cost(block, images * (encoder(config) + samples * each) / MULTIPLY_ADDS / THREADS)
+
+
+def latents(config: ModelConfig, images: int, samples: int) -> Cost:
+    """``draws``, kept with the mean and standard deviation of every unit, and all of it as text (``encode``)."""
+    return draws(config, images, samples) + Cost(200 * images * sum(config.latent), images * sum(config.latent) / 1e6)
 
 
 def generation(config: ModelConfig, images: int) -> Cost:
@@ -129,10 +138,21 @@ def generation(config: ModelConfig, images: int) -> Cost:
     return Cost(rows, images * (encoder(config) + 2 * decoder(config)) / MULTIPLY_ADDS)
 
 
+def _bottom(config: ModelConfig, outputs: int) -> int:
+    """Between an image and so many numbers, in either direction."""
+    if isinstance(config, WrappedConfig):
+        return config.multiply_adds
+    maps = config.feature_maps
+    convolved = sum(
+        9 * channels * wanted * rows * columns for (channels, *_), (wanted, rows, columns) in pairwise(maps)
+    )
+    return convolved + _chain((math.prod(maps[-1]), *config.hidden[0], outputs))
+
+
 def _chain(sizes: tuple[int, ...]) -> int:
     return sum(a * b for a, b in pairwise(sizes))
 
 
 def _widths(config: ModelConfig) -> int:
     """Hidden units of one pass through all layers."""
-    return sum(sum(layer) for layer in config.hidden)
+    return sum(map(sum, config.widths))

@@ -8,7 +8,7 @@ from torch import Tensor
 from iwae.analysis import generation, latent
 from iwae.evaluation import stats
 from iwae.kernels.finite import check_finite
-from iwae.model import Model
+from iwae.model import LatentModel
 from iwae.system import reprs
 
 VOTERS = 5  # labelled images that name a picture's class
@@ -51,7 +51,7 @@ class DecodedDraws:
 
 
 @torch.no_grad()
-def decode(model: Model, h1: Tensor, weights: Tensor | None = None) -> DecodedDraws:
+def decode(model: LatentModel, h1: Tensor, weights: Tensor | None = None) -> DecodedDraws:
     """Draws h₁ [n, latent[0]] decoded; ``weights`` [n], by default all the same. Raises NonFiniteError where a pixel is
     not finite."""
     pictures = model.decode(h1.to(model.device)).cpu()

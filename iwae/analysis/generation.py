@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from iwae.kernels.finite import check_finite
-from iwae.model import Model
+from iwae.model import LatentModel
 
 BLOCK = 5000  # training images compared at once: 16 MB as float32
 
 
-def sample_prior(model: Model, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+def sample_prior(model: LatentModel, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """``count`` times h from the prior, h[l] of [count, latent[l]]: the top layer from N(0, I), every layer below drawn
     from p(hₗ|hₗ₊₁) (ancestral sampling)."""
     top = torch.randn(count, model.config.latent[-1], generator=generator, device=model.device)
@@ -22,7 +22,7 @@ def sample_prior(model: Model, count: int, generator: torch.Generator) -> tuple[
 
 
 @torch.no_grad()
-def sample_images(model: Model, count: int, seed: int = 0) -> Tensor:
+def sample_images(model: LatentModel, count: int, seed: int = 0) -> Tensor:
     """``count`` images from the prior, [count, pixels], by ``draw``. Repeatable from ``seed``. Raises ValueError for a
     count below 1; as every function here, NonFiniteError where a pixel is not finite."""
     if count < 1:
@@ -32,7 +32,7 @@ def sample_images(model: Model, count: int, seed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
-def manifold(model: Model, side: int = 20) -> Tensor:
+def manifold(model: LatentModel, side: int = 20) -> Tensor:
     """The plane of a top layer of two units, [side·side, pixels], row by row from the top: decoded at the quantiles
     (i − ½)/side of the standard normal in each unit, so that every cell holds the same prior mass. Layers below are
     set to their means. Kingma & Welling 2014, figure 4. Raises ValueError where the top layer has not two units."""
@@ -46,7 +46,7 @@ def manifold(model: Model, side: int = 20) -> Tensor:
 
 
 @torch.no_grad()
-def interpolate(model: Model, x: Tensor, steps: int = 10) -> Tensor:
+def interpolate(model: LatentModel, x: Tensor, steps: int = 10) -> Tensor:
     """The straight line in h₁ between the means of q(h₁|x) of two images x [2, pixels], decoded at ``steps`` equal
     distances with both ends: [steps, pixels]. Raises ValueError for other images or fewer than 2 steps."""
     if steps < 2:
@@ -57,15 +57,15 @@ def interpolate(model: Model, x: Tensor, steps: int = 10) -> Tensor:
 
 
 @torch.no_grad()
-def reconstructions(model: Model, x: Tensor) -> Tensor:
+def reconstructions(model: LatentModel, x: Tensor) -> Tensor:
     """Images x [n, pixels] decoded from the means of q(h₁|x)."""
     return _decode(model, model.encode_first(model.check_images(x))[0])
 
 
-def _decode(model: Model, h1: Tensor) -> Tensor:
-    pictures = model.decode(h1).cpu()
-    check_finite(pictures, "a pixel")
-    return pictures
+def _decode(model: LatentModel, h1: Tensor) -> Tensor:
+    outputs = model.logits(h1)
+    check_finite(outputs, "what the decoder says of a pixel")  # a logit that overflowed would be a pixel of 0 or 1
+    return model.likelihood.mean(outputs).cpu()
 
 
 class Neighbours(NamedTuple):

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
+import scipy  # scipy.linalg is imported with the first map: a page without one saves 0.2 s
 import torch
 from torch import Tensor
 
 from iwae.kernels.finite import check_finite
-from iwae.model import Model
+from iwae.model import LatentModel
 from iwae.system import reprs
 
 BLOCK = 500  # rows of a distance matrix at once
@@ -91,7 +91,7 @@ class Encoded:
 
 
 @torch.no_grad()
-def encode(model: Model, x: Tensor, layer: int = 1) -> Encoded:
+def encode(model: LatentModel, x: Tensor, layer: int = 1) -> Encoded:
     """q(h_layer|x) of images x [n, pixels] of zeros and ones, ``layer`` from 1. Above the first it is no Gaussian: then
     the mean and standard deviation of each unit, by the law of total variance over ``MOMENT_DRAWS`` draws of the layers
     below, with the same noise for every image.
@@ -111,12 +111,12 @@ def encode(model: Model, x: Tensor, layer: int = 1) -> Encoded:
     return Encoded(mean.numpy(), std.numpy())
 
 
-def _first(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
+def _first(model: LatentModel, x: Tensor) -> tuple[Tensor, Tensor]:
     mean, log_std = (part.cpu().double() for part in model.encode_first(x))
     return mean, log_std.exp()
 
 
-def _moments(model: Model, x: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _moments(model: LatentModel, x: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     below = x
     for encoder, eps in zip(model.encoder, noise, strict=False):
         mean, log_std = encoder(below)
@@ -126,7 +126,7 @@ def _moments(model: Model, x: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, 
 
 
 @torch.no_grad()
-def draw(model: Model, x: Tensor, layer: int, seed: int = 0) -> np.ndarray:
+def draw(model: LatentModel, x: Tensor, layer: int, seed: int = 0) -> np.ndarray:
     """A draw from q(h_layer|x) for each of the images x [n, pixels], [n, latent], through the layers below."""
     x = model.check_images(x)
     noise = model.noise(1, len(x), torch.Generator(model.device).manual_seed(seed))
@@ -134,7 +134,7 @@ def draw(model: Model, x: Tensor, layer: int, seed: int = 0) -> np.ndarray:
 
 
 @torch.no_grad()
-def first_layer(model: Model, h: Tensor, layer: int) -> Tensor:
+def first_layer(model: LatentModel, h: Tensor, layer: int) -> Tensor:
     """h₁ [n, latent[0]] below h of ``layer`` [n, latent[layer − 1]], the layers between at their means."""
     for decoder in reversed(model.decoder[: layer - 1]):
         h = decoder(h)[0]
@@ -147,7 +147,7 @@ def subscript(layer: int) -> str:
 
 
 @torch.no_grad()
-def prior(model: Model, count: int, seed: int, layer: int = 1) -> np.ndarray:
+def prior(model: LatentModel, count: int, seed: int, layer: int = 1) -> np.ndarray:
     """``count`` draws of h_layer from the model's prior, down through the layers above it, [count, latent], float64.
     Raises NonFiniteError where one is not finite."""
     generator = torch.Generator(model.device).manual_seed(seed)
@@ -264,8 +264,9 @@ def _nearest(points, among, k, leave_out) -> tuple[np.ndarray, np.ndarray]:
         parts.append(distance.topk(k, largest=False))
     index = torch.cat([part.indices for part in parts]).numpy()
     exact = np.empty(index.shape)  # the search itself may round
-    for row, point in enumerate(points):
-        exact[row] = np.linalg.norm(point - among[index[row]], axis=1)
+    for start in range(0, len(points), BLOCK):
+        block = slice(start, start + BLOCK)
+        exact[block] = np.linalg.norm(points[block, None] - among[index[block]], axis=2)
     return index, exact
 
 

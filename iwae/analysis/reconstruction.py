@@ -20,7 +20,7 @@ from torch import Tensor
 
 from iwae.evaluation.sampling import Block, Progress, map_draws
 from iwae.kernels.finite import check_finite
-from iwae.model import Model, Sample
+from iwae.model import LatentModel, Sample
 from iwae.system import reprs
 
 PICTURES = ("draw", "mean", "average", "weighted")
@@ -41,7 +41,7 @@ class ReconstructionResult:
 
 @torch.no_grad()
 def reconstructions(
-    model: Model, x: Tensor, *, samples: int = 50, seed: int = 0, progress: Progress | None = None
+    model: LatentModel, x: Tensor, *, samples: int = 50, seed: int = 0, progress: Progress | None = None
 ) -> ReconstructionResult:
     """The pictures and losses of images x [n, pixels], from ``samples`` draws of q(h|x) each.
 
@@ -70,7 +70,7 @@ def cross_entropy(x: Tensor, picture: Tensor) -> Tensor:
     return -torch.where(x > 0, p, 1 - p).log().sum(-1)
 
 
-def _measure(model: Model, block: Block, draws: Iterator[Sample], samples: int) -> tuple[dict, dict]:
+def _measure(model: LatentModel, block: Block, draws: Iterator[Sample], samples: int) -> tuple[dict, dict]:
     x = block.x
     largest = x.new_full((len(x),), -torch.inf)  # log-weight so far: the sums below are relative to it
     total, loss = x.new_zeros(2, len(x))

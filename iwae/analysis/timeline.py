@@ -7,7 +7,7 @@ from torch import Tensor
 
 from iwae.evaluation.activity import Activity, active_units
 from iwae.kernels.finite import check_finite
-from iwae.model import Model
+from iwae.model import LatentModel
 
 IMAGES = 500  # for the map and the active units
 
@@ -37,7 +37,7 @@ class TimelineAxes:
 
 
 @torch.no_grad()
-def describe_model(model: Model, x: Tensor, shown: Tensor) -> ModelState:
+def describe_model(model: LatentModel, x: Tensor, shown: Tensor) -> ModelState:
     """``model`` on images x [images, pixels] and on those to show [shown, pixels].
 
     Raises ValueError for other images, NonFiniteError where what comes out is not finite.
@@ -60,7 +60,7 @@ def timeline_axes(state: ModelState) -> TimelineAxes:
     if size == 1:
         axes, titles = torch.tensor([[1.0, 0.0]]), ("h₁", "nothing: the layer has one unit")
     elif size == 2:
-        axes, titles = torch.eye(2), ("unit 1", "unit 2")
+        axes, titles = torch.eye(2), ("unit 0", "unit 1")
     else:
         values, vectors = torch.linalg.eigh(activity.covariance)
         axes = vectors[:, [-1, -2]].float()

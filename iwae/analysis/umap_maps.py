@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from iwae.analysis import latent
-from iwae.checkpoints import read_card
 from iwae.system import files, launcher, optional, paths, priority, processes
 from iwae.system.paths import maps_dir
 
+SMALL = 5_000  # points up to which UMAP moves them 500 times instead of 200; its own limit is 10,000
 LOCK_PATIENCE = 1.0  # seconds; starting a process holds the lock for an instant
 VERSION = 2  # of the naming of folders
 SHIPPED = paths.SHIPPED / "umap.npz"  # places [n, 2] as float16, by the names of their folders
@@ -170,15 +171,19 @@ def find_map(settings: UmapSettings, **decided: Any) -> Map:
 
 
 def pair_of_maps(
-    settings: UmapSettings, checkpoints: Sequence[Path], dataset: str, images: int, layers: Sequence[int] = (1, 1)
+    settings: UmapSettings,
+    models: Sequence[tuple[str, str]],
+    dataset: str,
+    images: int,
+    layers: Sequence[int] = (1, 1),
 ) -> tuple[Map, Map]:
-    """The maps of two models, by their checkpoints and the stochastic layers mapped: that of B begins from that of A.
-    ``images``: how many of the test images of ``dataset``, by ``latent.subset``. Of one model and layer twice it is the
-    same map."""
+    """The maps of two models, by their fingerprints and sizes (the text of their ``ModelConfig``) and by the stochastic
+    layers mapped: that of B begins from that of A. ``images``: how many of the test images of ``dataset``, by
+    ``latent.subset``. Of one model and layer twice it is the same map."""
     one, other = (
-        {"checkpoint": fingerprint(path), "model": str(read_card(path).model), "dataset": dataset, "images": images}
+        {"checkpoint": mark, "model": sizes, "dataset": dataset, "images": images}
         | ({"layer": layer} if layer > 1 else {})
-        for path, layer in zip(checkpoints, layers, strict=True)
+        for (mark, sizes), layer in zip(models, layers, strict=True)
     )
     a = find_map(settings, begin=None, **one)
     return a, a if one == other else find_map(settings, begin=a.folder.name, **other)
@@ -218,7 +223,7 @@ def umap(
 ) -> np.ndarray:
     """UMAP of points [n, latent] from places ``start`` [n, 2], [n, 2]: repeatable from ``settings.seed``.
 
-    Exact neighbours are passed in, so that UMAP does not compile a search (45 s). Where the start is far from UMAP's
+    Exact neighbours are passed in, so that UMAP does not search itself. Where the start is far from UMAP's
     own size of 10 it is brought there. At the end the map is rotated, not scaled, onto ``start``. Points that are all
     alike lie in one place.
     """
@@ -230,18 +235,22 @@ def umap(
     report("loading UMAP …", 0.05)
     from umap import UMAP  # seconds, and only here
 
+    _keep_compiled()
     start = start - start.mean(0)
     start = start * (10 / max(np.abs(start).max(), 1e-9))
     flat = np.ptp(start, axis=0) == 0  # as of a single unit: UMAP would divide by the extent
     start[:, flat] = np.random.default_rng(settings.seed).uniform(-1, 1, (len(start), flat.sum()))
     report("preparing …", 0.1)
     bar = _Bar(lambda share: report(f"laying out, {share:.0%}", 0.1 + 0.9 * share))
+    large = len(points) > SMALL
     layout: Any = UMAP  # whose annotations allow less than it does
     placed = layout(
         n_neighbors=settings.neighbours,
         min_dist=settings.min_dist,
         random_state=settings.seed,
         n_jobs=1,
+        n_epochs=200 if large else 500,
+        learning_rate=0.25 if large else 1.0,  # smaller steps make up for the epochs: docs/performance.md
         init=start.astype(np.float32),
         precomputed_knn=(known[0].astype(np.int32), known[1].astype(np.float32)),
         force_approximation_algorithm=True,  # else it takes small data for a reason to search itself
@@ -269,6 +278,29 @@ class _Bar:
 def _save(path: Path, array: np.ndarray) -> None:
     with files.atomic_write(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, array)
+
+
+def _keep_compiled() -> None:
+    """Let numba keep on disk what it compiles of UMAP. Otherwise each process compiles it again, which takes as long as
+    a map of 10,000 points."""
+    from numba.core.dispatcher import Dispatcher
+    from umap import layouts, umap_, utils
+
+    for module in (layouts, umap_, utils):
+        for function in vars(module).values():
+            if isinstance(function, Dispatcher):
+                function.enable_caching()
+
+
+def _import_search_uncompiled() -> None:
+    """Import UMAP's search for neighbours, which are known here, as plain Python: to compile it takes 16 s where nobody
+    has done so before. Only for a process that makes maps and nothing else."""
+    config: Any = import_module("numba").config  # whose names are not declared
+    before, config.DISABLE_JIT = config.DISABLE_JIT, True
+    try:
+        import_module("pynndescent")
+    finally:
+        config.DISABLE_JIT = before
 
 
 def _compiler_cache() -> dict[str, str]:
@@ -303,6 +335,7 @@ def main(folder: Path) -> None:
     started = time.monotonic()
     with FileLock(folder / "lock"):
         try:
+            _import_search_uncompiled()
             compute(folder, lambda message, share: _write_status(folder, message, share))
         except Exception as error:
             _write_status(folder, str(error) or type(error).__name__, 0.0, failed=True)

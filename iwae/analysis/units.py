@@ -13,14 +13,14 @@ from iwae.evaluation.metrics import log_evidence
 from iwae.evaluation.sampling import IMAGES
 from iwae.figures.units import Band
 from iwae.kernels.finite import check_finite
-from iwae.model import Model, log_normal, to_float64
+from iwae.model import LatentModel, log_normal, to_float64
 
 KL_DRAWS = 10  # of the layers whose KL has no closed form
 RESAMPLES = 200  # sets of images behind a band
 
 
 @torch.no_grad()
-def unit_kl(model: Model, x: Tensor, *, draws: int = KL_DRAWS, seed: int = 0) -> tuple[Tensor, ...]:
+def unit_kl(model: LatentModel, x: Tensor, *, draws: int = KL_DRAWS, seed: int = 0) -> tuple[Tensor, ...]:
     """KL of each unit of every layer for images x [n, pixels]: E_q[log q(h_u|·) − log p(h_u|·)], nats, [n, latent].
 
     Summed over units and layers it is D_KL(q(h|x) ‖ p(h)) of each image. With one layer it is exact; with more, the
@@ -97,7 +97,7 @@ class PruningLoss:
 
 
 def pruning_loss(
-    model: Model, x: Tensor, layers: tuple[Activity, ...], kept: Sequence[Tensor], *, samples: int, seed: int = 0
+    model: LatentModel, x: Tensor, layers: tuple[Activity, ...], kept: Sequence[Tensor], *, samples: int, seed: int = 0
 ) -> PruningLoss:
     """L_samples of images x [n, pixels] with all units and with those that are ``kept`` ([latent] of bool, by layer):
     the others are fixed at their prior mean and removed from log p and log q, so both are bounds of a valid model."""
@@ -117,7 +117,7 @@ def all_but(layers: tuple[Activity, ...], layer: int, unit: int) -> list[Tensor]
 
 
 @torch.no_grad()
-def traverse(model: Model, h: Tensor, layer: int, unit: int, values: Sequence[float]) -> Tensor:
+def traverse(model: LatentModel, h: Tensor, layer: int, unit: int, values: Sequence[float]) -> Tensor:
     """Pictures [len(values), pixels] of a latent point h [latent of the layer] whose ``unit`` takes each value; from a
     layer above the first, the layers between are set to their means."""
     points = h.to(model.device).repeat(len(values), 1)

@@ -33,6 +33,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from iwae.checkpoints import OLD_NAMES, current_names
+from iwae.data import datasets
 from iwae.model import ModelConfig
 from iwae.training.config import TrainConfig
 
@@ -152,6 +153,11 @@ def _typed(title: str, name: str, value: Any) -> Any:
         return float(value)
     if type(value) is not kind:
         raise GridError(f"{title}: {name} must be {KINDS[kind]}, not {value!r}")
+    if name == "dataset":
+        try:
+            return datasets.added(value)
+        except (ValueError, OSError) as error:
+            raise GridError(f"{title}: dataset: {error}") from None
     return value
 
 

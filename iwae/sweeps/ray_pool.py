@@ -4,8 +4,7 @@ Nodes need no shared disk. A task works in a temporary folder on its node; an up
 bytes, to the folder actor on the driver's machine, which writes them to the sweep's folder. If a node is lost, Ray
 restarts its tasks, and each resumes from what the folder actor has.
 
-The package is sent to the nodes with the job. Every node needs requirements.txt and ray in the versions of the driver,
-and the data sets (IWAE_DATA_DIR), which it downloads itself if it can.
+Beside what every node needs (``ray_cluster``), these have the data sets (IWAE_DATA_DIR), or can download them.
 """
 
 import dataclasses
@@ -13,6 +12,7 @@ import socket
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,9 @@ import torch
 
 from iwae import checkpoints
 from iwae.data import datasets
-from iwae.sweeps.sweep import SweepError, TrainingJob
-from iwae.system import files
-from iwae.system.paths import PACKAGE
+from iwae.sweeps.sweep import TrainingJob
+from iwae.system import files, ray_cluster
 
-RETRIES = 20  # lost workers after which a cell counts as failed
 SYNC_SECONDS = 60.0  # between two uploads of a cell: the work that a lost node may cost
 # of a run, in the order in which they are read and written: records are at least as recent as the state
 FILES = ("state.safetensors", "log.txt", "metrics.jsonl", "checkpoint.safetensors", "config.json", "status.json")
@@ -35,28 +33,18 @@ RunFiles = dict[str, bytes]  # by name
 class RayCluster:
     """Submits every cell as a task at once; Ray schedules them. As a context manager it cancels what is left on exit.
 
-    Raises SweepError if Ray is not installed or the cluster cannot be reached.
+    Raises as ``ray_cluster.joined``.
     """
 
     def __init__(
         self, address: str, folder: Path, *, cpus: int = 1, gpus: float = 0.0, sync_seconds: float = SYNC_SECONDS
     ):
-        self.ray = _import_ray()
-        if address.startswith("ray://"):
-            raise SweepError(
-                f"--ray {address}: the sweep must run on a machine of the cluster, with its address or auto"
-            )
-        runtime = {"py_modules": [str(PACKAGE)]}
-        try:
-            self.ray.init(address, runtime_env=runtime, log_to_driver=False, logging_level="error")
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise SweepError(f"no Ray cluster at {address} could be joined: {error}") from None
-        here = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            self.ray.get_runtime_context().get_node_id(), soft=False
-        )
+        self.until_exit = ExitStack()
+        self.ray = self.until_exit.enter_context(ray_cluster.joined(address))
+        here = ray_cluster.here(self.ray)
         actor = self.ray.remote(num_cpus=0, scheduling_strategy=here)(FolderActor)
         self.actor = actor.remote(str(folder.resolve()))
-        self.task = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_work)
+        self.task = self.ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=ray_cluster.RETRIES)(_work)
         self.threads, self.sync_seconds = cpus, sync_seconds
         self.working: dict[Any, str] = {}  # names by the tasks' references
 
@@ -64,7 +52,7 @@ class RayCluster:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.ray.shutdown()  # and ends all tasks of this job
+        self.until_exit.close()
 
     def has_capacity(self) -> bool:
         return True
@@ -83,10 +71,8 @@ class RayCluster:
     def _reason(self, task: Any) -> str:
         try:
             return self.ray.get(task)
-        except self.ray.exceptions.RayTaskError as error:
-            return str(error.cause) or type(error.cause).__name__
         except self.ray.exceptions.RayError as error:
-            return " ".join(str(error).split())
+            return ray_cluster.reason(self.ray, error)
 
 
 class FolderActor:
@@ -122,7 +108,8 @@ def write_files(folder: Path, contents: RunFiles) -> None:
 
 def _work(name: str, job: TrainingJob, actor: Any, threads: int, sync_seconds: float) -> str:
     """The task: train a cell on this node, from the files that the folder actor has."""
-    ray = _import_ray()
+    import ray  # pyright: ignore[reportMissingImports]
+
     torch.set_num_threads(threads)
     if ray.get(actor.stop_requested.remote()):
         return ""
@@ -164,7 +151,8 @@ class _Uploader(threading.Thread):
         self.over = threading.Event()
 
     def run(self) -> None:
-        ray = _import_ray()
+        import ray  # pyright: ignore[reportMissingImports]
+
         state, uploaded, last = self.folder / "state.safetensors", None, time.monotonic()
         while not self.over.wait(min(self.seconds, 1.0)):
             if ray.get(self.actor.stop_requested.remote()):
@@ -178,11 +166,3 @@ class _Uploader(threading.Thread):
     def finish(self) -> None:
         self.over.set()
         self.join()
-
-
-def _import_ray() -> Any:
-    try:
-        import ray  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise SweepError("a sweep on a cluster needs Ray: pip install -r requirements-cluster.txt") from None
-    return ray

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from iwae import checkpoints
-from iwae.data.sources import SOURCES
+from iwae.data import datasets
 from iwae.evaluation.stats import plus_minus
 from iwae.runs import store, worker
 from iwae.runs.store import Run, RunError
@@ -47,7 +47,7 @@ class Measurement:
     images: int | None = None  # number of test images, chosen by a fixed seed; None for all
 
     def image_count(self, dataset: str) -> int:
-        there = SOURCES[dataset].sizes[2]
+        there = datasets.source(dataset).sizes[2]
         return there if self.images is None else min(self.images, there)
 
     def is_done(self, run: Run) -> bool:
