@@ -20,7 +20,7 @@ def measured(nll: float = 87.0, se: float = 0.2, **more) -> dict:
 
 
 def entry(key: str, metrics: dict | None = None, progress: dict | None = None, **settings) -> Entry:
-    """A model of these settings; ``run:`` in its key makes it one's own."""
+    """A model of these settings; ``run:`` in its key makes it one of the user's."""
     config = TrainConfig(**{"dataset": "mnist-fixed"} | settings)
     progress = {"epochs": 10.0, "seconds": 600.0, "device": "cpu", "finished": True, "history": []} | (progress or {})
     card = Card(ModelConfig.parse(config.model), asdict(config), progress, measured() if metrics is None else metrics)

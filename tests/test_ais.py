@@ -14,8 +14,8 @@ from iwae.kernels import bernoulli
 from iwae.model import Model, ModelConfig
 from tests.linear_gaussian import LinearGaussian
 
-TWO_LAYERS = ModelConfig(hidden=((12,), (8,)), latent=(5, 3), pixels=24)
-FLAT = ModelConfig(hidden=((12,),), latent=(2,), pixels=24)
+TWO_LAYERS = ModelConfig(hidden=((12,), (8,)), latent=(5, 3), shape=(1, 24))
+FLAT = ModelConfig(hidden=((12,),), latent=(2,), shape=(1, 24))
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_progress_and_how_to_cancel():
 
 def test_the_gradient_of_h_alone_is_that_of_the_whole():
     """A model whose weights want no gradient takes a shorter way back: the same numbers, in h."""
-    model = Model(ModelConfig(hidden=((12, 9),), latent=(3,), pixels=48), seed=4)
+    model = Model(ModelConfig(hidden=((12, 9),), latent=(3,), shape=(1, 48)), seed=4)
     x, (h,) = ais.simulated(model, 4)
     found = []
     for wanted in (True, False):

@@ -12,7 +12,7 @@ from iwae.results.comparison import Check, choose, compare, paired_difference, s
 from iwae.results.rows import collect
 from tests.cards import catalogue, entry, measured
 
-SMALL = ModelConfig(hidden=((12,),), latent=(4,), pixels=24)
+SMALL = ModelConfig(hidden=((12,),), latent=(4,), shape=(1, 24))
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from iwae.evaluation.metrics import evaluate, mean_bound
 from iwae.evaluation.stats import RunningBound, plus_minus
 from iwae.model import Model, ModelConfig
 
-ONE = ModelConfig(hidden=((12,),), latent=(5,), pixels=32)
-TWO = ModelConfig(hidden=((12,), (8,)), latent=(5, 3), pixels=24)
+ONE = ModelConfig(hidden=((12,),), latent=(5,), shape=(1, 32))
+TWO = ModelConfig(hidden=((12,), (8,)), latent=(5, 3), shape=(1, 24))
 
 
 def lively(config: ModelConfig, scale: float = 0.5) -> Model:
@@ -110,7 +110,7 @@ def test_a_silent_unit_is_inactive_and_pruning_it_costs_nothing():
 
     Same draws; the unit's own log-weight is exactly zero, as q(h_u|x) is its prior.
     """
-    model, x = lively(ModelConfig(((12,),), (5,), 24), scale=2.0), images(150)
+    model, x = lively(ModelConfig(((12,),), (5,), (1, 24)), scale=2.0), images(150)
     with torch.no_grad():
         for head in (model.encoder[0].mean, model.encoder[0].log_std):
             head.weight[2], head.bias[2] = 0.0, 0.0
@@ -122,7 +122,7 @@ def test_a_silent_unit_is_inactive_and_pruning_it_costs_nothing():
 
 def test_pruning_counts_only_what_is_left():
     """With every unit inactive the pruned model is p(x|h = 0), whose NLL needs no draws."""
-    model, x = lively(ModelConfig(((12,),), (5,), 24)), images(20)
+    model, x = lively(ModelConfig(((12,),), (5,), (1, 24))), images(20)
     metrics = evaluate(model, x, samples=10, threshold=1e9)
     with torch.no_grad():
         exact = -model.log_likelihood(x, torch.zeros(1, 20, 5).double())[0]

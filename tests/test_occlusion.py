@@ -10,14 +10,15 @@ from iwae import catalog, checkpoints
 from iwae.data import datasets
 from iwae.inference import occlusion
 from iwae.inference.exact_posterior import plane
-from iwae.inference.occlusion import PARTS, occluded, sampled, visible_pixels
+from iwae.inference.occlusion import half, occluded, sampled, visible_pixels
 from iwae.inference.posterior import posterior, reconstruct
 from iwae.inference.tempering import Target, temper
 from iwae.kernels.finite import NonFiniteError
 from iwae.model import Model, ModelConfig
 
-TWO = ModelConfig(hidden=((12,), (8,)), latent=(5, 3), pixels=24)
-FLAT = ModelConfig(hidden=((9,),), latent=(2,), pixels=24)
+TWO = ModelConfig(hidden=((12,), (8,)), latent=(5, 3), shape=(1, 24))
+FLAT = ModelConfig(hidden=((9,),), latent=(2,), shape=(1, 24))
+SHAPE = (28, 28)
 NOTHING = torch.zeros(24).bool()
 SOME = torch.arange(24) > 11
 
@@ -120,7 +121,7 @@ def flat():
 @pytest.mark.parametrize(("digit", "part"), [(3, "bottom half"), (5, "left half"), (8, "right half"), (9, "top half")])
 def test_sampling_agrees_with_the_grid(flat, digit, part):
     """The sampler, which does not know the grid: log p within 3 s.e., and the mean of every unit within 4."""
-    image, seen = datasets.load("digits").binary("test")[digit], visible_pixels(PARTS[part])
+    image, seen = datasets.load("digits").binary("test")[digit], visible_pixels(half(part, SHAPE), SHAPE)
     found, exact = sampled(flat, image, seen), occluded(flat, image, seen)
     assert exact.way == "exact grid" and exact.log_p_se is None and exact.doubt is None
     assert abs(found.log_p - exact.log_p) < 3 * found.log_p_se
@@ -141,15 +142,15 @@ def test_modes_that_the_encoder_misses_are_found(flat, image, part, log_p, unit,
     if not datasets.available("mnist"):
         pytest.skip("needs MNIST")
     x = datasets.load("mnist", download=False, only_test=True).binary("test")[image]
-    found = sampled(flat, x, visible_pixels(PARTS[part]))
+    found = sampled(flat, x, visible_pixels(half(part, SHAPE), SHAPE))
     assert abs(found.log_p - log_p) < 3 * found.log_p_se + 0.005
-    assert occluded(flat, x, visible_pixels(PARTS[part])).log_p == pytest.approx(log_p, abs=0.01)
+    assert occluded(flat, x, visible_pixels(half(part, SHAPE), SHAPE)).log_p == pytest.approx(log_p, abs=0.01)
     if unit is not None:
         assert found.drawn.mean[unit].item() == pytest.approx(mean, abs=0.1)
 
 
 def test_a_few_draws_and_estimates_that_disagree_are_said(flat, monkeypatch):
-    image, seen = datasets.load("digits").binary("test")[3], visible_pixels(PARTS["left half"])
+    image, seen = datasets.load("digits").binary("test")[3], visible_pixels(half("left half", SHAPE), SHAPE)
     monkeypatch.setattr(occlusion, "FEW", 1e6)
     assert "independent draws decide" in sampled(flat, image, seen).doubt
     monkeypatch.undo()
@@ -189,12 +190,12 @@ def test_the_spread_is_the_deviation_of_the_decoded_draws(model, x):
 
 
 def test_boxes():
-    seen = occlusion.visible_pixels((0, 28, 0, 14)).view(28, 28)
+    seen = visible_pixels((0, 28, 0, 14), SHAPE).view(28, 28)
     assert not seen[:, :14].any() and seen[:, 14:].all()
-    assert not occlusion.visible_pixels(occlusion.PARTS["bottom half"]).view(28, 28)[14:].any()
-    assert occlusion.visible_pixels((3, 3, 0, 28)).all()
-    assert (occlusion.veiled(np.ones(784), ~occlusion.visible_pixels((0, 1, 0, 28)))[:28] == 1).all()
-    assert set(occlusion.veiled(np.ones(784), occlusion.visible_pixels((0, 1, 0, 28)))) == {0.5, 1.0}
+    assert not visible_pixels(half("bottom half", SHAPE), SHAPE).view(28, 28)[14:].any()
+    assert visible_pixels((3, 3, 0, 28), SHAPE).all()
+    assert (occlusion.veiled(np.ones(784), ~visible_pixels((0, 1, 0, 28), SHAPE))[:28] == 1).all()
+    assert set(occlusion.veiled(np.ones(784), visible_pixels((0, 1, 0, 28), SHAPE))) == {0.5, 1.0}
     for box in ((-1, 2, 0, 3), (5, 4, 0, 3), (0, 29, 0, 3)):
-        with pytest.raises(ValueError, match="within 0 to 28"):
-            occlusion.visible_pixels(box)
+        with pytest.raises(ValueError, match="within 28 rows and 28 columns"):
+            visible_pixels(box, SHAPE)

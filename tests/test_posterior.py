@@ -1,6 +1,7 @@
 """One image: the cached draw against the evaluation, its weights, and the L_k curve."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import torch
 from iwae.evaluation.metrics import evaluate
 from iwae.inference.posterior import Posterior, posterior, reconstruct
 from iwae.model import Model, ModelConfig
+from iwae.system import optional
 
-TWO = ModelConfig(hidden=((12,), (8,)), latent=(5, 3), pixels=24)
+TWO = ModelConfig(hidden=((12,), (8,)), latent=(5, 3), shape=(1, 24))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,7 @@ def test_reconstructions(model, x):
 
 
 @pytest.mark.parametrize(
-    ("shape", "samples", "says"), [((23,), 5, "have 24 pixels, so x must be"), ((24,), 0, "not 0")]
+    ("shape", "samples", "says"), [((23,), 5, "have 1×24 pixels, so x must be"), ((24,), 0, "not 0")]
 )
 def test_refusals(model, shape, samples, says):
     with pytest.raises(ValueError, match=says):
@@ -129,3 +131,47 @@ def test_refusals(model, shape, samples, says):
 def test_curve_refuses_other_k(model, x):
     with pytest.raises(ValueError, match="between 1 and the 30 samples, not 1…31"):
         posterior(model, x, samples=30).curve(np.array([1, 31]))
+
+
+@pytest.mark.filterwarnings("ignore:.*ArviZ is undergoing")
+def test_in_arviz_s_format(model, x):
+    """Draws chosen by weight, or all with their weights; their likelihood; and draws of the prior."""
+    pytest.importorskip("arviz", reason="requirements-extra.txt")
+    drawn = posterior(model, x, samples=300, seed=2)
+    made = drawn.to_inference_data(model, draws=4000, seed=1)
+    chosen = made["sample_stats"]["draw_of_q"].values[0]
+    np.testing.assert_array_equal(chosen, drawn.resample(4000, seed=1))
+    for layer, h in enumerate(drawn.h, 1):
+        values = made["posterior"][f"h{layer}"]
+        assert values.dims == ("chain", "draw", f"h{layer}_unit") and made["prior"][f"h{layer}"].shape == values.shape
+        np.testing.assert_array_equal(values.values[0], h[chosen])
+    np.testing.assert_array_equal(made["log_likelihood"]["x"].values[0, :, 0], drawn.log_px[chosen])
+    np.testing.assert_array_equal(made["observed_data"]["x"].values[0], x)
+    top = made["prior"]["h2"].values
+    assert abs(top.mean()) < 4 / math.sqrt(top.size) and abs(top.var() - 1) < 4 * math.sqrt(2 / top.size)
+    assert made["posterior"].attrs["log_p"] == drawn.log_p and made["posterior"].attrs["units"] == "nats"
+
+    weighted = drawn.to_inference_data(weighted=True)
+    weights = np.exp(weighted["sample_stats"]["log_weight"].values[0])
+    np.testing.assert_allclose(weights, drawn.weights, rtol=1e-12)
+    assert "prior" not in getattr(weighted, "children", weighted)  # of a DataTree, or of InferenceData
+    first = weighted["posterior"]["h1"].values[0]
+    np.testing.assert_array_equal(first, drawn.h[0])
+    both = (weights @ first, made["posterior"]["h1"].values[0].mean(0))
+    error = np.sqrt(weights @ (first - both[0]) ** 2 / 4000)
+    assert (np.abs(both[0] - both[1]) < 5 * error).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"), [({"draws": 0}, "at least 1, not 0"), ({"draws": 5, "weighted": True}, "there are all draws")]
+)
+def test_what_arviz_cannot_be_given(model, x, options, told):
+    pytest.importorskip("arviz", reason="requirements-extra.txt")
+    with pytest.raises(ValueError, match=told):
+        posterior(model, x, samples=10).to_inference_data(**options)
+
+
+def test_without_arviz_it_is_named(model, x, monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz", None)
+    with pytest.raises(optional.MissingError, match="ArviZ's format needs arviz: pip install"):
+        posterior(model, x, samples=10).to_inference_data()

@@ -133,7 +133,7 @@ def test_seeds_are_put_together():
     twice = entry("again", measured(86.0, 0.2), {"seconds": 1.0}, seed=0)
     rows = rows_of(*models, other, fewer, twice)
     (row,) = [row for row in rows if row.status == "seeds"]
-    assert row.seeds == (0, 1, 2) and row.name == "mnist-fixed 1layer: IWAE k = 50, 3 seeds"
+    assert row.seeds == (0, 1, 2) and row.name == "mnist-fixed, 1 layer: IWAE k = 50, 3 seeds"
     assert row.metrics["nll"] == pytest.approx(87 + 1 / 3)
     assert row.metrics["nll_sd"] == pytest.approx(math.sqrt(7 / 3))
     assert row.verdict() == "+0.62, higher" and row.comparison.endswith("; ours is 3 seeds")

@@ -10,6 +10,7 @@ from iwae import catalog, checkpoints
 from iwae.__main__ import main
 from iwae.data import datasets
 from iwae.evaluation import metrics as evaluation
+from iwae.results import readme as documents
 from iwae.results.comparison import paired_difference
 from iwae.training.config import TrainConfig
 from iwae.training.loop import Training
@@ -55,7 +56,7 @@ def test_the_table_prints_what_the_cards_hold(shipped, capsys):
 def test_all_lists_what_is_not_run(capsys):
     out = printed(capsys, "--all", "--dataset", "mnist-fixed")
     assert "not run, 22 published cells:" in out
-    assert "mnist-fixed 1layer: Power mean p = 3, k = 50, published 86.70 (R)\n    python -m iwae train" in out
+    assert "mnist-fixed, 1 layer: Power mean p = 3, k = 50, published 86.70 (R)\n    python -m iwae train" in out
 
 
 def test_files_are_written_and_hold_the_rows(tmp_path, capsys):
@@ -108,7 +109,8 @@ def test_nothing_to_show(capsys):
 
 
 def test_readme_needs_its_marks(shipped, capsys):
-    for path in (shipped / "README.md", shipped.parent / "README.md"):
+    for path in documents.paths(shipped):
+        path.parent.mkdir(exist_ok=True)
         path.write_text("nothing")
     assert main(["table", "--readme"]) == 1
     assert "must hold the two lines" in capsys.readouterr().err

@@ -1,9 +1,12 @@
-"""The table as text, Markdown, CSV and JSON, and the blocks in the documents."""
+"""The table as text, Markdown, LaTeX, CSV and JSON, and the blocks in the documents."""
 
 import csv
 import io
 import json
+import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -51,8 +54,30 @@ def test_markdown_has_as_many_cells_in_every_line(rows):
 
 def test_the_document_lists_what_is_not_run_and_the_sources(rows):
     text = tables.document([*rows, *grid.not_run(rows, "fashion-mnist")])
-    assert "fashion-mnist 1layer: IWAE k = 50, published 231.95 (R): `python -m iwae train" in text
+    assert "fashion-mnist, 1 layer: IWAE k = 50, published 231.95 (R): `python -m iwae train" in text
     assert "- N: nbip" in text and "- B: Burda" in text and "- X: " not in text
+
+
+def test_latex_has_every_number_and_no_sign_that_latex_would_read(rows):
+    text = tables.latex([*rows, *grid.not_run(rows, "fashion-mnist")])
+    body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]
+    assert len(body) == len(rows) and {line.count(" & ") for line in body} == {len(tables.PAPER) - 1}
+    assert r"88.20 $\pm$ 0.10" in body[0] and "not evaluated" in text
+    assert r"D\_KL(q$\|$p(h|x))" in text and "(N) nbip" in text
+    assert text.isascii(), "pdflatex has no sign for all others"
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex")
+def test_latex_compiles(tmp_path):
+    """The whole table of the shipped models, on a landscape page."""
+    table = tables.latex(collect(catalog.entries()[0])[0])
+    page = r"\documentclass[a4paper,landscape]{article}\usepackage[margin=12mm]{geometry}\usepackage{booktabs}"
+    (tmp_path / "t.tex").write_text(page + r"\begin{document}" + table + r"\end{document}", encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "t.pdf").exists() and "Missing character" not in done.stdout
+    assert not re.search(r"Overfull .hbox|Float too large", done.stdout), done.stdout
 
 
 def test_csv_and_json_hold_every_value(rows):
@@ -81,18 +106,19 @@ def test_empty_tables():
 
 
 def shipped():
-    return collect({key: entry for key, entry in catalog.entries()[0].items() if entry.shipped})[0]
+    found = catalog.entries()[0] | catalog.cards()
+    return collect({key: entry for key, entry in found.items() if entry.shipped})[0]
 
 
 def test_the_documents_hold_the_table_of_the_shipped_models(tmp_path, monkeypatch):
-    """README.md and checkpoints/README.md are what ``python -m iwae table --readme`` gives."""
+    """README.md, checkpoints/README.md and docs/findings.md are what ``python -m iwae table --readme`` gives."""
     monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path))
     for path, text in readme.render(catalog.SHIPPED, shipped()).items():
         assert path.read_text() == text, f"{path.name} is out of date: run `python -m iwae table --readme`"
 
 
 def test_the_commands_in_the_documents_train_the_shipped_models():
-    for row in shipped():
+    for row in (row for row in shipped() if row.path):
         shown = readme.wrapped(row.command)
         assert max(map(len, shown.splitlines())) <= 120
         assert shown in (catalog.SHIPPED / "README.md").read_text()
@@ -106,10 +132,11 @@ def test_the_commands_in_the_documents_train_the_shipped_models():
 
 def test_only_the_block_is_rewritten(tmp_path, rows):
     folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    for path in (tmp_path / "README.md", folder / "README.md"):
+    documents = tmp_path / "README.md", folder / "README.md", tmp_path / "docs" / "findings.md"
+    for path in documents:
+        path.parent.mkdir(exist_ok=True)
         path.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
-    assert readme.rewrite(folder, rows) == [tmp_path / "README.md", folder / "README.md"]
+    assert readme.rewrite(folder, rows) == list(documents)
     text = (tmp_path / "README.md").read_text()
     assert text.startswith(f"before\n{readme.BEGIN}\n\n| objective |") and text.endswith(f"{readme.END}\nafter\n")
     assert "old" not in text and "88.20 ± 0.10" in text

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 from tyro.conf import Positional
 
 from iwae import checkpoints, cli, likelihoods
@@ -14,9 +14,11 @@ from iwae.data import datasets
 from iwae.evaluation import metrics, surprise
 from iwae.evaluation.activity import NOT_COUNTED
 from iwae.evaluation.stats import plus_minus
-from iwae.model import ModelConfig
+from iwae.inference import annealed_nll
+from iwae.model import Model, ModelConfig
 from iwae.results import comparison
 from iwae.system import files
+from iwae.training.config import MAX_K
 
 
 @dataclass(frozen=True)
@@ -29,32 +31,36 @@ class EvaluateCommand:
       python -m iwae evaluate checkpoints/mnist-1layer-iwae-k50.safetensors
       python -m iwae evaluate model.safetensors --samples 1000 --images 500 --json
       python -m iwae evaluate model.safetensors --samples 500 --images 2000 --quantiles --save
+      python -m iwae evaluate model.safetensors --ais 500 --save
     """
 
     checkpoint: Positional[Path]  # a .safetensors file that train has written
     samples: int = 5000  # draws from q(h|x) for each image
-    images: int | None = None  # number of test images, chosen at random by the seed; by default all
+    images: int | None = None  # number of test images, chosen at random by the seed; by default all, 1,000 for --ais
     seed: int = 0  # of the draws, and of the choice of images
     dataset: str | None = None  # measure it on this data set instead of its own, see `python -m iwae data list`
     device: cli.Device = "auto"  # where to compute; auto is the first available of cuda, mps and cpu
     json: bool = False  # print one JSON object instead of a table
     save: bool = False  # also store the result in the checkpoint's card, which the app reads
     quantiles: bool = False  # measure only the quantiles of the NLL; with --save the card keeps its other measures
+    ais: int | None = None  # the NLL by annealing in so many temperatures, with --save beside the card's other measures
+    chains: int = annealed_nll.CHAINS  # for --ais: of each image
+    simulated: int = annealed_nll.SIMULATED  # for --ais: images of the model's own, on which its bias is bounded
     half: bool = False  # round the weights to float16 first; with --save they are stored so, in half the bytes
 
     def run(self) -> int:
         device = cli.find_device(self.device)
-        cli.check_seed(self.seed)
-        cli.check_samples(self.samples)
-        if not self.checkpoint.is_file():
-            raise cli.UsageError(f"there is no file {self.checkpoint}")
-        cli.check_output("--save", self.checkpoint if self.save else None)
+        self._check()
         model, card = checkpoints.load(self.checkpoint, device)
         own: str = card.training.get("dataset", "")
         name = self.dataset or own
-        cli.check_dataset(name)
+        cli.check_dataset(name, self.checkpoint, card.model.shape)
         if self.save and name != own:
             raise cli.UsageError(f"--save keeps results on the model's own data set, {own}, not on {name}")
+        if self._alone and self.save and not card.metrics:
+            raise cli.UsageError(
+                f"{self._alone} adds to the measures in a card, and this one has none: evaluate it with --save first"
+            )
         data = datasets.load(name, progress=sys.stderr.isatty())
         trained = card.progress.get("data", {}).get("sha256")
         if name == own and trained not in (None, data.identity["sha256"]):
@@ -62,38 +68,68 @@ class EvaluateCommand:
         x = self._images(data, model.likelihood.binary)
         if self.quantiles and len(x) < surprise.FEWEST_IMAGES:
             raise cli.UsageError(f"--quantiles needs at least {surprise.FEWEST_IMAGES} images, not {len(x)}")
-        if self.quantiles and self.half and self.save:
-            raise cli.UsageError("--half would round the weights, and --quantiles keep measures of those before")
-        if card.model.pixels != x.shape[1]:
-            raise cli.UsageError(f"{self.checkpoint} is for images of {card.model.pixels} pixels, not {x.shape[1]}")
-        x = x.to(model.device)
+        kept = card.metrics
         if self.half:
+            kept = kept if card.weights == "float16" else {}
             model, card = checkpoints.halved(model, card)
-        with cli.image_bar() as progress:
-            if self.quantiles:
-                nll = -metrics.log_evidence(model, x, samples=self.samples, seed=self.seed, progress=progress)
-                summary = {"quantiles": surprise.quantiles(nll, self.samples, self.seed)}
-            else:
-                summary = metrics.evaluate(model, x, samples=self.samples, seed=self.seed, progress=progress).summary()
+        summary = self._measure(model, x)
         if self.json:
-            bits = None if self.quantiles else bits_per_pixel(summary, card.model)
+            bits = None if self._alone else bits_per_pixel(summary, card.model)
             more = {"bits_per_pixel": bits} if bits else {}
             print(json.dumps({"checkpoint": str(self.checkpoint), "dataset": name} | summary | more))
-        elif kept := surprise.from_card(summary) if self.quantiles else None:
-            head = f"−L_{kept.samples} of {kept.images:,} test images of {name}, seed {kept.seed}, nats"
-            print(f"{self.checkpoint}: quantiles of {head}: {kept.in_words()}")
+        elif self.ais is not None:
+            print(f"{self.checkpoint}: {describe(card)}")
+            print(annealed_table(summary["ais"], name))
+        elif found := surprise.from_card(summary) if self.quantiles else None:
+            head = f"−L_{found.samples} of {found.images:,} test images of {name}, seed {found.seed}, nats"
+            print(f"{self.checkpoint}: quantiles of {head}: {found.in_words()}")
         else:
             print(f"{self.checkpoint}: {describe(card)}")
             print(table(summary, name, card.model))
         if self.save:
-            measured = replace(card, metrics=card.metrics | summary if self.quantiles else summary)
+            if not self._alone:
+                kept = {name: value for name, value in kept.items() if name == "ais"}  # of the same weights
+            measured = replace(card, metrics=kept | summary)
             files.write_or_rescue(self.checkpoint, lambda path: checkpoints.save(path, model, measured))
         return 0
 
-    def _images(self, data: datasets.Dataset, binary: bool) -> torch.Tensor:
+    @property
+    def _alone(self) -> str | None:
+        """The option that asks for one measure instead of all."""
+        return "--quantiles" if self.quantiles else "--ais" if self.ais is not None else None
+
+    def _check(self) -> None:
+        cli.check_seed(self.seed)
+        cli.check_samples(self.samples)
+        if self.quantiles and self.ais is not None:
+            raise cli.UsageError("--quantiles and --ais each measure one thing alone; run them one after the other")
+        if self._alone and self.half and self.save:
+            raise cli.UsageError(f"--half would round the weights, and {self._alone} keep measures of those before")
+        for option, value, least in (("--ais", self.ais, 2), ("--chains", self.chains, 2)):
+            if value is not None and not least <= value <= MAX_K:
+                raise cli.UsageError(f"{option} must lie between {least} and {MAX_K:,}, not {value}")
+        if self.simulated != 0 and not 2 <= self.simulated <= MAX_K:
+            raise cli.UsageError(f"--simulated must be 0 or lie between 2 and {MAX_K:,}, not {self.simulated}")
+        if not self.checkpoint.is_file():
+            raise cli.UsageError(f"there is no file {self.checkpoint}")
+        cli.check_output("--save", self.checkpoint if self.save else None)
+
+    def _measure(self, model: Model, x: Tensor | datasets.DrawnImages) -> dict[str, Any]:
+        """What a card keeps of it."""
+        with cli.image_bar() as progress:
+            given: dict[str, Any] = {"samples": self.samples, "seed": self.seed, "progress": progress}
+            if self.ais is not None:
+                path = {"temperatures": self.ais, "chains": self.chains, "simulated": self.simulated}
+                return {"ais": annealed_nll.measure(model, x[:], **path, **given).summary()}
+            if self.quantiles:
+                nll = -metrics.log_evidence(model, x, **given)
+                return {"quantiles": surprise.quantiles(nll, self.samples, self.seed)}
+            return metrics.evaluate(model, x, **given).summary()
+
+    def _images(self, data: datasets.Dataset, binary: bool) -> Tensor | datasets.DrawnImages:
         x = data.x("test", binary)
         if self.images is None:
-            return x
+            return x if self.ais is None else comparison.choose(x, annealed_nll.IMAGES, self.seed)
         if not 1 <= self.images <= len(x):
             raise cli.UsageError(f"--images must lie between 1 and {len(x)}, all of {data.name}, not {self.images}")
         return comparison.choose(x, self.images, self.seed)
@@ -129,8 +165,34 @@ def table(summary: dict[str, Any], dataset: str, model: ModelConfig) -> str:
     for name, title in (("active_units", "active units"), ("pca_active_units", "active directions (PCA)")):
         layers = [f"{active} of {units}" for active, units in zip(summary[name] or (), model.latent, strict=False)]
         rows.append((title, ", ".join(layers or [NOT_COUNTED])))
+    return _lines(summary, dataset, f"{k:,} draws", rows)
+
+
+def annealed_table(summary: dict[str, Any], dataset: str) -> str:
+    """inference.annealed_nll.AnnealedNLL.summary() as text."""
+    k, rows = summary["samples"], []
+    for name, title in (
+        ("nll", "NLL by AIS, −log p̂(x)"),
+        ("nll_draws", f"NLL, −L_{k}"),
+        ("missed", f"what L_{k} misses"),
+        ("elbo", "ELBO, E[log w]"),
+        ("kl_posterior", "KL(q(h|x) ‖ p(h|x)), by AIS"),
+    ):
+        rows.append((title, f"{plus_minus(summary[name], summary[name + '_se'], 3)} nats"))
+    rows.insert(1, ("of its error, that of the chains", f"{summary['nll_mc_se']:.3f} nats"))
+    if summary["simulated"]:
+        gap = f"{plus_minus(summary['gap'], summary['gap_se'], 3)} nats, {summary['simulated']} images of its own"
+        rows.append(("gap to the upper bound (BDMC)", gap))
+    rows.append(("scatter of the log-weights", f"{summary['scatter']:.2f} nats"))
+    rows.append(("accepted", f"{summary['acceptance']:.0%}"))
+    of = f"{summary['chains']} chains of {summary['temperatures']:,} temperatures and {k:,} draws"
+    return _lines(summary, dataset, of, rows)
+
+
+def _lines(summary: dict[str, Any], dataset: str, of: str, rows: list[tuple[str, str]]) -> str:
+    """A table below a line that says what it is of."""
     images = f"{summary['images']:,} test images" if summary["images"] > 1 else "1 test image"
-    head = f"{images} of {dataset}, {k:,} draws each, seed {summary['seed']}"
+    head = f"{images} of {dataset}, {of} each, seed {summary['seed']}"
     head += "; mean ± s.e. over images" if summary["images"] > 1 else "; of one image there is no standard error"
     return "\n".join([head, *(f"{title:34}{value}" for title, value in rows)])
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 from iwae import catalog, checkpoints, cli, likelihoods
 from iwae.data import datasets
 from iwae.evaluation import metrics
@@ -41,7 +39,8 @@ class TableCommand:
     wide: bool = False  # show every column, whatever the width of the terminal
     all: bool = False  # also published cells without a trained model, with the command that trains each
     markdown: Path | None = None  # write the whole table to this file, as Markdown
-    csv: Path | None = None  # the same as CSV, every value
+    latex: Path | None = None  # write what is measured to this file, as a LaTeX table for booktabs
+    csv: Path | None = None  # the whole table as CSV, every value
     json: Path | None = None  # the same as JSON, every value and the sources in full
     readme: bool = False  # write the table of the shipped models into README.md and checkpoints/README.md
     verify: int | None = None  # re-measure every listed model on this number of the images of its card
@@ -80,7 +79,7 @@ class TableCommand:
         cli.check_samples(self.samples)
         if self.images is not None and self.images < 2:
             raise cli.UsageError(f"--images must be at least 2, not {self.images}")
-        for option in ("markdown", "csv", "json"):
+        for option in ("markdown", "latex", "csv", "json"):
             cli.check_output(f"--{option}", getattr(self, option))
         if self.readme:
             if CHECKOUT is None:
@@ -95,7 +94,7 @@ class TableCommand:
         return {
             key: entry
             for key, entry in found.items()
-            if (not self.models or key in self.models) and self.dataset in (None, entry.config.dataset)
+            if (not self.models or key in self.models) and self.dataset in (None, entry.dataset)
         }
 
     def _print(self, rows: list[Row], missing: list[Row]) -> None:
@@ -121,7 +120,12 @@ class TableCommand:
             print(f"{row.name}{known}\n    {row.command}")
 
     def _write(self, rows: list[Row]) -> None:
-        texts = {self.markdown: tables.document, self.csv: tables.csv_text, self.json: tables.json_text}
+        texts = {
+            self.markdown: tables.document,
+            self.latex: tables.latex,
+            self.csv: tables.csv_text,
+            self.json: tables.json_text,
+        }
         for path, text in {path: text(rows) for path, text in texts.items() if path is not None}.items():
             files.write_or_rescue(path, partial(files.write, content=text))
             print(f"wrote {path}")
@@ -139,7 +143,7 @@ class TableCommand:
                 print(f"{row.name}: measured on one image, so without a standard error to compare with")
                 continue
             model, _ = checkpoints.load(row.path, device)
-            x = _test_images(row.cell.dataset, model.likelihood.binary).to(model.device)
+            x = _test_images(row.cell.dataset, model.likelihood.binary)
             with cli.image_bar() as progress:
                 checks = comparison.verify(model, row.metrics, x, count, seed=self.seed, progress=progress)
             nll = checks.pop("nll")
@@ -160,9 +164,11 @@ class TableCommand:
 
     def _compare(self, found: dict[str, catalog.Entry], names: tuple[str, str], device: str) -> int:
         entries = [_find(found, name) for name in names]
-        data, other = (entry.config.dataset for entry in entries)
-        if data != other:
-            raise cli.UsageError(f"--compare needs models of one data set, not of {data} and {other}")
+        known = sorted({entry.dataset for entry in entries} - {""})
+        if len(known) != 1:
+            wrong = f"not of {' and '.join(known)}" if known else "and of neither is it known"
+            raise cli.UsageError(f"--compare needs models of one data set, {wrong}")
+        (data,) = known
         kinds = {entry.card.model.likelihood for entry in entries}
         if len(kinds) > 1:
             raise cli.UsageError(f"NLLs of different likelihoods cannot be compared: {' and '.join(sorted(kinds))}")
@@ -170,10 +176,10 @@ class TableCommand:
         x = comparison.choose(x, self.images or len(x), self.seed)
         measured = []
         for entry in entries:
-            model, _ = checkpoints.load(entry.path, device)
+            model = entry.load(device)
             with cli.image_bar() as progress:
                 options = {"samples": self.samples, "seed": self.seed, "prune": False, "progress": progress}
-                measured.append(metrics.evaluate(model, x.to(model.device), **options))
+                measured.append(metrics.evaluate(model, x, **options))
         print(f"A: {entries[0].label}\nB: {entries[1].label}")
         print(f"the same {len(x):,} test images of {data}, {self.samples:,} draws each, seed {self.seed}; nats")
         print(f"{'':16}{'A':>18}{'B':>18}{'A − B, paired':>20}{'unpaired':>12}")
@@ -190,7 +196,7 @@ def _find(found: dict[str, catalog.Entry], name: str) -> catalog.Entry:
     return found[name]
 
 
-def _test_images(dataset: str, binary: bool) -> Tensor:
+def _test_images(dataset: str, binary: bool) -> datasets.DrawnImages:
     return datasets.load(dataset, progress=sys.stderr.isatty()).x("test", binary)
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from iwae.evaluation.sampling import Block, map_blocks
+from iwae.data.drawn import DrawnImages
+from iwae.evaluation.sampling import Block, Checked, checked, map_blocks
 from iwae.kernels.finite import check_finite
-from iwae.model import Model, UnitMask
+from iwae.model import LatentModel, UnitMask
 from iwae.system import reprs
 
 ACTIVITY_DRAWS = 100  # draws behind E_q[h|x] above the first stochastic layer
@@ -49,7 +50,12 @@ class Activity:
 
 @torch.no_grad()
 def active_units(
-    model: Model, x: Tensor, *, draws: int = ACTIVITY_DRAWS, seed: int = 0, threshold: float = THRESHOLD
+    model: LatentModel,
+    x: Checked | DrawnImages,
+    *,
+    draws: int = ACTIVITY_DRAWS,
+    seed: int = 0,
+    threshold: float = THRESHOLD,
 ) -> tuple[Activity, ...]:
     """Activity of every stochastic layer over images x [n, pixels].
 
@@ -62,7 +68,7 @@ def active_units(
 
 @torch.no_grad()
 def unit_means(
-    model: Model, x: Tensor, *, draws: int = ACTIVITY_DRAWS, seed: int = 0
+    model: LatentModel, x: Checked | DrawnImages, *, draws: int = ACTIVITY_DRAWS, seed: int = 0
 ) -> tuple[tuple[Tensor, Tensor], ...]:
     """E_q[h|x] of every stochastic layer for images x [n, pixels]: two estimates, [n, latent] each, with independent
     errors; those of the first layer are exact and the same. On the CPU, in float64.
@@ -70,9 +76,9 @@ def unit_means(
     Raises ValueError for images that the model does not take (``Model.check_images``), and for fewer than 2 images or
     draws, which have no variance; NonFiniteError where a mean is not finite.
     """
-    x = model.check_images(x)
-    if len(x) < 2 or draws < 2:
-        raise ValueError(f"active units need at least 2 images and 2 draws, not {len(x)} and {draws}")
+    images = checked(model, x)
+    if len(images) < 2 or draws < 2:
+        raise ValueError(f"active units need at least 2 images and 2 draws, not {len(images)} and {draws}")
 
     def measure(block: Block) -> list[tuple[Tensor, Tensor]]:
         mean = model.encode_first(block.x)[0]
@@ -83,20 +89,22 @@ def unit_means(
             layers += [(mean[0::2].mean(0), mean[1::2].mean(0)) for mean in means]  # draws, batch, latent
         return layers
 
-    halves = map_blocks(measure, x, seed)
-    means = tuple(
-        (torch.cat(first).cpu().double(), torch.cat(second).cpu().double())
-        for first, second in (zip(*layer, strict=True) for layer in zip(*halves, strict=True))
-    )
+    halves = map_blocks(measure, images, seed)
+    means = []
+    for layer in zip(*halves, strict=True):
+        first, second = zip(*layer, strict=True)
+        whole = torch.cat(first).cpu().double()
+        means.append((whole, torch.cat(second).cpu().double() if means else whole))  # the first layer's are exact
     for number, layer in enumerate(means, 1):
         for half in layer:
             check_finite(half, f"E_q[h|x] in layer {number}")
-    return means
+    return tuple(means)
 
 
 def activity_of(first: Tensor, second: Tensor, threshold: float = THRESHOLD) -> Activity:
     """Activity of a layer from two independent estimates of E_q[h|x], [n, latent] each."""
-    a, b = first - first.mean(0), second - second.mean(0)
+    a = first - first.mean(0)
+    b = a if second is first else second - second.mean(0)
     cross = a.T @ b / (len(a) - 1)
     return Activity((first.mean(0) + second.mean(0)) / 2, (cross + cross.T) / 2, threshold)
 

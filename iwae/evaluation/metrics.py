@@ -3,7 +3,6 @@
 A result depends on the images, the number of draws and the seed alone (``sampling``).
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,12 +10,13 @@ import torch
 from torch import Tensor
 
 from iwae.bounds import Bound
+from iwae.data.drawn import DrawnImages
 from iwae.evaluation.activity import ACTIVITY_DRAWS, THRESHOLD, Activity, active_units, mask_units
-from iwae.evaluation.sampling import Block, Progress, map_draws, stages
-from iwae.evaluation.stats import RunningBound, mean_se, plus_minus
+from iwae.evaluation.sampling import Block, Checked, Progress, checked, map_draws, stages
+from iwae.evaluation.stats import RunningBound, RunningWeights, mean_se, plus_minus
 from iwae.evaluation.surprise import quantiles
 from iwae.kernels.finite import check_finite
-from iwae.model import Model, Sample, UnitMask, to_float64
+from iwae.model import LatentModel, Sample, UnitMask, to_float64
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Metrics:
 
 @torch.no_grad()
 def evaluate(
-    model: Model,
-    x: Tensor,
+    model: LatentModel,
+    x: Tensor | DrawnImages,
     *,
     samples: int = 5000,
     seed: int = 0,
@@ -75,7 +75,8 @@ def evaluate(
 ) -> Metrics:
     """Measure ``model`` on images x [n, pixels] with ``samples`` draws from q(h|x) for each.
 
-    One image is enough; what takes several to know is then None (``Metrics.summary``).
+    One image is enough; what takes several to know is then None (``Metrics.summary``). Of ``Dataset.x`` only the images
+    that are being measured are in memory.
 
     Args:
         ks: further k for which L_k is wanted, each from 1 to ``samples``.
@@ -85,51 +86,52 @@ def evaluate(
     Raises ValueError for images that the model does not take (``Model.check_images``) or numbers out of range;
     NonFiniteError where a result is not finite.
     """
-    x = model.check_images(x)
+    images = checked(model, x)
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
     if bad := [k for k in ks if not 1 <= k <= samples]:
         raise ValueError(f"k must lie between 1 and the {samples} samples, not {bad[0]}")
-    activity = active_units(model, x, seed=seed, threshold=threshold) if len(x) > 1 else None
+    activity = active_units(model, images, seed=seed, threshold=threshold) if len(images) > 1 else None
     active = [layer.active for layer in activity or ()]
     unit_masks = (
-        None if activity is None or all(layer.all() for layer in active) else mask_units(activity, active, x.device)
+        None
+        if activity is None or all(layer.all() for layer in active)
+        else mask_units(activity, active, images.device)
     )
     whole_pass, *pruned_pass = stages(progress, 2 if prune and unit_masks else 1)
 
     def measure(block: Block, draws: Iterator[Sample]) -> dict[str, Tensor]:
         return _measure(model, block, draws, samples, ks)
 
-    parts = map_draws(measure, model, x, samples, seed=seed, progress=whole_pass)
+    parts = map_draws(measure, model, images, samples, seed=seed, progress=whole_pass)
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     for name, values in whole.items():
         check_finite(values, name)
     pruned = whole["nll"] if prune and activity else None
     if pruned_pass:
-        pruned = -_log_mean_weights(model, x, samples, seed, unit_masks, pruned_pass[0])
+        pruned = -_log_mean_weights(model, images, samples, seed, unit_masks, pruned_pass[0])
     bounds = {k: whole.pop(f"L_{k}") for k in ks}
     told = {"samples": samples, "seed": seed, "threshold": threshold}
     return Metrics(**whole, bounds=bounds, activity=activity, pruned_nll=pruned, **told)
 
 
 @torch.no_grad()
-def mean_bound(model: Model, x: Tensor, bound: Bound, k: int, *, seed: int = 0) -> Tensor:
+def mean_bound(model: LatentModel, x: Tensor | DrawnImages, bound: Bound, k: int, *, seed: int = 0) -> Tensor:
     """``bound`` of k draws for each image of x [n, pixels] → [n], with the weight of the KL that is the bound's own.
     Raises as ``evaluate`` does."""
-    x = model.check_images(x)
 
     def measure(block: Block, draws: Iterator[Sample]) -> Tensor:
         return bound(torch.cat([sample.log_weights(bound.kl_weight) for sample in draws]))
 
-    values = torch.cat(map_draws(measure, model, x, k, seed=seed))
+    values = torch.cat(map_draws(measure, model, checked(model, x), k, seed=seed))
     check_finite(values, "the bound")
     return values
 
 
 @torch.no_grad()
 def log_evidence(
-    model: Model,
-    x: Tensor,
+    model: LatentModel,
+    x: Tensor | DrawnImages,
     *,
     samples: int,
     seed: int = 0,
@@ -139,38 +141,38 @@ def log_evidence(
     """L_samples for each image of x [n, pixels] → [n], nats: an estimate of log p(x); with ``unit_masks`` that of
     the smaller model. The draws of one seed are the same with and without, so differences are paired. Raises as
     ``evaluate`` does."""
-    x = model.check_images(x)
-    values = _log_mean_weights(model, x, samples, seed, unit_masks, progress)
+    values = _log_mean_weights(model, checked(model, x), samples, seed, unit_masks, progress)
     check_finite(values, "log p̂(x)")
     return values
 
 
-def _measure(model: Model, block: Block, draws: Iterator[Sample], samples: int, ks: Sequence[int]) -> dict[str, Tensor]:
+def _measure(
+    model: LatentModel, block: Block, draws: Iterator[Sample], samples: int, ks: Sequence[int]
+) -> dict[str, Tensor]:
     """All measures of one block of images."""
     x = block.x
-    total, squared = torch.full((2, len(x)), -math.inf, device=x.device)
+    weights = RunningWeights(len(x), x.device)
     log_w_sum, kl_sum = to_float64(torch.zeros(2, len(x), device=x.device))
     running = {k: RunningBound(k) for k in ks}
     reconstruction = None
     for sample in draws:
         log_w = sample.log_w
-        total = torch.logaddexp(total, log_w.logsumexp(0))
-        squared = torch.logaddexp(squared, (2 * log_w).logsumexp(0))
+        weights.add(log_w)
         log_w_sum += to_float64(log_w).sum(0)
         kl_sum += to_float64(sample.log_qh - sample.log_ph).sum(0)
         for bound in running.values():
             bound.add(log_w)
         if reconstruction is None:
             reconstruction = _reconstruction(model, x, sample, block.generator.initial_seed())
-    log_mean_w = to_float64(total) - math.log(samples)
+    log_mean_w = weights.log_mean()
     elbo = log_w_sum / samples
     out = {"nll": -log_mean_w, "elbo": elbo, "reconstruction": reconstruction, "kl_prior": kl_sum / samples}
     # rounding alone could make the two values of one draw differ
-    out |= {"kl_posterior": (log_mean_w - elbo).clamp_min(0), "ess": (2 * total - squared).exp()}
+    out |= {"kl_posterior": (log_mean_w - elbo).clamp_min(0), "ess": weights.ess()}
     return out | {f"L_{k}": bound.mean() for k, bound in running.items()}
 
 
-def _reconstruction(model: Model, x: Tensor, sample: Sample, seed: int) -> Tensor:
+def _reconstruction(model: LatentModel, x: Tensor, sample: Sample, seed: int) -> Tensor:
     """−log p(x|h) of the first draw; with more layers, h₁ comes down through the decoder from h_L."""
     if not model.decoder:
         return -sample.log_px[0]
@@ -179,8 +181,8 @@ def _reconstruction(model: Model, x: Tensor, sample: Sample, seed: int) -> Tenso
 
 
 def _log_mean_weights(
-    model: Model,
-    x: Tensor,
+    model: LatentModel,
+    x: Checked,
     samples: int,
     seed: int,
     unit_masks: tuple[UnitMask, ...] | None,
@@ -189,9 +191,9 @@ def _log_mean_weights(
     """log of the mean weight of each image's draws, [n]."""
 
     def measure(block: Block, draws: Iterator[Sample]) -> Tensor:
-        total = torch.full((len(block.x),), -math.inf, device=block.x.device)
+        weights = RunningWeights(len(block.x), block.x.device)
         for sample in draws:
-            total = torch.logaddexp(total, sample.log_w.logsumexp(0))
-        return to_float64(total) - math.log(samples)
+            weights.add(sample.log_w)
+        return weights.log_mean()
 
     return torch.cat(map_draws(measure, model, x, samples, seed=seed, unit_masks=unit_masks, progress=progress))

@@ -40,6 +40,28 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+class RunningWeights:
+    """The mean and the effective number of each image's importance weights in a stream of log-weights."""
+
+    def __init__(self, images: int, device: torch.device):
+        self.total, self.squared = torch.full((2, images), -math.inf, device=device)  # log Σw and log Σw²
+        self.draws = 0
+
+    def add(self, log_w: Tensor) -> None:
+        """Take the next draws, log_w [any number, images]."""
+        self.total = torch.logaddexp(self.total, log_w.logsumexp(0))
+        self.squared = torch.logaddexp(self.squared, (2 * log_w).logsumexp(0))
+        self.draws += len(log_w)
+
+    def log_mean(self) -> Tensor:
+        """log p̂(x) = L_draws [images], nats."""
+        return to_float64(self.total) - math.log(self.draws)
+
+    def ess(self) -> Tensor:
+        """Effective sample size (Σw)²/Σw² [images]."""
+        return (2 * self.total - self.squared).exp()
+
+
 class RunningBound:
     """Mean of L_k over the disjoint groups of k in a stream of log-weights, however the stream is cut."""
 

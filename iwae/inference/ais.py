@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
+import scipy
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -102,7 +102,7 @@ class Annealed:
 
     def interval(self, rate: float = 0.95) -> tuple[Tensor, Tensor]:
         """Ends of the interval, [images] each, that holds log p(x) at this rate, by Student's t over the chains."""
-        half = stdtrit(self.chains - 1, (1 + rate) / 2) * self.error
+        half = scipy.special.stdtrit(self.chains - 1, (1 + rate) / 2) * self.error
         return self.log_p - half, self.log_p + half
 
 
@@ -173,14 +173,16 @@ def upper_bound(
     temperatures: int = TEMPERATURES,
     start: Start = "encoder",
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Tensor:
     """A stochastic upper bound on log p(x), [n], from one exact posterior draw h of each image (see ``simulated``).
 
     The same path taken backwards, from h to the start: E[1/w] = 1/p(x). The gap to ``anneal`` bounds the bias of both
-    (bidirectional Monte Carlo).
+    (bidirectional Monte Carlo). ``progress`` as there.
     """
     x = model.check_images(x)
-    parts, model, tick = blocks(x, seed), _without_gradients(model), _ticks(None, 0)
+    parts, model = blocks(x, seed), _without_gradients(model)
+    tick = _ticks(progress, len(parts) * (temperatures + _pilot_length(temperatures)))
     exact = torch.cat(h, -1).split([len(block) for block, _ in parts])
 
     def run(item: tuple[tuple[Tensor, torch.Generator], Tensor]) -> Tensor:

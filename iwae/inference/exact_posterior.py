@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from iwae.inference.posterior import Posterior
-from iwae.model import Model, log_standard
+from iwae.model import LatentModel, log_standard
 from iwae.system import reprs
 
 SIDE = 121  # points of the grid in each direction; odd, so that every second one makes a grid of its own
@@ -96,7 +96,7 @@ def radius(share: float) -> float:
 
 
 @torch.no_grad()
-def plane(model: Model, drawn: Posterior, side: int = SIDE, pixel_mask: Tensor | None = None) -> Plane:
+def plane(model: LatentModel, drawn: Posterior, side: int = SIDE, pixel_mask: Tensor | None = None) -> Plane:
     """The exact posterior behind ``drawn``, or that given the pixels alone where ``pixel_mask`` [pixels] is
     true, of which ``drawn`` is, too. Raises ValueError unless the model has one stochastic layer of two units.
 
@@ -127,7 +127,7 @@ def plane(model: Model, drawn: Posterior, side: int = SIDE, pixel_mask: Tensor |
     return found if found.error < COARSE else Plane(*grid(2 * side - 1), drawn)
 
 
-def _log_joint(model: Model, x: Tensor, h: Tensor, pixel_mask: Tensor | None) -> Tensor:
+def _log_joint(model: LatentModel, x: Tensor, h: Tensor, pixel_mask: Tensor | None) -> Tensor:
     """log p(x, h) at points h [..., 2], as [...] in float64."""
     x, parts = x.to(model.device).unsqueeze(0), []
     pixel_mask = None if pixel_mask is None else pixel_mask.to(model.device)

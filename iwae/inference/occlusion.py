@@ -25,17 +25,9 @@ from iwae.inference.posterior import Posterior, posterior
 from iwae.inference.tempering import Population, Target, log_prior, temper
 from iwae.model import LOG_2PI, Model, to_float64
 
-SIDE = 28
-HALF = SIDE // 2
 Box = tuple[int, int, int, int]  # first row, row after the last, first column, column after the last
 
-PARTS: dict[str, Box | None] = {
-    "left half": (0, SIDE, 0, HALF),
-    "right half": (0, SIDE, HALF, SIDE),
-    "top half": (0, HALF, 0, SIDE),
-    "bottom half": (HALF, SIDE, 0, SIDE),
-    "a box": None,  # chosen by the user
-}
+HALVES = ("left half", "right half", "top half", "bottom half")
 
 PRIOR_SHARE = 0.1  # of the draws come from the prior
 FOR_EACH_UNIT = 10  # draws of the population for each coordinate of a Gaussian that is fitted to them
@@ -58,18 +50,31 @@ class Occluded:
     doubt: str | None = None  # why it may be wrong, in a sentence
 
 
-def visible_pixels(box: Box) -> Tensor:
-    """[784] of bool: False inside the box. Raises ValueError for a box that does not lie in the picture."""
+def half(name: str, shape: tuple[int, int]) -> Box:
+    """The box of one of HALVES of a picture of ``shape`` (rows, columns)."""
+    height, width = shape
+    return {
+        "left half": (0, height, 0, width // 2),
+        "right half": (0, height, width // 2, width),
+        "top half": (0, height // 2, 0, width),
+        "bottom half": (height // 2, height, 0, width),
+    }[name]
+
+
+def visible_pixels(box: Box, shape: tuple[int, int]) -> Tensor:
+    """[h · w] of bool for a picture of ``shape``: False inside the box. Raises ValueError for a box that does not lie
+    in the picture."""
     top, bottom, left, right = box
-    if not (0 <= top <= bottom <= SIDE and 0 <= left <= right <= SIDE):
-        raise ValueError(f"a box is (top ≤ bottom, left ≤ right) within 0 to {SIDE}, not {box}")
-    pixel_mask = torch.ones(SIDE, SIDE, dtype=torch.bool)
+    height, width = shape
+    if not (0 <= top <= bottom <= height and 0 <= left <= right <= width):
+        raise ValueError(f"a box is (top ≤ bottom, left ≤ right) within {height} rows and {width} columns, not {box}")
+    pixel_mask = torch.ones(shape, dtype=torch.bool)
     pixel_mask[top:bottom, left:right] = False
     return pixel_mask.reshape(-1)
 
 
 def veiled(image: Tensor | np.ndarray, pixel_mask: Tensor) -> np.ndarray:
-    """The picture [784] with its hidden pixels in grey."""
+    """The picture [pixels] with its hidden pixels in grey."""
     return np.where(pixel_mask.numpy(), np.asarray(image), 0.5)
 
 

@@ -57,11 +57,16 @@ def k_hat(log_w: np.ndarray) -> float:
     samples, whose tail is too short.
     """
     ordered = np.sort(np.asarray(log_w, dtype=float))
-    count = tail_length(len(ordered))
-    if count < FEWEST:
+    if len(ordered) < FEWEST_SAMPLES:
         raise ValueError(f"k̂ needs at least {FEWEST_SAMPLES} samples, not {len(ordered)}")
-    ordered -= ordered[-1]
-    tail, below = ordered[-count:], ordered[-count - 1]
+    return k_hat_of_largest(ordered[-tail_length(len(ordered)) - 1 :])
+
+
+def k_hat_of_largest(log_w: np.ndarray) -> float:
+    """``k_hat`` of S samples, from the largest ``tail_length(S)`` + 1 of their log-weights, in ascending order."""
+    ordered = np.asarray(log_w, dtype=float)
+    ordered = ordered - ordered[-1]
+    tail, below, count = ordered[1:], ordered[0], len(ordered) - 1
     if tail[-1] - tail[0] < 100 * np.finfo(float).eps:
         return -math.inf
     shape, _ = fit(np.exp(tail) - np.exp(below))

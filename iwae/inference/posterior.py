@@ -2,21 +2,24 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from iwae.bounds import weigh_kl
+from iwae.evaluation.sampling import rows_at_once
 from iwae.evaluation.stats import decimal, plus_minus
 from iwae.inference import pareto
+from iwae.inference.inference_data import inference_data
 from iwae.kernels.finite import NonFiniteError, check_finite
-from iwae.model import Model
+from iwae.model import LatentModel
 from iwae.system import reprs
 
 CURVE_ORDERS = 20  # random orders of the draws that an L_k curve is averaged over, at most
 BLOCK = 500  # draws that the noise is made for at once: what each draw gets depends on it
-AT_ONCE = 5000  # draws that go through the network together
+AT_ONCE = 5000  # draws that go through the network together, at most
 SMALLEST_SUM = 1e-290  # of weights relative to the largest, that a double still holds with all its digits
 
 
@@ -98,6 +101,25 @@ class Posterior:
         generator = torch.Generator().manual_seed(seed)
         return torch.multinomial(self.weights, count, replacement=True, generator=generator)
 
+    def to_inference_data(
+        self, model: LatentModel | None = None, *, draws: int | None = None, weighted: bool = False, seed: int = 0
+    ) -> Any:
+        """For ArviZ: its ``InferenceData``, or from ArviZ 1 on (Python 3.12) an ``xarray.DataTree``, of one chain.
+
+        Its groups: ``posterior`` with ``h1`` [chain, draw, h1_unit] and so on for every layer, ``log_likelihood`` with
+        log p(x|h) of the same draws, ``sample_stats``, ``observed_data``, and with ``model`` as many draws of the
+        ``prior``.
+
+        Args:
+            draws: how many, chosen by weight (``resample``, from ``seed``): as ArviZ takes draws of a posterior, all
+                counting the same. By default ``samples``.
+            weighted: the draws of q in their order instead, with the logarithms of their normalised weights as
+                ``sample_stats.log_weight``. ArviZ's own summaries do not use these.
+
+        Raises MissingError without ArviZ, ValueError for ``draws`` below 1 or with ``weighted``.
+        """
+        return inference_data(self, model, draws, weighted, seed)
+
     def curve(self, ks: np.ndarray, seed: int = 0) -> np.ndarray:
         """L_k of this image for each k of ``ks`` (1 … samples): the mean over disjoint groups of k draws, and over
         up to 20 random orders of the draws, each group an unbiased estimate. At k = 1 and k = samples all orders agree.
@@ -124,7 +146,7 @@ class Posterior:
 
 
 @torch.no_grad()
-def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) -> Posterior:
+def posterior(model: LatentModel, x: Tensor, *, samples: int = 5000, seed: int = 0) -> Posterior:
     """Draw ``samples`` times from q(h|x) of one image x [pixels]. Repeatable from ``seed``;
     fewer samples are the first of more. Raises ValueError for an image that the model does not take
     (``Model.check_images``) or fewer than 1 sample, NonFiniteError where a log-weight or the logarithm of a standard
@@ -133,7 +155,7 @@ def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) ->
         raise ValueError(f"samples must be at least 1, not {samples}")
     x = model.check_images(x, count=1)
     mean, log_std = encoded = model.encode_first(x)
-    noise = [layer.split(AT_ONCE) for layer in standard_noise(model, samples, seed)]
+    noise = [layer.split(rows_at_once(model.config, AT_ONCE)) for layer in standard_noise(model, samples, seed)]
     parts = [model.sample(x, noise=eps, encoded=encoded, checked=True) for eps in zip(*noise, strict=True)]
     h = tuple(torch.cat(layer)[:, 0].cpu() for layer in zip(*(part.h for part in parts), strict=True))
     log_px, log_w = (torch.cat([getattr(part, name) for part in parts])[:, 0].cpu() for name in ("log_px", "log_w"))
@@ -147,7 +169,7 @@ def posterior(model: Model, x: Tensor, *, samples: int = 5000, seed: int = 0) ->
     return Posterior(x[0].cpu(), mean[0].cpu(), std[0].cpu(), h, log_px, log_w, seed)
 
 
-def standard_noise(model: Model, samples: int, seed: int) -> tuple[Tensor, ...]:
+def standard_noise(model: LatentModel, samples: int, seed: int) -> tuple[Tensor, ...]:
     """The standard normal draws [samples, 1, latent[l]] of each layer that ``posterior`` of this seed turns into h."""
     generator = torch.Generator(model.device).manual_seed(seed)
     blocks = [model.noise(BLOCK, 1, generator) for _ in range(0, samples, BLOCK)]
@@ -167,12 +189,13 @@ class Reconstructions:
 
 
 @torch.no_grad()
-def reconstruct(model: Model, drawn: Posterior) -> Reconstructions:
+def reconstruct(model: LatentModel, drawn: Posterior) -> Reconstructions:
     """The three reconstructions of the image behind ``drawn``, and the spread of the last."""
     h1, weights = drawn.h[0].to(model.device), drawn.weights.float().to(model.device)
     shares = torch.stack([torch.full_like(weights, 1 / len(h1)), weights])  # both averages in one product
     means, squared = torch.zeros(2, model.config.pixels, device=model.device), 0.0
-    for rows, part in zip(h1.split(BLOCK), shares.split(BLOCK, 1), strict=True):
+    together = rows_at_once(model.config, BLOCK)
+    for rows, part in zip(h1.split(together), shares.split(together, 1), strict=True):
         pictures = model.decode(rows)
         means = means + part @ pictures
         squared = squared + part[1] @ pictures.square_()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iwae.data.drawn import DrawnImages
 from iwae.evaluation import metrics as evaluation
 from iwae.evaluation.metrics import Metrics
 from iwae.evaluation.sampling import Progress, stages
@@ -108,7 +109,7 @@ class Check:
         return abs(self.ratio) <= AGREE
 
 
-def choose(x: Tensor, count: int, seed: int) -> Tensor:
+def choose(x: Tensor | DrawnImages, count: int, seed: int) -> Tensor | DrawnImages:
     """``count`` of the images x [n, pixels], at random by the seed; where they are not more, all in their order."""
     if count >= len(x):
         return x
@@ -116,8 +117,9 @@ def choose(x: Tensor, count: int, seed: int) -> Tensor:
 
 
 def verify(
-    model: Model, metrics: dict[str, Any], x: Tensor, images: int, *, seed: int = 0, progress: Progress | None = None
-) -> dict[str, Check]:
+    model: Model, metrics: dict[str, Any], x: Tensor | DrawnImages, images: int, *, seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Check]:  # fmt: skip
     """Measure a model again on ``images`` of the images behind its card's ``metrics``; x are all test images.
 
     It is measured twice, with the card's seed and with another one, s. Half the variance of their paired difference

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from iwae.bounds import OBJECTIVES, titled
+from iwae.catalog import LAYERS
 from iwae.gradients import GRADIENTS
 
 FILE = Path(__file__).with_suffix(".csv")
@@ -74,8 +75,9 @@ class Cell:
 
     @property
     def place(self) -> str:
-        """``mnist 1layer: VAE k = 50``, ``mnist 1layer: VAE k = 50 after IWAE k = 50``."""
-        return f"{self.dataset} {self.model}: {self.title}{f' after {self.start}' if self.start else ''}"
+        """``mnist, 1 layer: VAE k = 50``, ``mnist, 1 layer: VAE k = 50 after IWAE k = 50``."""
+        layers = LAYERS.get(self.model, self.model)
+        return f"{self.dataset}, {layers}: {self.title}{f' after {self.start}' if self.start else ''}"
 
     @property
     def grid(self) -> "Cell":

@@ -1,4 +1,4 @@
-"""The parts of README.md and checkpoints/README.md that follow from the cards of the shipped models.
+"""The parts of README.md, checkpoints/README.md and docs/findings.md that follow from the cards of shipped models.
 
 They stand between two marks, and ``python -m iwae table --readme`` writes them anew.
 """
@@ -9,32 +9,37 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from iwae.results import comparison, tables
+from iwae.results import comparison, findings, tables
 from iwae.results.rows import Row
 from iwae.system import files
 from iwae.training import commands
 
 BEGIN, END = "<!-- table: written by python -m iwae table --readme -->", "<!-- end of the table -->"
 POSTER = ("vae", "iwae")  # the objectives of its main table, in its order
-README = ("objective", "epochs", "nll", "reconstruction", "kl_posterior", "active", "published", "difference")
+README = ("objective", "nll", "nll_ais", "reconstruction", "kl_posterior", "active", "published", "difference")
 
 
 def render(shipped: Path, rows: Sequence[Row]) -> dict[Path, str]:
-    """The two documents as they should be, by path; ``rows`` are those of the models in the folder ``shipped``.
+    """The documents as they should be, by path; ``rows`` are those of the models in the folder ``shipped``, and of the
+    cards that are kept alone.
 
     Raises ValueError for a document without the marks.
     """
-    blocks = summary(rows), details(rows)
+    blocks = (
+        summary(rows),
+        details([row for row in rows if row.path or row.status == "seeds"]),
+        findings.markdown(findings.findings(rows)),
+    )
     return {path: _with_block(path, block) for path, block in zip(paths(shipped), blocks, strict=True)}
 
 
-def paths(shipped: Path) -> tuple[Path, Path]:
-    """The two documents, of the project and of its folder ``shipped``."""
-    return shipped.parent / "README.md", shipped / "README.md"
+def paths(shipped: Path) -> tuple[Path, ...]:
+    """The documents: of the project, of its folder ``shipped``, and of the findings."""
+    return shipped.parent / "README.md", shipped / "README.md", shipped.parent / "docs" / "findings.md"
 
 
 def rewrite(shipped: Path, rows: Sequence[Row]) -> list[Path]:
-    """Bring the two documents up to date; returns their paths."""
+    """Bring the documents up to date; returns their paths."""
     documents = render(shipped, rows)
     for path, content in documents.items():
         files.write(path, content)
@@ -65,6 +70,8 @@ def details(rows: Sequence[Row]) -> str:
         if row.path and row.metrics:
             place = f"{row.path.parent.name}/{row.path.name}"
             made.append(wrapped(commands.evaluate(place, row.cell.dataset, row.metrics, row.half)))
+            if annealed := row.metrics.get("ais"):
+                made.append(wrapped(commands.anneal(place, annealed)))
     table, shell = tables.markdown(named), "\n".join(["```sh", *made, "```"])
     return "\n\n".join([table, _notes(table, rows), "## Commands", shell])
 

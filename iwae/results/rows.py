@@ -7,6 +7,7 @@ only beyond ``MARGIN``, and the words say of how many seeds ours is.
 """
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from iwae import checkpoints
 from iwae.bounds import OBJECTIVES
 from iwae.catalog import Entry
-from iwae.data import datasets
+from iwae.data.sources import SOURCES
 from iwae.evaluation.stats import decimal
 from iwae.figures.base import Points
 from iwae.gradients import GRADIENTS
@@ -29,6 +30,7 @@ from iwae.training.config import TrainConfig
 from iwae.training.wake_sleep import Refit
 
 NATS = ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior", "pruned_nll")  # measures with a standard error
+BY_AIS = ("nll_ais", "kl_posterior_ais", "ais_gap")  # of ``_by_ais``, likewise, of the models that were annealed
 NEEDED = {*NATS, *(f"{name}_se" for name in NATS), "active_units", "pca_active_units", "samples", "images", "seed"}
 MARGIN = 0.4  # nats that a difference from a published value must exceed to be called lower or higher
 
@@ -46,8 +48,8 @@ class Row:
     epochs: float | None = None  # over the training data, with those of the models that it started from
     minutes: float | None = None  # likewise
     device: str = ""
-    # evaluation.Metrics.summary(); for seeds the means over them, *_sd their standard deviations, *_se the means of
-    # the standard errors over images, and the units of each model in a list
+    # evaluation.Metrics.summary() and BY_AIS; for seeds the means over them, *_sd their standard deviations, *_se the
+    # means of the standard errors over images, and the units of each model in a list
     metrics: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None  # of its file; None where the card alone is kept
     half: bool = False  # its weights are rounded to float16
@@ -148,7 +150,7 @@ class Row:
         out |= {"regularisation": self.regularisation, "seeds": " ".join(map(str, self.seeds))}
         out |= {"epochs": self.epochs, "minutes": self.minutes, "device": self.device}
         out |= {name: self.metrics.get(name) for name in ("samples", "images")}
-        for name in NATS:
+        for name in (*NATS, *BY_AIS):
             out |= {key: self.metrics.get(key) for key in (name, f"{name}_se", f"{name}_sd")}
         for name in ("active_units", "pca_active_units"):
             out[name] = units(self.metrics.get(name) or ())
@@ -254,7 +256,7 @@ def _measured(entry: Entry) -> Row:
         entry.epochs,
         seconds / 60,
         card.progress.get("device", ""),
-        card.metrics,
+        card.metrics | _by_ais(card.metrics),
         kept,
         card.weights == "float16",
         sum(refit.images for refit in refits),
@@ -262,9 +264,26 @@ def _measured(entry: Entry) -> Row:
     )
 
 
+def _by_ais(metrics: dict[str, Any]) -> dict[str, float | None]:
+    """BY_AIS, over all images of the card: its own measures, and what L_S misses on the images that were annealed.
+
+    A mean over these alone would be of other images than the NLL beside it, of which 1,000 differ by 0.7 nats from all.
+    Nothing where L_S was of another S: that misses something else.
+    """
+    found = metrics.get("ais")
+    if not found or found["samples"] != metrics.get("samples"):
+        return {}
+    out = {"ais_gap": found["gap"], "ais_gap_se": found["gap_se"]}
+    for name, sign in (("nll", -1), ("kl_posterior", 1)):
+        errors = metrics[f"{name}_se"], found["missed_se"]
+        out[f"{name}_ais"] = metrics[name] + sign * found["missed"]
+        out[f"{name}_ais_se"] = None if None in errors else math.hypot(*errors)
+    return out
+
+
 def _over_seeds(group: list[Row]) -> Row:
     first, metrics = group[0], {}
-    for name in NATS:
+    for name in (*NATS, *BY_AIS):
         columns: list[list[Any]] = [[row.metrics.get(key) for row in group] for key in (name, f"{name}_se")]
         values, errors = columns
         if None not in values + errors:
@@ -297,8 +316,14 @@ def _all_but_seed(entry: Entry) -> str:
 def _order(row: Row) -> tuple:
     cell = row.cell
     objectives = (*OBJECTIVES, *GRADIENTS)
-    place = (datasets.NAMES.index(cell.dataset), cell.model, bool(cell.start), objectives.index(cell.objective))
+    place = (*_dataset_order(cell.dataset), cell.model, bool(cell.start), objectives.index(cell.objective))
     return (*place, cell.parameters, cell.k, cell.start, row.regularisation != "plain", row.epochs, row.seeds, row.name)
+
+
+def _dataset_order(name: str) -> tuple[int, str]:
+    """Published data sets as they are listed, then those that were added."""
+    published = list(SOURCES)
+    return (published.index(name) if name in published else len(published)), name
 
 
 def _place(path: Path) -> str:

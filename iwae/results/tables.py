@@ -1,4 +1,4 @@
-"""The rows of results.py as text for a terminal, Markdown, CSV and JSON."""
+"""The rows of results.py as text for a terminal, Markdown, LaTeX, CSV and JSON."""
 
 import csv
 import io
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from iwae.catalog import LAYERS
 from iwae.evaluation.stats import plus_minus
 from iwae.figures.base import Points
 from iwae.results.published import SOURCES, Source
@@ -97,15 +98,17 @@ def _source(row: Row) -> str:
 
 NATS_NOTE = "nats per image, ± standard error over test images; of several seeds ± their standard deviation (sd)"
 DIFFERENCE_NOTE = (
-    "NLL minus the published one, nats, and of how many seeds ours is; the published value has no standard error. "
-    f"Called lower or higher only beyond {MARGIN} nats: another seed moves an NLL by 0.1 to 0.3, another binarization "
-    "of the test images by 0.09. Not judged after a change of objective, where ours and theirs went on for different "
-    "numbers of epochs"
+    "our NLL minus the published one, in nats, with the number of our seeds; published values have no standard error. "
+    f"It is called lower or higher only beyond {MARGIN} nats: another seed moves an NLL by 0.1 to 0.3, another "
+    "binarization of the test images by 0.09. Models after a change of objective are not judged: ours and theirs were "
+    "trained for different numbers of epochs"
 )
 COLUMNS = {
     "name": Column("model", "the model's name, or what several seeds of it have in common", lambda row: row.name),
     "dataset": Column("data", "data set", lambda row: row.cell.dataset),
-    "architecture": Column("architecture", "stochastic layers, or sizes", lambda row: row.cell.model),
+    "architecture": Column(
+        "architecture", "stochastic layers, or sizes", lambda row: LAYERS.get(row.cell.model, row.cell.model)
+    ),
     "objective": Column("objective", "the bound that was trained, and its k", lambda row: row.cell.title),
     "start": Column("after", "the objective of the model that it went on from", lambda row: row.cell.start or NONE),
     "gradient": Column("gradient", "the estimator of its gradient", lambda row: row.gradient or NONE),
@@ -116,6 +119,18 @@ COLUMNS = {
     "device": Column("device", "where it was trained", lambda row: row.device or NONE),
     "seed": Column("seed", "of the training", _seeds),
     "nll": Column("NLL", f"−L_S of S draws; {NATS_NOTE}", _nll, lambda row: row.metrics.get("nll")),
+    "nll_ais": _measure(
+        "NLL by AIS",
+        "−log p(x) by annealed importance sampling: the NLL less what L_S misses, which is the mean of log p̂(x) − L_S "
+        f"over some of its images; {NATS_NOTE}",
+        "nll_ais",
+    ),
+    "ais_gap": _measure(
+        "gap (BDMC)",
+        "upper minus lower bound on log p(x), by annealing from both ends, on images that the model made up: by about "
+        "as much the NLL by AIS may be too high; nats, ± standard error over images",
+        "ais_gap",
+    ),
     "published": Column(
         "published", "the lowest published NLL of its cell, and its source", _published("nll"), _published_value
     ),
@@ -127,6 +142,9 @@ COLUMNS = {
     "elbo": _measure("ELBO", NATS_NOTE, "elbo"),
     "kl_prior": _measure("D_KL(q‖p(h))", NATS_NOTE, "kl_prior"),
     "kl_posterior": _measure("D_KL(q‖p(h|x))", NATS_NOTE, "kl_posterior"),
+    "kl_posterior_ais": _measure(
+        "D_KL(q‖p(h|x)) by AIS", f"the same with log p̂(x) by AIS instead of L_S; {NATS_NOTE}", "kl_posterior_ais"
+    ),
     "active": Column("active (PCA)", "active units and PCA active units of each layer, from the pixels up", _active),
     "pruned_nll": _measure("pruned NLL", f"without the inactive units; {NATS_NOTE}", "pruned_nll"),
     "draws": Column("draws × images", "of the evaluation", _draws),
@@ -143,8 +161,20 @@ SORTABLE = COLUMNS | {
 # In order of importance: a narrow terminal gets the first of them.
 COMPACT = (
     *("name", "nll", "published", "difference", "regularisation", "reconstruction", "kl_posterior", "active", "epochs"),
-    *("seed", "minutes"),
+    *("seed", "minutes", "nll_ais", "ais_gap"),
 )
+PAPER = (  # of the LaTeX table
+    *("dataset", "architecture", "objective", "start", "regularisation", "epochs", "nll", "published"),
+    *("reconstruction", "kl_posterior", "active", "draws"),
+)
+WIDE = r"p{26mm}"  # a column whose text is broken into lines
+LATEX = {  # what LaTeX would read as a command, or pdflatex has no sign for
+    "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+    **{sign: rf"\{sign}" for sign in "&%$#_{}"},
+    **{letter: rf"$\{name}$" for letter, name in (("α", "alpha"), ("β", "beta"), ("σ", "sigma"))},
+    "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "‖": r"$\|$", "≤": r"$\le$", "–": "--", "…": r"\dots{}",
+    **{digit: f"$_{place}$" for place, digit in enumerate("₀₁₂₃₄₅₆₇₈₉")},
+}  # fmt: skip
 
 
 def text(rows: Sequence[Row], width: int | None = None) -> str:
@@ -178,6 +208,32 @@ def document(rows: Sequence[Row]) -> str:
         parts += ["Not run:", "\n".join(lines)]
     cited = [f"- {letter}: {source.text}" for letter, source in sources("".join(parts)).items()]
     return "\n\n".join([*parts, "\n".join(cited)]).strip() + "\n"
+
+
+def latex(rows: Sequence[Row]) -> str:
+    """A LaTeX table of the rows that are measured, in the columns of ``PAPER``, with notes below it that define them
+    and name the sources. It needs the package booktabs."""
+    measured = [row for row in rows if row.status != "not run"]
+    columns = [COLUMNS[key] for key in PAPER]
+    lines = [
+        " & ".join(map(_latex, cells)) + r" \\"
+        for cells in ([column.text(row) for column in columns] for row in measured)
+    ]
+    places = ["r" if COLUMNS[key].number else WIDE if key == "regularisation" else "l" for key in PAPER]
+    notes = [f"{column.title}: {column.help}" for column in columns]
+    notes += [f"({letter}) {source.citation}" for letter, source in sources(markdown(measured, PAPER)).items()]
+    return "\n".join([
+        r"% \usepackage{booktabs}; made by: python -m iwae table --latex",
+        r"\begin{table}", r"\centering", r"\scriptsize", r"\setlength{\tabcolsep}{3pt}",
+        rf"\begin{{tabular}}{{{''.join(places)}}}", r"\toprule",
+        " & ".join(_latex(column.title) for column in columns) + r" \\", r"\midrule",
+        *lines, r"\bottomrule", r"\end{tabular}", r"\par\medskip\raggedright",
+        _latex(". ".join(notes) + "."), r"\end{table}", "",
+    ])  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(sign, sign) for sign in text)
 
 
 def csv_text(rows: Sequence[Row]) -> str:
