@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from iwae.data import datasets
 from iwae.data.datasets import Dataset, Split
-from iwae.data.sources import SOURCES
 from iwae.runs import store, summary
 from iwae.runs.queue import RunError
 from iwae.training.config import PARAMETERS, TrainConfig
@@ -49,7 +49,7 @@ def speed(config: TrainConfig) -> Speed | None:
         except RunError:
             continue
         if records and records[-1].seconds > LONG_ENOUGH:
-            images = records[-1].epochs * SOURCES[run.config.dataset].sizes[0]
+            images = records[-1].epochs * datasets.source(run.config.dataset).sizes[0]
             return Speed(images / records[-1].seconds, "as fast as an earlier run with these settings")
     if config.k > MOST_DRAWS:
         return None
@@ -64,7 +64,7 @@ def speed(config: TrainConfig) -> Speed | None:
 
 def seconds(config: TrainConfig, found: Speed) -> float:
     """How long the training takes at this speed, without the test at its end."""
-    needed = config.epochs * SOURCES[config.dataset].sizes[0] / found.images
+    needed = config.epochs * datasets.source(config.dataset).sizes[0] / found.images
     return min(needed, 60 * config.minutes) if config.minutes else needed
 
 
@@ -78,7 +78,7 @@ def _seconds_per_image(config: TrainConfig) -> float:
     generator = torch.Generator().manual_seed(0)
     shape = (max(4 * config.batch_size, 100), config.model_config.pixels)
     split = Split(255 * torch.randint(0, 2, shape, generator=generator, dtype=torch.uint8), None)
-    data = Dataset(config.dataset, "random images", split, split, split, True, ())
+    data = Dataset(config.dataset, "random images", split, split, split, True, (), config.model_config.shape)
     training = Training(config, data, engine="plain")
     training.advance()
     started, images = time.perf_counter(), 0

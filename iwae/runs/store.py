@@ -2,8 +2,8 @@
 
 A run's folder holds:
 
-    config.json              the TrainConfig, the device, where TensorBoard's log goes, how many snapshots to take,
-                             and when the run was made
+    config.json              the TrainConfig, the device, for which programs it is logged, how many snapshots to
+                             take, and when the run was made
     start.safetensors        a copy of the checkpoint it starts from, if any
     metrics.jsonl            one Record a line
     state.safetensors        all that is needed to resume bit for bit
@@ -25,8 +25,8 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import Any
 
 from iwae import checkpoints
-from iwae.runs import queue, snapshots, tensorboard
+from iwae.runs import queue, snapshots
+from iwae.runs.loggers import Kind, Logs
 from iwae.runs.queue import RunError, RunFolder
 from iwae.runs.snapshots import SnapshotFolder
 from iwae.system import cores, files, launcher, paths, processes, untrusted
@@ -42,7 +43,7 @@ from iwae.system.paths import runs_dir
 from iwae.system.untrusted import ForbiddenError, UntrustedError
 from iwae.training import memory
 from iwae.training.config import TrainConfig
-from iwae.training.loop import Record
+from iwae.training.loop import Record, load_start
 
 CONFIG_BYTES, METRICS_BYTES = 2**16, 2**26  # that a file may have; 3,280 epochs over MNIST log 23 MB
 
@@ -67,10 +68,16 @@ class Run(RunFolder):
         return self._settings[0].device
 
     @property
-    def tensorboard(self) -> Path | None:
-        """The folder of its TensorBoard log, if it keeps one; raises RunError when config.json cannot be read."""
-        log = self._settings[0].tensorboard
-        return Path(log) / self.name if log else None
+    def logs(self) -> Logs | None:
+        """The programs that it is logged for, if any; raises RunError when config.json cannot be read."""
+        settings = self._settings[0]
+        return Logs(("tensorboard",), settings.tensorboard) if settings.tensorboard else settings.logs
+
+    @property
+    def created(self) -> float:
+        """When it was created, in seconds since 1970; raises RunError when config.json cannot be read."""
+        created = self._settings[0].created
+        return (self.folder / "config.json").stat().st_mtime if created is None else created
 
     @property
     def max_snapshots(self) -> int:
@@ -141,12 +148,14 @@ class Run(RunFolder):
 
     def resume(self) -> None:
         """Resume from the last saved state in a new process, through the queue; returns at once."""
+        paths.check_changeable()
         queue.max_running()  # report an invalid IWAE_MAX_RUNS here, not in the log
         self.prepare()
         self._spawn()
 
     def delete(self) -> None:
-        """Delete the run with all its files (not a TensorBoard log elsewhere); raises RunError while it is running."""
+        """Delete the run with all its files (not its logs for other programs); raises RunError while it is running."""
+        paths.check_changeable()
         if self.status().alive:
             raise RunError(f"run {self.name} is running: stop it first")
         gone = self.folder.with_name(f".deleted-{self.name}-{uuid.uuid4().hex}")  # so that its name is free at once
@@ -188,7 +197,8 @@ class _Settings:
     config: dict[str, Any]
     device: str
     version: int = 1  # of the format
-    tensorboard: str | None = None
+    logs: Logs | None = None
+    tensorboard: str | None = None  # the folder of the logs, until there were others
     snapshots: int = 0
     created: float | None = None  # seconds since 1970
 
@@ -215,21 +225,22 @@ def _record(line: bytes) -> Record:
 def create(
     config: TrainConfig,
     device: str = "cpu",
-    log: Path | None = None,
+    logs: Logs | None = None,
     *,
     folder: Path | None = None,
     max_snapshots: int = snapshots.MAX_COUNT,
 ) -> Run:
     """Create a run without starting it, in ``folder`` or in a new folder in ``runs_dir()``.
 
-    It takes at most ``keep`` snapshots. With ``log``, TensorBoard finds the run in ``log/NAME``; raises MissingError
-    where that package is not installed, and NotEnoughMemoryError where a step needs more memory than the device has.
+    It takes at most ``max_snapshots`` snapshots. Raises MissingError where the packages that ``logs`` needs are not
+    installed, and NotEnoughMemoryError where a step needs more memory than the device has.
     """
+    paths.check_changeable()
     memory.check(config, device, ever=True)
-    if log:
-        tensorboard.require()
+    if logs:
+        logs.require()
     if config.start:
-        checkpoints.load(config.start)  # raises before the run exists
+        load_start(config, config.model_config)  # raises before the run exists
     run = Run(folder or _new_folder(config))
     run.folder.mkdir(parents=True, exist_ok=True)
     run.set_status("starting")
@@ -237,7 +248,7 @@ def create(
         files.write(run.folder / f"start{checkpoints.SUFFIX}", Path(config.start).read_bytes())
     settings = {"version": checkpoints.FORMAT_VERSION, "created": time.time()}
     settings |= {"config": dataclasses.asdict(config), "device": device}
-    settings |= {"tensorboard": str(log.absolute()) if log else None, "snapshots": max_snapshots}
+    settings |= {"logs": dataclasses.asdict(logs) if logs else None, "snapshots": max_snapshots}
     files.write(
         run.folder / "config.json", json.dumps(settings, indent=1)
     )  # last: a folder with a config.json is a run
@@ -257,12 +268,22 @@ def _new_folder(config: TrainConfig) -> Path:
             folder = runs_dir() / f"{name}-{number}"
 
 
-def start(config: TrainConfig, device: str = "cpu", log: Path | None = None) -> Run:
+def start(config: TrainConfig, device: str = "cpu", logs: Logs | None = None) -> Run:
     """``create`` a run and train it in a new process, through the queue; returns at once."""
     queue.max_running()  # report an invalid IWAE_MAX_RUNS here, not in the log
-    run = create(config, device, log)
+    run = create(config, device, logs)
     run._spawn()
     return run
+
+
+def logs_for(kinds: Sequence[Kind], folder: Path | None = None) -> Logs | None:
+    """Logs for these programs, each named once, in ``folder`` or ``logs_dir()``; None for no program."""
+    return Logs(tuple(dict.fromkeys(kinds)), str((folder or logs_dir()).absolute())) if kinds else None
+
+
+def logs_dir() -> Path:
+    """Where logs for other programs go whose folder is not named."""
+    return runs_dir() / "logs"  # no run: it holds no config.json
 
 
 def get(name: str) -> Run:
@@ -277,6 +298,15 @@ def get(name: str) -> Run:
 def list_runs() -> list[Run]:
     """All runs that this user may read, newest first."""
     return find_runs()[0]
+
+
+def training_on(dataset: str, runs: Iterable[Run]) -> Run | None:
+    """The first of these runs that is of this data set; None where none is."""
+    for run in runs:
+        with suppress(RunError):  # damaged
+            if run.config.dataset == dataset:
+                return run
+    return None
 
 
 def find_runs() -> tuple[list[Run], dict[str, str]]:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,7 +19,7 @@ from iwae.data import datasets
 from iwae.evaluation import metrics as evaluation
 from iwae.kernels import threads
 from iwae.model import Model
-from iwae.runs import snapshots, tensorboard
+from iwae.runs import snapshots
 from iwae.runs.queue import RunError, RunStatus
 from iwae.runs.store import Run
 from iwae.system import files, streams
@@ -114,12 +114,15 @@ def _train_and_test(
     planned = snapshots.plan(run.config.epochs, run.max_snapshots, training.model)
     _look_back(run, training, planned)
     saved = time.monotonic()
-    with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as metrics, _log(run) as log:
+    loggers = run.logs.loggers(run.name, run.records(), run.created) if run.logs else []
+    with (
+        (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as metrics,
+        closing(training.run(stop, callbacks=loggers)) as records,
+    ):
         try:
-            for record in training.run(stop):
+            for record in records:
                 metrics.write(json.dumps(dataclasses.asdict(record)) + "\n")
                 metrics.flush()
-                log(record)
                 on_record(record, training)
                 stop()  # raises if the folder is gone: writing now would create it again
                 if record.valid_bound is not None:
@@ -139,14 +142,6 @@ def _train_and_test(
     except _Stopped:
         return "stopped"
     return "finished"
-
-
-def _log(run: Run) -> AbstractContextManager[Callable[[Record], None]]:
-    """A function that writes records for TensorBoard if the run has such a log, after rewriting those so far."""
-    if run.tensorboard is None:
-        return nullcontext(lambda record: None)
-    started = (run.folder / "config.json").stat().st_mtime
-    return tensorboard.log(run.tensorboard, run.config, run.records(), started)
 
 
 def _save(run: Run, training: Training, metrics: TextIO, stop: Callable[[], bool]) -> None:

@@ -4,7 +4,13 @@ from importlib.util import find_spec
 
 from iwae.system.paths import CHECKOUT
 
-REQUIREMENTS = {"app": "requirements.txt", "umap": "requirements.txt", "extra": "requirements-extra.txt"}  # by extra
+REQUIREMENTS = {  # by extra
+    "app": "requirements.txt",
+    "umap": "requirements.txt",
+    "extra": "requirements-extra.txt",
+    "loggers": "requirements-loggers.txt",
+    "cluster": "requirements-cluster.txt",
+}
 
 
 class MissingError(RuntimeError):
