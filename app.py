@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+import pages.common  # noqa: F401 - before torch: see server_memory.py
 from iwae.export.report import SampledImage
 from pages.common import image_rows, reading
 from pages.common.evidence import Evidence, draws_in_use
@@ -29,7 +30,7 @@ if view.training_overlap:
 digit = view.digit
 samples, seed = draws_in_use()
 evidence = None if is_blank() else Evidence(view, digit.x, samples, seed)
-draw(digit, live=live(view, evidence))
+draw(digit, view.dataset, live=live(view, evidence))
 with st.container(horizontal=True):
     change_button(view.dataset, "home.", "Upload, photograph or pick")
     random_button(view.dataset, "home.")
@@ -42,7 +43,7 @@ for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=T
     with column:
         st.subheader(image_rows.in_its_colour(name, entry), anchor=False)
         found = evidence.drawn[name]
-        st.markdown(f"**The heaviest of {found.samples:,} samples from q(h|x)**, with their share of the weight")
+        st.markdown(f"**The heaviest of {found.samples:,} draws of q**")
         image_rows.weighted_samples(cache.model(entry, view.device), found, count=5, heaviest=True)
         evidence.headline(name)
 evidence.verdict()

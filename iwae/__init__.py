@@ -20,16 +20,18 @@ _PLACES = {
     "load_dataset": "data.datasets:load",
     "evaluate": "evaluation.metrics",
     "posterior": "inference.posterior",
+    "encode": "analysis.encode",
     "load": "checkpoints",
     "save": "checkpoints",
 }
 
 __all__ = [
     "Bound", "Model", "ModelConfig", "Estimator", "TrainConfig", "Training", "load_dataset", "evaluate", "posterior",
-    "load", "save",
+    "encode", "load", "save",
 ]  # fmt: skip
 
 if _TYPE_CHECKING:
+    from iwae.analysis.encode import encode
     from iwae.bounds import Bound
     from iwae.checkpoints import load, save
     from iwae.data.datasets import load as load_dataset

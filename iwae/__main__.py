@@ -7,12 +7,16 @@ usage: python -m iwae COMMAND [OPTIONS]     (once it is installed by pip, `iwae`
   sweep GRID.toml        train every cell of a grid, here or on a Ray cluster
   refit CHECKPOINT       train its encoder further, on images that the model generates
   evaluate CHECKPOINT    measure a trained model on test images
+  encode CHECKPOINT      the latents of images, as a file for other programs
   table                  every model, measured against published values
+  findings               the poster's claims, each with the measured figure and a verdict
   export CHECKPOINT      its encoder and decoder as ONNX or torch.export files, with its card
   card CHECKPOINT        its card in the Hugging Face format
   data list              the data sets, and which of them are on this machine
   data download NAME     fetch a data set
   data verify [NAME]     compare the files of a data set, or of all, with their checksums
+  data add PATH          keep your own images as a data set
+  data remove NAME       delete a data set that was added
   runs list              the training runs and their status
   runs show NAME         everything about one run
   runs stop NAME         ask a run to save and stop
@@ -44,7 +48,10 @@ from collections.abc import Sequence
 from iwae import __version__
 from iwae.system import streams
 
-COMMANDS = ("app", "train", "sweep", "refit", "evaluate", "table", "export", "card", "data", "runs")
+COMMANDS = (
+    *("app", "train", "sweep", "refit", "evaluate", "encode", "table", "findings", "export", "card", "data"),
+    "runs",
+)
 WRONG_ARGUMENTS, FAILED, INTERRUPTED = 2, 1, 130  # exit statuses
 
 

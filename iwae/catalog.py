@@ -5,17 +5,23 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import combinations
 from pathlib import Path
 
+import torch
+
 from iwae import checkpoints, likelihoods
-from iwae.analysis import costs
+from iwae.adapters import environment
+from iwae.analysis import costs, umap_maps
 from iwae.checkpoints import Card, CheckpointError
-from iwae.data.formats import PIXELS
+from iwae.data import datasets
 from iwae.evaluation.stats import plus_minus
+from iwae.model import Model
 from iwae.runs import store
+from iwae.shapes import check_same_shape, checked_shape
 from iwae.system import files, paths, untrusted
 from iwae.system.files import printable
 from iwae.system.paths import SHIPPED, models_dir
@@ -26,7 +32,8 @@ from iwae.training.wake_sleep import Refit
 MAX_BYTES = 10 * 2**20  # of a model that is added; below server.maxUploadSize. The largest that ships has 3 MB
 MAX_TOTAL = 500 * 2**20  # of all of them
 FEWEST_DRAWS = 1000  # of one digit, that every model must be able to make: those of the first page
-OWN = {"run:": " · own run", "model:": " · added"}  # how keys of models that do not ship begin, and what labels say
+# how keys of models that do not ship begin, and what labels say
+OWN = {"run:": " · own run", "model:": " · added", environment.PREFIX: " · adapter"}
 DEFAULT_PAIR = ("mnist-1layer-vae-k1", "mnist-1layer-iwae-k50")  # same architecture, data, seed and epochs
 FAVOURITES = {  # pairs of shipped models that differ in one respect
     "VAE vs IWAE": DEFAULT_PAIR,
@@ -34,7 +41,12 @@ FAVOURITES = {  # pairs of shipped models that differ in one respect
     "2-D": ("mnist-2d-vae-k1", "mnist-2d-iwae-k50"),
     "continued": ("mnist-fixed-1layer-vae-k1", "mnist-fixed-1layer-vae-k1-then-iwae-k50"),
 }
-LAYERS = {"1layer": "1 layer", "2layer": "2 layers", "2d": "2-D"}  # how people read the presets
+LAYERS = {
+    "1layer": "1 layer",
+    "2layer": "2 layers",
+    "2d": "2-D",
+    "conv": "convolutional",
+}  # how people read the presets
 LONGEST_NAME = 42  # characters
 
 
@@ -46,7 +58,7 @@ class CatalogError(ValueError):
 class Entry:
     """A model that can be chosen: a stable key, its file and its card."""
 
-    key: str  # file name without suffix; before it "model:" if it was added; or "run:" and the run's name
+    key: str  # file name without suffix, "model:" before it if it was added; "run:" and the run's name; "adapter:NAME"
     path: Path
     card: Card
     given: str = ""  # the name that its owner gave it
@@ -60,6 +72,40 @@ class Entry:
     def shipped(self) -> bool:
         """Whether it lies in ``checkpoints/``, and is neither a run nor an added model."""
         return not self.key.startswith(tuple(OWN))
+
+    @property
+    def changeable(self) -> bool:
+        """Whether it can be renamed and removed: a run or an added model."""
+        return not self.shipped and not self.key.startswith(environment.PREFIX)
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        """The path of its file and the time of its last change: the same for the same model. For ``load_model``."""
+        return str(self.path), self.path.stat().st_mtime_ns
+
+    def load(self, device: str | torch.device = "cpu") -> Model:
+        """The model. Raises as ``checkpoints.load`` does."""
+        return load_model(self.identity[0], device)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of its weights."""
+        return umap_maps.fingerprint(self.path)
+
+    @property
+    def dataset(self) -> str:
+        """What it was trained on; empty where that is not known."""
+        return self.config.dataset
+
+    @property
+    def objective(self) -> str:
+        """``IWAE``; empty where it is not known."""
+        return self.config.bound().title
+
+    @property
+    def k(self) -> int | None:
+        """Draws in training; None where that is not known."""
+        return self.config.k
 
     @property
     def binary(self) -> bool:
@@ -140,7 +186,63 @@ class Entry:
     def label(self) -> str:
         """``IWAE k = 50 · 1 layer · mnist · NLL 87.20 ± 0.24 nats``."""
         own = next((text for prefix, text in OWN.items() if self.key.startswith(prefix)), "")
-        return f"{self.short} · {self.layers}{own} · {self.config.dataset} · {self.nll}"
+        return " · ".join(filter(None, [self.short, f"{self.layers}{own}", self.dataset, self.nll]))
+
+
+@dataclass(frozen=True)
+class AdapterEntry(Entry):
+    """A model that ``IWAE_ADAPTERS`` names: nothing is known of its training, and it has no file."""
+
+    mark: str = ""  # its fingerprint
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        raise CatalogError(f"{self.key} was trained elsewhere: its settings are not known")
+
+    @property
+    def kind(self) -> str:
+        """``iwae`` where its name says so."""
+        return "iwae" if "iwae" in self.short.lower() else "vae"
+
+    @cached_property
+    def short(self) -> str:
+        """Its name."""
+        return self.key.removeprefix(environment.PREFIX)
+
+    @property
+    def dataset(self) -> str:
+        return ""
+
+    @property
+    def objective(self) -> str:
+        return ""
+
+    @property
+    def k(self) -> int | None:
+        return None
+
+    @cached_property
+    def trained_on(self) -> frozenset[str]:
+        return frozenset()
+
+    @cached_property
+    def regularisation(self) -> str:
+        return ""
+
+    @property
+    def identity(self) -> tuple[str, int]:
+        return self.key, int(self.mark[:15], 16)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.mark
+
+
+def load_model(place: str, device: str | torch.device = "cpu") -> Model:
+    """The model of an ``Entry.identity``, by its first part. Raises as ``checkpoints.load`` does."""
+    if place.startswith(environment.PREFIX):
+        return environment.load(place, device)
+    return checkpoints.load(place, device)[0]
 
 
 def entries() -> tuple[dict[str, Entry], dict[str, str]]:
@@ -159,7 +261,11 @@ def entries() -> tuple[dict[str, Entry], dict[str, str]]:
             refused[name] = str(error)
         except OSError as error:  # it has just gone
             refused[name] = f"{printable(name)}: {error.strerror}"
-    return found, refused
+    models, reasons = environment.models()
+    for name, one in models.items():
+        key = f"{environment.PREFIX}{name}"
+        found[key] = AdapterEntry(key, Path(key), Card(one.model.config, {}), f"{name} · adapter", one.fingerprint)
+    return found, refused | reasons
 
 
 def cards() -> dict[str, Entry]:
@@ -207,6 +313,7 @@ def rename(entry: Entry, name: str) -> None:
 
     Raises CatalogError for a model that ships, and for a name that is too long or another model's.
     """
+    paths.check_changeable()
     _check_own(entry)
     name = " ".join(name.split())
     if len(name) > LONGEST_NAME or name != files.printable(name):
@@ -226,6 +333,7 @@ def remove(entry: Entry) -> None:
 
     Raises CatalogError for a model that ships, RunError for a run that is still running.
     """
+    paths.check_changeable()
     _check_own(entry)
     if entry.key.startswith("run:"):
         store.get(entry.key.removeprefix("run:")).delete()
@@ -235,8 +343,9 @@ def remove(entry: Entry) -> None:
 
 
 def _check_own(entry: Entry) -> None:
-    if entry.shipped:
-        raise CatalogError(f"{entry.key} ships with the program; only models of your own can be named or removed")
+    if not entry.changeable:
+        whose = "ships with the program" if entry.shipped else f"is named by {environment.VARIABLE}"
+        raise CatalogError(f"{entry.key} {whose}; only models of your own can be named or removed")
 
 
 def _name_file(key: str, path: Path) -> Path:
@@ -261,6 +370,7 @@ def add(content: bytes, name: str) -> str:
     number. Raises CheckpointError for what is no usable model, for one that is too large for every page, and for more
     than ``MAX_BYTES`` or ``MAX_TOTAL``.
     """
+    paths.check_changeable()
     stem = clean_name(name)
     if len(content) > MAX_BYTES:
         raise CheckpointError(
@@ -302,14 +412,17 @@ def clean_name(name: str) -> str:
 def _entry(key: str, path: Path, written: int, given: str = "") -> Entry:
     """The model in a file that was written at that time: read once, for all pages."""
     entry = Entry(key, path, checkpoints.read_card(path), given)
-    if entry.card.model.pixels != PIXELS:
-        raise CheckpointError(
-            f"{printable(path.name)}: for images of {entry.card.model.pixels} pixels, not of {PIXELS}"
-        )
     try:
         _ = entry.label, entry.trained_on, entry._marks  # need every part of the card
     except Exception as error:  # what somebody else wrote into a card raises nearly every type
         raise CheckpointError(f"{printable(path.name)}: its card cannot be read ({printable(error, 300)})") from None
+    data = entry.config.dataset
+    try:
+        checked_shape(entry.card.model.shape, datasets.MAX_SIDE)
+        with suppress(datasets.DataError):  # they are not on this machine
+            check_same_shape(entry.card.model.shape, "the model", datasets.shape(data), data)
+    except ValueError as error:
+        raise CheckpointError(f"{printable(path.name)}: {error}") from None
     return entry
 
 

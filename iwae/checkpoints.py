@@ -6,6 +6,7 @@ used, and no file costs more memory than a few times its own size and that of th
 
 import copy
 import json
+import math
 import stat
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,15 +18,29 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from iwae.model import Model, ModelConfig
-from iwae.system import files, reprs, untrusted
+from iwae.system import files, hub, reprs, untrusted
 from iwae.system.files import printable
 
-FORMAT_VERSION = 3  # as written here. Version 1 called Rényi's bound l-alpha; until version 2 OLD_NAMES were written
-READABLE = ("1", "2", "3")
+# As written here. Version 1 called Rényi's bound l-alpha; until version 2 OLD_NAMES were written, and until 3 a model's
+# number of pixels instead of its shape.
+FORMAT_VERSION = 4
+READABLE = ("1", "2", "3", "4")
 OLD_NAMES = {"passes": "epochs", "products": "precision"}  # of settings, progress and records
 SUFFIX = ".safetensors"
 LARGEST = 1e15  # that a number in a card may be: seconds, steps, nats
 WEIGHTS = {"float32": torch.float32, "float16": torch.float16}  # as a file may hold them
+ANNEALED_COUNTS = ("images", "chains", "temperatures", "samples", "simulated", "seed")  # in metrics["ais"]
+ANNEALED = (
+    "nll",
+    "nll_draws",
+    "elbo",
+    "missed",
+    "kl_posterior",
+    "nll_mc_se",
+    "scatter",
+    "acceptance",
+    *ANNEALED_COUNTS,
+)
 MAX_HEADER = 2**20  # bytes; those of our models and states have a few thousand
 
 
@@ -77,8 +92,12 @@ def save(path: Path, model: Model, card: Card) -> None:
 
 
 def load(path: Path | str, device: str | torch.device = "cpu") -> tuple[Model, Card]:
-    """Read a checkpoint; raises CheckpointError for a file that is not a valid checkpoint or has a newer format."""
-    path = Path(path)  # from Python it is often a text
+    """Read a checkpoint: a file, or an address such as ``hf://user/model@revision`` on the Hugging Face Hub.
+
+    Raises CheckpointError for a file that is not a valid checkpoint or has a newer format, and for an address whatever
+    ``hub.fetch`` raises.
+    """
+    path = hub.fetch(path) if isinstance(path, str) and path.startswith(hub.SCHEME) else Path(path)
     tensors, header = load_tensors(path, "model")
     card = _card(path, header)
     model = _check_tensors(path, tensors, card)
@@ -274,23 +293,33 @@ def _card(path: Path, header: dict[str, Any]) -> Card:
     try:
         parts = {name: dict(header.get(name) or {}) for name in ("training", "progress", "metrics")}
         _check_values(parts["progress"], parts["metrics"])
-        return Card(ModelConfig(**header["model"]), **parts)
+        return Card(ModelConfig(**_with_shape(header["model"])), **parts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         message = printable(error, 300)
         raise CheckpointError(f"{printable(path.name)}: its card does not describe a model ({message})") from None
+
+
+def _with_shape(sizes: dict[str, Any]) -> dict[str, Any]:
+    """The sizes of a model, whose images until version 3 had a number of ``pixels``: a square, else one row."""
+    if "pixels" not in sizes:
+        return sizes
+    sizes = dict(sizes)
+    side = math.isqrt(pixels := sizes.pop("pixels"))
+    return sizes | {"shape": (side, side) if side * side == pixels else (1, pixels)}
 
 
 def _check_values(progress: dict[str, Any], metrics: dict[str, Any]) -> None:
     """Raises ValueError for a value of the wrong type, so that code that shows a card need not check."""
     lists = ("active_units", "pca_active_units")
     numbers = {name: progress[name] for name in ("steps", "epochs", "seconds", "valid_bound") if name in progress}
-    numbers |= {name: value for name, value in metrics.items() if name not in ("bounds", "quantiles", *lists)}
+    numbers |= {name: value for name, value in metrics.items() if name not in ("bounds", "quantiles", "ais", *lists)}
     for name in lists:
         numbers |= {f"{name}[{place}]": value for place, value in enumerate(list(metrics.get(name) or ()))}
     for name, value in numbers.items():
         if value is not None and not (isinstance(value, int | float) and abs(value) < LARGEST):
             raise ValueError(f"{name} is {printable(value)!r}, not a number below {LARGEST:g}")
     _check_quantiles(metrics.get("quantiles"))
+    _check_annealed(metrics.get("ais"))
     if not isinstance(metrics.get("bounds", {}), dict) or not isinstance(progress.get("history", []), list):
         raise ValueError("its bounds are no object, or its history is no list")
     if not isinstance(refits := progress.get("refits", []), list) or not all(isinstance(each, dict) for each in refits):
@@ -314,6 +343,22 @@ def _check_quantiles(quantiles: Any) -> None:
         raise ValueError("its quantiles lack the numbers of their images and draws, or their seed")
     if not all(type(value) in (int, float) and abs(value) < LARGEST for value in nll) or nll != sorted(nll):
         raise ValueError("its quantiles of the NLL are not numbers in ascending order")
+
+
+def _check_annealed(found: Any) -> None:
+    """Raises ValueError unless it is None or what ``inference.annealed_nll`` keeps: numbers, and what they are of."""
+    if found is None:
+        return
+    if not isinstance(found, dict) or not all(
+        value is None or (type(value) in (int, float) and abs(value) < LARGEST) for value in found.values()
+    ):
+        raise ValueError("its NLL by AIS is no object of numbers")
+    if lacking := [name for name in ANNEALED if found.get(name) is None]:
+        raise ValueError(f"its NLL by AIS lacks {', '.join(lacking)}")
+    counts = {name: found[name] for name in ANNEALED_COUNTS}
+    for name, count in counts.items():
+        if type(count) is not int or count < (name not in ("simulated", "seed")):
+            raise ValueError(f"its NLL by AIS is of {printable(count)!r} {name}")
 
 
 def _no_constant(name: str) -> None:

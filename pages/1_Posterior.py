@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+import pages.common  # noqa: F401 - before torch: see server_memory.py
 from iwae.export.report import SampledImage
 from pages.common import image_rows
 from pages.common.evidence import SAMPLES, SEED, Evidence

@@ -6,7 +6,7 @@ from pages.common import reading
 from pages.common.report_button import report_button
 from pages.common.sections import sections
 from pages.common.sidebar import sidebar
-from pages.latent import controls, maps, spread
+from pages.latent import controls, download, maps, spread
 
 view = sidebar("Latent space")
 st.title("Latent space", anchor=False)
@@ -28,15 +28,17 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
     chains = controls.true_posterior(view)
 
 both = controls.sides(view, images, kind, layers)
-if both is None:  # UMAP is not there yet: show PCA meanwhile
+if both is None:  # UMAP is not there, or not yet
     st.info("Until then: PCA.")
-    both = controls.sides(view, images, "PCA", layers)
+    kind = "PCA"
+    both = controls.sides(view, images, kind, layers)
 
 
 def both_maps() -> None:
     """The maps, and what is selected on them."""
     maps.show_maps(both, images, by, whose, view.digit, chains, classes)
     maps.show_selection(images, both)
+    download.download_latents(both, images, kind)
     reading.glossary("NLL", "ESS", "D_KL", "tr Σ")
 
 

@@ -27,6 +27,7 @@ threshold = one.select_slider(
     bind="query-params",
     help="A unit is active when the variance over images of E_q[h_u|x] lies above it; the papers take 0.01.",
 )
+cache.need_images(view.dataset, 2, "Active units")
 total = cache.count_images(view.dataset)
 sizes = [size for size in (100, 300, 1000, 3000) if size < total] + [total]
 images = two.selectbox(

@@ -8,7 +8,7 @@ from pages.common.sidebar import sidebar
 from pages.samples.grids import from_prior, interpolation, plane
 from pages.samples.neighbours import both
 
-view = sidebar("Samples")
+view = sidebar("Samples", images=False)
 models = both(view)
 st.title("Samples", anchor=False)
 st.write("What each model generates, and how its latent space connects one digit to another.")

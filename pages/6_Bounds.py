@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+import pages.common  # noqa: F401 - before torch: see server_memory.py
 from iwae.export.report import SampledImage
 from pages.bounds.sections import every_bound, exact_posteriors, training_step, weights_figure
 from pages.common import image_rows
@@ -17,7 +18,7 @@ st.title("Bounds", anchor=False)
 st.write("Everything a model is trained on comes from the log-weights of a few draws. Here they are, for one digit.")
 
 digit = view.digit
-left, *rest = st.columns([1, 2, 2, 2], vertical_alignment="center")
+left, *rest = st.columns([3, 4, 4, 4], vertical_alignment="center")
 with left:
     image_rows.image_row([digit.x.numpy()], ["the digit"], ["the digit as the models see it"])
 samples = whole_number("Samples per model", 100, 50_000, SAMPLES, 100, key="samples", place=rest[0])

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+import pages.common  # noqa: F401 - before torch: see server_memory.py
 from iwae.runs import store
 from pages.common.figure_card import escape_markdown
 from pages.common.report_button import report_button
@@ -13,7 +14,7 @@ from pages.training.strip import growing
 
 ORDER = {"running": 0, "evaluating": 0, "stopping": 0, "starting": 1, "waiting": 1}  # by phase
 
-view = sidebar("Training")
+view = sidebar("Training", images=False)
 st.title("Training", anchor=False)
 st.write(
     "Every run is a separate process: it continues when this page is closed, can be stopped and resumed without "

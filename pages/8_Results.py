@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+import pages.common  # noqa: F401 - before torch: see server_memory.py
 from iwae import catalog
 from iwae.results import grid
 from iwae.results import rows as results
@@ -10,9 +11,10 @@ from pages.common.report_button import report_button
 from pages.common.sections import sections
 from pages.common.sidebar import sidebar
 from pages.results.against_k import against_k
+from pages.results.poster import poster_checked
 from pages.results.table import all_models
 
-view = sidebar("Results")
+view = sidebar("Results", images=False)
 st.title("Measured against published", anchor=False)
 st.write(
     "Each model beside the lowest published value of its cell: the same data, architecture, objective and k. "
@@ -27,6 +29,7 @@ for reason in refused.values():
 
 sections({
     "All models": lambda: all_models(rows, missing),
-    "Against the number of samples k": lambda: against_k(rows, missing, view.a.config.dataset),
+    "The poster, checked": lambda: poster_checked(rows),
+    "Against the number of samples k": lambda: against_k(rows, missing, view.a.dataset),
 })  # fmt: skip
 report_button(view)

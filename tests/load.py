@@ -123,7 +123,7 @@ def own(count: int) -> list[Own]:
 @cache
 def _test_images(name: str) -> torch.Tensor:
     """Those that the sidebar offers for a model A that was trained on ``name``."""
-    here = [known for known in (name, *datasets.NAMES) if datasets.available(known)]
+    here = [known for known in (name, *datasets.names()) if datasets.available(known)]
     return datasets.load(here[0], download=False).binary("test")
 
 

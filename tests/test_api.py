@@ -38,9 +38,9 @@ def test_every_object_of_the_api_is_a_line(tmp_path):
     iwae.save(tmp_path / "model.safetensors", model, card)
     nll = metrics.summary()
     for thing, start in (
-        (data, "Dataset(digits: 1,297 / 200 / 300 images of 784 pixels, stochastic binarization)"),
+        (data, "Dataset(digits: 1,297 / 200 / 300 images of 28×28 pixels, stochastic binarization)"),
         (data.train, "Split(images=uint8[1297, 784], labels=int64[1297])"),
-        (model, "Model(20:5, 784 pixels, 32,494 weights, float32 on cpu)"),
+        (model, "Model(20:5, 28×28 pixels, 32,494 weights, float32 on cpu)"),
         (iwae.load(tmp_path / "model.safetensors")[0], repr(model)),
         (metrics, f"Metrics(300 images, 20 draws each, seed 0: NLL {nll['nll']:.2f} ± {nll['nll_se']:.2f}, ELBO "),
         (metrics.activity[0], "Activity(mean=float64[5], covariance=float64[5, 5], threshold=0.01)"),

@@ -10,7 +10,7 @@ from iwae import checkpoints
 from iwae.checkpoints import Card, CheckpointError
 from iwae.model import Model, ModelConfig
 
-CONFIG = ModelConfig(((8, 7), (6,)), (4, 3), 16)
+CONFIG = ModelConfig(((8, 7), (6,)), (4, 3), (1, 16))
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"version": "99"}, "format version '99', but this program reads 1, 2, 3"),
+        ({"version": "99"}, "format version '99', but this program reads 1, 2, 3, 4"),
         ({"kind": "something"}, "not an iwae-model"),
         ({"kind": None}, "not an iwae-model"),
         ({"header": "{"}, "header cannot be read"),
@@ -145,3 +145,16 @@ def test_find_lists_the_good_and_explains_the_rest(saved):
 def test_a_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match="there is no such file"):
         checkpoints.load(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize(("pixels", "shape"), [(16, (4, 4)), (12, (1, 12))])
+def test_a_card_that_counts_pixels_is_read(tmp_path, pixels, shape):
+    """Until format version 3 a card had their number alone: a square, else one row."""
+    model = Model(ModelConfig(((8,),), (3,), shape), seed=1)
+    sizes = {"hidden": [[8]], "latent": [3], "pixels": pixels}
+    header = json.dumps({"model": sizes, "training": {}})
+    metadata = {"kind": "iwae-model", "version": "3", "header": header}
+    save_file(model.state_dict(), path := tmp_path / "old.safetensors", metadata)
+    loaded, card = checkpoints.load(path)
+    assert card.model == model.config and card.model.shape == shape
+    assert all(torch.equal(weight, model.state_dict()[name]) for name, weight in loaded.state_dict().items())

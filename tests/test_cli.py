@@ -56,13 +56,13 @@ def refused(capsys, status: int, *words: str) -> str:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("nonsense", "there are app, train, sweep, refit, evaluate, table, export, card, data, runs"),
-        ("--nonsense", "there are app, train, sweep, refit, evaluate, table, export, card, data, runs"),
+        ("nonsense", "there are app, train, sweep, refit, evaluate, encode, table, findings, export, card, data"),
+        ("--nonsense", "there are app, train, sweep, refit, evaluate, encode, table, findings, export, card, data"),
         ("train --dataset nonsense", "there are mnist-5k, digits, mnist, mnist-fixed"),
         ("train --objective nonsense", "there are vae, iwae, power-mean"),
         ("train --gradient nonsense", "there are exact, stl, dreg, piwae"),
         ("train --schedule nonsense", "there are fast, paper, cosine, constant"),
-        ("train --model nonsense", "one of 1layer, 2layer, 2d nor sizes like"),
+        ("train --model nonsense", "one of 1layer, 2layer, 2d, conv nor sizes like"),
         ("train --objective ciwae", "needs beta"),
         ("train --beta 0.5", "takes no parameters, not beta"),
         ("train --objective median --gradient dreg", "second derivative"),
@@ -80,14 +80,21 @@ def refused(capsys, status: int, *words: str) -> str:
         ("train --seed 99999999999", "seed must not be above 4,294,967,295, not 99999999999"),
         ("train --device quantum", "Expected one of ('auto', 'cpu', 'cuda', 'mps')"),
         ("train --start nowhere.safetensors", "--start: there is no file nowhere.safetensors"),
+        ("train --dataset usps --start MODEL", "is for images of 28×28 pixels; those of usps have 16×16"),
         ("train --out model.pt", "--out must name a .safetensors file, not model.pt"),
         ("train --resume some-run --k 3", "only --out may be given with it"),
-        ("train --resume some-run --tensorboard logs", "only --out may be given with it"),
+        ("train --resume some-run --log tensorboard", "only --out may be given with it"),
         (
             "train --device cpu --precision tf32",
             "--precision: matrix products in tf32 need the device cuda; on cpu they are float32",
         ),
-        ("train --tensorboard MODEL", "--tensorboard must name a folder, not the file"),
+        ("train --log tensorboard --log-dir MODEL", "--log-dir must name a folder, not the file"),
+        ("train --log-dir logs", "--log-dir needs --log with at least one of tensorboard, wandb, mlflow"),
+        ("train --log csv", "Expected one of ('tensorboard', 'wandb', 'mlflow')"),
+        (
+            "train --tensorboard logs --log wandb",
+            "--tensorboard DIR is the old name of --log tensorboard --log-dir DIR",
+        ),
         ("evaluate", "Missing from python -m iwae evaluate: CHECKPOINT"),
         ("evaluate nowhere.safetensors", "there is no file nowhere.safetensors"),
         ("evaluate MODEL --samples 0", "--samples must be at least 1, not 0"),
@@ -99,15 +106,15 @@ def refused(capsys, status: int, *words: str) -> str:
         ("evaluate MODEL --dataset nonsense", "there are mnist-5k, digits, mnist, mnist-fixed"),
         ("evaluate MODEL --dataset mnist --save", "model's own data set, digits, not on mnist"),
         ("evaluate MODEL MODEL", "Unrecognized options"),
-        ("export MODEL", "Missing from python -m iwae export: --out"),
+        ("export MODEL", "name a folder with --out, a model on the Hub with --push, or both"),
         ("export MODEL --out MODEL", "--out must name a new or an empty folder"),
         ("export MODEL --out new --format pickle", "pickle"),
         ("export nowhere.safetensors --out new", "there is no file nowhere.safetensors"),
         ("card", "name at least one checkpoint"),
         ("card nowhere.safetensors", "there is no file nowhere.safetensors"),
         ("card MODEL MODEL --out README.md", "--out is for the card of one checkpoint"),
-        ("data", "Expected one of {list, download, verify}"),
-        ("data nonsense", "Available subcommands: list, download, verify"),
+        ("data", "Expected one of {list, download, verify, add, remove}"),
+        ("data nonsense", "Available subcommands: list, download, verify, add, remove"),
         ("data download", "Missing from python -m iwae data download: NAME"),
         ("data download nonsense", "there are mnist-5k, digits, mnist, mnist-fixed"),
         ("data verify nonsense", "there are mnist-5k, digits, mnist, mnist-fixed"),
@@ -309,7 +316,7 @@ def test_data_commands(capsys, tmp_path, monkeypatch):
     lines = out.splitlines()[1:]
     states = {line.split()[0]: line.split()[1] for line in lines[::2]}
     assert [line.strip() for line in lines[1::2]] == [f"licence: {source.licence}" for source in SOURCES.values()]
-    assert states == {name: "here" if name in ("mnist-5k", "digits") else "missing" for name in datasets.NAMES}
+    assert states == {name: "here" if name in ("mnist-5k", "digits") else "missing" for name in SOURCES}
     assert main(["data", "verify"]) == 0
     out = capsys.readouterr().out
     assert "digits needs no file" in " ".join(out.split()) and " missing " in out

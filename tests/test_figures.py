@@ -26,10 +26,10 @@ from iwae.figures.units import Units, sorted_units
 
 
 def test_small_pictures_are_enlarged_by_whole_pixels():
-    image = np.linspace(0, 1, 784)
+    image = np.linspace(0, 1, 784).reshape(28, 28)
     pixels = tile(image, 84)
     assert pixels.shape == (84, 84) and pixels.dtype == np.uint8
-    np.testing.assert_array_equal(pixels[::3, ::3].ravel(), np.round(255 * image))
+    np.testing.assert_array_equal(pixels[::3, ::3].ravel(), np.round(255 * image.ravel()))
     np.testing.assert_array_equal(pixels[::3], pixels[1::3])
 
 

@@ -91,7 +91,7 @@ HOSTILE = {
                             "not a safetensors file"),
     "header that is not UTF-8": (struct.pack("<Q", 4) + b"{\xff\xfe}", "not a safetensors file"),
     "another program's": (raw({}), "holds 'something else', not an iwae-model"),
-    "newer version": (content(card(), version="4"), "format version '4', but this program reads 1, 2, 3; a newer one"),
+    "newer version": (content(card(), version="5"), "format version '5', but this program reads 1, 2, 3, 4"),
     "a kind with control characters": (content(card(), kind="\x1b[31m" + "x" * 900), r"holds '�\[31mxxx"),
     "card nested 100,000 deep": (content("[" * 100_000), "its header cannot be read"),
     "card with a number of 5,000 digits": (content('{"model": ' + "9" * 5000 + "}"), "its header cannot be read"),
@@ -105,7 +105,7 @@ HOSTILE = {
     "refits of numbers": (good(progress={"refits": [3]}), "its refits are no list of objects"),
     "a million layers": (good(model={"hidden": [[1] * 60_000], "latent": [1]}), "at most 100 layers, not 60,002"),
     "more memory than there is": (good(model={"hidden": [[100_000]], "latent": [100_000]}), "do not fit the model"),
-    "other pixels": (content(card(model=asdict(ModelConfig(((8,),), (3,), 16)))), "do not fit the model"),
+    "other pixels": (content(card(model=asdict(ModelConfig(((8,),), (3,), (4, 4))))), "do not fit the model"),
     "a tensor too many, named ../../up": (content(card(), {"../../up": torch.zeros(1)}), "'../../up' is \\(1,\\)"),
     "a tensor named with an escape": (content(card(), {"\x1b]0;x\x07": torch.zeros(1)}), "'�]0;x�' is"),
     "a weight of another shape": (content(card(), {BIAS: torch.zeros(5)}), "is \\(5,\\), expected \\(784,\\)"),
@@ -135,10 +135,12 @@ def test_hostile_files_are_refused_with_the_reason(name, tmp_path):
 
 
 def test_a_model_of_other_pixels_is_refused_though_it_is_sound(tmp_path):
-    small = ModelConfig(((8,),), (3,), 16)
+    small = ModelConfig(((8,),), (3,), (4, 4))
     checkpoints.save(tmp_path / "shipped" / "small.safetensors", Model(small), Card(small, TRAINING))
     found, refused = catalog.entries()
-    assert not found and refused == {"small.safetensors": "small.safetensors: for images of 16 pixels, not of 784"}
+    says = "the model is for images of 4×4 pixels; those of mnist-5k have 28×28"
+    assert not found
+    assert refused == {"small.safetensors": f"small.safetensors: {says}"}
 
 
 def test_a_pickle_is_never_executed(tmp_path):

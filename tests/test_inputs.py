@@ -14,7 +14,7 @@ from iwae.kernels import bernoulli
 from iwae.model import Model, ModelConfig
 
 SIDE = 4
-CONFIG = ModelConfig(hidden=((8,), (6,)), latent=(4, 2), pixels=SIDE * SIDE)
+CONFIG = ModelConfig(hidden=((8,), (6,)), latent=(4, 2), shape=(SIDE, SIDE))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ WRONG = {
     "infinite": (lambda x: x.masked_fill(x > 0, torch.inf), "is inf"),
     "another size": (
         lambda x: x[:, 1:],
-        r"shape \[5, 15\]; this model's images have 16 pixels, so x must be \[n",
+        r"shape \[5, 15\]; this model's images have 4×4 pixels, so x must be \[n",
     ),
     "three channels": (lambda x: x.view(-1, 1, SIDE, SIDE).repeat(1, 3, 1, 1), r"\[5, 3, 4, 4\].*\[n, 1, 4, 4\]"),
     "oblong": (lambda x: x.view(-1, 2, 8), r"the shape \[5, 2, 8\]"),
@@ -96,7 +96,7 @@ WRONG = {
 def test_every_form_of_zeros_and_ones_gives_the_same_numbers(model, form):
     x = zeros_and_ones(5)
     given = FORMS[form](x)
-    assert torch.equal(binary_images(given, SIDE * SIDE, torch.zeros(1)), x)
+    assert torch.equal(binary_images(given, (SIDE, SIDE), torch.zeros(1)), x)
     assert torch.equal(ENTRIES["evaluate"](model, given), ENTRIES["evaluate"](model, x))
     one = given[0]
     assert torch.equal(posterior(model, one, samples=5).log_w, posterior(model, x[0], samples=5).log_w)
@@ -134,12 +134,16 @@ def test_a_number_of_images_that_is_wrong_is_named(model):
         generation.interpolate(model, zeros_and_ones(1))
 
 
-def test_images_that_are_not_square_are_flat():
-    x = torch.ones(3, 6)
-    assert torch.equal(binary_images(x, 6, x), x)
-    assert binary_images(x[0], 6, x).shape == (1, 6)
-    with pytest.raises(ValueError, match=r"so x must be \[n, 6\], or for one image \[6\]"):
-        binary_images(x.view(3, 2, 3), 6, x)
+def test_images_need_not_be_square():
+    x = (torch.arange(18) % 2).float().view(3, 6)
+    for given in (x, x.view(3, 2, 3), x.view(3, 1, 2, 3)):
+        assert torch.equal(binary_images(given, (2, 3), x), x)
+    for given in (x[0], x[0].view(2, 3)):
+        assert torch.equal(binary_images(given, (2, 3), x), x[:1])
+    says = r"2×3 pixels, so x must be \[n, 6\], \[n, 2, 3\], \[n, 1, 2, 3\], or for one image \[6\] or \[2, 3\]"
+    for given in (x.view(3, 3, 2), x.view(3, 2, 1, 3)):
+        with pytest.raises(ValueError, match=says):
+            binary_images(given, (2, 3), x)
 
 
 def test_a_model_in_float64_gets_float64(model):

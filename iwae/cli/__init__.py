@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from iwae.data import datasets
 from iwae.evaluation.sampling import Progress
+from iwae.shapes import check_same_shape
 from iwae.system import files
 from iwae.training.config import MAX_K, MAX_SEED
 
@@ -32,7 +33,25 @@ class UsageError(ValueError):
 def parse(command: type, words: list[str]) -> Any:
     """Parse a command without subcommands: the class `TrainCommand` is the command `train`."""
     prog = f"python -m iwae {command.__name__.removesuffix('Command').lower()}"
+    words = added(words)
     return tyro.cli(command, prog=prog, description=cleandoc(command.__doc__ or ""), args=words, config=STYLE)
+
+
+def added(words: list[str]) -> list[str]:
+    """The words with the images of ``--dataset path:PLACE`` added, and their data set's name instead of it.
+
+    Raises ValueError for images that cannot be used or kept.
+    """
+    found = list(words)
+    for place, word in enumerate(words):
+        option = "--dataset=" if word.startswith("--dataset=") else ""
+        path = word.removeprefix(option)
+        if path.startswith(datasets.PATH) and (option or words[place - 1 : place] == ["--dataset"]):
+            try:
+                found[place] = option + datasets.added(path)
+            except (OSError, RuntimeError) as error:
+                raise UsageError(str(error)) from None
+    return found
 
 
 def parse_group(group: str, commands: dict[str, type], description: str, words: list[str]) -> Any:
@@ -57,10 +76,23 @@ def check_samples(samples: int) -> None:
         raise UsageError(f"--samples must not be above {MAX_K:,}, not {samples:,}")
 
 
-def check_dataset(name: str) -> None:
-    """Raise UsageError for a data set that does not exist."""
-    if name not in datasets.NAMES:
-        raise UsageError(f"unknown data set {name!r}; there are {', '.join(datasets.NAMES)}")
+def check_name(name: str) -> str:
+    """The full name of a data set; raise UsageError for an unknown one."""
+    try:
+        return datasets.resolve(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def check_dataset(name: str, model: Path | None = None, shape: tuple[int, int] = (0, 0)) -> None:
+    """Raise UsageError for a data set that does not exist, and for one that a ``model`` for images of this ``shape``
+    cannot take."""
+    try:
+        datasets.source(name)
+        if model is not None:
+            check_same_shape(shape, str(model), datasets.shape(name), name)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def check_output(option: str, path: Path | None) -> None:

@@ -47,7 +47,7 @@ class RefitCommand:
         cli.check_output("--out", self.out)
         model, card = checkpoints.load(self.checkpoint, device)
         name: str = card.training.get("dataset", "")
-        cli.check_dataset(name)
+        cli.check_dataset(name, self.checkpoint, card.model.shape)
         x = datasets.load(name, progress=sys.stderr.isatty()).x("valid", model.likelihood.binary)[:IMAGES]
         started = time.perf_counter()
         with cli.image_bar() as progress:

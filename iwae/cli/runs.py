@@ -48,7 +48,7 @@ class Show:
 
     def run(self) -> int:
         run = store.get(self.name)
-        settings = dataclasses.asdict(run.config) | {"device": run.device, "tensorboard": run.tensorboard}
+        settings = dataclasses.asdict(run.config) | {"device": run.device, "logs": run.logs}
         print(f"{run.name}: {files.printable(_describe(run), 2000)}")
         print(f"folder: {run.folder}")
         for name, value in settings.items():

@@ -15,10 +15,11 @@ from iwae.data import datasets
 from iwae.evaluation.stats import plus_minus
 from iwae.kernels import precision
 from iwae.runs import store, worker
+from iwae.runs.loggers import LOGGERS, Kind
 from iwae.system import files
 from iwae.training import distributed, memory
 from iwae.training.config import TrainConfig
-from iwae.training.loop import Record, Training
+from iwae.training.loop import Record, Training, load_start
 
 STOPPED = 130  # exit status, as for any program that Ctrl-C ends
 
@@ -37,7 +38,7 @@ class TrainCommand:
       python -m iwae train --objective ciwae --beta 0.5 --gradient dreg --minutes 2
       python -m iwae train --objective l-alpha --alpha 4 --k 1 --kl-warmup 10
       python -m iwae train --dataset mnist --model 2layer --schedule paper --out models/iwae.safetensors
-      python -m iwae train --dataset mnist --epochs 100 --tensorboard logs
+      python -m iwae train --dataset mnist --epochs 100 --log tensorboard mlflow --log-dir logs
       torchrun --nproc-per-node 2 -m iwae train --dataset mnist --model 2layer
       python -m iwae train --resume 20260131-120000-digits-iwae-k50-s0
     """
@@ -46,7 +47,8 @@ class TrainCommand:
     device: cli.Device = "auto"  # where to compute; auto is the first available of cuda, mps and cpu
     resume: str | None = None  # continue the run of this name, with its settings and number of threads
     out: Path | None = None  # where to copy the finished model, a .safetensors file
-    tensorboard: Path | None = None  # also log the run for TensorBoard in this folder, under the run's name
+    log: tuple[Kind, ...] = ()  # also log the run for these programs, on this disk only
+    log_dir: Path | None = None  # the folder of these logs; logs in the folder of the runs by default
 
     def run(self) -> int:
         device = cli.find_device(self.device)
@@ -55,7 +57,9 @@ class TrainCommand:
         if self.out and (self.out.suffix != checkpoints.SUFFIX):
             raise cli.UsageError(f"--out must name a {checkpoints.SUFFIX} file, not {self.out}")
         cli.check_output("--out", self.out)
-        cli.check_folder("--tensorboard", self.tensorboard)
+        cli.check_folder("--log-dir", self.log_dir)
+        if self.log_dir and not self.log:
+            raise cli.UsageError(f"--log-dir needs --log with at least one of {', '.join(LOGGERS)}")
         try:
             precision.check(self.config.precision, device)
         except ValueError as error:
@@ -63,6 +67,8 @@ class TrainCommand:
         if not self.resume:
             try:
                 memory.check(self.config, device)  # before anything is downloaded
+                if self.config.start:
+                    load_start(self.config, self.config.model_config)
             except ValueError as error:
                 raise cli.UsageError(str(error)) from None
         if not distributed.launched():
@@ -75,14 +81,14 @@ class TrainCommand:
 
     def _train(self, device: str, training_type: type[Training]) -> int:
         if self.resume:
-            if self.config != TrainConfig() or self.device != "auto" or self.tensorboard:
+            if self.config != TrainConfig() or self.device != "auto" or self.log:
                 raise cli.UsageError("--resume keeps the run's settings: only --out may be given with it")
             run = store.get(self.resume)
             run.prepare()
         else:
             if not datasets.available(self.config.dataset):
                 datasets.download(self.config.dataset, progress=sys.stderr.isatty())
-            run = store.create(self.config, device, self.tensorboard)
+            run = store.create(self.config, device, store.logs_for(self.log, self.log_dir))
         print(f"run {run.name}", file=sys.stderr)
         if precision.used(run.config.precision) != run.config.precision:
             print(
@@ -143,4 +149,10 @@ def _follow(run: store.Run) -> Iterator[worker.OnRecord]:
 def parse(words: list[str]) -> TrainCommand:
     old = {f"--{old}": f"--{new}" for old, new in checkpoints.OLD_NAMES.items()}
     words = [old.get(option, option) + equals + value for option, equals, value in (w.partition("=") for w in words)]
+    if any(word.partition("=")[0] == "--tensorboard" for word in words):  # until there were other loggers
+        if any(word.partition("=")[0] in ("--log", "--log-dir") for word in words):
+            raise cli.UsageError(
+                "--tensorboard DIR is the old name of --log tensorboard --log-dir DIR: use these alone"
+            )
+        words = ["--log", "tensorboard", *(word.replace("--tensorboard", "--log-dir", 1) for word in words)]
     return cli.parse(TrainCommand, words)

@@ -68,6 +68,8 @@ def steps(model: Model) -> dict[str, Any]:
         raise BrowserError(reason)
     if model.config.likelihood != "bernoulli":
         raise BrowserError(f"its likelihood is {model.config.likelihood}, and a page decodes Bernoulli pixels alone")
+    if model.config.convolutions:
+        raise BrowserError("it has convolutions, which a page does not compute")
     encoder, below = [], "x"
     layers: list[Any] = list(model.encoder)
     for place, layer in enumerate(layers):

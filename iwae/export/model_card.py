@@ -10,7 +10,7 @@ from typing import Any
 from iwae import likelihoods
 from iwae.bounds import OBJECTIVES
 from iwae.checkpoints import Card
-from iwae.data.sources import SOURCES
+from iwae.data import datasets, own
 from iwae.evaluation import surprise
 from iwae.evaluation.activity import NOT_COUNTED
 from iwae.evaluation.stats import plus_minus
@@ -42,8 +42,8 @@ UNITS = (
 )
 
 
-def text(card: Card, name: str, file: str) -> str:
-    """The model card of a checkpoint called ``name`` that lies in ``file`` beside it.
+def text(card: Card, name: str, file: str, address: str | None = None) -> str:
+    """The model card of a checkpoint called ``name`` that lies in ``file`` beside it, and on the Hub at ``address``.
 
     Raises ValueError for a card that no training run wrote.
     """
@@ -53,17 +53,30 @@ def text(card: Card, name: str, file: str) -> str:
     configs = [*(TrainConfig.from_dict(part["training"]) for part in history), config]
     files = [*(later.start for later in configs[1:]), file]
     made = []
-    for part, own, place in zip(card.parts, configs, files, strict=True):
-        made += [commands.train(own), *(commands.refit(place, refit) for refit in Refit.from_progress(part))]
+    for part, settings, place in zip(card.parts, configs, files, strict=True):
+        made += [commands.train(settings), *(commands.refit(place, refit) for refit in Refit.from_progress(part))]
     parts = [
         f"---\n{_yaml(_front(card, config, name))}\n---",
         f"# {name}\n\n{_summary(card, config)}",
         "## Training\n\n" + _training(card, config, made),
         "## Measures\n\n" + _measures(card.metrics, card.model),
-        "## Use\n\n" + _use(file, card.model.pixels, binary),
-        "## Limits\n\n" + LIMITS.format(data=SOURCES[config.dataset].title, pixels=PIXELS[binary]),
+        "## Use\n\n" + _use(file, card.model.pixels, binary, address),
+        "## Limits\n\n" + LIMITS.format(data=_data_title(card, config), pixels=PIXELS[binary]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _identity(card: Card) -> dict[str, Any]:
+    """What it says of the data that it was trained on (``Dataset.identity``)."""
+    data = card.progress.get("data")
+    return data if isinstance(data, dict) else {}
+
+
+def _data_title(card: Card, config: TrainConfig) -> str:
+    """The title of the data set, which need not be here."""
+    if own.is_full_name(config.dataset):
+        return own.title(config.dataset, _identity(card).get("stochastic", True))
+    return datasets.title(config.dataset)
 
 
 def _front(card: Card, config: TrainConfig, name: str) -> dict[str, Any]:
@@ -79,7 +92,7 @@ def _front(card: Card, config: TrainConfig, name: str) -> dict[str, Any]:
     if results:
         front["metrics"] = [result["type"] for result in results]
         task = {"type": TASK, "name": "Density estimation"}
-        data = {"type": hub or config.dataset, "name": SOURCES[config.dataset].title, "split": "test"}
+        data = {"type": hub or config.dataset, "name": _data_title(card, config), "split": "test"}
         front["model-index"] = [{"name": name, "results": [{"task": task, "dataset": data, "metrics": results}]}]
     return front
 
@@ -100,12 +113,16 @@ def _results(metrics: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _summary(card: Card, config: TrainConfig) -> str:
-    bound, data, layers = config.bound().title, SOURCES[config.dataset].title, len(card.model.latent)
+    bound, data, layers = config.bound().title, _data_title(card, config), len(card.model.latent)
     what = OBJECTIVES[config.objective].summary
     likelihood = likelihoods.find(card.model.likelihood)
     values = "0 or 1" if likelihood.binary else "grey levels in [0, 1]"
     sizes = enumerate(zip(card.model.hidden, card.model.latent, strict=True), 1)
-    path = [
+    maps = [
+        f"{channels}×{rows}×{columns} {card.model.activation} (3×3 convolution, stride 2)"
+        for channels, rows, columns in card.model.feature_maps[1:]
+    ]
+    path = maps + [
         " → ".join([*(f"{n} {card.model.activation}" for n in hidden), f"h{layer} ({units}, Gaussian)"])
         for layer, (hidden, units) in sizes
     ]
@@ -120,9 +137,17 @@ def _summary(card: Card, config: TrainConfig) -> str:
 
 def _training(card: Card, config: TrainConfig, commands: list[str]) -> str:
     done = card.progress
-    rows = [("data", f"{SOURCES[config.dataset].title}, {SOURCES[config.dataset].sizes[0]:,} training images")]
-    rows.append(("licence of the data", SOURCES[config.dataset].licence))
-    if digest := done.get("data", {}).get("sha256"):
+    title = _data_title(card, config)
+    if own.is_full_name(config.dataset):
+        title, licence = f"{title} (`{config.dataset}`)", own.LICENCE
+        match _identity(card).get("train"):
+            case [int(count), int()]:
+                title += f", {count:,} training images"
+    else:
+        source = datasets.source(config.dataset)
+        title, licence = f"{title}, {source.sizes[0]:,} training images", source.licence
+    rows = [("data", title), ("licence of the data", licence)]
+    if digest := _identity(card).get("sha256"):
         rows.append(("SHA-256 of its images", f"`{digest}`"))
     rows.append(("seed", f"{config.seed}"))
     if done.get("epochs") is not None:
@@ -159,6 +184,8 @@ def _measures(metrics: dict[str, Any], model: ModelConfig) -> str:
     if quantiles := surprise.from_card(metrics):
         of = f"of −L_S over {quantiles.images:,} test images, S = {quantiles.samples:,}, seed {quantiles.seed}"
         rows.append(("quantiles of the NLL", quantiles.in_words(), of))
+    if annealed := metrics.get("ais"):
+        rows += _annealed(annealed)
     table = "\n".join(f"| {title} | {value} | {definition} |" for title, value, definition in rows)
     return (
         f"On {metrics['images']:,} test images with S = {metrics['samples']:,} draws h ~ q(h|x) each (seed "
@@ -167,17 +194,26 @@ def _measures(metrics: dict[str, Any], model: ModelConfig) -> str:
     )
 
 
-def _use(file: str, pixels: int, binary: bool) -> str:
+def _annealed(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The rows of the NLL by annealing."""
+    of = f"{found['chains']} chains from q of {found['temperatures']:,} temperatures, {found['images']:,} test images"
+    rows = [
+        ("nll", "NLL by AIS", f"−log p̂(x) by annealed importance sampling, {of}, seed {found['seed']}"),
+        ("nll_draws", "NLL on these images", f"−L_S, S = {found['samples']:,}"),
+        ("missed", "what L_S misses", "log p̂(x) − L_S, of the same images"),
+        ("kl_posterior", "D_KL(q(h\\|x) ‖ p(h\\|x)) by AIS", "log p̂(x) − ELBO, of the same images"),
+        ("gap", "gap (BDMC)", f"upper − lower bound on log p(x), {found['simulated']:,} images that the model made up"),
+    ]
+    told = [(title, found[name], found[f"{name}_se"], definition) for name, title, definition in rows]
+    return [(title, plus_minus(value, se), how) for title, value, se, how in told if value is not None]
+
+
+def _use(file: str, pixels: int, binary: bool, address: str | None) -> str:
+    load = LOAD_FROM_HUB.format(address=address) if address else LOAD.format(file=file)
     return f"""With the `iwae` package on the path:
 
 ```python
-from pathlib import Path
-
-import torch
-
-from iwae import checkpoints
-
-model, card = checkpoints.load(Path("{file}"))
+{load}
 x = torch.zeros(1, {pixels})  # images of {"zeros and ones" if binary else "grey levels in [0, 1]"}
 mean, log_std = model.encoder[0](x)  # q(h1|x)
 pixels = model.decode(mean)  # {"probabilities" if binary else "means"}
@@ -187,6 +223,17 @@ log_w = model.sample(x, k=50, generator=torch.Generator().manual_seed(0)).log_w 
 `python -m iwae export {file} --out FOLDER` gives its encoder and decoder as ONNX or torch.export files."""
 
 
+LOAD = """from pathlib import Path
+
+import torch
+
+from iwae import checkpoints
+
+model, card = checkpoints.load(Path("{file}"))"""
+LOAD_FROM_HUB = """import iwae
+import torch
+
+model, card = iwae.load("{address}")"""
 PIXELS = {  # by whether they are binary
     True: "Pixels are zeros and ones; NLLs of grey images, or of another binarization, cannot be compared with these.",
     False: "Pixels are grey levels; NLLs of binary images, or of another likelihood, cannot be compared with these.",

@@ -14,7 +14,7 @@ import json
 import math
 import platform
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -23,8 +23,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from iwae import checkpoints
-from iwae.catalog import Entry
+from iwae.catalog import AdapterEntry, Entry
 from iwae.evaluation import stats
 from iwae.export import web_page
 from iwae.figures.base import Line, bound_curves, png, tile
@@ -110,7 +109,7 @@ def _sampled(pair: Sequence[tuple[str, Entry]], draws: SampledImage | None) -> l
     if draws is None:
         return found
     for name, entry in pair:
-        model, _ = checkpoints.load(entry.path)
+        model = entry.load()
         drawn = posterior(model, draws.x, samples=draws.samples, seed=draws.seed)
         ks = np.unique(np.geomspace(1, draws.samples, CURVE_POINTS).round().astype(int))
         pictures = reconstruct(model, drawn)
@@ -124,6 +123,7 @@ def _sampled(pair: Sequence[tuple[str, Entry]], draws: SampledImage | None) -> l
 
 def _of_one_image(x: Tensor, sampled: Sequence[SampledModel]) -> dict[str, str | bytes]:
     """Files of the draws for one image."""
+    shape = sampled[0].entry.card.model.shape
     pixels = (f"{value:.9g}" for value in x.tolist())
     files: dict[str, str | bytes] = {"image.csv": _csv(["pixel", "value"], enumerate(pixels))}
     for name, _, drawn, ks, curve, row, _ in sampled:
@@ -132,7 +132,7 @@ def _of_one_image(x: Tensor, sampled: Sequence[SampledModel]) -> dict[str, str |
             f"{name}/coordinates.csv": _coordinates(drawn),
             f"{name}/curve.csv": _csv(["k", "L_k in nats"], zip(ks.tolist(), curve.tolist(), strict=True)),
             f"{name}/summary.json": _json(_summary(drawn)),
-            f"{name}/reconstructions.png": png(np.hstack([tile(part.numpy(), SIDE) for part in row])),
+            f"{name}/reconstructions.png": png(_tiles(row, shape, SIDE)),
         }
     return files
 
@@ -152,18 +152,23 @@ def _page(
     parts.append(web_page.table(_rows_of_models(sampled, pair), ["", *(name for name, _ in pair)]))
     if draws:
         parts.append("<h2>One digit under both models</h2>")
-        parts.append(web_page.picture(png(tile(draws.x.numpy(), SIDE)), "The digit, as the models see it.", SIDE))
+        parts.append(
+            web_page.picture(
+                png(_tiles([draws.x], pair[0][1].card.model.shape, SIDE)), "The digit, as the models see it.", SIDE
+            )
+        )
     for one in sampled:
+        shape = one.entry.card.model.shape
         title = f"{one.name} · {one.entry.short}"
         parts += [
             f"<h2>{web_page.text(title)}</h2>",
             web_page.picture(
-                png(np.hstack([tile(part.numpy(), SIDE) for part in one.row[1:]])),
+                png(_tiles(one.row[1:], shape, SIDE)),
                 f"Reconstructions by {title}: from the mean of q, the plain average of all draws, and their average by "
                 "importance weight.",
             ),
             web_page.picture(
-                png(np.hstack([tile(part.numpy(), SIDE // 2) for part in one.samples])),
+                png(_tiles(one.samples, shape, SIDE // 2)),
                 f"The {len(one.samples)} heaviest of {one.drawn.samples:,} samples from q(h|x) of {title}, decoded.",
             ),
         ]
@@ -185,14 +190,19 @@ def _page(
     return web_page.page(f"{view.get('title', 'A view of the IWAE explorer')} · {models}", parts, figures)
 
 
+def _tiles(images: Iterable[Tensor], shape: tuple[int, int], side: int) -> np.ndarray:
+    """Images [pixels] beside each other."""
+    return np.hstack([tile(image.view(shape).numpy(), side) for image in images])
+
+
 def _rows_of_models(sampled: Sequence[SampledModel], pair: Sequence[tuple[str, Entry]]) -> list[list[str]]:
     """What is known of both models, a measure a row."""
     entries = [entry for _, entry in pair]
     rows = [
         ["model", *(entry.short for entry in entries)],
-        ["trained on", *(entry.config.dataset for entry in entries)],
+        ["trained on", *(entry.dataset or "not known" for entry in entries)],
         ["architecture", *(entry.layers for entry in entries)],
-        ["epochs", *(f"{entry.epochs:.4g}" for entry in entries)],
+        ["epochs", *(f"{entry.epochs:.4g}" if entry.epochs else "not known" for entry in entries)],
         ["test set", *(entry.nll for entry in entries)],
     ]
     if sampled:
@@ -236,7 +246,11 @@ def _summary(drawn: Posterior) -> dict[str, Any]:
 
 
 def _readme(pair: Sequence[tuple[str, Entry]], draws: SampledImage | None) -> str:
-    shell = "\n".join(commands.train(entry.config, f"{name}.safetensors") for name, entry in pair)
+    shell = "\n".join(
+        f"# {name}: {entry.short}, a model that IWAE_ADAPTERS names" if isinstance(entry, AdapterEntry)
+        else commands.train(entry.config, f"{name}.safetensors")
+        for name, entry in pair
+    )  # fmt: skip
     text = f"""# A view of the IWAE explorer
 
 What one page showed of two models: its content in `report.html`, the numbers behind each in a file of its own, the
@@ -249,10 +263,13 @@ The models again (the same weights on the same machine, versions and threads):
 {shell}
 ```
 """
-    return text if draws is None else text + _readme_of_one_image(draws)
+    if draws is None:
+        return text
+    return text + _readme_of_one_image(draws, "".join(name for name, one in pair if not isinstance(one, AdapterEntry)))
 
 
-def _readme_of_one_image(draws: SampledImage) -> str:
+def _readme_of_one_image(draws: SampledImage, names: str) -> str:
+    """``names`` of the models that a command above trains."""
     return f"""
 The page is about one image, `image.csv`: {draws.samples:,} draws from q(h|x) under each model, seed {draws.seed}. `A`
 and `B` hold the draws, importance weights, bounds and pictures (reconstructions: input, from the mean of q, plain
@@ -264,7 +281,7 @@ from iwae import checkpoints
 from iwae.inference.posterior import posterior
 
 x = torch.from_numpy(np.loadtxt("image.csv", delimiter=",", skiprows=1)[:, 1]).float()
-for name in "AB":
+for name in "{names}":
     model, card = checkpoints.load(f"{{name}}.safetensors")
     drawn = posterior(model, x, samples={draws.samples}, seed={draws.seed})
     print(name, drawn.log_p, json.load(open(f"{{name}}/summary.json"))["log_p_nats"])

@@ -29,7 +29,8 @@ def pair_of_maps(a: str, b: str, dataset: str) -> tuple[umap_maps.Map, umap_maps
     """The maps of a pair of models that ship, by their keys in the catalogue."""
     paths = [catalog.SHIPPED / f"{key}{checkpoints.SUFFIX}" for key in (a, b)]
     count = min(IMAGES, len(datasets.load(dataset, only_test=True).test))
-    return umap_maps.pair_of_maps(UmapSettings(), paths, dataset, count)
+    models = [(umap_maps.fingerprint(path), str(checkpoints.read_card(path).model)) for path in paths]
+    return umap_maps.pair_of_maps(UmapSettings(), models, dataset, count)
 
 
 def compute(a: str, b: str, dataset: str) -> dict[str, np.ndarray]:

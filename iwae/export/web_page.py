@@ -39,7 +39,18 @@ const unpacked = async id => {
     code.text = await unpacked('plotly')
     document.head.append(code)
     for (const [id, {data, layout}] of Object.entries(JSON.parse(await unpacked('figures'))))
-      await Plotly.newPlot(id, data, layout, {responsive: true, displaylogo: false})
+      await Plotly.newPlot(id, data, layout, {
+        responsive: true, displaylogo: false, toImageButtonOptions: {filename: id, scale: 2},
+        modeBarButtonsToAdd: [{
+          name: 'svg', title: 'Download plot as an SVG', icon: Plotly.Icons.disk,
+          click: plot => {
+            const size = {width: plot.offsetWidth, height: plot.offsetHeight}
+            const drawn = plot.data.map(one => ({...one, type: one.type?.replace(/gl$/, '')}))  // WebGL is a picture
+            const figure = {data: drawn, layout: {...plot.layout, ...size}}
+            Plotly.downloadImage(figure, {format: 'svg', filename: id, ...size})
+          },
+        }],
+      })
   } catch (error) {
     document.getElementById('failed').textContent = `The figures need a browser of 2023 or later (${error}).`
   }

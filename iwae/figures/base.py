@@ -48,6 +48,13 @@ class Points:
     error: Sequence[float] | None = None
 
 
+def without_webgl(figure: go.Figure) -> go.Figure:
+    """The same figure of lines and points that an SVG file has as such; those of WebGL are a picture inside it."""
+    content = figure.to_plotly_json()
+    traces = [trace | {"type": trace["type"].removesuffix("gl")} for trace in content["data"]]
+    return go.Figure(traces, content["layout"])
+
+
 def bound_curves(lines: Sequence[Line]) -> go.Figure:
     """L_k against k (logarithmic), nats; each curve ends at log p̂(x), marked by a dotted line."""
     axes = {
@@ -189,10 +196,9 @@ def _late_range(bound: Sequence[float]) -> list[float] | None:
 
 
 def tile(image: np.ndarray, side: int = 112) -> np.ndarray:
-    """A picture in [0, 1], [h, w], [h, w, 3] or 784 values, as a square of uint8 pixels of about ``side``; it is
-    filled up in the colour of its corners, and enlarged, if small, by a whole factor without smoothing."""
+    """A picture in [0, 1], [h, w] or [h, w, 3], as a square of uint8 pixels of about ``side``; it is filled up in the
+    colour of its corners, and enlarged, if small, by a whole factor without smoothing."""
     values = np.asarray(image, dtype=np.float32)
-    values = values.reshape(28, 28) if values.size == 784 else values
     height, width = values.shape[:2]
     largest = max(height, width)
     if height != width:
@@ -206,13 +212,14 @@ def tile(image: np.ndarray, side: int = 112) -> np.ndarray:
 
 
 def image_grid(images: np.ndarray, columns: int, gap: int = 2, zoom: int = 2) -> np.ndarray:
-    """Pictures in [0, 1], [n, 784], row by row in one: uint8 [h, w], each pixel ``zoom`` wide, ``gap`` pixels of grey
-    between the pictures. What the last row lacks is grey too."""
-    values = np.asarray(images, dtype=np.float32).reshape(-1, 28, 28)
-    rows = -(-len(values) // columns)
-    cells = np.full((rows * columns, 28 + gap, 28 + gap), 0.5, dtype=np.float32)
-    cells[: len(values), :28, :28] = values.clip(0, 1)
-    whole = cells.reshape(rows, columns, 28 + gap, 28 + gap).swapaxes(1, 2).reshape(rows * (28 + gap), -1)
+    """Pictures in [0, 1], [n, h, w], row by row in one: uint8, each pixel ``zoom`` wide, ``gap`` pixels of grey between
+    the pictures. What the last row lacks is grey too."""
+    values = np.asarray(images, dtype=np.float32)
+    count, height, width = values.shape
+    rows, down, across = -(-count // columns), height + gap, width + gap
+    cells = np.full((rows * columns, down, across), 0.5, dtype=np.float32)
+    cells[:count, :height, :width] = values.clip(0, 1)
+    whole = cells.reshape(rows, columns, down, across).swapaxes(1, 2).reshape(rows * down, -1)
     pixels = (255 * whole[: len(whole) - gap, : whole.shape[1] - gap]).round().astype(np.uint8)
     return pixels.repeat(zoom, 0).repeat(zoom, 1)
 

@@ -23,15 +23,16 @@ INK, PAPER = "#1F2328", "rgba(255,255,255,0.8)"  # of labels that lie on the poi
 class Classes:
     """A colour for each class of the points."""
 
-    codes: np.ndarray  # [n] of int
+    codes: np.ndarray  # [n] of int; −1: of no class
     names: Sequence[str]  # by code
+    title: str = ""  # of a legend above the map; without it there is none
 
 
 @dataclass(frozen=True)
 class Values:
     """A colour scale for a number at each point."""
 
-    values: np.ndarray  # [n]
+    values: np.ndarray  # [n]; NaN: none
     title: str
     limits: tuple[float, float]  # shared by the maps that are to be compared
 
@@ -90,8 +91,16 @@ def latent_map(
         traces.append(_scatter(chosen[None], mode="markers", marker=ring, hoverinfo="skip"))
         cross = {"symbol": "circle-cross-open", "size": 15, "color": COLOURS[kind], "line": {"width": 3}}
         traces.append(_scatter(chosen[None], mode="markers", marker=cross, hoverinfo="name", name="the digit in hand"))
-    notes = _labels(places, colour, shown) if isinstance(colour, Classes) else []
-    return go.Figure(traces, _layout(axes) | {"annotations": notes})
+    layout = _layout(axes)
+    if isinstance(colour, Classes):
+        if not colour.title:
+            layout["annotations"] = _labels(places, colour, shown)
+        else:
+            legend = {"title": {"text": colour.title}, "orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0}
+            legend |= {"itemsizing": "constant", "itemclick": False, "itemdoubleclick": False, "maxheight": 75}
+            layout |= {"showlegend": True, "legend": legend, "margin": MARGIN | {"t": 40}}
+            traces = [trace | {"showlegend": "legendgroup" in trace} for trace in traces]
+    return go.Figure(traces, layout)
 
 
 def aggregated(
@@ -130,16 +139,28 @@ def _groups(
             marker = {"size": size, "color": DIGITS[code % 10], "symbol": SYMBOLS[code // 10 % len(SYMBOLS)]}
             hover = f"image %{{customdata}}<br>{name}<extra></extra>"
             members = shown[colour.codes[shown] == code]
-            looks.append((members, {"marker": marker, "name": name, "hovertemplate": hover}))
+            looks.append((members, {"marker": marker, "name": name, "legendgroup": name, "hovertemplate": hover}))
+        looks.insert(0, (shown[colour.codes[shown] < 0], _without_a_value(size)))
         return [look for look in looks if len(look[0])]
     marker, hover = {"size": size, "color": COLOURS[kind]}, "image %{customdata}<extra></extra>"
+    looks = []
     if colour is not None:
+        known = np.isfinite(colour.values[shown])
+        looks = [(shown[~known], _without_a_value(size))] if not known.all() else []
+        shown = shown[known]
         low, high = colour.limits
         bar = {"title": {"text": colour.title, "side": "top"}, "thickness": 8, "outlinewidth": 0}
         bar |= {"orientation": "h", "y": 1, "yanchor": "bottom", "len": 0.9}  # above: beside it would narrow the map
         marker |= {"color": colour.values[shown], "colorscale": "Cividis", "cmin": low, "cmax": high, "colorbar": bar}
         hover = f"image %{{customdata}}<br>{colour.title} %{{marker.color:.2f}}<extra></extra>"
-    return [(shown, {"marker": marker, "hovertemplate": hover})]
+    return [*looks, (shown, {"marker": marker, "hovertemplate": hover})]
+
+
+def _without_a_value(size: int) -> dict[str, Any]:
+    """How points look that have no class or number; they lie below the others."""
+    hover = "image %{customdata}<br>no value<extra></extra>"
+    return {"marker": {"size": size, "color": GREY, "opacity": 0.5}, "name": "no value", "legendgroup": "no value",
+            "hovertemplate": hover}  # fmt: skip
 
 
 def _points(places, images, members, look, selected) -> dict[str, Any]:

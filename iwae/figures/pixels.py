@@ -8,7 +8,6 @@ import plotly.graph_objects as go
 
 from iwae.figures.base import COLOURS, LAYOUT
 
-SIDE = 28
 PATTERNS = ("", "/")  # of the first and the second bar of a model
 
 
@@ -24,7 +23,7 @@ class Shares:
 
 
 def pixel_maps(maps: Mapping[str, np.ndarray], top: float, title: str) -> go.Figure:
-    """A number at each pixel, [784], of one or more named pictures side by side, on one scale from 0 to ``top``."""
+    """A number at each pixel, [h, w], of one or more named pictures side by side, on one scale from 0 to ``top``."""
     figure, width = [], 1 / len(maps)
     layout = {"height": 230, "margin": {"l": 10, "r": 10, "t": 30, "b": 10}, "annotations": []}
     layout["coloraxis"] = {"colorscale": "Cividis", "cmin": 0, "cmax": top}
@@ -32,7 +31,7 @@ def pixel_maps(maps: Mapping[str, np.ndarray], top: float, title: str) -> go.Fig
     for place, (name, values) in enumerate(maps.items()):
         number = place + 1 if place else ""
         figure.append({
-            "type": "heatmap", "z": np.reshape(values, (SIDE, SIDE)).astype(np.float32), "coloraxis": "coloraxis",
+            "type": "heatmap", "z": np.asarray(values, dtype=np.float32), "coloraxis": "coloraxis",
             "xaxis": f"x{number}", "yaxis": f"y{number}", "name": name,
             "hovertemplate": f"row %{{y}}, column %{{x}}: %{{z:.3f}}<extra>{name}</extra>",
         })  # fmt: skip

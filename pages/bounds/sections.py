@@ -163,7 +163,7 @@ def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound],
     groups, seed = found[0][0].groups, drawn[0].seed
     caption = (
         f"Each bound of k = {k} draws, averaged over {groups:,} disjoint groups of the {drawn[0].samples:,} samples "
-        f"(seed {seed}), ± standard error over the groups. Dotted: log p̂(x), by all samples together."
+        f"(seed {seed}), ± standard error. Dotted: log p̂(x), by all samples together."
     )
     numbers = [
         {
@@ -233,10 +233,10 @@ def exact_posteriors(view: View, drawn: Sequence[Posterior]) -> None:
     for (slot, entry), part in zip(view.pair, drawn, strict=True):
         image = cache.image_key(part.x)
         try:
-            planes[slot] = _exact(*cache.identity(entry), view.device, image, part.samples, part.seed, _drawn=part)
+            planes[slot] = _exact(*entry.identity, view.device, image, part.samples, part.seed, _drawn=part)
         except ValueError as error:
             st.info(
-                f"Model {slot}: {escape_markdown(error)}. Choose a model `2d` in the sidebar, or train one there: "
+                f"Model {slot}: {escape_markdown(error)}. Choose a 2-D model in the sidebar, or train one there: "
                 "Layers → “1 layer, 2 units: a plane”."
             )
     if not planes:

@@ -43,7 +43,7 @@ def nats(value: float, error: float | None = None) -> str:
 def from_draws(drawn: Posterior) -> tuple[str, str]:
     """log p̂(x) of draws from q, and what it rests on: an error where k̂ says that it holds, else a bound in words."""
     if drawn.log_p_se is not None:
-        return nats(drawn.log_p), f"± {drawn.log_p_se:.2f} standard error"
+        return nats(drawn.log_p), "" if reading.simple() else f"± {drawn.log_p_se:.2f} standard error"
     return f"≥\u00a0{nats(drawn.log_p)}", f"at least; {_decide(drawn)}"
 
 
@@ -107,7 +107,7 @@ class Evidence:
         self.keys: dict[str, Hashable] = {}
         self.works = {}
         for name, entry in view.pair:
-            key = self.keys[name] = *cache.identity(entry), view.device, image
+            key = self.keys[name] = *entry.identity, view.device, image
             self.works[key] = _work(cache.model(entry, view.device), x, self.drawn[name])
         self.visitor = st.session_state.setdefault("visitor", object())
         self.finished = all(job.finished for job in self.poll().values())

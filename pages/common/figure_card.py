@@ -9,9 +9,10 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from iwae.export.report import PageItem
+from iwae.figures import base
 from pages.common import reading
 
-_ITEMS = "figures here"  # in the session
+_ITEMS, _VECTORS = "figures here", "svg"  # in the session
 ROWS = 1000  # of a table on the page; the file has all
 Numbers = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]]  # a record per row, or a sequence per column
 
@@ -26,15 +27,32 @@ def figure(
     takeaway  what the numbers say, in one sentence above the figure
     options   of ``st.plotly_chart``, such as ``on_select`` and ``selection_mode``
     """
-    name = file_name(key)
-    config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
+    name, caption = file_name(key), reading.without_errors(caption)
+    image = {"filename": name} | ({"format": "svg"} if _vectors() else {"format": "png", "scale": 2})
+    config = {"displaylogo": False, "toImageButtonOptions": image}
     if takeaway:
         st.markdown(f"**{takeaway}**")
-    event = st.plotly_chart(drawn, width="stretch", key=key, config=config, alt=caption, **options)
+    shown = base.without_webgl(drawn) if _vectors() else drawn
+    event = st.plotly_chart(shown, width="stretch", key=key, config=config, alt=caption, **options)
     st.caption(caption)
     data_table(numbers, key)
     page_items()[name] = page_items()[name]._replace(caption=caption, figure=drawn)
     return event
+
+
+def vector_switch() -> None:
+    """A switch for the sidebar: whether the camera above each figure saves it as SVG instead of PNG."""
+    st.toggle(
+        "Figures as SVG",
+        key=_VECTORS,
+        persist_state="session",
+        help="The camera above a figure saves it as PNG; with this as SVG, for papers: lines, points and text that can "
+        "be edited. Maps of thousands of images are then slower.",
+    )
+
+
+def _vectors() -> bool:
+    return bool(st.session_state.get(_VECTORS))
 
 
 def data_table(numbers: Numbers, key: str, title: str = "In numbers") -> None:
@@ -56,7 +74,7 @@ def _table(numbers: Numbers, key: str, title: str, csv: Callable[[], str]) -> No
         if not box.open:
             return
         table = pd.DataFrame(numbers)
-        st.dataframe(table.head(ROWS), hide_index=True)
+        st.dataframe(table.head(ROWS), hide_index=True, placeholder="–")
         if len(table) > ROWS:
             st.caption(f"The first {ROWS:,} of {len(table):,} rows; the file has all.")
         st.download_button(

@@ -13,32 +13,42 @@ from iwae.figures import base
 from iwae.figures.base import data_uri, tile
 from iwae.inference.posterior import Posterior, Reconstructions
 from iwae.model import Model
-from pages.common import figure_card
+from pages.common import figure_card, reading
 from pages.common.reading import TERMS
 
-WIDTH = 84  # CSS pixels of a tile: three times the digit's own
+WIDTH = 84  # CSS pixels of a tile: three times MNIST's own
 STRIP = 5  # pictures in a row
 NAMED_COLOURS = {"vae": "orange", "iwae": "blue"}  # as Streamlit calls those of figures.base
+
+
+def set_shape(shape: tuple[int, int]) -> None:
+    """All flat images on this page have this shape, that of both models."""
+    st.session_state["shape"] = shape
+
+
+def _shaped(image: np.ndarray) -> np.ndarray:
+    return image.reshape(st.session_state["shape"]) if image.ndim == 1 else image
 
 
 def image_row(
     images: Sequence[np.ndarray], captions: Sequence[str] | None, alts: Sequence[str], width: int = WIDTH
 ) -> None:
-    """A row of pictures in [0, 1], wrapped where there is no room."""
-    pixels = [data_uri(tile(image, width), width) for image in images]
+    """A row of pictures in [0, 1], wrapped where there is no room: [h, w], [h, w, 3], or flat images of the models."""
+    pixels = [data_uri(tile(_shaped(image), width), width) for image in images]
     st.image(pixels, caption=captions and list(captions), alt=list(alts), width=width)
 
 
 def image_strip(images: Sequence[np.ndarray] | np.ndarray, columns: int, caption: str, alt: str) -> None:
     """Pictures in [0, 1] as one, always so many in a row; it shrinks where there is no room."""
-    pixels = base.image_grid(np.stack([np.ravel(image) for image in images]), columns, zoom=WIDTH // 28)
+    pictures = np.stack([_shaped(image) for image in images])
+    pixels = base.image_grid(pictures, columns, zoom=max(1, WIDTH // max(pictures.shape[1:])))
     st.image(base.data_uri(pixels, pixels.shape[1]), alt=alt, width=pixels.shape[1])
     st.caption(caption)  # with one of its own a picture does not shrink
 
 
 def image_grid(images: np.ndarray, columns: int, key: str, alt: str, gap: int = 2) -> None:
     """Many pictures as one, with its PNG file to download."""
-    pixels = base.image_grid(images, columns, gap)
+    pixels = base.image_grid(np.stack([_shaped(image) for image in images]), columns, gap)
     st.image(base.data_uri(pixels, pixels.shape[1]), alt=alt, width="stretch")
     name = figure_card.file_name(key)
     st.download_button("Download as PNG", lambda: base.png(pixels), f"{name}.png", "image/png", key=f"{key}.png")
@@ -53,7 +63,8 @@ def in_its_colour(name: str, entry: Entry) -> str:
 def heading(name: str, entry: Entry) -> None:
     """``A · VAE k = 1`` in the colour of its kind, and where it comes from."""
     st.subheader(in_its_colour(name, entry), anchor=False)
-    st.caption(f"{entry.layers}, trained on {entry.config.dataset} · {entry.nll}")
+    trained = f"trained on {entry.dataset}" if entry.dataset else "from elsewhere"
+    st.caption(f"{entry.layers}, {trained} · {reading.without_errors(entry.nll)}")
 
 
 def weighted_samples(model: Model, drawn: Posterior, count: int, heaviest: bool) -> None:

@@ -2,10 +2,12 @@
 
 A page that had to write what is shared into its own address would begin with another view than the link promised. What
 changes on a page replaces its address, where Streamlit would add a step for every click: so Back leads to the page
-before, as it was left.
+before, as it was left. The same script closes the sidebar of a phone when a page is chosen in it, and opens it where
+the page leads to something there.
 """
 
 import time
+from uuid import uuid4
 
 import streamlit as st
 
@@ -14,13 +16,29 @@ SAID = 20  # addresses of a page that are remembered
 _one_step_a_page = st.components.v2.component(
     "one_step_a_page",
     js="""
+    const WIDE = 768 // CSS pixels; Streamlit lays the sidebar over what is narrower
+    const SLIDING = 500 // milliseconds that the sidebar takes to open
     const push = History.prototype.pushState
     let leaving = false, left = false // a link was followed; its query stands in a step of its own, on the old page
     addEventListener('click', event => {
       const link = event.target.closest?.('a[data-testid^=stPageLink]')
       leaving = Boolean(link) && new URL(link.href).pathname !== location.pathname
+      const sidebar = link?.closest('[data-testid=stSidebar]')
+      if (leaving && innerWidth < WIDE) // on a phone the sidebar lies over the page that was chosen in it
+        setTimeout(() => sidebar?.querySelector('[data-testid=stSidebarCollapseButton] button')?.click())
     }, true)
-    export default function () {
+    const reveal = ({ key, token }) => { // opens the sidebar, which may be collapsed, and shows the expander in it
+      if (document.body.dataset.revealed === token) return // this file may be loaded again for every page
+      document.body.dataset.revealed = token
+      const sidebar = document.querySelector('[data-testid=stSidebar]')
+      if (sidebar?.dataset.collapsed === 'true')
+        document.querySelector('[data-testid=stExpandSidebarButton]')?.click()
+      const summary = document.querySelector(`.st-key-${key} summary`)
+      summary?.focus({ preventScroll: true })
+      setTimeout(() => summary?.scrollIntoView({ block: 'start', behavior: 'smooth' }), SLIDING)
+    }
+    export default function ({ data }) {
+      if (data) reveal(data)
       history.pushState = (state, title, url) => {
         const same = new URL(url ?? location.href, location.href).pathname === location.pathname
         const replaces = same ? !leaving : left
@@ -34,8 +52,14 @@ _one_step_a_page = st.components.v2.component(
 
 
 def one_step_a_page() -> None:
-    """Let changes on a page replace its address. Call it once on every page."""
-    _one_step_a_page(key="one step a page", height=0)
+    """Let changes on a page replace its address, and show what ``reveal`` asked for. Call it once on every page."""
+    _one_step_a_page(key="one step a page", height=0, data=st.session_state.get("reveal"))
+
+
+def reveal(key: str) -> None:
+    """Let the browser open the sidebar, if it is closed, and scroll to the expander ``key`` in it, once. Call it before
+    ``one_step_a_page``."""
+    st.session_state["reveal"] = {"key": key, "token": uuid4().hex}
 
 
 def changed(name: str) -> None:
@@ -79,6 +103,8 @@ def kept(digit: dict[str, str] | None = None) -> dict[str, str]:
     return shared | (digit or in_hand or {"image": "0"})
 
 
-def page_link(file: str, label: str, icon: str) -> None:
-    """A link to a page; ``icon`` is the name of a Material icon."""
-    st.page_link(file, label=label, icon=f":material/{icon}:", query_params=kept())
+def page_link(file: str, label: str, icon: str, **query: str) -> None:
+    """A link to a page; ``icon`` is the name of a Material icon, ``query`` what the address there says besides, or
+    instead: models ``a`` and ``b`` bring their own data set along."""
+    shared = {key: value for key, value in kept().items() if key != "data" or "a" not in query}
+    st.page_link(file, label=label, icon=f":material/{icon}:", query_params=shared | query)

@@ -1,5 +1,7 @@
 """How much a page explains: the switch of the sidebar between a simple view and a full one, and the glossary."""
 
+import re
+
 import streamlit as st
 
 from iwae.evaluation import stats
@@ -39,8 +41,12 @@ def simple() -> bool:
 
 def plus_minus(value: float, se: float | None, digits: int | None = 2, sign: bool = False) -> str:
     """``stats.plus_minus``, without the standard error in the simple view."""
-    text = stats.plus_minus(value, se, digits, sign)
-    return text.partition(" ±")[0] if simple() else text
+    return without_errors(stats.plus_minus(value, se, digits, sign))
+
+
+def without_errors(text: str) -> str:
+    """``NLL 87.88 nats`` of ``NLL 87.88 ± 0.23 nats``, and no "± standard error", in the simple view; else the text."""
+    return re.sub(r",? ± (standard error|[\d.,]+)", "", text) if simple() else text
 
 
 def switch() -> None:
@@ -70,7 +76,8 @@ def formulas(title: str, *latex: str, text: str = "") -> None:
 
 
 def glossary(*terms: str) -> None:
-    """A button that opens what these terms mean."""
+    """A button that opens what these terms mean, as far as they are on the page."""
+    terms = tuple(term for term in terms if term != "standard error" or not simple())
     with st.popover(f"What is meant by {', '.join(terms)}?", type="tertiary"):
         for term in terms:
             st.markdown(f"**{term}**: {TERMS[term]}")

@@ -21,6 +21,8 @@ def report_button(view: View, draws: report.SampledImage | None = None, **more: 
     draws   of the digit in hand, where the page shows their numbers
     more    settings that are in no address
     """
+    if not view.fits:  # it is about the digit in hand
+        return
     draws = draws or report.SampledImage(view.digit.x, *draws_in_use())
     here, address = (st.context.url or "").partition("?")[0], kept() | st.query_params.to_dict()
     title = st.session_state["title"]

@@ -7,7 +7,7 @@ import streamlit as st
 from iwae.analysis import costs
 from iwae.analysis.costs import CostError
 from iwae.catalog import Entry
-from iwae.data.sources import SOURCES
+from iwae.data import datasets
 from iwae.evaluation import surprise
 from pages.common.server import cache
 from pages.common.sidebar import View
@@ -35,11 +35,11 @@ def caption(entry: Entry, view: View) -> None:
     share = share_below(entry, view)
     if share is None:
         return
-    kept, data = surprise.from_card(entry.card.metrics), entry.config.dataset
+    kept, data = surprise.from_card(entry.card.metrics), entry.dataset
     assert kept is not None  # there is a share
     st.caption(
         f"{_in_words(share, kept.images)} {images(data)}.",
-        help=f"The digit's −L_{kept.samples} among those of {kept.images:,} test images of {SOURCES[data].title}: "
+        help=f"The digit's −L_{kept.samples} among those of {kept.images:,} test images of {datasets.title(data)}: "
         "how improbable the model finds it, each of as many draws from q. The model's card holds their quantiles.",
     )
 
@@ -53,13 +53,13 @@ def show_doubts(view: View) -> None:
     if digit.index is None and all((share_below(entry, view) or 0) >= WARNED for _, entry in view.pair):
         st.warning(
             "This may not be a digit, or it was read wrongly: both models find it more surprising than "
-            f"{WARNED:.0%} of their {images(view.a.config.dataset)}."
+            f"{WARNED:.0%} of their {images(view.a.dataset)}."
         )
 
 
 def images(dataset: str) -> str:
     """What the test images of a data set are called."""
-    return "test digits" if "digit" in SOURCES[dataset].title.lower() or "mnist" in dataset else "test images"
+    return "test digits" if "digit" in datasets.title(dataset).lower() or "mnist" in dataset else "test images"
 
 
 def _in_words(share: float, count: int) -> str:

@@ -12,6 +12,13 @@ from pages.common.reading import plus_minus
 from pages.common.sidebar import View
 
 WIDTH = 172  # CSS pixels of a card
+LINKS = {  # each by a name of its own, for who hears them one after the other
+    "pages/1_Posterior.py": "See its draws",
+    "pages/2_Latent_space.py": "See the maps",
+    "pages/3_Active_units.py": "See the units",
+    "pages/4_Reconstructions.py": "See pictures",
+    "pages/6_Bounds.py": "See bounds",
+}
 
 
 @dataclass(frozen=True)
@@ -29,10 +36,10 @@ def show_claims(view: View, drawn: Mapping[str, Posterior]) -> None:
     """A card for each claim, with its number and a link to the page that shows why."""
     with st.container(horizontal=True, key="claims"):
         for claim in claims(view, drawn):
-            with st.container(border=True, width=WIDTH, gap="xsmall"):
+            with st.container(border=True, width=WIDTH, height="stretch", gap="xsmall"):
                 st.markdown(f"{claim.question}  \n**{claim.answer}**")
                 st.caption(claim.numbers)
-                page_link(claim.page, "See why", claim.icon)
+                page_link(claim.page, LINKS[claim.page], claim.icon)
 
 
 def claims(view: View, drawn: Mapping[str, Posterior]) -> list[Claim]:
@@ -44,12 +51,13 @@ def claims(view: View, drawn: Mapping[str, Posterior]) -> list[Claim]:
         wider = answer(spread[1] - spread[0], None)
     units = [entry.card.metrics.get("active_units") for _, entry in view.pair]
     counts = [None if unit is None else sum(unit) for unit in units]
-    more = "Not measured" if None in counts else answer(counts[1] - counts[0], None)
+    more, active = "Not measured", "Active units are not on both cards"
+    if None not in counts:
+        more, active = answer(counts[1] - counts[0], None), f"Active: B {counts[1]}, A {counts[0]}"
     return [
         _of_card(view, "Does B have the tighter bound?", "nll", "NLL", -1, "pages/6_Bounds.py", "stacked_line_chart"),
         _of_card(view, "Does q of B miss more?", "kl_posterior", "D_KL(q‖p)", 1, "pages/1_Posterior.py", "blur_on"),
-        Claim("Does B use more units?", more, f"Active: B {counts[1]}, A {counts[0]}",
-              "pages/3_Active_units.py", "bar_chart"),
+        Claim("Does B use more units?", more, active, "pages/3_Active_units.py", "bar_chart"),
         Claim("Does q of B spread wider?", wider, f"tr Σ of this digit: B {spread[1]:.3g}, A {spread[0]:.3g}",
               "pages/2_Latent_space.py", "scatter_plot"),
         _of_card(view, "Does B reconstruct worse?", "reconstruction", "Loss", 1, "pages/4_Reconstructions.py",
@@ -64,7 +72,7 @@ def _of_card(view: View, question: str, key: str, title: str, sign: int, page: s
     a, b = (card[key] for card in cards)
     errors = [card.get(f"{key}_se") for card in cards]
     numbers = f"{title}, nats: B {plus_minus(b, errors[1])}, A {plus_minus(a, errors[0])}"
-    if view.a.config.dataset != view.b.config.dataset:
+    if view.a.dataset != view.b.dataset:
         return Claim(question, "Not comparable: other data", numbers, page, icon)
     error = None if None in errors else math.hypot(*errors)
     return Claim(question, answer(sign * (b - a), error), numbers, page, icon)

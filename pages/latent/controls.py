@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iwae.analysis import costs, latent, umap_maps
 from iwae.analysis.latent import Encoded, LinearProjection, MeanEstimate
-from iwae.catalog import Entry
+from iwae.catalog import AdapterEntry, Entry
 from iwae.evaluation import metrics
 from iwae.evaluation.metrics import Metrics
 from iwae.inference.ais import Annealed
@@ -21,13 +21,14 @@ from pages.common.number_field import whole_number
 from pages.common.server import cache
 from pages.common.server.polling import poll
 from pages.common.sidebar import View as Chosen
+from pages.latent import own_columns
 
 MAPS = ("UMAP", "PCA", "Two units")
 MOST = 10_000  # images on a map
 USUAL = 2_000
 MOST_CLASSES = 10  # with a colour each
 SAMPLES = 50  # draws behind each image's NLL and ESS
-FILE = {Entry: lambda entry: (str(entry.path), entry.path.stat().st_mtime_ns)}  # a rewritten file is read again
+FILE = {kind: lambda entry: entry.identity for kind in (Entry, AdapterEntry)}  # a rewritten file is read again
 SETTINGS = umap_maps.UmapSettings()
 COLOURED = ("label", "predicted digit", "NLL", "ESS", "D_KL", "posterior spread", "nothing")
 COLOUR_HELP = (
@@ -71,6 +72,7 @@ class MapSide:
 
 def pick_images(dataset: str) -> Images:
     """A field for how many test images are on the maps."""
+    cache.need_images(dataset, 2, "Maps")
     data = cache.dataset(dataset)
     most = min(MOST, len(data.test))
     count = whole_number(
@@ -110,7 +112,13 @@ def pick_layers(view: Chosen) -> tuple[int, int]:
 def pick_colour(images: Images) -> str:
     """A choice of what colours the points."""
     known = [name for name in COLOURED if images.labels is not None or name not in ("label", "predicted digit")]
-    return st.selectbox("Colour by", known, key="colour", bind="query-params", help=COLOUR_HELP)
+    known += own_columns.choices(images.dataset)
+    if st.session_state.get("colour", known[0]) not in known:  # a column of a file that is gone
+        st.session_state["colour"] = known[0]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"):
+        by = st.selectbox("Colour by", known, key="colour", bind="query-params", help=COLOUR_HELP)
+        own_columns.pick_table(images.dataset, cache.count_images(images.dataset))
+    return by
 
 
 def pick_classes(images: Images) -> np.ndarray | None:
@@ -154,13 +162,13 @@ def true_posterior(view: Chosen) -> dict[str, Annealed]:
 def encoded(entry: Entry, device: str, images: Images, layer: int) -> Encoded:
     """q(h|x) of the images in that layer."""
     with cache.stop_on_model_error(entry):
-        whole = _encoded(entry, device, images.dataset, layer)
-    return Encoded(whole.mean[images.numbers], whole.std[images.numbers])
+        return _encoded(entry, device, images.dataset, len(images.numbers), layer)
 
 
 @st.cache_resource(max_entries=6, show_spinner="Encoding the images …", hash_funcs=FILE)
-def _encoded(entry: Entry, device: str, dataset: str, layer: int) -> Encoded:
-    return latent.encode(cache.model(entry, device), cache.test_images(dataset, entry.binary).to(device), layer)
+def _encoded(entry: Entry, device: str, dataset: str, count: int, layer: int) -> Encoded:
+    x = cache.test_images(dataset, entry.binary)[latent.subset(cache.count_images(dataset), count)]
+    return latent.encode(cache.model(entry, device), x.to(device), layer)
 
 
 def neighbours(side: MapSide, images: Images) -> np.ndarray:
@@ -170,8 +178,8 @@ def neighbours(side: MapSide, images: Images) -> np.ndarray:
 
 @st.cache_resource(max_entries=8, show_spinner="Finding each image's neighbours …", hash_funcs=FILE)
 def _neighbours(entry: Entry, device: str, dataset: str, count: int, layer: int) -> np.ndarray:
-    chosen = latent.subset(cache.count_images(dataset), count)
-    return latent.neighbours(_encoded(entry, device, dataset, layer).mean[chosen])[0]
+    means = _encoded(entry, device, dataset, count, layer).mean
+    return latent.neighbours(means, min(latent.NEIGHBOURS, len(means) - 1))[0]
 
 
 @st.cache_resource(max_entries=8, show_spinner=False, hash_funcs=FILE)
@@ -207,9 +215,9 @@ def divergence(side: MapSide, images: Images) -> np.ndarray:
 
 def sides(view: Chosen, images: Images, kind: str, layers: tuple[int, int]) -> tuple[MapSide, MapSide] | None:
     """Both models' maps on shared axes; None, with its progress on the page, while UMAP is being computed."""
-    total, shown = cache.count_images(images.dataset), len(images.numbers)
+    shown = len(images.numbers)
     for _, entry in view.pair:
-        cache.check_cost(entry, costs.latent_space(entry.card.model, total, shown), f"a map of {shown:,} images")
+        cache.check_cost(entry, costs.latent_space(entry.card.model, shown), f"a map of {shown:,} images")
     spaces = [encoded(entry, view.device, images, layer) for (_, entry), layer in zip(view.pair, layers, strict=True)]
     if kind == "Two units":
         projections = [
@@ -250,14 +258,17 @@ def _umap(
     view: Chosen, images: Images, spaces: Sequence[Encoded], start: np.ndarray, layers: tuple[int, int]
 ) -> list[np.ndarray] | None:
     """Both maps from disk; None, with an offer to compute them, or polled progress, while they are not there."""
-    files = view.a.path, view.b.path
-    a, b = umap_maps.pair_of_maps(SETTINGS, files, images.dataset, len(images.numbers), layers)
+    if (count := len(images.numbers)) <= SETTINGS.neighbours:
+        st.info(f"UMAP needs at least {SETTINGS.neighbours + 1} test images on the maps, and there are {count}.")
+        return None
+    models = [(entry.fingerprint, str(entry.card.model)) for _, entry in view.pair]
+    a, b = umap_maps.pair_of_maps(SETTINGS, models, images.dataset, len(images.numbers), layers)
     found = [one.coordinates() for one in (a, b)]
     if all(one is not None for one in found):
         return found
     if b.status().phase == "missing":
         left, right = st.columns([4, 1], vertical_alignment="center")
-        left.info("UMAP of these images under this pair is not there yet. It takes about half a minute, and is kept.")
+        left.info("UMAP of these images under this pair is not there yet. It takes up to half a minute, and is kept.")
         if not right.button("Compute UMAP", key="umap.start", width="stretch"):
             return None
         try:

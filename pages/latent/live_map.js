@@ -34,6 +34,7 @@ class Panel {
   update(data, setStateValue) {
     this.data = data;
     this.setStateValue = setStateValue;
+    setShape(data.shape);
     const shown = JSON.stringify(data.models.map(({ title, kind, note, units }) => [title, kind, note, units]));
     if (data.map !== this.map) {
       // a place of another map, or of another pair, says nothing here
@@ -61,7 +62,7 @@ class Panel {
     this.models = models.map(({ title, kind, note, units }, number) => {
       const row = this.root.querySelector("template").content.firstElementChild.cloneNode(true);
       row.classList.add(kind);
-      row.querySelector(".title").textContent = title;
+      row.ariaLabel = row.querySelector(".title").textContent = title;
       row.querySelector(".note").textContent = note;
       const canvas = row.querySelector("canvas");
       canvas.ariaLabel = `${title}: what this place decodes to`;
@@ -174,6 +175,7 @@ class Panel {
   unpin() {
     this.pins = [];
     this.showPins();
+    this.setStatus("There are no pins.");
     this.root.querySelector(".live-map").focus(); // the button is gone
     this.mark();
   }
@@ -184,12 +186,14 @@ class Panel {
     between.hidden = this.pins.length < 2;
     slide.max = Math.max(1, this.pins.length - 1);
     slide.value = at;
+    slide.ariaValueText = `pin ${at + 1}`;
   }
 
   // A straight line between the codes of two pins.
   slide() {
     const along = Number(this.root.querySelector(".slide").value);
     const from = Math.min(Math.floor(along), this.pins.length - 2), share = Number((along - from).toFixed(2));
+    this.root.querySelector(".slide").ariaValueText = `${Math.round(100 * share)}% from pin ${from + 1} to ${from + 2}`;
     this.show([[...this.pins[from], 1 - share], [...this.pins[from + 1], share]]);
   }
 
@@ -219,10 +223,14 @@ class Panel {
   rest() {
     if (!this.spot) return;
     const { parts } = this.spot, minus = (text) => text.replaceAll("-", "−");
-    if (parts.length) this.setStatus(minus(`At ${this.place().map((at) => at.toFixed(2)).join(", ")}.`));
+    const at = minus(`At ${this.place().map((at) => at.toFixed(2)).join(", ")}.`);
+    if (parts.length === 1 && String(parts[0].slice(0, 2)) === String(this.pins.at(-1)))
+      this.setStatus(`Pin ${this.pins.length}. ${at}`);
+    else if (parts.length) this.setStatus(at);
     else this.setStatus("The digit in hand, its units moved.");
     const waiting = this.models.some(({ network }) => !network);
-    if (waiting && JSON.stringify(this.data.spot) !== JSON.stringify(this.spot)) this.setStateValue("spot", this.spot);
+    if (waiting && JSON.stringify(this.data.spot) !== JSON.stringify(this.spot))
+      this.setStateValue("spot", { map: this.map, ...this.spot });
   }
 
   setStatus(message) {

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from iwae.analysis import latent, units
 from iwae.figures import base
 from pages.common.input.canvas import source
 from pages.common.input.live import address, network, pictures, to_text
+from pages.common.input.received import number, received, show_refusal
 from pages.common.server import cache
 from pages.latent.controls import Images, MapSide, of_digit
 
 TOP = 5  # units with a slider
-SHADES = 16  # of the thumbnails, which are 28 pixels wide: 0.25 MB for 2,000
+SHADES = 16  # of the thumbnails, 0.25 MB for 2,000 of 28×28 pixels
 COLUMNS = 100  # of their sheet
+FARTHEST = 1e6  # of a place on a map, and of a unit's value
 
 _KEY = "live-map"
 _panel = st.components.v2.component(
@@ -44,8 +47,10 @@ def live_map(
     own = [of_digit(side, x).mean[0] for side in both]
     axes = [side.projection and side.projection.axes.tolist() for side in both]
     shown = repr((images.dataset, len(images.numbers), [(side.entry.key, side.layer) for side in both], axes))
-    spot = (st.session_state.get(_KEY) or {}).get("spot")  # what the page cannot decode by itself
+    sizes = [side.encoded.size for side in both]
+    spot = received(_KEY, "spot", partial(_spot, shown, sizes))  # what the page cannot decode by itself
     st.markdown("**At the pointer**", help=_help(both))
+    show_refusal(_KEY)
     _panel(
         key=_KEY,
         data={
@@ -54,6 +59,7 @@ def live_map(
             "y": list(limits[1]),
             "start": _at(both[0], own[0]).tolist(),
             "spot": spot,
+            "shape": both[0].entry.card.model.shape,
             "images": address(_thumbnails(images.dataset, len(images.numbers)), "thumbnails"),
             "models": [
                 _model(side, mean, x, spot and code_of(side, mean, spot["parts"], spot["moved"][place]))
@@ -62,6 +68,28 @@ def live_map(
         },
         on_spot_change=lambda: None,
     )
+
+
+def _spot(shown: str, sizes: Sequence[int], sent: Any) -> dict[str, Any] | None:
+    """The parts and moved units of a spot by live_map.js, for codes of these sizes; None if it is on another map.
+    Raises ValueError for anything else."""
+    match sent:
+        case {"map": str(name), "parts": list(parts), "moved": [dict(), dict()] as moved}:
+            if name != shown:
+                return None
+        case _:
+            raise ValueError("a spot has a map, its parts, and the units moved of both models")
+    for part in parts:
+        if not isinstance(part, list) or len(part) != 3 or len(parts) > 2:
+            raise ValueError(f"a spot has at most two parts [x, y, weight], not {parts!r:.60}")
+        for value in part:
+            number(value, FARTHEST)
+    for values, size in zip(moved, sizes, strict=True):
+        for unit, value in values.items():
+            if unit not in map(str, range(size)):
+                raise ValueError(f"there is no unit {unit!r:.20}; they are 0 to {size - 1}")
+            number(value, FARTHEST)
+    return {"parts": parts, "moved": moved}
 
 
 def code_of(side: MapSide, own: np.ndarray, parts: Sequence[Sequence[float]], moved: Mapping[str, float]) -> np.ndarray:
@@ -116,9 +144,10 @@ def _model(side: MapSide, own: np.ndarray, x: Tensor, there: np.ndarray | None) 
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _thumbnails(dataset: str, count: int) -> bytes:
     """For maps.js: how many images as uint32, their numbers, and a PNG sheet of all of them, row by row."""
-    grey = cache.dataset(dataset).test.images
-    numbers = latent.subset(len(grey), count)
-    sheet = Image.fromarray(base.image_grid(grey[numbers].numpy() / 255, COLUMNS, gap=0, zoom=1))
+    data = cache.dataset(dataset)
+    numbers = latent.subset(len(data.test), count)
+    grey = data.test.images[numbers].view(-1, *data.shape).numpy() / 255
+    sheet = Image.fromarray(base.image_grid(grey, COLUMNS, gap=0, zoom=1))
     content = io.BytesIO()
     sheet.convert("L").quantize(SHADES).save(content, "PNG", bits=4, optimize=True)
     return np.uint32(len(numbers)).tobytes() + numbers.astype("<u4").tobytes() + content.getvalue()

@@ -57,18 +57,19 @@ class Maps {
     if (place === undefined) return canvas?.remove();
     if (!canvas) {
       canvas = document.createElement("canvas");
-      Object.assign(canvas, { className: "live-map-thumbnail", width: FRAME, height: FRAME, ariaHidden: "true" });
+      Object.assign(canvas, { className: "live-map-thumbnail", width: columns, height: rows, ariaHidden: "true" });
       canvas.style.cssText =
-        `position:absolute;width:${THUMBNAIL}px;height:${THUMBNAIL}px;image-rendering:pixelated;pointer-events:none;` +
+        `position:absolute;width:${THUMBNAIL}px;height:${THUMBNAIL}px;image-rendering:pixelated;object-fit:contain;` +
+        "pointer-events:none;background:#000;" +
         "border:1px solid #fff;outline:1px solid #000;z-index:3";
       map.append(canvas);
     }
     const [left, top] = onScreen(map, axesOf(map), [x, y]);
     canvas.style.left = `${Math.max(0, left - THUMBNAIL - 12)}px`;
     canvas.style.top = `${Math.max(0, top - THUMBNAIL - 12)}px`;
-    const columns = this.images.sheet.width / FRAME;
-    const from = [FRAME * (place % columns), FRAME * Math.floor(place / columns)];
-    canvas.getContext("2d").drawImage(this.images.sheet, ...from, FRAME, FRAME, 0, 0, FRAME, FRAME);
+    const across = this.images.sheet.width / columns;
+    const from = [columns * (place % across), rows * Math.floor(place / across)];
+    canvas.getContext("2d").drawImage(this.images.sheet, ...from, columns, rows, 0, 0, columns, rows);
   }
 
   // Puts marks { at: [x, y], text } on the maps: a list for each, instead of those that were there.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -9,12 +10,15 @@ from torch import Tensor
 
 from iwae.analysis import latent
 from iwae.analysis.latent import Encoded, MeanEstimate
+from iwae.data import columns
 from iwae.figures.latent import Classes, MapAxes, PosteriorOverlay, Values, latent_map
 from iwae.inference.ais import Annealed
 from pages.common import figure_card, image_rows
 from pages.common.input.digit import ChosenDigit, hold_image
+from pages.common.input.received import received, show_refusal
 from pages.common.links import page_link
 from pages.common.server import cache
+from pages.latent import own_columns
 from pages.latent.controls import SAMPLES, Images, MapSide, divergence, image_metrics, neighbours, of_digit, plus_minus
 from pages.latent.live_map import live_map
 
@@ -33,6 +37,8 @@ def colours(both: Sequence[MapSide], images: Images, by: str) -> list[Classes | 
     if by == "predicted digit":
         near = [neighbours(side, images) for side in both]
         return [Classes(latent.predict_labels(index, images.labels), images.names) for index in near]
+    if column := own_columns.choices(images.dataset).get(by):
+        return [own_columns.colours(column, by, images.numbers)] * 2
     values = [_values(side, images, by) for side in both]
     low, high = np.quantile(np.concatenate(values), [0.01, 0.99])
     unit = {"ESS": f"ESS of {SAMPLES}", "posterior spread": "tr Σ(x)"}.get(by, f"{by}, nats")
@@ -75,7 +81,7 @@ def show_maps(
     truths = [_ends(side, chains.get(side.name)) for side in both]
     everything = [*(side.places for side in both), *centres, *(one.points for one in (*clouds, *truths) if one)]
     x, y = latent.shared_range(everything)
-    *columns, beside = st.columns([5, 5, 2], gap="small")
+    *columns, beside = st.columns([4, 4, 2], gap="small")
     for column, side, colour, cloud, truth, one, centre in zip(
         columns, both, colours(both, images, by), clouds, truths, posteriors, centres, strict=True
     ):
@@ -91,6 +97,7 @@ def show_maps(
                 drawn, key, _caption(side, images, by, one, whose, chains), _numbers(side, images, by, colour),
                 on_select=partial(_on_select, key, images.dataset), selection_mode=("points", "box", "lasso"),
             )  # fmt: skip
+            show_refusal(key)
     with beside:
         live_map(both, images, digit.x, (x, y))
         show_digit(digit)
@@ -145,13 +152,18 @@ def _caption(
     side: MapSide, images: Images, by: str, one: Encoded | None, whose: int | str | None,
     chains: Mapping[str, Annealed],
 ) -> str:  # fmt: skip
-    trust = _trustworthiness(side.encoded.mean, side.places)
-    parts = [f"{len(images.numbers):,} test images under {side.title}, coloured by {by}"]
+    coloured = figure_card.escape_markdown(by)
+    if column := own_columns.choices(images.dataset).get(by):
+        known = sum(value is not None for value in columns.as_text(column, images.numbers))
+        coloured += "" if known == len(images.numbers) else f", which {known:,} of them have"
+    parts = [f"{len(images.numbers):,} test images under {side.title}, coloured by {coloured}"]
     if not np.ptp(side.encoded.mean, axis=0).any():
         parts[0] += f"; the mean of q({side.h}|x) is the same for all of them, so they lie in one place"
     elif side.projection is not None:
         parts[0] += f"; {side.projection.share:.0%} of the variance of the means lies in this plane"
-    parts.append(f"Trustworthiness {plus_minus(trust)} ({latent.NEIGHBOURS} neighbours, 1 is best)")
+    if len(side.places) > 2 * latent.NEIGHBOURS:  # it is not defined for fewer
+        trust = _trustworthiness(side.encoded.mean, side.places)
+        parts.append(f"Trustworthiness {plus_minus(trust)} ({latent.NEIGHBOURS} neighbours, 1 is best)")
     if one is not None:
         what = "the digit in hand" if whose == "digit" else f"class {images.names[whose]}, the mean of its posteriors"
         true = f"true tr Σ = {one.trace[0]:.3g} over {one.size} units"
@@ -181,6 +193,9 @@ def _numbers(side: MapSide, images: Images, by: str, colour: Classes | Values | 
     table = {"image": images.numbers, "x": side.places[:, 0], "y": side.places[:, 1], "tr Σ(x)": side.encoded.trace}
     if images.labels is not None:
         table["label"] = [images.names[code] for code in images.labels]
+    if column := own_columns.choices(images.dataset).get(by):
+        table[by] = columns.as_text(column, images.numbers)
+        return table
     if isinstance(colour, Classes) and by != "label":
         table[by] = [colour.names[code] for code in colour.codes]
     if isinstance(colour, Values):
@@ -190,12 +205,28 @@ def _numbers(side: MapSide, images: Images, by: str, colour: Classes | Values | 
 
 def _on_select(key: str, dataset: str) -> None:
     """Handle a selection in one map: one point becomes the chosen image; several, or none, are selected in both."""
-    points = st.session_state[key]["selection"]["points"]
-    chosen = [int(np.ravel(point["customdata"])[0]) for point in points if point.get("customdata") is not None]
+    chosen = received(key, "selection", partial(_images_of, cache.count_images(dataset)))
+    if chosen is None:
+        return
     if len(chosen) == 1:
         hold_image(chosen[0])
     else:
         select(dataset, chosen)
+
+
+def _images_of(count: int, event: Any) -> list[int]:
+    """The numbers, below ``count``, of the images whose points are in plotly's selection; ellipses and marks have none.
+    Raises ValueError for what is no selection."""
+    match event:
+        case {"points": list(points)} if all(isinstance(point, Mapping) for point in points):
+            held = [point.get("customdata") for point in points]
+        case _:
+            raise ValueError("a selection has a list of points")
+    numbers = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in held]
+    for value in numbers:
+        if value is not None and (type(value) is not int or not 0 <= value < count):
+            raise ValueError(f"there is no test image {value!r:.40}; they are 0 to {count - 1:,}")
+    return [value for value in numbers if value is not None]
 
 
 def select(dataset: str, chosen: Sequence[int]) -> None:
@@ -251,25 +282,26 @@ def _row(images: Images, places: np.ndarray) -> None:
 
 def show_moved(images: Images, both: Sequence[MapSide]) -> None:
     """The images whose neighbourhoods the two models agree on least."""
+    if len(images.numbers) < 3:
+        st.info("With fewer than three test images there are no neighbourhoods to compare.")
+        return
     near = [neighbours(side, images) for side in both]
     shared_part = latent.overlap(*near)
     mean = plus_minus(MeanEstimate.from_values(shared_part))
-    mean = plus_minus(MeanEstimate.from_values(shared_part))
     order = shared_part.argsort(kind="stable")
     st.write(
-        f"Of an image's {latent.NEIGHBOURS} nearest images in the latent space of A, on average "
+        f"Of an image's {near[0].shape[1]} nearest images in the latent space of A, on average "
         f"**{mean}** are also among its nearest in that of B (n = {len(order):,}). "
         f"The models agree least on these, which keep {shared_part[order[0]]:.0%} to "
-        f"{shared_part[order[MOVED - 1]]:.0%} of their neighbours:"
+        f"{shared_part[order[:MOVED][-1]]:.0%} of their neighbours:"
     )
     _row(images, order[:MOVED])
     moved = images.numbers[order]
-    left, right = st.columns([3, 1], vertical_alignment="bottom")
-    left.pills(
+    st.pills(
         "Look at", moved[:MOVED].tolist(), key="moved", on_change=_open_moved,
         help="Opens the digit beside the maps, and marks it on both.",
     )  # fmt: skip
-    right.button("Select 100 on the maps", key="moved.select", on_click=select, args=(images.dataset, moved[:100]))
+    st.button("Select 100 on the maps", key="moved.select", on_click=select, args=(images.dataset, moved[:100]))
     labels = {} if images.labels is None else {"label": [images.names[code] for code in images.labels[order]]}
     figure_card.data_table({"image": moved, "overlap": shared_part[order]} | labels, "moved")
 

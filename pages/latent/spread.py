@@ -11,7 +11,7 @@ from iwae.analysis.spread import difference, spread
 from iwae.catalog import Entry
 from iwae.data import datasets
 from iwae.figures.latent import MapAxes, aggregated
-from pages.common import figure_card
+from pages.common import figure_card, reading
 from pages.common.server import cache
 from pages.latent.controls import FILE, Images, MapSide, divergence, plus_minus
 
@@ -99,9 +99,11 @@ def show_spread(both: Sequence[MapSide], images: Images) -> None:
     st.table(shown, hide_index=True)
     active = " and ".join(f"{side.encoded.active.sum()} of {side.encoded.size} in {side.name}" for side in both)
     st.caption(
-        f"± standard error over n = {len(images.numbers):,} images, the differences paired; entropy, D_KL and log det "
-        "in nats. It is the error of these two models' numbers, not the scatter from one training seed to the next. "
-        f"Active units: {active}. Were the aggregated posterior the prior N(0, I), tr C would be the number of units "
+        reading.without_errors(f"Mean ± standard error over n = {len(images.numbers):,} images")
+        + ", the differences paired; entropy, D_KL and log det in nats. "
+        + "The error is that of these two models' numbers, not the scatter from one training seed to the next. "
+        * (not reading.simple())
+        + f"Active units: {active}. Were the aggregated posterior the prior N(0, I), tr C would be the number of units "
         "and log det C zero."
     )
     figure_card.data_table(numbers, "spread")
@@ -146,8 +148,9 @@ def incomparable(both: Sequence[MapSide], images: Images) -> list[str]:
         )
     others: dict[str, list[str]] = {}
     for side in both:
-        if datasets.family(side.entry.config.dataset) != datasets.family(images.dataset):
-            others.setdefault(side.entry.config.dataset, []).append(side.name)
+        data = side.entry.dataset
+        if data and datasets.family(data) != datasets.family(images.dataset):
+            others.setdefault(data, []).append(side.name)
     for dataset, names in others.items():
         notes.append(
             f"{' and '.join(names)}: trained on {dataset}. The images here are of {images.dataset}, and NLL, D_KL and "

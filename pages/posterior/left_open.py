@@ -43,11 +43,11 @@ def left_open(view: View, evidence: Evidence) -> None:
             if name in chains:
                 found[TRUE] = draws.decode(model, chains[name].h[0][:, 0], chains[name].weights[:, 0])
         both.append(_Open(name, entry, found))
-    _pixels(both)
+    _pixels(view, both)
     _classes(view, both)
 
 
-def _pixels(both: list[_Open]) -> None:
+def _pixels(view: View, both: list[_Open]) -> None:
     spreads = [{source: part.spread for source, part in one.draws.items()} for one in both]
     top = max(spread.max().item() for one in spreads for spread in one.values())
     st.markdown(
@@ -61,7 +61,7 @@ def _pixels(both: list[_Open]) -> None:
     for column, one, found in zip(st.columns(2, gap="large"), both, spreads, strict=True):
         with column:
             st.markdown(image_rows.in_its_colour(one.name, one.entry))
-            drawn = pixel_maps({source: spread.numpy() for source, spread in found.items()}, top, "sd")
+            drawn = pixel_maps({source: spread.view(view.shape).numpy() for source, spread in found.items()}, top, "sd")
             amounts = " and ".join(
                 f"{len(part):,} weighted chains to the {source}, worth {part.effective:.0f} independent draws"
                 if source == TRUE else f"{len(part):,} draws of {source}"

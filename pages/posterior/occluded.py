@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 from torch import Tensor
 
-from iwae.inference.occlusion import PARTS, SIDE, Box, veiled, visible_pixels
+from iwae.inference.occlusion import HALVES, Box, half, veiled, visible_pixels
 from iwae.inference.posterior import Reconstructions
 from iwae.inference.tempering import PARTICLES, START
 from pages.common import image_rows, reading
@@ -14,7 +14,7 @@ from pages.common.figure_card import escape_markdown
 from pages.common.server import cache
 from pages.common.sidebar import View
 
-NOTHING = "nothing"
+NOTHING, BOX = "nothing", "a box"
 
 
 def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
@@ -24,11 +24,12 @@ def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
         "fills in every way it knows."
     )
     part = st.segmented_control(
-        "Hidden", [NOTHING, *PARTS], default=NOTHING, required=True, key="hidden", bind="query-params"
+        "Hidden", [NOTHING, *HALVES, BOX], default=NOTHING, required=True, key="hidden", bind="query-params"
     )
     if part == NOTHING:
         return
-    pixel_mask = visible_pixels(PARTS[part] or _box())
+    pixel_mask = visible_pixels(_box(view.shape) if part == BOX else half(part, view.shape), view.shape)
+    hidden = part if part == BOX else f"the {part}"
     numbers, doubts = [], []
     for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
         with column:
@@ -36,7 +37,7 @@ def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
             whole, of_whole = cache.posterior(entry, view.device, x, samples, seed)
             found, of_rest = cache.occluded(entry, view.device, x, pixel_mask, samples, seed)
             _pictures("The whole digit", x.numpy(), of_whole)
-            _pictures(f"Without {part}", veiled(x, pixel_mask), of_rest)
+            _pictures(f"Without {hidden}", veiled(x, pixel_mask), of_rest)
             model = f"{name} · {entry.short}"
             numbers.append(
                 _row(
@@ -55,14 +56,14 @@ def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
                 _row(model, given, found.way, found.log_p, found.log_p_se, found.effective, of_rest, pixel_mask)
             )
             if found.doubt:
-                doubts.append(f"**{name}**, without {part}: {escape_markdown(found.doubt)}")
+                doubts.append(f"**{name}**, without {hidden}: {escape_markdown(found.doubt)}")
     hidden = [row["spread where hidden"] for row in numbers]
     st.markdown(
         f"**Where pixels are hidden, the spread goes from {hidden[0]:.3f} to {hidden[1]:.3f} under A, and from "
         f"{hidden[2]:.3f} to {hidden[3]:.3f} under B.**"
     )
     if not reading.simple():
-        st.dataframe(numbers, hide_index=True, key="occlusion", column_config=_columns())
+        st.dataframe(numbers, hide_index=True, key="occlusion", column_config=_columns(), placeholder="–")
     for doubt in doubts:
         st.warning(doubt)
     st.caption(
@@ -114,11 +115,16 @@ def _row(
     }
 
 
-def _box() -> Box:
-    left, right = st.columns(2)
-    rows = left.slider("Rows hidden", 0, SIDE, (7, 21), key="hidden.rows", bind="query-params")
-    columns = right.slider("Columns hidden", 0, SIDE, (7, 21), key="hidden.columns", bind="query-params")
-    return *rows, *columns
+def _box(shape: tuple[int, int]) -> Box:
+    ranges = []
+    for column, name, side in zip(st.columns(2), ("rows", "columns"), shape, strict=True):
+        key = f"hidden.{name}"
+        if max(st.session_state.get(key, (0,))) > side:
+            del st.session_state[key]  # of a model of larger images
+        middle = (side // 4, side - side // 4)
+        ranges.append(column.slider(f"{name.capitalize()} hidden", 0, side, middle, key=key, bind="query-params"))
+    (top, bottom), (left, right) = ranges
+    return top, bottom, left, right
 
 
 def _columns() -> dict:

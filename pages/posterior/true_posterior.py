@@ -88,9 +88,10 @@ def _choose_units(pair: tuple[tuple[str, Entry], ...]) -> dict[str, tuple[int, i
             st.caption(f"For each model {USUAL} from the prior: those that say most of this digit.")
             return dict.fromkeys(sizes)
         left, right = st.columns(2)
-        first = whole_number("Across: unit", 1, max(sizes.values()), 1, key="unit.x", place=left)
-        second = whole_number("Up: unit", 1, max(sizes.values()), 2, key="unit.y", place=right)
-    return {name: (min(first, size) - 1, min(second, size) - 1) for name, size in sizes.items()}
+        last = max(sizes.values()) - 1
+        first = whole_number("Across: unit", 0, last, 0, key="unit.across", place=left)
+        second = whole_number("Up: unit", 0, last, 1, key="unit.up", place=right)
+    return {name: (min(first, size - 1), min(second, size - 1)) for name, size in sizes.items()}
 
 
 def _resampled(name: str, entry: Entry, model: Model, drawn: Posterior, units: tuple[int, int] | None) -> None:
@@ -114,7 +115,7 @@ def _resampled(name: str, entry: Entry, model: Model, drawn: Posterior, units: t
     cloud = SampleCloud(
         entry.kind, h[:PROPOSED], drawn.mean[pick].numpy(), drawn.std[pick].numpy(), h[rows], times.numpy()
     )
-    titles = f"unit {across + 1}", f"unit {up + 1}"
+    titles = f"unit {across}", f"unit {up}"
     numbers = {titles[0]: h[rows, 0], titles[1]: h[rows, 1], "times": times, "weight": drawn.weights[chosen]}
     text = (
         f"{len(chosen):,} distinct draws among {RESAMPLED:,} resampled by weight. Modes of the posterior that q never "

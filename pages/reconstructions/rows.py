@@ -50,7 +50,7 @@ def both(view: View, images: int) -> ReconstructionPair:
         cost = costs.draws(entry.card.model, images, SAMPLES, pictures=1)
         cache.check_cost(entry, cost, f"reconstructions of {images:,} images")
         with cache.stop_on_model_error(entry):
-            found.append(_measure(*cache.identity(entry), view.device, view.dataset, images))
+            found.append(_measure(*entry.identity, view.device, view.dataset, images))
     return ReconstructionPair(*found)
 
 
@@ -69,10 +69,11 @@ def table(view: View, pair: ReconstructionPair) -> None:
         values = (pair.a.losses[name], pair.b.losses[name], pair.difference(name))
         cells = [reading.plus_minus(*stats.mean_se(value), sign=place == 2) for place, value in enumerate(values)]
         rows.append({"picture": NAMES[name], **dict(zip(("A", "B", "A − B, paired"), cells, strict=True))})
-    st.dataframe(rows, hide_index=True, width="stretch")
+    st.table(rows, hide_index=True)
     st.caption(
-        f"Reconstruction loss in nats per image ± standard error over the first {len(pair.a.losses['draw']):,} test "
-        f"images of {view.dataset}; {SAMPLES} draws from q(h|x) each, seed 0; lower is better."
+        reading.without_errors("Reconstruction loss in nats per image ± standard error")
+        + f" over the first {len(pair.a.losses['draw']):,} test images of {view.dataset}; "
+        f"{SAMPLES} draws from q(h|x) each, seed 0; lower is better."
     )
 
 
@@ -116,14 +117,15 @@ def over_the_test_set(view: View, pair: ReconstructionPair, picture: str, labels
 
 def image_by_image(view: View, pair: ReconstructionPair, picture: str, labels: np.ndarray) -> None:
     """The digit in hand, and a page of images in the order of the controls."""
-    one, two, three, four, five = st.columns([4, 3, 4, 3, 3], vertical_alignment="bottom")
+    one, two, three = st.columns(3, vertical_alignment="bottom")
     order = one.selectbox("First", ORDERS, key="order", bind="query-params", help="By the difference of the losses.")
     wanted = two.selectbox("Class", ["all", *sorted(set(labels.tolist()) - {"–"})], key="class", bind="query-params")
     numbers = chosen(pair, picture, order, labels, wanted)
     pages = max(1, -(-len(numbers) // ROWS))
     page = whole_number(f"Page, 1 to {pages:,}", 1, pages, 1, key="recon_page", place=three)
-    grey = four.toggle("Grey input", key="grey", bind="query-params", help="As scanned, before binarization.")
-    errors = five.toggle("Error maps", key="errors", bind="query-params", help="Where each picture misses the input.")
+    with st.container(horizontal=True):
+        grey = st.toggle("Grey input", key="grey", bind="query-params", help="As scanned, before binarization.")
+        errors = st.toggle("Error maps", key="errors", bind="query-params", help="Where each picture misses the input.")
     if errors:
         st.caption(
             "Below each picture its error map: |x − p|, the distance of each pixel's probability from the input. "
@@ -158,7 +160,7 @@ def digit_in_hand(view: View, *, grey: bool, errors: bool) -> None:
         one = costs.draws(entry.card.model, 1, SAMPLES, pictures=1)
         cache.check_cost(entry, one, "the reconstructions of the digit in hand")
         with cache.stop_on_model_error(entry):
-            found.append(_measure_digit(*cache.identity(entry), view.device, cache.image_key(digit.x)))
+            found.append(_measure_digit(*entry.identity, view.device, cache.image_key(digit.x)))
     with st.container(border=True):
         st.markdown(f"**The digit in hand** · {figure_card.escape_markdown(digit.source)}")
         x = digit.x.numpy()
@@ -188,7 +190,7 @@ def _row(
     if errors:
         shown += [np.zeros_like(x), *(np.abs(x - picture) for picture in made)]
     losses = [f"{NAMES[name]} {stats.decimal(found.losses[name][number].item(), 1)}" for name in PICTURES]
-    said = "; ".join(["input", *losses])
+    said = "; ".join(["input", *losses]) + " nats"
     alt = f"{said}; below their error maps" if errors else said
     image_rows.image_strip(shown, 1 + len(made), f"{model}: {said}", alt)
 

@@ -21,7 +21,10 @@ def against_k(rows: Sequence[Row], missing: Sequence[Row], usual: str) -> None:
     first = names.index(usual) if usual in names else 0
     dataset = left.selectbox("Data set of the figures", names, first, key="results.data", bind="query-params")
     models = [model for name, model in places if name == dataset]
-    model = right.selectbox("Architecture", models, key="results.model", bind="query-params")
+    model = right.selectbox(
+        "Architecture", models, format_func=lambda model: LAYERS.get(model, model), key="results.model",
+        bind="query-params",
+    )  # fmt: skip
     for column, (measure, title) in zip(
         st.columns(2, gap="large"), (("nll", "NLL"), ("reconstruction", "reconstruction loss")), strict=True
     ):
@@ -32,8 +35,10 @@ def against_k(rows: Sequence[Row], missing: Sequence[Row], usual: str) -> None:
                 st.info("Neither measured nor published for VAE and IWAE.")
                 continue
             caption = (
-                f"{title} against k on {dataset}, {LAYERS.get(model, model)}. Filled: measured, ± standard error over "
-                "test images, which is the uncertainty of the level and not of a difference. Hollow: published, by "
+                f"{title} against k on {dataset}, {LAYERS.get(model, model)}. Filled: measured"
+                + ", ± standard error over test images, which is the uncertainty of the level and not of a difference"
+                * (not reading.simple())
+                + ". Hollow: published, by "
                 "source, without errors."
             )
             lowest = min(points, key=lambda part: min(part.y))

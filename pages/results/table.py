@@ -13,16 +13,17 @@ from pages.common.models.model_picker import pick
 
 # In this order; the first stays in view.
 SHOWN = (
-    *("name", "nll", "nll_se", "published", "source", "difference", "difference_nll", "regularisation", "dataset"),
-    *("architecture", "objective", "start", "reconstruction", "published_reconstruction", "elbo", "kl_prior"),
-    *("kl_posterior", "active", "pruned_nll", "epochs", "minutes", "device", "seed", "draws", "gradient", "schedule"),
+    *("name", "nll", "nll_se", "difference", "difference_nll", "published", "source", "nll_ais", "ais_gap"),
+    *("regularisation", "dataset", "architecture", "objective", "start", "reconstruction"),
+    *("published_reconstruction", "elbo", "kl_prior", "kl_posterior", "kl_posterior_ais"),
+    *("active", "pruned_nll", "epochs", "minutes", "device", "seed", "draws", "gradient", "schedule"),
     "comparison",
 )
 
 
 def all_models(rows: Sequence[Row], missing: Sequence[Row]) -> None:
     """The table of results, what its selected row offers, its sources and its files."""
-    title = f"Also the {len(missing)} published cells that are not run"
+    title = f"Also the {len(missing)} published values without a model here"
     everything = st.toggle(title, key="results.all", bind="query-params")
     shown = [*rows, *(missing if everything else [])]
     chosen = results_table(shown)
@@ -35,17 +36,19 @@ def all_models(rows: Sequence[Row], missing: Sequence[Row]) -> None:
     st.markdown(f":small[Difference: {tables.DIFFERENCE_NOTE}.]")
     for letter, source in tables.sources(tables.markdown(shown)).items():
         st.markdown(f":small[{letter}: {source.text}]")  # a caption would grey its links below a contrast of 4.5:1
-    one, two, _ = st.columns([1, 1, 2])
-    one.download_button("Download as CSV", tables.csv_text(shown), "results.csv", "text/csv", width="stretch")
-    two.download_button("Download as Markdown", tables.document(shown), "results.md", "text/markdown", width="stretch")
+    with st.container(horizontal=True):
+        st.download_button("Download as CSV", tables.csv_text(shown), "results.csv", "text/csv")
+        st.download_button("Download as Markdown", tables.document(shown), "results.md", "text/markdown")
+        st.download_button("Download as LaTeX", tables.latex(shown), "results.tex", "application/x-tex")
     reading.glossary("nats", "NLL", "ELBO", "D_KL", "active unit", "standard error")
 
 
 def results_table(rows: Sequence[Row]) -> Row | None:
     """A table that can be sorted; the row that is selected."""
+    columns = [name for name in SHOWN if name != "nll_se" or not reading.simple()]
     event = st.dataframe(
-        tables.values(rows, SHOWN),
-        column_config={name: _column(name, tables.SORTABLE[name]) for name in SHOWN},
+        tables.values(rows, columns),
+        column_config={name: _column(name, tables.SORTABLE[name]) for name in columns},
         hide_index=True,
         width="stretch",
         key="results",
@@ -53,8 +56,8 @@ def results_table(rows: Sequence[Row]) -> Row | None:
         selection_mode="single-row",
         placeholder="–",
     )
-    chosen = event.selection.rows
-    return rows[chosen[0]] if chosen and chosen[0] < len(rows) else None
+    chosen = [row for row in event.selection.rows if row in range(len(rows))]  # the table may have become shorter
+    return rows[chosen[0]] if chosen else None
 
 
 def open_model(row: Row) -> None:
@@ -75,5 +78,6 @@ def open_model(row: Row) -> None:
 
 def _column(name: str, column: tables.Column):
     if column.number is None:
-        return st.column_config.TextColumn(column.title, help=column.help, pinned=name == "name")
+        width = "medium" if name == "difference" else None
+        return st.column_config.TextColumn(column.title, help=column.help, pinned=name == "name", width=width)
     return st.column_config.NumberColumn(column.title, help=column.help, format=column.form)

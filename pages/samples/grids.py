@@ -41,7 +41,7 @@ def from_prior(view: View, models: Models) -> None:
         "The formulas",
         (
             r"h_L \sim \mathcal N(0, I),\quad h_l \sim p(h_l\,|\,h_{l+1})\ \ (l = L-1, \dots, 1),\quad "
-            r"x \sim p(x\,|\,h_1),\qquad d(x, y) = \Big(\sum_{i=1}^{784} (x_i - y_i)^2\Big)^{1/2}"
+            r"x \sim p(x\,|\,h_1),\qquad d(x, y) = \Big(\sum_i (x_i - y_i)^2\Big)^{1/2}"
         ),
         text=(
             "Every layer is drawn, from the top down. What is shown is the probability of each pixel, E[x|h₁]. The "
@@ -73,6 +73,9 @@ def plane(models: Models) -> None:
 def interpolation(view: View, models: Models) -> None:
     """The straight line between the codes of two digits, decoded."""
     st.write("The straight line in h₁ from the mean of q(h₁|x) of the digit in hand to that of a test image, decoded.")
+    if not view.fits:
+        st.info(view.misfit)
+        return
     images = cache.test_images(view.dataset, view.binary)
     left, right, _ = st.columns([1, 1, 2])
     other = whole_number("To test image", 0, len(images) - 1, 1, key="to", place=left)

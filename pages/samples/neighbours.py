@@ -7,7 +7,7 @@ from iwae import catalog
 from iwae.analysis import costs, generation
 from iwae.catalog import Entry
 from iwae.data import datasets
-from iwae.model import Model, ModelConfig
+from iwae.model import Model
 from pages.common import image_rows
 from pages.common.figure_card import escape_markdown
 from pages.common.models.model_picker import pick
@@ -29,18 +29,21 @@ def both(view: View) -> list[tuple[str, Entry, Model]]:
 def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:
     """A sample [pixels] of a model, beside the nearest of the images it was trained on."""
     image_rows.heading(name, entry)
-    dataset = entry.config.dataset
+    dataset = entry.dataset
+    if not dataset:
+        st.info(f"What model {name} was trained on is not known here, so there are no training images to compare with.")
+        return
     if not datasets.available(dataset):
         st.info(
-            f"Model {name} was trained on {dataset}, which is not on this machine. "
-            f"Get it by `python -m iwae data download {dataset}`, or choose a model trained on data that are here."
+            f"Model {name} was trained on {escape_markdown(dataset)}, which is not on this machine: "
+            f"{datasets.how_to_get(dataset)}, or choose a model trained on data that are here."
         )
         return
     try:
         data = cache.whole_dataset(dataset)
         near = _near(dataset, picture.numpy().tobytes(), _picture=picture)
         with cache.stop_on_model_error(entry):
-            usual = _usual(dataset, *cache.identity(entry), device)
+            usual = _usual(dataset, *entry.identity, device)
     except datasets.DataError as error:
         st.error(escape_markdown(error))
         return
@@ -53,7 +56,7 @@ def neighbours(name: str, entry: Entry, picture: Tensor, device: str) -> None:
     ]
     image_rows.image_row(images, captions, alts)
     st.caption(
-        f"Nearest of {len(data.train):,} training images, with the distance. The median of {REFERENCE} "
+        f"Nearest of {len(data.train):,} training images, with their Euclidean distances. The median of {REFERENCE} "
         f"reconstructed test images lies at {usual:.2f} from its nearest."
     )
 
@@ -84,12 +87,16 @@ def plane_grid(name: str, entry: Entry, model: Model, side: int) -> None:
         f"The top layer of model {name} has {model.config.latent[-1]} units, and a plane needs 2. Choose a 2-D model "
         "in the sidebar, or train one there: Layers → “1 layer, 2 units: a plane”."
     )
-    flat = [other for other in catalog.entries()[0].values() if _latent(other) == 2]
-    best = sorted(flat, key=lambda other: (other.kind != entry.kind, other.config.dataset != entry.config.dataset))
+    flat = [
+        other
+        for other in catalog.entries()[0].values()
+        if _latent(other) == 2 and other.card.model.shape == entry.card.model.shape
+    ]
+    best = sorted(flat, key=lambda other: (other.kind != entry.kind, other.dataset != entry.dataset))
     if best and st.button(f"Show {best[0].short} with 2 units as {name}", key=f"samples.show.{name}"):
         pick(**{name.lower(): best[0].key})
         st.rerun()
 
 
 def _latent(entry: Entry) -> int:
-    return ModelConfig.parse(entry.config.model).latent[-1]
+    return entry.card.model.latent[-1]

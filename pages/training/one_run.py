@@ -7,7 +7,7 @@ import streamlit as st
 from iwae.catalog import LAYERS
 from iwae.runs import summary
 from iwae.runs.store import Run, RunError
-from iwae.system import untrusted
+from iwae.system import paths, untrusted
 from iwae.training import commands
 from pages.common.figure_card import escape_markdown
 from pages.common.runs.training_panel import refresh, run_buttons
@@ -42,7 +42,7 @@ def manage(run: Run) -> None:
         st.error(escape_markdown(error))
     status = run.status()
     st.fragment(_buttons)(run)
-    if st.button(
+    if not paths.read_only() and st.button(
         "Delete …",
         icon=":material/delete:",
         disabled=status.alive,

@@ -12,13 +12,14 @@ from iwae.figures.training import Curve, run_colours, run_curves
 from iwae.runs import store, summary
 from iwae.runs.store import Run, RunError
 from iwae.runs.summary import RunSummary
+from iwae.system import paths
 from iwae.training import commands
 from iwae.training.config import TrainConfig
 from iwae.training.loop import Record
 from pages.common import figure_card, reading
 from pages.common.figure_card import escape_markdown
 from pages.common.runs.training_pair import side_by_side
-from pages.common.runs.training_panel import refresh
+from pages.common.runs.training_panel import open_form_button, refresh
 from pages.common.server.polling import poll
 
 NEWEST = 6  # runs shown unless others are chosen
@@ -38,6 +39,9 @@ UNITS: dict[str, Callable[[Record], float]] = {
 
 def start_here() -> None:
     """What to do while there is no run."""
+    if paths.read_only():
+        st.info("There is no run to look at: this is a public demo, where nothing is trained.")
+        return
     st.info(
         "There is no run yet. Start one here, or choose its settings under *Train a small model* in the sidebar, or in "
         "a shell: `python -m iwae train`."
@@ -52,6 +56,7 @@ def start_here() -> None:
         else:
             refresh()
             st.rerun()
+    open_form_button("start.train")
 
 
 def choose_runs(found: Sequence[Run]) -> tuple[list[Run], str]:
@@ -164,7 +169,7 @@ def compare(shown: Sequence[Run]) -> None:
     else:
         names = [f"{number} · {one.title}" for number, one in enumerate(summaries, 1)]
         rows = {"run": names} | different | {"folder": [one.name for one in summaries]}
-        st.dataframe(rows, hide_index=True, key="differences")
+        st.dataframe(rows, hide_index=True, key="differences", placeholder="–")
 
 
 def commands_of(shown: Sequence[Run]) -> dict[str, str]:

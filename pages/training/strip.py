@@ -17,7 +17,7 @@ from iwae.runs.store import Run, RunError
 from iwae.runs.summary import Snapshot
 from pages.common import image_rows
 from pages.common.figure_card import escape_markdown
-from pages.common.input.digit import ChosenDigit
+from pages.common.input.digit import ChosenDigit, test_image
 from pages.common.server import cache
 from pages.common.server.polling import poll
 
@@ -42,7 +42,9 @@ def _strips(digit: ChosenDigit) -> None:
 
 def _strip(run: Run, digit: ChosenDigit) -> None:
     try:
-        x = digit.as_input(likelihoods.find(run.config.model_config.likelihood).binary).x
+        config = run.config.model_config
+        shown = digit if digit.shape == config.shape else test_image(run.config.dataset, 0)
+        x = shown.as_input(likelihoods.find(config.likelihood).binary).x
         title, dataset = f"{run.config.bound().title} k = {run.config.k}", run.config.dataset
         found = summary.snapshots(run)[0]
         if not found:
@@ -58,12 +60,15 @@ def _strip(run: Run, digit: ChosenDigit) -> None:
     st.markdown(f"**{title}** after {epochs[-1]} epochs: **{active}** active units")
     left, right = st.columns(2)
     with left:
-        st.caption("The digit in hand, from the mean of q, after so many epochs")
-        pictures = [x.numpy(), *(moment[0] for moment in moments)]
+        what = "The digit in hand" if shown is digit else "Test image 0, as the digit in hand has other pixels"
+        st.caption(f"{what}, from the mean of q, after so many epochs")
+        pictures = [picture.reshape(config.shape) for picture in (x.numpy(), *(moment[0] for moment in moments))]
         image_rows.image_row(pictures, ["input", *epochs], ["input", *(f"after {e} epochs" for e in epochs)], WIDTH)
     with right:
         st.caption("Samples from the prior, the same codes each time")
-        image_rows.image_row(samples, None, [f"sample {i}" for i in range(1, SAMPLES + 1)], WIDTH)
+        image_rows.image_row(
+            samples.reshape(-1, *config.shape), None, [f"sample {i}" for i in range(1, SAMPLES + 1)], WIDTH
+        )
 
 
 def _moment(snapshot: Snapshot, dataset: str, x: Tensor) -> tuple[np.ndarray, np.ndarray, str]:
@@ -74,7 +79,7 @@ def _moment(snapshot: Snapshot, dataset: str, x: Tensor) -> tuple[np.ndarray, np
 
 @st.cache_resource(max_entries=100, show_spinner=False)
 def _pictured(path: Path, written: int, dataset: str, pixels: bytes) -> tuple[np.ndarray, np.ndarray, str]:
-    """(reconstruction [784] from the mean of q, samples [SAMPLES, 784], active units of each layer)."""
+    """(reconstruction [pixels] from the mean of q, samples [SAMPLES, pixels], active units of each layer)."""
     model = checkpoints.load(path)[0]
     x = torch.frombuffer(bytearray(pixels), dtype=torch.float32)[None]
     with torch.no_grad():

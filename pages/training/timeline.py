@@ -27,7 +27,7 @@ def scrubber(run: Run) -> None:
         st.error(escape_markdown(error))
         return
     if not datasets.available(dataset):
-        st.info(f"Its images are not on this machine. `python -m iwae data download {dataset}` fetches them.")
+        st.info(f"Its images, {escape_markdown(dataset)}, are not on this machine: {datasets.how_to_get(dataset)}.")
         return
     found, refused = summary.snapshots(run)
     for reason in refused:
@@ -95,7 +95,9 @@ def _show_snapshot(found: list[Snapshot], dataset: str, kind: str) -> None:
     rows = {"Test images": now.images, f"After {epochs} epochs": now.pictures, "At the last": last.pictures}
     for title, row in rows.items():
         st.caption(title)
-        image_rows.image_row(row.numpy(), None, [f"{title}: image {index}" for index in shown], 56)
+        image_rows.image_row(
+            row.view(-1, *datasets.shape(dataset)).numpy(), None, [f"{title}: image {index}" for index in shown], 56
+        )
 
 
 def _choose(found: list[Snapshot]) -> Snapshot:

@@ -50,7 +50,7 @@ def measure(view: View, images: int) -> list[Measured]:
     out = []
     for name, entry in view.pair:
         cache.check_cost(entry, costs.units(entry.card.model, images), f"the units on {images:,} images")
-        of = *cache.identity(entry), view.device, view.dataset, images
+        of = *entry.identity, view.device, view.dataset, images
         with cache.stop_on_model_error(entry):
             out.append(Measured(name, entry, *_measure(*of), dashed=same and name == "B", of=of))
     return out
@@ -117,10 +117,9 @@ def counts(measured: Measured, layers: Sequence[Activity]) -> None:
     """How many units are active, by both definitions, layer by layer."""
     for number, (layer, halves) in enumerate(zip(layers, measured.halves, strict=True), 1):
         left, right = st.columns(2)
-        of = f"of {len(layer.mean)} units" + (f", layer {number}" if len(layers) > 1 else "")
         left.metric(
-            f"active {of}",
-            int(layer.active.sum()),
+            "active" + (f", layer {number}" if len(layers) > 1 else ""),
+            f"{int(layer.active.sum())} of {len(layer.mean)}",
             help="Units whose variance over images of E_q[h_u|x] lies above the threshold (Burda et al. 2016, section "
             f"5), over {len(halves[0]):,} test images.",
         )
@@ -193,8 +192,8 @@ def _bands_figure(here: Here, layer: int, threshold: float) -> None:
         help="Few images blur the line between active and inactive; a count is worth as much as its band is narrow.",
     )
     ends = " and ".join(f"{bands[0].low:.0f} to {bands[0].high:.0f} of {part.name}" for part, bands in found)
-    takeaway = f"With {found[0][1][0].images:,} images, 95 % of the counts are {ends}."
-    caption = f"Active units against the number of images: mean and 95 % band of {units.RESAMPLES} random sets."
+    takeaway = f"With {found[0][1][0].images:,} images, 95% of the counts are {ends}."
+    caption = f"Active units against the number of images: mean and 95% band of {units.RESAMPLES} random sets."
     figure_card.figure(counts_against_images(found), "units.band", caption, numbers, takeaway)
 
 
@@ -238,11 +237,11 @@ def switch_off(view: View, model: Measured, layer: int, threshold: float, x: Ten
     engine = cache.model(model.entry, view.device)
     kept = units.all_but(layers, layer, unit)
     with cache.stop_on_model_error(model.entry):
-        _, _, lost, se, count = _loss(*cache.identity(model.entry), view.device, view.dataset, _key(kept), images)
+        _, _, lost, se, count = _loss(*model.entry.identity, view.device, view.dataset, _key(kept), images)
     st.metric(
         f"L_{LOSS_DRAWS} lost without it, nats per image",
         stats.decimal(lost),
-        f"± {se:.2f} standard error" if se is not None else None,
+        f"± {se:.2f} standard error" if se is not None and not reading.simple() else None,
         delta_color="off",
         delta_arrow="off",
         help=f"L_{LOSS_DRAWS} with all units minus that of the smaller model, over the first {count:,} test images; "
@@ -255,7 +254,7 @@ def switch_off(view: View, model: Measured, layer: int, threshold: float, x: Ten
     st.markdown("**What the top units draw**", help="The mean of q(h|x) with one unit moved, from −3 to 3.")
     for top in order[:5]:
         row = units.traverse(engine, h, layer, top, STEPS)
-        strip = np.hstack([picture.numpy().reshape(28, 28) for picture in row])
+        strip = np.hstack(row.view(-1, *view.shape).numpy())
         st.image(
             strip.repeat(2, 0).repeat(2, 1).clip(0, 1),
             caption=f"unit {top}, −3 … 3",
@@ -267,15 +266,14 @@ def pruned(view: View, model: Measured, threshold: float, images: int) -> None:
     """The bound of the model without its inactive units, at this threshold."""
     kept = [layer.active for layer in model.layers(threshold)]
     with cache.stop_on_model_error(model.entry):
-        whole, without, lost, se, count = _loss(
-            *cache.identity(model.entry), view.device, view.dataset, _key(kept), images
-        )
+        whole, without, lost, se, count = _loss(*model.entry.identity, view.device, view.dataset, _key(kept), images)
     left = sum(int(layer.sum()) for layer in kept)
     nll, cut = (model.entry.card.metrics.get(name) for name in ("nll", "pruned_nll"))
-    full = "" if nll is None or cut is None else f" In full: NLL {nll:.2f}, pruned at threshold 0.01 {cut:.2f} nats."
+    full = "" if nll is None or cut is None else f" The card: NLL {nll:.2f} nats, and {cut:.2f} when pruned at 0.01."
     st.write(
         f"**{model.name}**, only its {left} active units: L_{LOSS_DRAWS} = {stats.decimal(without)} nats instead of "
-        f"{stats.decimal(whole)}, a loss of **{reading.plus_minus(lost, se)} nats** over {count:,} test images.{full}"
+        f"{stats.decimal(whole)}, a loss of **{reading.plus_minus(lost, se, digits=None)} nats** over {count:,} test "
+        f"images.{full}"
     )
 
 

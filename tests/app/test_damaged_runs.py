@@ -42,7 +42,7 @@ def ask(run: Run) -> list[str]:
         lambda: summary.table_row(summary.read(run)),
         lambda: run.progress(),
         lambda: summary.snapshots(run)[1],
-        lambda: (run.tensorboard, run.max_snapshots, run.device, run.start),
+        lambda: (run.logs, run.max_snapshots, run.device, run.start),
     ):
         try:
             answer = reader()

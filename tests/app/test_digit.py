@@ -45,8 +45,8 @@ def words(test) -> str:
 def test_the_bits_of_a_digit_in_an_address():
     for seed in range(20):
         x = (torch.rand(784, generator=torch.Generator().manual_seed(seed)) < seed / 19).float()
-        text = digit.pack(x)
-        assert len(text) <= 138 and torch.equal(digit.unpack(text), x)
+        text = digit.pack(x, (28, 28))
+        assert len(text) <= 138 and torch.equal(digit.unpack(text)[0], x)
         assert text == "".join(c for c in text if c.isascii() and (c.isalnum() or c in "-_."))
 
 
@@ -60,13 +60,13 @@ def test_what_is_no_digit_in_an_address_is_refused(app, text):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_linked_digit_is_in_hand_on_every_page(app, seven, page):
-    test = app(page, x=digit.pack(seven), **PAIR)
+    test = app(page, x=digit.pack(seven, (28, 28)), **PAIR)
     assert "From a link" in words(test.sidebar)
-    assert test.query_params["x"] == digit.pack(seven)  # and the link can be copied on
+    assert test.query_params["x"] == digit.pack(seven, (28, 28))  # and the link can be copied on
 
 
 def test_every_page_shows_the_digit_and_not_a_test_image(app, seven):
-    query = {"x": digit.pack(seven)} | PAIR
+    query = {"x": digit.pack(seven, (28, 28))} | PAIR
     a, b = models()
     posterior = app("pages/1_Posterior.py", samples=300, **query)
     for metric, model in zip(posterior.metric[::2], (a, b), strict=True):
@@ -84,7 +84,7 @@ def test_every_page_shows_the_digit_and_not_a_test_image(app, seven):
 
 
 def test_it_outlives_page_changes_until_it_is_removed(app, seven):
-    test = app("pages/1_Posterior.py", x=digit.pack(seven), image=3, **PAIR)
+    test = app("pages/1_Posterior.py", x=digit.pack(seven, (28, 28)), image=3, **PAIR)
     for page in PAGES:
         test.switch_page(page).run()
         assert "From a link" in words(test.sidebar) and not test.exception
@@ -103,7 +103,7 @@ def test_an_upload_reaches_the_other_pages_and_the_report(app, monkeypatch):
     Image.fromarray(paper).save(file, "PNG")
     test = app("pages/1_Posterior.py", digit="Upload", samples=300, **PAIR)
     test.file_uploader[0].upload("one.png", file.getvalue(), "image/png").run()
-    own = digit.unpack(test.query_params["x"])
+    own, _ = digit.unpack(test.query_params["x"])
     test.switch_page("pages/3_Active_units.py").run()
     assert "one.png" in words(test.sidebar)
     made = []

@@ -68,3 +68,10 @@ def test_two_models_are_compared_in_words():
     assert comparison(chains(-85.0, 0.2), a).startswith("**A finds")
     for unsure in (comparison(a, chains(-80.0, 1.5)), comparison(a, chains(-80.0, 0.2), missed=True)):
         assert "does not compare the models" in unsure
+
+
+def test_home_and_posterior_say_the_same_of_a_digit(app):
+    told = [
+        [(one.label, one.value) for one in app(page, image=7).metric] for page in ("app.py", "pages/1_Posterior.py")
+    ]
+    assert told[0] == told[1] and len(told[0]) == 4

@@ -52,8 +52,8 @@ def test_models_of_two_kinds_are_not_compared(app):
 
 def test_a_link_carries_grey_levels():
     grey = (torch.rand(784, generator=torch.Generator().manual_seed(0)) * 255).round() / 255
-    text = digit.pack(grey)
-    assert len(text) == 1053 and torch.equal(digit.unpack(text), grey)
-    linked = digit._linked(grey)
+    text = digit.pack(grey, (28, 28))
+    assert len(text) == 1053 and torch.equal(digit.unpack(text)[0], grey)
+    linked = digit._linked(grey, (28, 28))
     assert torch.equal(linked.as_input(binary=False).x, grey)
     assert set(linked.x.unique().tolist()) == {0.0, 1.0} and linked.as_input(binary=True) is linked

@@ -1,13 +1,15 @@
 """The page of the latent space, against direct calls into the engine."""
 
+import io
 import json
 import time
 
 import numpy as np
 import pytest
+import streamlit as st
 
 from iwae import catalog
-from iwae.analysis import latent, umap_maps
+from iwae.analysis import encode, latent, umap_maps
 from iwae.analysis.spread import difference, spread
 from iwae.checkpoints import load
 from iwae.data import datasets
@@ -308,3 +310,69 @@ def test_numbers_that_a_smaller_data_set_lacks(app):
     test.run()
     assert not test.exception and not test.error and "300 test images" in words(test)
     assert test.number_input(key="images").value == 300
+
+
+def points(test, place: int) -> dict[int, dict]:
+    """The trace of each image on a map, by its number."""
+    return {
+        int(image): trace
+        for trace in spec(test, place)["data"]
+        if "customdata" in trace
+        for image in trace["customdata"]
+    }
+
+
+def test_columns_of_a_file_colour_the_maps(app):
+    """Numbers get a scale, texts a legend; images without a value are grey; what is wrong is said, and nothing lost."""
+    test = app(PAGE, data="digits", map="PCA")
+    table = "index,score,kind <b>\n" + "".join(f"{i},{i / 2},{'even' if i % 2 == 0 else 'odd'}\n" for i in range(200))
+    field = test.file_uploader(key="latent.table.file")
+    field.set_value(("own.csv", table.encode(), "text/csv")).run()
+    assert test.selectbox(key="colour").value == "score (file)" and not test.exception
+    scale = spec(test, 0)["data"][1]["marker"]
+    assert scale["colorbar"]["title"]["text"] == "score" and values(scale["color"]) == [i / 2 for i in range(200)]
+    assert points(test, 1)[250]["name"] == "no value" and "which 200 of them have" in words(test)
+    assert list(numbers(test, 0)["score (file)"][[3, 199]]) == [1.5, 99.5]
+
+    test.selectbox(key="colour").set_value("kind <b> (file)").run()
+    for place in (0, 1):
+        found = points(test, place)
+        assert [found[image]["name"] for image in (4, 7, 299)] == ["even", "odd", "no value"]
+        layout = spec(test, place)["layout"]
+        assert layout["showlegend"] and layout["legend"]["title"]["text"] == "kind &lt;b&gt;"
+        named = {trace["name"] for trace in spec(test, place)["data"] if trace["showlegend"]}
+        assert named == {"even", "odd", "no value"}
+    assert list(numbers(test, 0)["kind <b> (file)"][[3, 4]]) == ["odd", "even"]
+
+    test.file_uploader(key="latent.table.file").set_value(("bad.csv", b"index,a\n300,1\n", "text/csv")).run()
+    assert "“bad.csv”: index 300 is no test image; there are 0 to 299." in words(test).replace("\\", "")
+    assert test.selectbox(key="colour").value == "kind <b> (file)"  # the table before is still in use
+    test.file_uploader(key="latent.table.file").set_value(None).run()
+    assert test.selectbox(key="colour").value == "label" and not test.exception
+
+
+def test_an_address_with_a_column_that_is_not_here_shows_the_labels(app):
+    test = app(PAGE, data="digits", map="PCA", colour="score (file)")
+    assert test.selectbox(key="colour").value == "label" and len(test.main.get("plotly_chart")) == 2
+
+
+def test_the_latents_of_the_images_on_the_maps_can_be_downloaded(app, digits, trained, monkeypatch):
+    run, made = trained(TWO_LAYERS), []
+    monkeypatch.setattr(st, "download_button", lambda label, data, *_, **options: made.append((label, data)))
+    test = app(PAGE, data="digits", b=f"run:{run.name}", map="PCA", images=150)
+    test.session_state["latents"] = True
+    test.run()
+    test.segmented_control(key="latents.model").set_value("B").run()
+    test.selectbox(key="latents.format").set_value(".npz").run()
+    test.button(key="latents.encode").click().run()
+    assert not test.exception
+    chosen = latent.subset(300, 150)
+    expected = encode.encode(load(run.checkpoint)[0], digits.binary("test")[chosen], samples=100)
+    content = next(data for label, data in made if label == "Download NumPy (.npz)")()
+    with np.load(io.BytesIO(content)) as file:
+        np.testing.assert_allclose(file["log_p"], expected.log_p, atol=1e-4)
+        np.testing.assert_allclose(file["h2_std"], expected.std[1], rtol=1e-4)
+        assert (file["index"] == chosen).all() and (file["label"] == digits.test.labels.numpy()[chosen]).all()
+        about = json.loads(str(file["about"]))
+        np.testing.assert_allclose(file["map"], numbers(test, 1)[["x", "y"]], atol=1e-6)
+    assert about["samples"] == 100 and about["map"] == "pca" and about["dataset"] == "digits"

@@ -64,7 +64,8 @@ def test_a_place_that_the_page_cannot_decode_is_decoded_by_the_server(app, large
     test = app("pages/2_Latent_space.py", b="model:large", images=100)
     a, b = sent(test)["models"]
     assert a["weights"] and not b["weights"] and b["there"] == b["own"]
-    test.session_state["live-map"] = {"spot": {"parts": [[0.5, -0.25, 1]], "moved": [{}, {"3": 0.5}]}}
+    spot = {"map": sent(test)["map"], "parts": [[0.5, -0.25, 1]], "moved": [{}, {"3": 0.5}]}
+    test.session_state["live-map"] = {"spot": spot}
     test.run()
     a, b = sent(test)["models"]
     axes, point = (torch.from_numpy(decoded(part, "f4").copy()) for part in (b["plane"]["axes"], b["code"]))

@@ -13,7 +13,7 @@ PAGES = {  # what opens all number fields, and their keys
     "app.py": ({}, set()),
     "pages/1_Posterior.py": (
         {"posterior_section": "Resampled draws", "own units": "true"},
-        {"number", "samples", "seed", "shown", "unit.x", "unit.y"},
+        {"number", "samples", "seed", "shown", "unit.across", "unit.up"},
     ),
     "pages/2_Latent_space.py": ({"map": "Two units"}, {"images", "a_x", "a_y", "b_x", "b_y"}),
     "pages/3_Active_units.py": ({}, set()),

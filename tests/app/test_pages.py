@@ -19,7 +19,7 @@ from iwae.data import datasets
 from iwae.images import digits
 from iwae.inference import ais, occlusion, pareto
 from iwae.inference import posterior as engine
-from iwae.runs import store, tensorboard, worker
+from iwae.runs import loggers, store, worker
 from iwae.system import optional
 from iwae.training.config import TrainConfig
 from pages.common.evidence import comparison, jobs
@@ -148,13 +148,13 @@ def test_the_true_posterior_beside_q(app, pair):
         assert f"{len(chosen):,} distinct draws among 1,000" in words(test)
         first, second = drawn.kl_units.argsort(descending=True)[:2].tolist()
         spec = figure(test, place)
-        assert spec["layout"]["xaxis"]["title"]["text"] == f"unit {first + 1}"
+        assert spec["layout"]["xaxis"]["title"]["text"] == f"unit {first}"
         resampled = spec["data"][2]
         assert values(resampled["x"]) == pytest.approx(drawn.h[0][chosen, first].tolist())
         assert values(resampled["y"]) == pytest.approx(drawn.h[0][chosen, second].tolist())
         assert resampled["customdata"] == times.tolist() and sum(times) == 1000
     test.toggle(key="own units").set_value(True).run()
-    assert not test.exception and figure(test)["layout"]["yaxis"]["title"]["text"] == "unit 2"
+    assert not test.exception and figure(test)["layout"]["yaxis"]["title"]["text"] == "unit 1"
 
 
 @pytest.mark.parametrize("part", ["left half", "a box"])
@@ -162,7 +162,8 @@ def test_a_hidden_part_is_left_to_the_posterior(app, pair, part):
     test = app("pages/1_Posterior.py", image=7, posterior_section="Hide a part", samples=300, hidden=part)
     if part == "a box":
         test.slider(key="hidden.rows").set_value((3, 12)).run()
-    seen = occlusion.visible_pixels(occlusion.PARTS[part] or (3, 12, 7, 21))
+    box = occlusion.half(part, (28, 28)) if part in occlusion.HALVES else (3, 12, 7, 21)
+    seen = occlusion.visible_pixels(box, (28, 28))
     table = next(frame.value for frame in test.dataframe if "spread where hidden" in frame.value)
     x = datasets.load("mnist-5k").binary("test")[7]
     for place, entry in enumerate(pair):
@@ -195,7 +196,7 @@ def test_models_of_other_sizes_are_shown_too(app, pair):
     )
     assert "spread where hidden" in test.dataframe[0].value
     open_section(test, "Resampled draws")
-    assert {figure(test)["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")} == {"unit 1", "unit 2"}
+    assert {figure(test)["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")} == {"unit 0", "unit 1"}
     assert "A single unit has no plane to draw" in words(test)
     test = app("pages/1_Posterior.py", posterior_section="Resampled draws", a=plane, b=plane, samples=300)
     assert "own units" not in {toggle.key for toggle in test.toggle}
@@ -322,17 +323,17 @@ def test_the_form_trains_a_model_and_offers_it(app):
     test.selectbox(key="train.dataset").set_value("digits").run()  # a third of the images
     test.text_input(key="train.epochs").set_value("2").run()
     test.text_input(key="train.k.iwae").set_value("3").run()
-    if tensorboard.available():
-        test.checkbox(key="train.tensorboard").check().run()
+    if loggers.TensorBoard.available():
+        test.button_group(key="train.log").select("tensorboard").run()
     next(button for button in test.button if button.label == "Start training").click().run()
     assert not test.exception and not test.error
     (run,) = store.list_runs()
     assert (run.config.dataset, run.config.objective, run.config.k, run.config.epochs) == ("digits", "iwae", 3, 2)
     assert finished(run).phase == "finished"
-    if tensorboard.available():
-        assert list((store.runs_dir() / "tensorboard" / run.name).glob("events*"))
+    if loggers.TensorBoard.available():
+        assert list((store.logs_dir() / run.name).glob("events*"))
     else:
-        assert run.tensorboard is None
+        assert run.logs is None
     test.run()
     next(button for button in test.button if button.label == "Use as B").click().run()
     test.run()
@@ -340,9 +341,10 @@ def test_the_form_trains_a_model_and_offers_it(app):
     assert "B · IWAE k = 3" in words(test)
 
 
-def test_the_form_offers_no_log_without_tensorboard(app, monkeypatch):
+def test_the_form_offers_no_log_without_the_packages(app, monkeypatch):
     monkeypatch.setattr(optional, "find_spec", lambda name: None)
-    assert not app().checkbox
+    with pytest.raises(KeyError):
+        app().button_group(key="train.log")
 
 
 def test_a_damaged_run_is_explained(app, tmp_path):

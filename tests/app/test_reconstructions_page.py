@@ -25,7 +25,7 @@ def headings(test) -> list[str]:
 def test_losses_over_the_test_set(app, found):
     table = next(
         frame.value
-        for frame in app(PAGE, reconstructions_section="Over the test set").dataframe
+        for frame in app(PAGE, reconstructions_section="Over the test set").table
         if "A − B, paired" in frame.value
     )
     assert len(table) == 4

@@ -1,11 +1,12 @@
 """The page of results: the rows and points of the engine, and a row that opens its model."""
 
 import json
+from urllib.parse import parse_qs
 
 import pytest
 
 from iwae import catalog
-from iwae.results import grid
+from iwae.results import findings, grid
 from iwae.results import rows as results
 from tests.app import PLANE, open_section, open_tables
 
@@ -15,7 +16,7 @@ FIGURES = "Against the number of samples k"
 
 @pytest.fixture
 def rows():
-    return results.collect(catalog.entries()[0])[0]
+    return results.collect(catalog.entries()[0] | catalog.cards())[0]
 
 
 def table(test):
@@ -88,3 +89,21 @@ def test_a_small_run_of_one_s_own_does_not_take_the_figures_over(app, trained):
     test.selectbox(key="results.model").set_value("16:2").run()
     spec = json.loads(test.get("plotly_chart")[0].proto.spec)
     assert len(spec["data"]) == 1 and spec["layout"]["showlegend"] is True
+
+
+def test_the_poster_s_claims_have_figures_verdicts_and_a_page_that_shows_why(app, rows):
+    """Without data and network, from the cards; a link brings the claim's own pair along."""
+    test, expected = app(PAGE, results_section="The poster, checked"), findings.findings(rows)
+    said = words(test).replace("\xa0", " ")
+    for finding in expected:
+        assert f"**{finding.title}**  \n{finding.claim}" in said
+        assert f"**{finding.verdict.capitalize()}**" in said and f"**{finding.figures[0].text}**" in said
+    links = {link.label: parse_qs(link.proto.query_string) for link in test.get("page_link")}
+    there = links["See what q misses"]
+    assert (there["a"], there["b"]) == (["mnist-fixed-1layer-vae-k50"], ["mnist-fixed-1layer-iwae-k50"])
+    assert there["posterior_section"] == ["What q misses"] and "data" not in there
+    open_tables(test, "findings")
+    table = next(frame.value for frame in test.dataframe if "verdict" in frame.value)
+    assert len(table) == sum(len(finding.figures) for finding in expected)
+    simple = words(app(PAGE, results_section="The poster, checked", simple="true"))
+    assert "±" not in simple and expected[0].title in simple

@@ -42,7 +42,9 @@ def models():
 def test_samples_of_both_models_from_one_seed(app, models):
     shown = pictures(app(PAGE, seed=3, count=20))
     for place, model in enumerate(models(*catalog.DEFAULT_PAIR)):
-        np.testing.assert_array_equal(shown[place][0][0], base.image_grid(generation.sample_images(model, 20, 3), 10))
+        np.testing.assert_array_equal(
+            shown[place][0][0], base.image_grid(generation.sample_images(model, 20, 3).reshape(-1, 28, 28), 10)
+        )
 
 
 def test_another_seed_gives_other_samples(app):
@@ -56,7 +58,9 @@ def test_the_plane_is_shown_or_says_what_to_choose(app, models):
     test = app(PAGE, samples_section=PLANE, a=FLAT["a"], side=7)
     shown = [pixels for ((pixels, _), *rest) in pictures(test) if not rest and pixels.shape == (392, 392)]
     assert len(shown) == 1  # of A; B has 50 units
-    np.testing.assert_array_equal(shown[0], base.image_grid(generation.manifold(models(FLAT["a"])[0], 7), 7, gap=0))
+    np.testing.assert_array_equal(
+        shown[0], base.image_grid(generation.manifold(models(FLAT["a"])[0], 7).reshape(-1, 28, 28), 7, gap=0)
+    )
     assert "The top layer of model B has 50 units, and a plane needs 2" in words(test)
     test.button(key="samples.show.B").click().run()
     assert not test.exception and test.selectbox(key="b").value == FLAT["b"]
@@ -70,7 +74,7 @@ def test_the_way_between_two_digits(app, models):
     assert [caption for _, caption in rows[0]] == ["0%", "20%", "40%", "60%", "80%", "100%"]
     for row, model in zip(rows, models(*catalog.DEFAULT_PAIR), strict=True):
         for (shown, _), picture in zip(row, generation.interpolate(model, x[[4, 9]], 6), strict=True):
-            np.testing.assert_array_equal(shown, base.tile(picture.numpy(), 84))
+            np.testing.assert_array_equal(shown, base.tile(picture.view(28, 28).numpy(), 84))
 
 
 def test_without_the_training_images_says_how_to_get_them(app):
@@ -86,8 +90,10 @@ def test_nearest_training_images_of_two_layers(app, trained):
     near = generation.nearest(sample[None], data.train.images, 9)
     row = next(row for row in pictures(test) if row[0][1] == "the sample")
     assert [caption for _, caption in row[1:]] == [f"{distance:.2f}" for distance in near.distance[0].tolist()]
-    np.testing.assert_array_equal(row[0][0], base.tile(sample.numpy(), 84))
-    np.testing.assert_array_equal(row[1][0], base.tile(data.train.images[near.index[0, 0]].numpy() / 255, 84))
+    np.testing.assert_array_equal(row[0][0], base.tile(sample.view(28, 28).numpy(), 84))
+    np.testing.assert_array_equal(
+        row[1][0], base.tile(data.train.images[near.index[0, 0]].view(28, 28).numpy() / 255, 84)
+    )
     usual = generation.nearest(
         generation.reconstructions(model, data.binary("test")[:100]), data.train.images
     ).distance.median()

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from iwae import catalog
 from iwae.checkpoints import load
 from iwae.data import datasets
@@ -44,8 +46,26 @@ def test_the_simple_view_folds_formulas_tables_and_errors_and_stays(app):
     numbers = re.findall(r"\| [^|]+ \| (−[\d.]+)(.*?) \|", words(test))
     assert len(numbers) >= 8 and not any("±" in rest for _, rest in numbers)
     assert numbers[0][0] in words(full)  # the same numbers
+    assert "standard error" not in words(test)
     test.switch_page("pages/5_Samples.py").run()
     assert test.toggle(key="simple").value and not test.exception
+
+
+@pytest.mark.parametrize(
+    ("page", "section"),
+    [
+        ("app.py", {}), ("pages/1_Posterior.py", {}),
+        ("pages/2_Latent_space.py", {"map": "PCA", "latent_space_section": "Does B spread more?"}),
+        ("pages/3_Active_units.py", {"active_units_section": "One unit at a time"}),
+        ("pages/4_Reconstructions.py", {"reconstructions_section": "Over the test set"}),
+        ("pages/8_Results.py", {"results_section": "Against the number of samples k"}),
+    ],
+)  # fmt: skip
+def test_no_page_says_a_standard_error_in_the_simple_view(app, page, section):
+    told = [words(test) + "\n".join(metric.delta for metric in test.metric) for test in (
+        app(page, **section), app(page, **section, simple="true"),
+    )]  # fmt: skip
+    assert "±" in told[0] and "±" not in told[1]
 
 
 def test_a_term_means_the_same_wherever_it_is_explained(app):

@@ -9,7 +9,7 @@ from iwae import catalog
 from iwae.analysis import units
 from iwae.checkpoints import load
 from iwae.data import datasets
-from iwae.evaluation import activity
+from iwae.evaluation import activity, stats
 
 PAGE = "pages/3_Active_units.py"
 
@@ -34,7 +34,7 @@ def test_counts_and_curves(app, pair, x):
     n = test.selectbox(key="unit_images").value
     for place, model in enumerate(pair):
         (layer,) = activity.active_units(model, x[:n], threshold=0.1)
-        assert test.metric[2 * place].value == str(int(layer.active.sum()))
+        assert test.metric[2 * place].value == f"{int(layer.active.sum())} of 50"
         assert test.metric[2 * place + 1].value == str(layer.pca_active)
         spec = {chart["layout"]["yaxis"]["title"]["text"]: chart["data"][place] for chart in figures(test)[:3]}
         variance = spec["Variance over images of E_q[h_u|x]"]["y"]
@@ -42,7 +42,7 @@ def test_counts_and_curves(app, pair, x):
         kl = units.unit_kl(model, x[:n])[0].mean(0)
         assert spec["Mean KL of each unit, nats"]["y"][0] == pytest.approx(kl.max().item())
     other = app(PAGE, threshold=1)
-    assert int(other.metric[0].value) < int(test.metric[0].value)
+    assert int(other.metric[0].value.split()[0]) < int(test.metric[0].value.split()[0])
 
 
 def test_a_unit_is_switched_off(app, pair, x):
@@ -59,10 +59,10 @@ def test_a_unit_is_switched_off(app, pair, x):
         assert test.metric[0].delta == f"± {loss.se:.2f} standard error"
     pruned = units.pruning_loss(model, x[:200], layers, [layer.active for layer in layers], samples=50)
     words = "\n".join(element.value for element in active.markdown)
-    assert f"a loss of **{pruned.mean:.2f} ± {pruned.se:.2f} nats** over 200".replace("-", "−") in words
+    assert f"a loss of **{stats.plus_minus(pruned.mean, pruned.se, digits=None)} nats** over 200" in words
 
 
 def test_models_of_other_sizes_stand_side_by_side(app):
     test = app(PAGE, a="mnist-2d-vae-k1")
-    assert [metric.label for metric in test.metric[:3:2]] == ["active of 2 units", "active of 50 units"]
+    assert [metric.value.split()[1:] for metric in test.metric[:3:2]] == [["of", "2"], ["of", "50"]]
     assert torch.tensor([len(trace["y"]) for trace in figures(test)[0]["data"]]).tolist() == [2, 50]

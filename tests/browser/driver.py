@@ -104,12 +104,14 @@ def pick(page: Page, box: Locator, option: Locator) -> None:
 
 
 def download(page: Page, button: Locator) -> Download:
-    """The file behind a button. A run of the page that comes in between forgets what was asked for: then once more."""
+    """The file behind a button, whole. A run of the page that comes in between forgets what was asked for, or drops
+    the file before it is fetched: then once more."""
     for _ in range(3):
         still(page)
         with contextlib.suppress(TooLate), page.expect_download(timeout=20_000) as waiting:
             button.click()
-            return waiting.value
+            if not waiting.value.failure():
+                return waiting.value
     raise AssertionError(f"no file came from {button}; the page says: {page.get_by_test_id('stMain').inner_text()}")
 
 

@@ -61,7 +61,7 @@ def test_first_paint_shows_both_models_at_work(visit):
     for address in tiles(page):
         image = Image.open(io.BytesIO(DIRECT.open(address).read()))
         assert (image.format, image.width) == ("PNG", 3 * 148)  # three by three screen pixels for each of a digit's
-    page.get_by_test_id("stMain").get_by_role("link", name="See why").nth(1).click()
+    page.get_by_test_id("stMain").get_by_role("link", name="See its draws").click()
     expect(page.get_by_role("heading", name="The posterior of one digit")).to_be_visible()
     settled(page)
     expect(page.get_by_role("heading", name=re.compile("A · VAE k = 1"))).to_be_visible()  # still the same pair
@@ -172,4 +172,42 @@ def test_the_report_holds_what_the_page_shows(visit, tmp_path):
     alone.goto((tmp_path / "report.html").as_uri())
     expect(alone.locator("#curve .main-svg").first).to_be_visible()
     expect(alone.locator("#failed")).to_be_empty()
+    alone.locator("#curve").hover()
+    with alone.expect_download() as waiting:
+        alone.locator('#curve [data-title="Download plot as an SVG"]').click()
+    content = waiting.value.path().read_text(encoding="utf-8")
+    assert waiting.value.suggested_filename == "curve.svg" and ">number of samples k<" in content
+    assert_clean(page)
+
+
+def test_on_a_phone_the_sidebar_closes_when_a_page_is_chosen_in_it(visit):
+    page = visit(APP, width=420)
+    sidebar = page.get_by_test_id("stSidebar")
+    page.get_by_test_id("stExpandSidebarButton").click()
+    expect(sidebar).to_have_attribute("data-collapsed", "false")
+    sidebar.get_by_role("link", name="Samples", exact=True).click()
+    page.wait_for_url("**/Samples*")
+    expect(sidebar).to_have_attribute("data-collapsed", "true")
+    settled(page)
+    page.set_viewport_size({"width": 1400, "height": 900})
+    page.get_by_test_id("stExpandSidebarButton").click()
+    sidebar.get_by_role("link", name="Bounds", exact=True).click()
+    page.wait_for_url("**/Bounds*")
+    settled(page)
+    expect(sidebar).to_have_attribute("data-collapsed", "false")  # where it covers nothing it stays
+    assert_clean(page)
+
+
+def test_on_a_phone_the_sidebar_opens_at_the_form(visit):
+    page = visit(APP, "Training", width=420)
+    sidebar = page.get_by_test_id("stSidebar")
+    expect(sidebar).to_have_attribute("data-collapsed", "true")
+    page.get_by_test_id("stMain").get_by_role("button", name="Open the form").click()
+    expect(sidebar).to_have_attribute("data-collapsed", "false")
+    expect(sidebar.get_by_label("Epochs", exact=True)).to_be_visible()
+    expect(page.locator(".st-key-train summary")).to_be_in_viewport()
+    settled(page)
+    page.get_by_test_id("stSidebarCollapseButton").get_by_role("button").click()
+    expect(sidebar).to_have_attribute("data-collapsed", "true")
+    screenshot(page, "form")
     assert_clean(page)

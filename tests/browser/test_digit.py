@@ -22,12 +22,17 @@ def draw(page: Page) -> None:
     settled(page)
 
 
+def effective_samples(page: Page) -> list[str]:
+    """Of A and B; the other numbers change when chains have annealed."""
+    return page.get_by_test_id("stMetricValue").all_inner_texts()[1::2]
+
+
 def test_a_drawn_digit_goes_along_and_with_a_copied_link(visit):
     page = visit(APP)
     draw(page)
     sidebar = page.get_by_test_id("stSidebar")
     expect(sidebar.get_by_text("Your drawing")).to_be_visible()
-    link = page.url
+    link, numbers = page.url, effective_samples(page)
     assert re.search(r"x=28x28\.[\w-]{131}", link)
     sidebar.get_by_role("link", name="Latent space").click()
     expect(page.get_by_role("heading", name="Latent space", exact=True)).to_be_visible()
@@ -41,6 +46,7 @@ def test_a_drawn_digit_goes_along_and_with_a_copied_link(visit):
     assert_clean(page)
     other = visit(APP, link.split("/", 3)[3])
     expect(other.get_by_test_id("stSidebar").get_by_text("From a link")).to_be_visible()
+    assert effective_samples(other) == numbers
     other.get_by_role("button", name="Remove").click()
     settled(other)
     expect(other.get_by_test_id("stSidebar").get_by_text("Test image 0 of")).to_be_visible()

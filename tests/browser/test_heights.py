@@ -1,11 +1,10 @@
-"""No page is longer than two screens, in any of its sections, at three widths; and axe-core finds nothing serious."""
+"""No page is longer than two screens, in any of its sections, at three widths."""
 
 import pytest
 from playwright.sync_api import Page
 
 from pages.common.sidebar import PAGES
 from tests.browser.driver import assert_clean, settled
-from tests.browser.test_appearance import assert_accessible
 
 MOST = {1400: 2000, 1024: 2600, 420: 4000}  # CSS pixels by the width of the window
 
@@ -38,7 +37,6 @@ def test_every_section_of_every_page(visit):
             if name:
                 tabs.get_by_text(name, exact=True).click()
                 settled(page)
-            assert_accessible(page)
             too_long += heights(page, f"{title}, {name}")
     assert not too_long, "\n".join(too_long)
     assert_clean(page)

@@ -145,6 +145,26 @@ def test_the_numbers_can_be_downloaded(visit):
     assert_clean(page)
 
 
+def test_a_map_is_saved_as_png_or_as_svg_with_its_text_and_points(visit):
+    page = visit(APP, "Latent_space?images=200&map=PCA")
+    drawn(page)
+
+    def saved():
+        still(page)
+        plot(page, "a").hover()
+        return download(page, plot(page, "a").locator('[data-title^="Download plot"]'))
+
+    png = saved()
+    assert png.suggested_filename == "map-a.png" and png.path().read_bytes().startswith(b"\x89PNG")
+    page.get_by_text("Figures as SVG").click()
+    drawn(page)
+    svg = saved()
+    content = svg.path().read_text(encoding="utf-8")
+    assert svg.suggested_filename == "map-a.svg" and ">PC 1<" in content and "<image" not in content
+    assert content.count('class="point') >= 200
+    assert_clean(page)
+
+
 def test_umap_comes_in_the_background_and_is_kept(visit):
     page = visit(APP, "Latent_space?images=200&map=UMAP")
     expect(page.get_by_text("Until then: PCA.")).to_be_visible()

@@ -29,3 +29,16 @@ def test_a_row_opens_its_model(visit):
     expect(page.get_by_role("heading", name=re.compile("B · VAE k = 1"))).to_be_visible()
     settled(page)
     assert_clean(page)
+
+
+def test_a_claim_of_the_poster_leads_to_the_page_that_shows_why(visit):
+    """By the keyboard, with the claim's own models."""
+    page = visit("app.py", "Results?results_section=The+poster%2C+checked")
+    main = page.get_by_test_id("stMain")
+    expect(main.get_by_text("Weaker constraint on q", exact=True)).to_be_visible()
+    main.get_by_role("link", name=re.compile("See what q misses")).press("Enter")
+    expect(page.get_by_role("tab", name="What q misses", selected=True)).to_be_visible()
+    for name, model in (("Model A", "VAE k = 50 · mnist-fixed"), ("Model B", "IWAE k = 50 · mnist-fixed")):
+        expect(page.get_by_role("combobox", name=name)).to_have_value(re.compile(model))
+    settled(page)
+    assert_clean(page)

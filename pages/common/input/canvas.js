@@ -1,9 +1,10 @@
 // The browser's half of canvas.py. A drawing is a list of strokes, so it stays crisp at any resolution and
-// can be undone; the 28×28 picture is computed from it. `null` in the history means "cleared here".
+// can be undone; the picture is computed from it. `null` in the history means "cleared here".
 
-const GRID = 28; // pixels of the picture along one side
 const OVERSAMPLING = 10; // the picture is the mean over blocks of 10×10 finer pixels
-const BRUSH = [[3.2, 0.15], [2.8, 0.25], [2.4, 0.4], [2.0, 1]]; // [width, opacity], laid over each other: a soft edge
+// [width, opacity], laid over each other: a soft edge. Widths are in pixels of a picture with a longer side of BRUSHED.
+const BRUSH = [[3.2, 0.15], [2.8, 0.25], [2.4, 0.4], [2.0, 1]];
+const BRUSHED = 28;
 const MIN_STEP = 0.15; // points closer than this, in pixels of the picture, add nothing
 const SEND_AFTER_MS = 250; // a digit of several strokes is sent once
 
@@ -17,17 +18,16 @@ export default function digitCanvas({ data, parentElement, setStateValue }) {
 
 class Surface {
   history = []; // strokes [x0, y0, x1, y1, …] in pixels of the picture, and nulls
-  base = null; // the picture under the strokes, 784 values, or null
+  base = null; // the values of the picture under the strokes, or null
   stroke = null; // the stroke being drawn; it is also the last entry of history
   pointer = null; // id of the pointer that draws it; null while the keyboard draws
-  pen = [GRID / 2, GRID / 2]; // where the keyboard's pen stands
+  pen = [0, 0]; // where the keyboard's pen stands
   updates = 0;
 
   constructor(root) {
     this.root = root;
     this.canvas = root.querySelector("canvas");
     this.context = this.canvas.getContext("2d");
-    this.fine = blank(GRID * OVERSAMPLING);
     this.live = new LivePictures(root.parentElement.querySelector(".live"));
 
     this.listening = new AbortController();
@@ -59,6 +59,7 @@ class Surface {
       clearTimeout(this.timer);
       this.timer = this.stroke = this.pointer = null;
       ({ revision: this.revision, base: this.base } = data);
+      if (String(data.shape) !== this.shape) this.resize(data.shape);
       this.history = [...data.history];
     }
     this.render();
@@ -66,6 +67,15 @@ class Surface {
     // Streamlit may run the clean-up of an earlier, superseded call; only the latest one counts.
     const latest = ++this.updates;
     return () => latest === this.updates && this.destroy();
+  }
+
+  resize(shape) {
+    this.shape = String(shape);
+    setShape(shape);
+    this.brush = Math.max(rows, columns) / BRUSHED;
+    this.pen = [columns / 2, rows / 2];
+    this.fine = blank(columns * OVERSAMPLING, rows * OVERSAMPLING);
+    this.root.style.setProperty("--aspect", columns / rows);
   }
 
   destroy() {
@@ -143,15 +153,15 @@ class Surface {
   position(event) {
     const box = this.canvas.getBoundingClientRect();
     return [
-      ((event.clientX - box.left) / box.width) * GRID,
-      ((event.clientY - box.top) / box.height) * GRID,
+      ((event.clientX - box.left) / box.width) * columns,
+      ((event.clientY - box.top) / box.height) * rows,
     ];
   }
 
   keyDown(event) {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (step) {
-      this.pen = this.pen.map((at, axis) => Math.min(GRID, Math.max(0, at + step[axis])));
+      this.pen = this.pen.map((at, axis) => Math.min(axis ? rows : columns, Math.max(0, at + step[axis])));
       if (this.stroke) this.extendStroke(...this.pen);
       this.redraw();
     } else if (event.key === " ") {
@@ -191,21 +201,21 @@ class Surface {
 
   // The drawing as opacity, at the resolution of the context's canvas.
   draw(context) {
-    const scale = context.canvas.width / GRID;
+    const scale = context.canvas.width / columns;
     const start = this.history.lastIndexOf(null) + 1;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, context.canvas.width, context.canvas.height);
     context.setTransform(scale, 0, 0, scale, 0, 0);
     if (this.base && start === 0) {
       context.imageSmoothingEnabled = false; // so that the mean over a block is the pixel again
-      context.drawImage(picture(this.base), 0, 0, GRID, GRID);
+      context.drawImage(picture(this.base), 0, 0, columns, rows);
     }
     context.strokeStyle = "black";
     context.lineCap = context.lineJoin = "round";
     for (const points of this.history.slice(start)) {
       const line = curve(points);
       for (const [width, opacity] of BRUSH) {
-        context.lineWidth = width;
+        context.lineWidth = width * this.brush;
         context.globalAlpha = opacity;
         context.stroke(line);
       }
@@ -214,13 +224,13 @@ class Surface {
   }
 
   pixels() {
-    const side = GRID * OVERSAMPLING;
+    const width = columns * OVERSAMPLING, height = rows * OVERSAMPLING;
     this.draw(this.fine);
-    const { data } = this.fine.getImageData(0, 0, side, side);
-    const sums = new Array(GRID * GRID).fill(0);
-    for (let y = 0; y < side; y++)
-      for (let x = 0; x < side; x++)
-        sums[Math.floor(y / OVERSAMPLING) * GRID + Math.floor(x / OVERSAMPLING)] += data[4 * (y * side + x) + 3];
+    const { data } = this.fine.getImageData(0, 0, width, height);
+    const sums = new Array(rows * columns).fill(0);
+    for (let y = 0; y < height; y++)
+      for (let x = 0; x < width; x++)
+        sums[Math.floor(y / OVERSAMPLING) * columns + Math.floor(x / OVERSAMPLING)] += data[4 * (y * width + x) + 3];
     return sums.map((sum) => Math.round(sum / OVERSAMPLING ** 2));
   }
 
@@ -236,13 +246,15 @@ class Surface {
   render() {
     const side = Math.round(this.canvas.clientWidth * devicePixelRatio);
     if (!side) return; // in a hidden tab; the ResizeObserver calls again
-    if (this.canvas.width !== side) this.canvas.width = this.canvas.height = side;
+    const height = Math.round((side * rows) / columns);
+    if (this.canvas.width !== side || this.canvas.height !== height)
+      Object.assign(this.canvas, { width: side, height });
     const { context } = this;
     const style = getComputedStyle(this.canvas);
     this.draw(context);
     context.globalCompositeOperation = "source-in";
     context.fillStyle = style.color;
-    context.fillRect(0, 0, GRID, GRID);
+    context.fillRect(0, 0, columns, rows);
     context.globalCompositeOperation = "source-over";
     if (this.canvas.matches(":focus-visible")) this.drawPen(style.getPropertyValue("--st-primary-color"));
 
@@ -255,8 +267,8 @@ class Surface {
   drawPen(colour) {
     const { context } = this;
     context.beginPath();
-    context.arc(...this.pen, BRUSH[0][0] / 2, 0, 2 * Math.PI);
-    context.lineWidth = 0.3;
+    context.arc(...this.pen, (this.brush * BRUSH[0][0]) / 2, 0, 2 * Math.PI);
+    context.lineWidth = 0.3 * this.brush;
     context.strokeStyle = context.fillStyle = colour;
     if (this.stroke) context.fill();
     else context.stroke();
@@ -267,15 +279,15 @@ class Surface {
   }
 }
 
-function blank(side) {
+function blank(width, height) {
   const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = side;
+  Object.assign(canvas, { width, height });
   return canvas.getContext("2d", { willReadFrequently: true });
 }
 
 function picture(pixels) {
-  const context = blank(GRID);
-  const image = context.createImageData(GRID, GRID);
+  const context = blank(columns, rows);
+  const image = context.createImageData(columns, rows);
   pixels.forEach((value, i) => (image.data[4 * i + 3] = value));
   context.putImageData(image, 0, 0);
   return context.canvas;

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from iwae.images import digits
+from iwae.data import datasets
+from iwae.images import digits, plain
 from iwae.images.decoding import FORMATS, MAX_BYTES
 from iwae.images.edits import Edit
+from iwae.shapes import shape_text
 from iwae.system import optional
 from pages.common import image_rows
 from pages.common.figure_card import escape_markdown
@@ -42,6 +44,12 @@ def card(dataset: str) -> ChosenDigit:
         image_rows.image_row([digit.thumbnail], None, [digit.source], THUMBNAIL)
     words.markdown(f"**The digit in hand**  \n{escape_markdown(digit.source)}")
     asked, count = st.session_state.get("image", 0), cache.count_images(dataset)
+    own = st.session_state.get("own")
+    if own and own.shape != digit.shape:
+        sizes = f"{shape_text(own.shape)} pixels, and these models take {shape_text(digit.shape)}"
+        st.caption(f"Your own picture has {sizes}. It comes back with models of its size.")
+    elif digit.index is None and "x" not in st.query_params:
+        st.caption("Your picture has too many grey levels for a link: it is not in the page's address.")
     if digit.index is not None and asked >= count:
         st.warning(f"There is no test image {asked:,} here: their numbers are 0 to {count - 1:,}.")
     with st.container(horizontal=True):
@@ -65,7 +73,7 @@ def _dialog(dataset: str) -> None:
     choose_digit(dataset, "dialog.")
     digit = in_hand(dataset)
     alts = [digit.source, f"{digit.source}, as the models see it"]
-    image_rows.image_row([digit.thumbnail, digit.x.numpy()], None, alts)
+    image_rows.image_row([digit.thumbnail, digit.x.view(digit.shape).numpy()], None, alts)
     st.caption(escape_markdown(digit.source))
     if digit.note:
         (st.warning if digit.doubtful else st.caption)(digit.note)
@@ -107,24 +115,26 @@ def _upload(dataset: str, place: str) -> None:
     key = f"{place}upload-{number}"
     # Every type is let in: the field would refuse a file by its name in a tooltip, and keep the former digit.
     st.file_uploader(
-        "A picture of one handwritten digit", key=key, on_change=_take_upload, args=(key, place),
+        "A picture of one handwritten digit" if datasets.like_mnist(dataset) else "A picture",
+        key=key, on_change=_take_upload, args=(key, dataset),
         help=f"{ACCEPTED}: a photo will do, dark on light or light on dark.",
     )  # fmt: skip
     if "upload" not in st.session_state:
         st.caption(f"{ACCEPTED}: a photo will do, dark on light or light on dark.")
     if st.toggle("Use the camera", key=f"{place}camera"):  # which asks for permission as soon as it is on the page
         photo = f"{place}photo"
-        st.camera_input("A photo of one digit", key=photo, on_change=_take_upload, args=(photo, place))
+        st.camera_input("A photo of one digit", key=photo, on_change=_take_upload, args=(photo, dataset))
     if "upload" in st.session_state:
         name, content = st.session_state["upload"]
         st.markdown(f"**{escape_markdown(name)}** · {len(content) / 1000:,.0f} kB")
         edit = st.session_state.setdefault("upload.edit", Edit())
-        edit_picture(f"{place}editor-{number}", content, name, edit, _read_upload)
+        read = partial(_read_upload, dataset)
+        edit_picture(f"{place}editor-{number}", content, name, edit, dataset, read)
     if error := st.session_state.get("upload.error"):
         st.error(f"{escape_markdown(error)} The digit in hand stays as it was.")
 
 
-def _take_upload(key: str, place: str) -> None:
+def _take_upload(key: str, dataset: str) -> None:
     """Keep what was uploaded, because the field forgets it when the page is left; its ✕ removes it."""
     file = st.session_state[key]
     if file is None:
@@ -132,10 +142,10 @@ def _take_upload(key: str, place: str) -> None:
         remove()
     else:
         st.session_state["upload"] = file.name, file.getvalue()
-        _read_upload(Edit())
+        _read_upload(dataset, Edit())
 
 
-def _read_upload(edit: Edit) -> None:
+def _read_upload(dataset: str, edit: Edit) -> None:
     """Take the uploaded picture in hand, as the edit reads it, or say why not."""
     if "upload" not in st.session_state:
         return
@@ -143,7 +153,7 @@ def _read_upload(edit: Edit) -> None:
     st.session_state["upload.edit"] = edit
     st.session_state.pop("upload.error", None)
     try:
-        hold(prepared(cache.digit(content, name, edit), name))
+        hold(prepared(cache.digit(content, name, edit, dataset), name))
     except digits.PictureError as error:
         st.session_state["upload.error"] = str(error)
 
@@ -155,21 +165,21 @@ def _forget_upload() -> None:
 
 
 def _draw(dataset: str, place: str) -> None:
-    if draw(in_hand(dataset), place) is None:
+    if draw(in_hand(dataset), dataset, place) is None:
         st.info(BLANK)
 
 
-def draw(digit: ChosenDigit, place: str = "", live: dict[str, Any] | None = None) -> list[int] | None:
+def draw(digit: ChosenDigit, dataset: str, place: str = "", live: dict[str, Any] | None = None) -> list[int] | None:
     """The drawing surface, with the digit in hand on it until somebody draws there; returns what ``draw_digit`` does.
 
     ``live`` is its argument, too.
     """
     key = f"{place}canvas"
-    canvas.lay_under(key, (255 * digit.thumbnail).round().astype(int).ravel().tolist())
+    canvas.lay_under(key, (255 * digit.thumbnail).round().astype(int).ravel().tolist(), digit.shape)
     before = canvas.drawn(key)
-    pixels = canvas.draw_digit(key, live=live, on_drawing=partial(_take_drawing, place))
+    pixels = canvas.draw_digit(key, live=live, on_drawing=partial(_take_drawing, dataset, place))
     if pixels != before:  # the browser had a drawing that this session did not know
-        _take_drawing(place, pixels)
+        _take_drawing(dataset, place, pixels)
         st.rerun()
     return pixels
 
@@ -179,13 +189,16 @@ def is_blank() -> bool:
     return canvas.is_blank("canvas")
 
 
-def _take_drawing(place: str, pixels: list[int] | None) -> None:
+def _take_drawing(dataset: str, place: str, pixels: list[int] | None) -> None:
     """Take what is on the paper in hand; blank paper leaves the former digit."""
     paper = f"{place}canvas"
     if not canvas.strokes(paper):
         hold_drawing(None, paper)
     elif pixels is not None:
-        hold_drawing(prepared(digits.from_canvas(pixels), "Your drawing"), paper)
+        drawn = (
+            digits.from_canvas(pixels) if datasets.like_mnist(dataset) else plain.drawn(pixels, datasets.shape(dataset))
+        )
+        hold_drawing(prepared(drawn, "Your drawing"), paper)
 
 
 def _put_away() -> None:

@@ -14,6 +14,9 @@ class LivePictures {
     this.host.hidden = !live;
     if (!live) return;
     this.thresholds = bytes(live.thresholds);
+    this.likeMnist = live.like_mnist;
+    this.host.style.setProperty("--columns", columns);
+    this.host.style.setProperty("--rows", rows);
     if (JSON.stringify(live.models.map(({ title, kind, note }) => [title, kind, note])) !== this.shown) this.build(live);
     live.models.forEach(({ weights, noise }, place) => {
       const model = this.models[place];
@@ -55,7 +58,7 @@ class LivePictures {
     }
   }
 
-  // Called for every change of the drawing; `pixels` gives it, 784 values or null for blank paper.
+  // Called for every change of the drawing; `pixels` gives its values, or null for blank paper.
   follow(pixels) {
     if (this.host.hidden) return;
     this.pixels = pixels;
@@ -71,15 +74,15 @@ class LivePictures {
   }
 
   compute(pixels) {
-    const x = pixels && binarize(prepareDigit(pixels), this.thresholds);
+    const x = pixels && binarize(this.likeMnist ? prepareDigit(pixels) : pixels, this.thresholds);
     paint(this.seen, x && x.map((bit) => 255 * bit));
     for (const model of this.models) if (model.network || !x) this.show(model, x && decoded(model, x));
   }
 
   // The first picture is decoded from the mean, the others from draws.
   show({ mean, draws }, pictures) {
-    paint(mean, pictures && pictures.subarray(0, PICTURE));
-    paint(draws, pictures && pictures.subarray(PICTURE));
+    paint(mean, pictures && pictures.subarray(0, rows * columns));
+    paint(draws, pictures && pictures.subarray(rows * columns));
   }
 }
 

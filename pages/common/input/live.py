@@ -20,7 +20,6 @@ from iwae.export import browser
 from iwae.inference.posterior import standard_noise
 from iwae.model import Model
 from pages.common.evidence import Evidence
-from pages.common.input.canvas import PIXELS
 from pages.common.input.digit import BINARIZED_BY
 from pages.common.server import cache
 from pages.common.sidebar import View
@@ -31,8 +30,10 @@ DRAWS = 5  # pictures of draws from q(h|x)
 def live(view: View, evidence: Evidence | None) -> dict[str, Any]:
     """The data of ``draw_digit(live=…)``: both models, and their pictures of the digit of ``evidence``, if any."""
     generator = torch.Generator().manual_seed(BINARIZED_BY)
+    pixels = torch.empty(view.a.card.model.pixels, dtype=torch.uint8)
     return {
-        "thresholds": to_text(datasets.thresholds(torch.empty(PIXELS, dtype=torch.uint8), generator)),
+        "thresholds": to_text(datasets.thresholds(pixels, generator)),
+        "like_mnist": datasets.like_mnist(view.dataset),
         "seen": evidence and to_text(_grey(evidence.x)),
         "draws": DRAWS,
         "models": [_model(name, entry, view.device, evidence) for name, entry in view.pair],
@@ -53,10 +54,10 @@ def _model(name: str, entry: Entry, device: str, evidence: Evidence | None) -> d
 def network(name: str, entry: Entry, device: str) -> dict[str, Any]:
     """How a model is called, and where the page finds its weights; or none, and a note that says why."""
     with cache.stop_on_model_error(entry):
-        content, reason = _weights(*cache.identity(entry), device)
+        content, reason = _weights(*entry.identity, device)
     data = {"title": f"{name} · {entry.short}", "kind": entry.kind}
     if content is None:
-        note = f"Too much for the page itself, so its pictures come a moment later: {reason}."
+        note = f"The page cannot decode it by itself, so its pictures come a moment later: {reason}."
         return data | {"weights": None, "note": note}
     return data | {"weights": address(content, f"weights-{name}"), "note": ""}
 

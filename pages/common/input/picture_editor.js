@@ -242,6 +242,7 @@ class Editor {
     this.root.querySelector("input").value = edit.turn - this.quarter();
     this.root.querySelector("output").textContent = `${edit.turn - this.quarter()}°`.replace("-", "−");
     const seen = this.root.querySelector(".seen");
+    setShape(this.data.shape);
     paint(seen, this.data.seen);
     seen.classList.toggle("old", !this.answered());
     seen.style.rotate = `${edit.turn - this.data.edit.turn}deg`; // at once; the answer is upright

@@ -11,10 +11,12 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
+from iwae.data import datasets
 from iwae.images.decoding import PictureError
 from iwae.images.edits import BRUSH, Edit
 from iwae.images.uploads import to_float
 from pages.common.input.canvas import source
+from pages.common.input.received import received, show_refusal
 from pages.common.server import cache
 
 QUALITY = 80  # of the JPEG that the browser shows: at most 640×640 pixels, about 100 kB
@@ -27,17 +29,21 @@ _editor = st.components.v2.component(
 )
 
 
-def edit_picture(key: str, content: bytes, name: str, edit: Edit, on_edit: Callable[[Edit], None]) -> None:
-    """Show the picture in a file with what is read of it by ``edit``; ``on_edit`` is called with another edit before
-    the page runs again. A file that cannot be decoded shows nothing."""
+def edit_picture(
+    key: str, content: bytes, name: str, edit: Edit, dataset: str, on_edit: Callable[[Edit], None]
+) -> None:
+    """Show the picture in a file with what is read of it by ``edit`` for models of a data set; ``on_edit`` is called
+    with another edit before the page runs again. A file that cannot be decoded shows nothing."""
+    show_refusal(key)
     with suppress(PictureError):
         picture = _picture(content, name)
-        found = _read(content, name, edit)
-        whole = found if edit.box is None else _read(content, name, replace(edit, box=None))
+        found = _read(content, name, edit, dataset)
+        whole = found if edit.box is None else _read(content, name, replace(edit, box=None), dataset)
         _editor(
             key=key,
             data=picture | {
                 "edit": asdict(edit), "boxes": [list(box) for box in whole.boxes] if whole else [],
+                "shape": datasets.shape(dataset),
                 "seen": (255 * found.image).round().astype(int).ravel().tolist() if found else None,
                 "dark_ink": found.inverted if found else bool(edit.dark_ink),
             },
@@ -46,16 +52,14 @@ def edit_picture(key: str, content: bytes, name: str, edit: Edit, on_edit: Calla
 
 
 def _changed(key: str, on_edit: Callable[[Edit], None]) -> None:
-    sent = st.session_state[key]["edit"]
-    erased = tuple(tuple(map(float, stroke)) for stroke in sent["erased"])
-    box = sent["box"] and tuple(map(float, sent["box"]))
-    on_edit(Edit(float(sent["turn"]), box, sent["dark_ink"], erased))
+    if edit := received(key, "edit", Edit.from_browser):
+        on_edit(edit)
 
 
-def _read(content: bytes, name: str, edit: Edit):
+def _read(content: bytes, name: str, edit: Edit, dataset: str):
     """The digit, or None where no ink is found."""
     with suppress(PictureError):
-        return cache.digit(content, name, edit)
+        return cache.digit(content, name, edit, dataset)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

@@ -1,26 +1,30 @@
 // What the components with live pictures share: painting, and files that are fetched once.
 
-const FRAME = 28; // pixels of a picture along one side
-const PICTURE = FRAME * FRAME;
 const GAP = 1; // pixels between two pictures of a row
+
+let rows = 28, columns = 28; // of every picture of this component
+
+function setShape(shape) {
+  [rows, columns] = shape;
+}
 
 const files = new Map(); // address → promise of what was read
 
 // Grey levels of one or more pictures in a row; nothing for null.
 function paint(canvas, pictures) {
-  const count = pictures ? pictures.length / PICTURE : 0;
+  const size = rows * columns, count = pictures ? pictures.length / size : 0;
   const context = canvas.getContext("2d");
-  const width = Math.max(1, count) * (FRAME + GAP) - GAP;
+  const width = Math.max(1, count) * (columns + GAP) - GAP;
   if (count && canvas.width !== width) canvas.width = width;
-  canvas.height === FRAME || (canvas.height = FRAME);
-  context.clearRect(0, 0, canvas.width, FRAME);
+  canvas.height === rows || (canvas.height = rows);
+  context.clearRect(0, 0, canvas.width, rows);
   for (let place = 0; place < count; place++) {
-    const image = context.createImageData(FRAME, FRAME);
-    for (let i = 0; i < PICTURE; i++) {
-      image.data.fill(pictures[place * PICTURE + i], 4 * i, 4 * i + 3);
+    const image = context.createImageData(columns, rows);
+    for (let i = 0; i < size; i++) {
+      image.data.fill(pictures[place * size + i], 4 * i, 4 * i + 3);
       image.data[4 * i + 3] = 255;
     }
-    context.putImageData(image, place * (FRAME + GAP), 0);
+    context.putImageData(image, place * (columns + GAP), 0);
   }
 }
 

@@ -2,7 +2,8 @@
 // 20×20 with its aspect kept, centre of mass to the middle of 28×28. A pen of this surface is never so thin that its
 // strokes have to be widened. Where rounding differs from the server's, the server's picture replaces this one.
 
-const INNER = 20; // pixels that the ink may take of FRAME
+const FRAME = 28; // pixels of the result along one side
+const INNER = 20; // of them that the ink may take
 
 // 784 grey levels 0…255, some of them above 0 → as many, as the models' training data have them.
 function prepareDigit(pixels) {

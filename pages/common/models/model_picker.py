@@ -8,7 +8,8 @@ import streamlit as st
 from iwae import catalog
 from iwae.catalog import CatalogError, Entry
 from iwae.runs.store import RunError
-from pages.common import links
+from iwae.system import paths
+from pages.common import links, reading
 from pages.common.figure_card import escape_markdown
 from pages.common.server.polling import set_in_dialog
 
@@ -51,7 +52,9 @@ def pick_models(found: dict[str, Entry]) -> tuple[Entry, Entry] | None:
             help=f"Shipped models and your own finished or stopped runs. {NLL_HELP}",
         )
         entry = found[key]
-        st.caption(escape_markdown(f"{entry.layers} · {entry.config.dataset} · {entry.nll}"))
+        st.caption(
+            escape_markdown(" · ".join(filter(None, (entry.layers, entry.dataset, reading.without_errors(entry.nll)))))
+        )
         if absent := st.session_state.get(f"absent.{slot}"):
             st.warning(escape_markdown(f"The link asks for the model {absent[:80]}, which is not here."))
         chosen.append(entry)
@@ -84,7 +87,7 @@ def _dialog(found: dict[str, Entry], names: dict[str, str]) -> None:
                 st.rerun()
     left, right = st.columns(2)
     words = left.text_input("Search", key="models.search", placeholder="such as 2 layers, omniglot, dropout").split()
-    sets = list(dict.fromkeys(entry.config.dataset for entry in found.values()))
+    sets = list(dict.fromkeys(entry.dataset for entry in found.values() if entry.dataset))
     data = right.multiselect("Data", sets, key="models.data", placeholder="all")
     shown = [key for key, entry in found.items() if _matches(entry, names[key], words, data)]
     event = st.dataframe(
@@ -97,17 +100,19 @@ def _dialog(found: dict[str, Entry], names: dict[str, str]) -> None:
         height=330,
         placeholder="–",
     )
-    rows = [row for row in event.selection.rows if row < len(shown)]
+    rows = [row for row in event.selection.rows if row in range(len(shown))]
     if not rows:
         st.caption(f"{len(shown)} of {len(found)} models. Select a row to use it as A or B. {NLL_HELP}")
         return
     key = shown[rows[0]]
-    st.markdown(f"**{escape_markdown(names[key])}** · {escape_markdown(found[key].nll)} · `{key}`")
+    st.markdown(
+        f"**{escape_markdown(names[key])}** · {escape_markdown(reading.without_errors(found[key].nll))} · `{key}`"
+    )
     with st.container(horizontal=True):
         for slot in "ab":
             if st.button(f"Use as {slot.upper()}", key=f"models.{slot}", on_click=pick, kwargs={slot: key}):
                 st.rerun()
-    if not found[key].shipped:
+    if found[key].changeable and not paths.read_only():
         _manage(found[key])
 
 
@@ -139,18 +144,18 @@ def _try(action: Callable[[], None]) -> None:
 def _matches(entry: Entry, name: str, words: list[str], data: list[str]) -> bool:
     """Whether the model is of these data sets (none: of any), and each of the words is somewhere in its row."""
     text = " ".join(map(str, [*_row(entry, name).values(), entry.key])).lower()
-    return (not data or entry.config.dataset in data) and all(word.lower() in text for word in words)
+    return (not data or entry.dataset in data) and all(word.lower() in text for word in words)
 
 
 def _row(entry: Entry, name: str) -> dict[str, Any]:
     metrics = entry.card.metrics
     return {
         "name": name,
-        "data": entry.config.dataset,
+        "data": entry.dataset or None,
         "architecture": entry.layers,
-        "objective": entry.config.bound().title,
-        "k": entry.config.k,
-        "epochs": entry.epochs,
+        "objective": entry.objective or None,
+        "k": entry.k,
+        "epochs": entry.epochs or None,
         "regularised": entry.regularisation or None,
         "continued from": entry.continued_from or None,
         "NLL": metrics.get("nll"),

@@ -9,31 +9,41 @@ import streamlit as st
 
 from iwae.bounds import OBJECTIVES
 from iwae.data import datasets
-from iwae.data.sources import SOURCES
 from iwae.evaluation import stats
 from iwae.gradients import GRADIENTS
 from iwae.kernels.layers import ACTIVATIONS
 from iwae.likelihoods import LIKELIHOODS
 from iwae.model import ModelConfig
-from iwae.runs import estimate, store, tensorboard
+from iwae.runs import estimate, store
+from iwae.runs.loggers import LOGGERS
 from iwae.runs.store import Run
 from iwae.training import memory
 from iwae.training.config import MAX_EPOCHS, MAX_K, MAX_SEED, TrainConfig
+from pages.common.data.add_images import add_images_button, picked
 from pages.common.figure_card import escape_markdown
 from pages.common.number_field import number
 
-LAYERS = {"1layer": "1 layer (50 units)", "2layer": "2 layers (100 + 50 units)", "2d": "1 layer, 2 units: a plane"}
+LAYERS = {
+    "1layer": "1 layer (50 units)",
+    "2layer": "2 layers (100 + 50 units)",
+    "2d": "1 layer, 2 units: a plane",
+    "conv": "1 layer (50 units), convolutional",
+}
 AUTOMATIC = "automatic"  # the gradient that suits the objective
 EPOCHS_AT_MOST = 10_000  # of a run that ends after some minutes
 
 
 def form(estimates: bool) -> Run | None:
     """The form; the run that it has just started, if any. ``estimates``: say what the run will need."""
-    here = [name for name in datasets.NAMES if datasets.available(name)]
+    here = [name for name in datasets.names() if datasets.available(name)]
+    if (added := picked("train.dataset")) in here:
+        st.session_state["train.dataset"] = added
     dataset = st.selectbox(
-        "Training data", here, key="train.dataset", help="The images that the model learns. mnist-5k has 4,000 to "
-        "train on, enough for digits that can be read; mnist has 50,000 and takes as much longer.",
+        "Training data", here, key="train.dataset", format_func=datasets.label,
+        help="The images that the model learns. mnist-5k has 4,000 to train on, enough for digits that can be read; "
+        "mnist has 50,000 and takes as much longer.",
     )  # fmt: skip
+    add_images_button("train.add")
     objective = st.selectbox(
         "Objective",
         list(OBJECTIVES),
@@ -63,7 +73,7 @@ def form(estimates: bool) -> Run | None:
     layers = st.selectbox(
         "Layers", list(LAYERS), format_func=LAYERS.get, key="train.model",
         help="Stochastic layers, and the latent units of each. A plane can be looked at as it is, but is too small to "
-        "describe digits well.",
+        "describe digits well. Convolutions take several times as long as the same layers without.",
     )  # fmt: skip
     grey = datasets.is_stochastic(dataset)  # and not binarized by its authors
     likelihood = st.selectbox(
@@ -110,10 +120,13 @@ def form(estimates: bool) -> Run | None:
         "Seed", 0, MAX_SEED, 0, whole=True, key="train.seed",
         help="Of the weights, the order of the images and the draws. The same seed gives the same model.",
     )  # fmt: skip
-    log = store.runs_dir() / "tensorboard"  # no run: it holds no config.json
-    logs = tensorboard.available() and st.checkbox(
-        "Log for TensorBoard", key="train.tensorboard", help=f"To see it: `tensorboard --logdir {log}`"
-    )
+    log_for = []
+    if kinds := [kind for kind, logger in LOGGERS.items() if logger.available()]:
+        log_for = st.pills(
+            "Log for", kinds, selection_mode="multi", key="train.log", format_func=lambda kind: LOGGERS[kind].title,
+            help="Also write the run's records for other programs, on this disk only. To see them: "
+            + ", ".join(f"`{LOGGERS[kind].view.format(folder=store.logs_dir())}`" for kind in kinds),
+        )  # fmt: skip
     numbers = {"k": k, **settings}
     if gradient != AUTOMATIC:
         numbers["gradient"] = gradient
@@ -127,7 +140,7 @@ def form(estimates: bool) -> Run | None:
         return None
     try:
         config = TrainConfig(dataset, model, objective, batch_size=50, **numbers)
-        return store.start(config, log=log if logs else None)
+        return store.start(config, logs=store.logs_for(log_for))
     except (ValueError, OSError) as error:
         st.error(escape_markdown(error))
         return None
@@ -139,7 +152,7 @@ def needs(config: TrainConfig) -> str:
     found = estimate.speed(config)
     if found is None:
         return f"About {size}. The time is not known beforehand: with so many samples even a trial would take long."
-    seconds, images = estimate.seconds(config, found), SOURCES[config.dataset].sizes[0]
+    seconds, images = estimate.seconds(config, found), datasets.source(config.dataset).sizes[0]
     epochs = f", about {seconds * found.images / images:,.3g} epochs" if config.minutes else ""
     return (
         f"About {stats.duration(seconds)} on this machine{epochs}, then some seconds for the test; {size}. "

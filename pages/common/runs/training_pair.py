@@ -87,6 +87,7 @@ def _partners(run: Run) -> list[str]:
         key
         for key, entry in found.items()
         if entry.kind != run.config.kind
-        and (entry.config.dataset, entry.config.model) == (run.config.dataset, run.config.model)
+        and entry.dataset == run.config.dataset
+        and entry.config.model == run.config.model
     ]
     return sorted(alike, key=lambda key: not key.startswith("run:"))

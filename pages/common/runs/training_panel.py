@@ -18,8 +18,9 @@ from iwae.runs import queue, store, summary
 from iwae.runs.queue import RunStatus
 from iwae.runs.store import Run, RunError
 from iwae.runs.summary import RunSummary
-from iwae.system import untrusted
+from iwae.system import paths, untrusted
 from pages.common.figure_card import escape_markdown
+from pages.common.links import reveal
 from pages.common.models.model_picker import pick
 from pages.common.runs.training_form import form
 from pages.common.runs.training_pair import compare, offer_pair, side_by_side
@@ -34,6 +35,9 @@ SIDEBAR = 230  # pixels of a chart: one that follows a collapsed sidebar down to
 
 def training_panel(alive: list[Run]) -> None:
     """The form and the runs, for the sidebar; ``alive``: the runs that were alive when the page run began."""
+    if st.session_state.pop("train now", False):  # asked for elsewhere on the page
+        st.session_state["train"] = True
+        reveal("train")
     with st.expander("Train a small model", icon=":material/model_training:", key="train", on_change="rerun") as box:
         side_by_side()
         if started := form(estimates=bool(box.open)):
@@ -42,6 +46,15 @@ def training_panel(alive: list[Run]) -> None:
             st.rerun()
     # Once one has ended, the pickers above should offer it.
     poll(_progress, lambda: not all(run.status().alive for run in alive), _poll_seconds() if alive else None)
+
+
+def open_form_button(key: str, dataset: str | None = None) -> None:
+    """A button that opens the sidebar's form, for training on ``dataset``, from elsewhere on the page."""
+    if st.button("Open the form", icon=":material/model_training:", key=key):
+        st.session_state["train now"] = True
+        if dataset:
+            st.session_state["train.dataset added"] = dataset
+        st.rerun()
 
 
 def alive_runs() -> list[Run]:
@@ -193,7 +206,7 @@ def score(run_summary: RunSummary) -> str:
 def run_buttons(run: Run, status: RunStatus, suffix: str = "") -> None:
     """Stop or resume a run, or use its model; ``suffix`` distinguishes the keys of its buttons in several places."""
     actions = {}
-    if not status.alive and status.phase != "finished":
+    if not (status.alive or status.phase == "finished" or paths.read_only()):
         actions["Resume"] = run.resume
     if not status.alive and untrusted.is_file(run.checkpoint):
         actions |= {f"Use as {slot.upper()}": partial(pick, **{slot: f"run:{run.name}"}) for slot in "ab"}

@@ -11,14 +11,16 @@ from PIL import Image
 from torch import Tensor
 
 import iwae.inference.posterior
-from iwae import checkpoints
+from iwae import catalog, checkpoints
+from iwae.adapters import AdapterError
 from iwae.analysis import costs, timeline
 from iwae.analysis.costs import Cost, CostError
 from iwae.analysis.timeline import ModelState
 from iwae.catalog import Entry
 from iwae.checkpoints import CheckpointError
 from iwae.data import datasets
-from iwae.images import digits
+from iwae.data.datasets import DataError
+from iwae.images import digits, plain
 from iwae.images.edits import Edit
 from iwae.images.uploads import read_picture
 from iwae.inference import occlusion
@@ -37,7 +39,7 @@ torch.set_num_threads(1)
 def model(entry: Entry, device: str) -> Model:
     """The entry's model on the device."""
     with stop_on_model_error(entry):
-        return model_at(*identity(entry), device)
+        return model_at(*entry.identity, device)
 
 
 @contextmanager
@@ -45,7 +47,7 @@ def stop_on_model_error(entry: Entry) -> Iterator[None]:
     """Stop the page with an error if the entry's file is damaged or missing, or its numbers are not finite."""
     try:
         yield
-    except (CheckpointError, NonFiniteError, OSError) as error:
+    except (AdapterError, CheckpointError, NonFiniteError, OSError) as error:
         st.error(escape_markdown(f"{entry.short} cannot be used: {error}."))
         st.stop()
 
@@ -63,32 +65,27 @@ def check_cost(entry: Entry, cost: Cost, what: str) -> None:
         st.stop()
 
 
-def identity(entry: Entry) -> tuple[str, int]:
-    """The cache key of a file: its path and modification time."""
-    return str(entry.path), entry.path.stat().st_mtime_ns
-
-
 def posterior(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[Posterior, Reconstructions]:
-    """Draws from q(h|x) of one image x [784] under the entry's model, and its reconstructions."""
+    """Draws from q(h|x) of one image x [pixels] under the entry's model, and its reconstructions."""
     check_cost(entry, costs.posterior(entry.card.model, samples), f"{samples:,} draws from its posterior")
     with stop_on_model_error(entry):
-        return _posterior(*identity(entry), device, image_key(x), samples, seed)
+        return _posterior(*entry.identity, device, image_key(x), samples, seed)
 
 
 def occluded(
     entry: Entry, device: str, x: Tensor, pixel_mask: Tensor, samples: int, seed: int
 ) -> tuple[Occluded, Reconstructions]:
-    """The posterior given those pixels of an image x [784] where ``pixel_mask`` [784] is true, and its
+    """The posterior given those pixels of an image x [pixels] where ``pixel_mask`` [pixels] is true, and its
     reconstructions."""
     check_cost(entry, costs.occlusion(entry.card.model, samples), "the posterior of an occluded digit")
     with stop_on_model_error(entry):
-        return _occluded(*identity(entry), device, image_key(x), pixel_mask.numpy().tobytes(), samples, seed)
+        return _occluded(*entry.identity, device, image_key(x), pixel_mask.numpy().tobytes(), samples, seed)
 
 
 def curve(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """L_k of ``posterior(…)`` at up to 60 values of k, evenly spread over its logarithm: (k, nats)."""
     with stop_on_model_error(entry):
-        return _curve(*identity(entry), device, image_key(x), samples, seed)
+        return _curve(*entry.identity, device, image_key(x), samples, seed)
 
 
 def model_state(path: Path, dataset: str, shown: tuple[int, ...]) -> ModelState:
@@ -98,9 +95,18 @@ def model_state(path: Path, dataset: str, shown: tuple[int, ...]) -> ModelState:
     return _model_state(str(path), path.stat().st_mtime_ns, dataset, shown)
 
 
-@st.cache_resource(max_entries=3, show_spinner="Loading the data …")
 def dataset(name: str) -> datasets.Dataset:
-    """The test images of a data set that is already on this machine, without the others."""
+    """The test images of a data set that is already on this machine, without the others. Stops the page with an error
+    where its files are damaged."""
+    try:
+        return _loaded(name)
+    except DataError as error:
+        st.error(escape_markdown(f"{error}."))
+        st.stop()
+
+
+@st.cache_resource(max_entries=3, show_spinner="Loading the data …")
+def _loaded(name: str) -> datasets.Dataset:
     return datasets.load(name, download=False, only_test=True)
 
 
@@ -110,16 +116,23 @@ def whole_dataset(name: str) -> datasets.Dataset:
     return datasets.load(name, download=False)
 
 
-@st.cache_resource(max_entries=3, show_spinner=False)  # not copied: a copy of 31 MB takes 0.05 s for each run of a page
-def test_images(name: str, binary: bool) -> Tensor:
-    """The test images of a data set, [n, 784], drawn once from the documented seed, or not ``binary``, as grey levels;
-    not to be written to."""
+@st.cache_resource(max_entries=3, show_spinner=False)
+def test_images(name: str, binary: bool) -> datasets.DrawnImages:
+    """The test images of a data set, [n, pixels], drawn once from the documented seed, or not ``binary``, as grey
+    levels."""
     return dataset(name).x("test", binary)
 
 
 def count_images(name: str) -> int:
     """How many test images a data set has."""
     return len(dataset(name).test)
+
+
+def need_images(name: str, fewest: int, what: str) -> None:
+    """Stop the page with a sentence if a data set has too few test images for what it shows."""
+    if (count := count_images(name)) < fewest:
+        st.info(f"{what} need at least {fewest} test images; {datasets.label(name)} has {count}.")
+        st.stop()
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -129,15 +142,17 @@ def picture(content: bytes, name: str) -> Image.Image:
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def digit(content: bytes, name: str, edit: Edit) -> digits.Digit:
-    """The picture in a file of this name, prepared after an edit; raises PictureError."""
-    return digits.prepare(picture(content, name), edit=edit)
+def digit(content: bytes, name: str, edit: Edit, dataset: str) -> digits.Digit:
+    """The picture in a file of this name, prepared after an edit for models of a data set; raises PictureError."""
+    if datasets.like_mnist(dataset):
+        return digits.prepare(picture(content, name), edit=edit)
+    return plain.fitted(picture(content, name), datasets.shape(dataset), edit)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Loading the model …")
 def model_at(path: str, written: int, device: str) -> Model:
-    """The model of ``identity(entry)``, for functions with caches of their own."""
-    return checkpoints.load(Path(path), device)[0]
+    """The model of ``entry.identity``, for functions with caches of their own."""
+    return catalog.load_model(path, device)
 
 
 @bounded(megabytes=200)  # 1 MB for 5,000 draws of 50 units; 30 MB for the 50,000 that can be asked of two layers

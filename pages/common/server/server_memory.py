@@ -70,7 +70,7 @@ def forget_sessions(manager: SessionManager | None) -> None:
 
 def release_all() -> int:
     """Drop all caches (models, data, draws: the next visitor's pages rebuild them within a second or two), and what
-    was frozen with imports though it is nobody's. Then as ``tidy``, with all imports frozen again."""
+    was frozen with imports though it is nobody's. Then as ``collect_garbage``, with all imports frozen again."""
     st.cache_resource.clear()
     st.cache_data.clear()
     gc.unfreeze()

@@ -1,0 +1,1 @@
+"""Your own images in the app: added by a dialog, and removed again."""
