@@ -7,6 +7,7 @@ They show MNIST where it is at hand, and otherwise the 5,000 of its digits that 
 """
 
 import io
+import math
 import re
 import sys
 import tempfile
@@ -24,6 +25,8 @@ from tests.server import ROOT, Server
 FOLDER = Path(__file__).parent / "tour"
 WIDTH, HEIGHT = 1400, 900
 COLOURS = 128  # of the palette: enough for a page, at a third of the size
+FRAMES, FRAME_MS = 24, 120  # of a film
+FILM_WIDTH, FILM_COLOURS = 800, 128
 
 
 def whole(page: Page) -> None:
@@ -51,6 +54,7 @@ class Shot(NamedTuple):
     height: int
     heading: str | None = None  # where it begins, instead of the page's top
     first: Callable[[Page], None] = whole  # what to do before
+    moving: bool = False  # a film of the pointer going round on the map of A, instead of a picture
 
 
 SHOTS = {
@@ -58,6 +62,7 @@ SHOTS = {
     "posterior": Shot("Posterior?image=3", 1500),
     "hidden": Shot("Posterior?posterior_section=Hide+a+part&image=3&hidden=left+half", 1500),
     "latent-space": Shot("Latent_space?image=3&map=PCA", 1250),
+    "live-map": Shot("Latent_space?image=3", 760, moving=True),
     "umap": Shot("Latent_space?image=3", 1000, first=maps),
     "spread": Shot("Latent_space?latent_space_section=Does+B+spread+more%3F&image=3", 1200),
     "active-units": Shot("Active_units", 1400),
@@ -88,9 +93,9 @@ def main(names: Sequence[str]) -> None:
                 page.goto(f"{server.url}/{shot.address}")
                 settled(page, seconds=120)
                 shot.first(page)
-                _keep(name, _taken(page, shot))
+                file = _keep_film(name, _filmed(page, shot)) if shot.moving else _keep(name, _taken(page, shot))
                 page.close()
-                print(f"docs/tour/{name}.png")
+                print(file.relative_to(ROOT))
         finally:
             server.stop()
 
@@ -108,10 +113,46 @@ def _taken(page: Page, shot: Shot) -> bytes:
     return page.screenshot(clip={"x": left, "y": top, "width": WIDTH - left, "height": shot.height})
 
 
-def _keep(name: str, picture: bytes) -> None:
+def _filmed(page: Page, shot: Shot) -> list[bytes]:
+    """The pointer on a circle over the map of A; of the page the part beside the sidebar, from its sections on."""
+    still(page)
+    main = page.get_by_test_id("stMain")
+    main.evaluate("main => { main.style.overflow = 'hidden'; }")  # a scrollbar comes and goes
+    sections, left = page.get_by_role("tablist").bounding_box(), main.bounding_box()["x"]
+    main.evaluate("(main, by) => main.scrollBy(0, by)", sections["y"] - 20)
+    area = page.locator(".st-key-map-a .nsewdrag").bounding_box()
+    frames = []
+    for step in range(FRAMES):
+        angle = 2 * math.pi * step / FRAMES
+        page.mouse.move(
+            area["x"] + area["width"] * (0.5 + 0.22 * math.cos(angle)),
+            area["y"] + area["height"] * (0.5 + 0.3 * math.sin(angle)),
+            steps=4,
+        )
+        page.wait_for_timeout(300)
+        frames.append(page.screenshot(clip={"x": left, "y": 0, "width": WIDTH - left, "height": shot.height}))
+    return frames
+
+
+def _keep_film(name: str, pictures: Sequence[bytes]) -> Path:
+    """As a GIF, which every viewer plays, with the palette of the first picture for all."""
+    images = [Image.open(io.BytesIO(picture)).convert("RGB") for picture in pictures]
+    size = FILM_WIDTH, round(FILM_WIDTH * images[0].height / images[0].width)
+    images = [image.resize(size, Image.Resampling.LANCZOS) for image in images]
+    first = images[0].quantize(FILM_COLOURS, dither=Image.Dither.NONE)
+    rest = [image.quantize(palette=first, dither=Image.Dither.NONE) for image in images[1:]]
+    film, file = io.BytesIO(), FOLDER / f"{name}.gif"
+    first.save(film, "GIF", save_all=True, append_images=rest, duration=FRAME_MS, loop=0, optimize=True)
+    files.write(file, film.getvalue())
+    return file
+
+
+def _keep(name: str, picture: bytes) -> Path:
     small = io.BytesIO()
     Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS).save(small, "PNG", optimize=True)
-    files.write(FOLDER / f"{name}.png", small.getvalue())
+    file = FOLDER / f"{name}.png"
+    files.write(file, small.getvalue())
+    return file
 
 
 if __name__ == "__main__":

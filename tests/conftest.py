@@ -57,3 +57,18 @@ def own_runs(tmp_path, monkeypatch):
     """Every test has its own runs, and their processes one thread."""
     monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def ray_cluster(monkeypatch):
+    """(cluster, its second node): a head with one CPU and a node with one more, on this machine."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    small = {"num_cpus": 1, "object_store_memory": 80_000_000}
+    made = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
+    try:
+        yield made, made.add_node(**small)
+    finally:
+        made.shutdown()

@@ -5,6 +5,7 @@ import json
 from iwae import catalog, checkpoints
 from iwae.cli import train
 from iwae.runs import store
+from iwae.runs.loggers import Logs
 from iwae.sweeps import grid
 from iwae.training.config import TrainConfig
 
@@ -22,17 +23,25 @@ def test_options():
         assert train.parse(words + more).config == CONFIG
 
 
+def test_the_option_of_the_only_logger(tmp_path):
+    for words in (["--tensorboard", str(tmp_path)], [f"--tensorboard={tmp_path}"]):
+        command = train.parse(["--k", "5", *words])
+        assert (command.log, command.log_dir, command.config.k) == (("tensorboard",), tmp_path, 5)
+
+
 def test_a_run(tmp_path, monkeypatch):
     """Its settings and its records, as version 2 wrote them."""
     monkeypatch.setenv("IWAE_RUNS_DIR", str(tmp_path))
     folder = tmp_path / "old"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"version": 2, "config": OLD, "device": "cpu"}))
+    settings = {"version": 2, "config": OLD, "device": "cpu", "tensorboard": "/logs"}
+    (folder / "config.json").write_text(json.dumps(settings))
     record = {"step": 13, "passes": 1.0, "bound": -200.5, "valid_bound": None, "active_units": None}
     record |= {"images_per_second": 1000.0, "seconds": 1.5, "learning_rate": 2e-3}
     (folder / "metrics.jsonl").write_text(json.dumps(record) + "\n")
     run = store.get("old")
     assert run.config == CONFIG and [each.epochs for each in run.records()] == [1.0]
+    assert run.logs == Logs(("tensorboard",), "/logs")
 
 
 def test_a_grid_keeps_the_names_of_its_cells():
