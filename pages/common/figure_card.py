@@ -11,6 +11,7 @@ import streamlit as st
 from iwae.export.report import PageItem
 from iwae.figures import base
 from pages.common import reading
+from pages.common.download import download_button
 
 _ITEMS, _VECTORS = "figures here", "svg"  # in the session
 ROWS = 1000  # of a table on the page; the file has all
@@ -77,9 +78,7 @@ def _table(numbers: Numbers, key: str, title: str, csv: Callable[[], str]) -> No
         st.dataframe(table.head(ROWS), hide_index=True, placeholder="–")
         if len(table) > ROWS:
             st.caption(f"The first {ROWS:,} of {len(table):,} rows; the file has all.")
-        st.download_button(
-            "Download as CSV", lambda: csv().encode(), f"{file_name(key)}.csv", "text/csv", key=f"{key}.csv"
-        )
+        download_button("Download as CSV", csv, f"{file_name(key)}.csv", "text/csv", f"{key}.csv")
 
 
 def file_name(key: str) -> str:

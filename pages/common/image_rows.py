@@ -14,6 +14,7 @@ from iwae.figures.base import data_uri, tile
 from iwae.inference.posterior import Posterior, Reconstructions
 from iwae.model import Model
 from pages.common import figure_card, reading
+from pages.common.download import download_button
 from pages.common.reading import TERMS
 
 WIDTH = 84  # CSS pixels of a tile: three times MNIST's own
@@ -51,7 +52,7 @@ def image_grid(images: np.ndarray, columns: int, key: str, alt: str, gap: int = 
     pixels = base.image_grid(np.stack([_shaped(image) for image in images]), columns, gap)
     st.image(base.data_uri(pixels, pixels.shape[1]), alt=alt, width="stretch")
     name = figure_card.file_name(key)
-    st.download_button("Download as PNG", lambda: base.png(pixels), f"{name}.png", "image/png", key=f"{key}.png")
+    download_button("Download as PNG", lambda: base.png(pixels), f"{name}.png", "image/png", f"{key}.png")
     figure_card.page_items()[name] = PageItem(alt, picture=lambda: base.png(pixels))
 
 

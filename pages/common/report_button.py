@@ -10,6 +10,7 @@ from iwae import catalog
 from iwae.analysis import costs
 from iwae.export import report
 from pages.common import figure_card
+from pages.common.download import download_button
 from pages.common.evidence import draws_in_use
 from pages.common.links import kept
 from pages.common.sidebar import View
@@ -38,7 +39,7 @@ def report_button(view: View, draws: report.SampledImage | None = None, **more: 
     models = "-vs-".join(catalog.clean_name(entry.key.partition(":")[2] or entry.key) for _, entry in view.pair)
     name = f"{title.lower().replace(' ', '-')}-{models}-{date.today()}"
     with st.container(horizontal=True):
-        st.download_button(
+        download_button(
             "Download a report of this view",
             lambda: report.build(view.pair, page, shown, draws),
             f"{name}.zip",
@@ -48,7 +49,7 @@ def report_button(view: View, draws: report.SampledImage | None = None, **more: 
             help="A ZIP with the settings, seeds, the digit in hand with its draws, weights and bounds, figures with "
             "the numbers behind them, the cards of both models, and the commands that make them again.",
         )
-        st.download_button(
+        download_button(
             "As one HTML page",
             lambda: report.build_page(view.pair, page, shown, draws),
             f"{name}.html",

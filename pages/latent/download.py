@@ -11,6 +11,7 @@ from iwae.analysis.encode import Latents
 from iwae.catalog import Entry
 from iwae.export import latents
 from iwae.system import optional
+from pages.common.download import download_button
 from pages.common.figure_card import escape_markdown
 from pages.common.server import cache
 from pages.latent.controls import FILE, Images, MapSide
@@ -61,7 +62,7 @@ def _offer(side: MapSide, images: Images, kind: str, suffix: str, samples: int) 
         if not st.button(f"Encode {count:,} images", key="latents.encode"):
             return
         store["latents"] = _encoded(side, images, samples)
-    st.download_button(
+    download_button(
         f"Download {FORMATS[suffix]}", lambda: _content(side, images, kind, suffix, store["latents"]),
         _name(side.entry, suffix), "application/octet-stream", key="latents.download", icon=":material/download:",
     )  # fmt: skip

@@ -1,12 +1,14 @@
 """Section of the page of results: the table, and what a selected row offers."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import streamlit as st
 
 from iwae.results import comparison, tables
 from iwae.results.rows import Row
 from pages.common import reading
+from pages.common.download import download_button
 from pages.common.figure_card import escape_markdown
 from pages.common.links import page_link
 from pages.common.models.model_picker import pick
@@ -37,9 +39,12 @@ def all_models(rows: Sequence[Row], missing: Sequence[Row]) -> None:
     for letter, source in tables.sources(tables.markdown(shown)).items():
         st.markdown(f":small[{letter}: {source.text}]")  # a caption would grey its links below a contrast of 4.5:1
     with st.container(horizontal=True):
-        st.download_button("Download as CSV", tables.csv_text(shown), "results.csv", "text/csv")
-        st.download_button("Download as Markdown", tables.document(shown), "results.md", "text/markdown")
-        st.download_button("Download as LaTeX", tables.latex(shown), "results.tex", "application/x-tex")
+        for kind, suffix, mime, text in (
+            ("CSV", "csv", "text/csv", tables.csv_text),
+            ("Markdown", "md", "text/markdown", tables.document),
+            ("LaTeX", "tex", "application/x-tex", tables.latex),
+        ):
+            download_button(f"Download as {kind}", partial(text, shown), f"results.{suffix}", mime, f"results.{suffix}")
     reading.glossary("nats", "NLL", "ELBO", "D_KL", "active unit", "standard error")
 
 

@@ -9,6 +9,7 @@ from iwae.runs import summary
 from iwae.runs.store import Run, RunError
 from iwae.system import paths, untrusted
 from iwae.training import commands
+from pages.common.download import download_button
 from pages.common.figure_card import escape_markdown
 from pages.common.runs.training_panel import refresh, run_buttons
 from pages.common.server.polling import set_in_dialog
@@ -89,12 +90,8 @@ def export(run: Run) -> None:
         name = f"model{run.checkpoint.suffix}"
         files.insert(0, ("Model", name, run.checkpoint.read_bytes, "application/octet-stream"))
     for column, (label, name, content, mime) in zip(st.columns(3), files, strict=False):
-        column.download_button(
-            f"{label} ({name})",
-            content,  # made when it is asked for
-            f"{run.name}-{name}",
-            mime,
-            icon=":material/download:",
-            key=f"export.{name}",
-            width="stretch",
-        )
+        with column:
+            download_button(
+                f"{label} ({name})", content, f"{run.name}-{name}", mime, f"export.{name}",
+                icon=":material/download:", width="stretch",
+            )  # fmt: skip

@@ -44,9 +44,7 @@ def offences(source: str) -> list[str]:
     """Of the Markdown of a page: the first argument of each call, and every ``help``."""
     found = []
     for call in ast.walk(ast.parse(source)):
-        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
-            continue
-        if call.func.attr in MARKDOWN:
+        if isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[-1] in MARKDOWN:
             texts = [*call.args[:1], *(word.value for word in call.keywords if word.arg == "help")]
             found += [f"line {call.lineno}: {each}" for text in texts for each in foreign(text)]
     return found

@@ -107,3 +107,9 @@ def test_the_poster_s_claims_have_figures_verdicts_and_a_page_that_shows_why(app
     assert len(table) == sum(len(finding.figures) for finding in expected)
     simple = words(app(PAGE, results_section="The poster, checked", simple="true"))
     assert "±" not in simple and expected[0].title in simple
+
+
+def test_a_download_does_not_run_the_page_again(app):
+    """A run drops the files of the run before, perhaps sooner than the browser has fetched them."""
+    buttons = app(PAGE).get("download_button")
+    assert len(buttons) >= 3 and all(button.proto.ignore_rerun for button in buttons)
