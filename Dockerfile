@@ -8,7 +8,7 @@ RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --extra-index-u
 FROM python:3.11-slim
 COPY --from=packages /venv /venv
 WORKDIR /app
-COPY app.py LICENSE ./
+COPY app.py home.py LICENSE ./
 COPY .streamlit .streamlit
 COPY checkpoints checkpoints
 COPY iwae iwae

@@ -38,7 +38,7 @@ def test_pages_share_what_two_use_and_no_more():
     """A page's sections lie in its own folder, which no other page imports; what lies in common/ two pages use."""
     pages = ROOT / "pages"
     used: dict[str, set[str]] = {}
-    for path in (ROOT / "app.py", *pages.rglob("*.py")):
+    for path in (ROOT / "home.py", *pages.rglob("*.py")):
         inside = path.is_relative_to(pages) and path.parent != pages
         owner = path.relative_to(pages).parts[0] if inside else path.stem
         for name in imports(path):
@@ -57,7 +57,7 @@ def test_pages_share_what_two_use_and_no_more():
 
 def test_torch_is_imported_without_the_garbage_collector():
     """So does ``pages.common``, which a page must import before anything of the package: 0.3 s of the first page."""
-    for page in (ROOT / "app.py", *(ROOT / "pages").glob("[0-9]*.py")):
+    for page in (ROOT / "home.py", *(ROOT / "pages").glob("[0-9]*.py")):
         ours = [line for line in page.read_text().splitlines() if re.match(r"(from|import) (iwae|pages)", line)]
         assert ours[0].split()[1].startswith("pages.common"), page.name
 

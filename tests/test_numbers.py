@@ -117,9 +117,9 @@ def test_the_first_page_needs_no_connection(tmp_path):
                 said.append((event, str(values)))
         sys.addaudithook(hook)
         from streamlit.testing.v1 import AppTest
-        for page in ("app.py", "pages/1_Posterior.py"):
-            test = AppTest.from_file("app.py", default_timeout=120)
-            if page != "app.py":
+        for page in ("home.py", "pages/1_Posterior.py"):
+            test = AppTest.from_file("home.py", default_timeout=120)
+            if page != "home.py":
                 test.switch_page(page)
             test.run()
             assert not test.exception and len(test.metric) == 4
@@ -144,6 +144,6 @@ def test_the_servers_settings():
 
 
 def test_no_page_writes_html():
-    for path in (ROOT / "app.py", *(ROOT / "pages").rglob("*.py")):
+    for path in (ROOT / "home.py", *(ROOT / "pages").rglob("*.py")):
         text = path.read_text()
         assert "unsafe_allow_html" not in text and "st.html" not in text and "components.v1" not in text, path

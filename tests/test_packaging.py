@@ -64,7 +64,7 @@ def test_every_package_that_is_imported_is_declared():
     distributions = importlib.metadata.packages_distributions()
     core, app = names(PROJECT["dependencies"]), names(EXTRAS["app"])
     anything = core.union(*map(names, EXTRAS.values()))
-    for path in [ROOT / "app.py", *(ROOT / "pages").rglob("*.py"), *(ROOT / "iwae").rglob("*.py")]:
+    for path in [ROOT / "app.py", ROOT / "home.py", *(ROOT / "pages").rglob("*.py"), *(ROOT / "iwae").rglob("*.py")]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         place = path.relative_to(ROOT).as_posix()
         if not place.startswith("iwae/"):
@@ -157,7 +157,7 @@ def test_the_wheel_holds_the_explorer_two_models_and_what_was_published(wheel):
     sources = {f"iwae/explorer/{path.relative_to(ROOT)}" for path in (ROOT / "pages").rglob("*.*") if path.is_file()}
     sources |= {str(path.relative_to(ROOT)) for path in (ROOT / "iwae").rglob("*.*") if path.is_file()}
     sources = {name for name in sources if "__pycache__" not in name}
-    beside = {"app.py", ".streamlit/config.toml", "checkpoints/umap.npz"}
+    beside = {"app.py", "home.py", ".streamlit/config.toml", "checkpoints/umap.npz"}
     beside |= {f"checkpoints/mnist-5k-1layer-{name}.safetensors" for name in ("vae-k1", "iwae-k50")}
     info = {name for name in files if ".dist-info/" in name}
     assert files - info == sources | {f"iwae/explorer/{name}" for name in beside}

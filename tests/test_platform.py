@@ -347,9 +347,9 @@ def test_the_app_shows_its_pages_without_an_account_and_with_a_home_that_cannot_
     """Streamlit itself wants HOME to be set."""
     program = """
 from streamlit.testing.v1 import AppTest
-for page in ("app.py", "pages/7_Training.py", "pages/8_Results.py"):
-    test = AppTest.from_file("app.py", default_timeout=250)
-    if page != "app.py":
+for page in ("home.py", "pages/7_Training.py", "pages/8_Results.py"):
+    test = AppTest.from_file("home.py", default_timeout=250)
+    if page != "home.py":
         test.switch_page(page)
     test.run()
     assert not test.exception, test.exception

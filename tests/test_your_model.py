@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "your-model.md").read_text(encoding="utf-8")
 HOME = f"""
 from streamlit.testing.v1 import AppTest
-test = AppTest.from_file({str(ROOT / "app.py")!r}, default_timeout=120)
+test = AppTest.from_file({str(ROOT / "home.py")!r}, default_timeout=120)
 test.query_params["a"] = "adapter:My VAE"
 test.run()
 assert not test.exception and not test.error and not test.warning, (test.exception, test.error, test.warning)

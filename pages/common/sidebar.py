@@ -38,7 +38,7 @@ def _pages() -> list[tuple[str, str]]:
     """(file, title) of every page, in the order of the numbers in the files' names."""
     files = sorted((ROOT / "pages").glob("[0-9]*_*.py"), key=lambda path: int(path.name.partition("_")[0]))
     titles = [path.stem.partition("_")[2].replace("_", " ") for path in files]
-    return [("app.py", "Home"), *((f"pages/{path.name}", title) for path, title in zip(files, titles, strict=True))]
+    return [("home.py", "Home"), *((f"pages/{path.name}", title) for path, title in zip(files, titles, strict=True))]
 
 
 PAGES = _pages()  # Streamlit's own list would call the home page "app" (.streamlit/config.toml hides it)

@@ -67,11 +67,11 @@ def trained(train) -> Callable[[TrainConfig], Run]:
 def app():
     """`app("pages/1_Posterior.py", image=5)`: a page after its first run, at an address with these parameters."""
 
-    def run(page: str = "app.py", **query) -> AppTest:
-        test = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+    def run(page: str = "home.py", **query) -> AppTest:
+        test = AppTest.from_file(str(ROOT / "home.py"), default_timeout=120)
         for name, value in query.items():
             test.query_params[name] = str(value)
-        if page != "app.py":
+        if page != "home.py":
             test.switch_page(page)
         test.run()
         assert not test.exception, test.exception

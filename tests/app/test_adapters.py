@@ -29,7 +29,7 @@ def test_every_page_shows_them(app, named, page):
     assert "conv VAE · adapter" in test.selectbox(key="a").options
     text = " ".join(each.value for each in (*test.caption, *test.markdown, *test.subheader))
     assert "wrapped, 2 units · not evaluated" in text
-    if page == "app.py":
+    if page == "home.py":
         x = cache.test_images("mnist-5k", True)[3]
         own = [posterior(model, x, samples=5000) for model in foreign.pair().values()]
         assert [test.metric[place].value for place in (0, 2)] == [decimal(drawn.log_p) for drawn in own]

@@ -62,8 +62,8 @@ WIDE, NARROW = (LOG_STD, 1000.0), (LOG_STD, -1000.0)
 @pytest.mark.parametrize(
     ("page", "layer", "says"),
     [
-        ("app.py", LOGITS, "the log-weights of 5,000 of 5,000 draws are not finite"),
-        ("app.py", NARROW, "log standard deviation of q(h₁|x) of image 0 is -inf"),
+        ("home.py", LOGITS, "the log-weights of 5,000 of 5,000 draws are not finite"),
+        ("home.py", NARROW, "log standard deviation of q(h₁|x) of image 0 is -inf"),
         ("pages/2_Latent_space.py", MEAN, "the mean of q(h₁|x) of image "),
         ("pages/2_Latent_space.py", WIDE, "log standard deviation of q(h₁|x) of image "),
         ("pages/2_Latent_space.py", NARROW, "log standard deviation of q(h₁|x) of image 0 is -inf"),
@@ -109,7 +109,7 @@ def test_a_model_too_large_for_a_page_is_refused_there_by_name(app):
 
 
 @pytest.mark.parametrize(
-    "page", ["app.py", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("pages/[1-6]*")))]
+    "page", ["home.py", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("pages/[1-6]*")))]
 )
 def test_no_page_begins_what_would_ruin_the_app(app, page):
     keep("ruin", ModelConfig(hidden=((1,),), latent=(100_000,)))  # such as one of your runs: it came by no form

@@ -72,6 +72,6 @@ def test_two_models_are_compared_in_words():
 
 def test_home_and_posterior_say_the_same_of_a_digit(app):
     told = [
-        [(one.label, one.value) for one in app(page, image=7).metric] for page in ("app.py", "pages/1_Posterior.py")
+        [(one.label, one.value) for one in app(page, image=7).metric] for page in ("home.py", "pages/1_Posterior.py")
     ]
     assert told[0] == told[1] and len(told[0]) == 4

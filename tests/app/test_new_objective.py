@@ -46,7 +46,7 @@ assert main(words.split()) == 0
 assert run.config.tau == 0.25 and checkpoints.load(run.checkpoint)[1].training["tau"] == 0.25
 assert main(["card", str(run.checkpoint)]) == 0
 
-page = AppTest.from_file(str(Path.cwd() / "app.py"), default_timeout=120)
+page = AppTest.from_file(str(Path.cwd() / "home.py"), default_timeout=120)
 page.query_params["samples"] = "200"
 page.query_params["bounds_section"] = "Every bound"
 page.switch_page("pages/6_Bounds.py").run()

@@ -10,7 +10,7 @@ from tests.app.test_pages import words
 
 ROOT = Path(__file__).parents[2]
 PAGES = {  # what opens all number fields, and their keys
-    "app.py": ({}, set()),
+    "home.py": ({}, set()),
     "pages/1_Posterior.py": (
         {"posterior_section": "Resampled draws", "own units": "true"},
         {"number", "samples", "seed", "shown", "unit.across", "unit.up"},
@@ -27,11 +27,10 @@ USUAL = {"samples": "300", "images": "100"}  # small ones
 
 
 def test_no_page_has_number_fields_of_another_kind():
-    calls = [
-        path.name for path in (ROOT / "app.py", *(ROOT / "pages").rglob("*.py")) if ".number_input(" in path.read_text()
-    ]
+    scripts = ROOT / "home.py", *(ROOT / "pages").rglob("*.py")
+    calls = [path.name for path in scripts if ".number_input(" in path.read_text()]
     assert calls == ["number_field.py"]
-    assert {*PAGES} == {"app.py", *(f"pages/{path.name}" for path in (ROOT / "pages").glob("[0-9]*.py"))}
+    assert {*PAGES} == {"home.py", *(f"pages/{path.name}" for path in (ROOT / "pages").glob("[0-9]*.py"))}
 
 
 @pytest.mark.parametrize("page", [page for page, (_, keys) in PAGES.items() if keys])

@@ -58,6 +58,6 @@ def test_few_images_are_said_to_be_few(app, count):
 def test_damaged_images_are_a_sentence(app, tmp_path):
     name = datasets.add(Dataset.from_arrays(np.zeros((9, 28, 28), np.uint8), name="damaged"))
     os.truncate(tmp_path / "data" / "own" / name / "images.npy", 500)
-    for page in ("app.py", "pages/4_Reconstructions.py"):
+    for page in ("home.py", "pages/4_Reconstructions.py"):
         (error,) = app(page, data=name).error
         assert "images.npy" in error.value and "data remove" in error.value

@@ -87,7 +87,7 @@ def test_home_and_posterior_agree(app):
     test.number_input(key="samples").set_value(700).run()
     test.number_input(key="seed").set_value(3).run()
     asked = [metric.value for metric in test.metric]
-    test.switch_page("app.py").run()
+    test.switch_page("home.py").run()
     assert [metric.value for metric in test.metric] == asked != home
 
 
@@ -211,7 +211,7 @@ def test_another_digit_changes_the_result(app):
 
 def test_a_number_that_a_smaller_data_set_lacks_becomes_the_first_image(app):
     """As after image 9,000 of MNIST, when the data set is changed to one of 500 test images."""
-    for page in ("app.py", "pages/1_Posterior.py"):
+    for page in ("home.py", "pages/1_Posterior.py"):
         test = app(page)
         test.session_state["image"] = test.session_state["image in use"] = 9000
         test.run()
@@ -292,7 +292,7 @@ def test_models_come_from_the_address_and_stay(app):
     other = next(key for key in found if key not in catalog.default_pair(found))
     test = app("pages/1_Posterior.py", a=other, samples=300)
     assert test.selectbox(key="a").value == other
-    test.switch_page("app.py").run()
+    test.switch_page("home.py").run()
     assert not test.exception and test.selectbox(key="a").value == other
 
 
@@ -377,7 +377,7 @@ def test_one_draw_that_carries_all_the_weight_is_drawn(app, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "names"),
     [
-        ("app.py", {"image.csv", "A/coordinates.csv"}),
+        ("home.py", {"image.csv", "A/coordinates.csv"}),
         ("pages/1_Posterior.py", {"image.csv", "A/posterior.csv"}),
         ("pages/2_Latent_space.py", {"map-a.csv", "map-b.csv"}),
         ("pages/3_Active_units.py", {"units-variance.csv"}),

@@ -54,7 +54,7 @@ def test_the_simple_view_folds_formulas_tables_and_errors_and_stays(app):
 @pytest.mark.parametrize(
     ("page", "section"),
     [
-        ("app.py", {}), ("pages/1_Posterior.py", {}),
+        ("home.py", {}), ("pages/1_Posterior.py", {}),
         ("pages/2_Latent_space.py", {"map": "PCA", "latent_space_section": "Does B spread more?"}),
         ("pages/3_Active_units.py", {"active_units_section": "One unit at a time"}),
         ("pages/4_Reconstructions.py", {"reconstructions_section": "Over the test set"}),
@@ -69,5 +69,5 @@ def test_no_page_says_a_standard_error_in_the_simple_view(app, page, section):
 
 
 def test_a_term_means_the_same_wherever_it_is_explained(app):
-    for page in ("app.py", PAGE):
+    for page in ("home.py", PAGE):
         assert f"**nats**: {TERMS['nats']}" in words(app(page))

@@ -28,5 +28,5 @@ def test_the_share_of_a_digit_and_a_warning_for_what_is_none(app):
         assert 100 * (nll < nll[17]).double().mean().item() == pytest.approx(share, abs=3)  # both are random
     assert WARNING not in words(test)
     noise = (torch.rand(784, generator=torch.Generator().manual_seed(0)) < 0.5).float()
-    test = app("app.py", x=digit.pack(noise, (28, 28)), **PAIR)
+    test = app("home.py", x=digit.pack(noise, (28, 28)), **PAIR)
     assert words(test).count("More surprising than all 300 test digits") == 2 and WARNING in words(test)

@@ -38,7 +38,7 @@ def assert_accessible(page: Page, rules: dict = RULES) -> None:
 @pytest.mark.parametrize("file", [file for file, *_ in PAGES])
 def test_every_page(visit, file):
     """One visit: the window is resized and the theme of the system changed while the page is open."""
-    name = "" if file == "app.py" else file.split("_", 1)[1].removesuffix(".py")
+    name = "" if file == "home.py" else file.split("_", 1)[1].removesuffix(".py")
     page = visit("app.py", name + QUERIES.get(name, ""))
     page.get_by_test_id("stSidebar").get_by_text("Train a small model").click()  # its form too
     settled(page)
