@@ -63,7 +63,7 @@ class Server:
             with contextlib.suppress(OSError):  # not listening yet
                 if DIRECT.open(f"{self.url}/_stcore/health", timeout=5).status == 200:
                     return
-            time.sleep(0.2)
+            time.sleep(0.05)
         raise RuntimeError(f"the server did not start within {START_SECONDS} s:\n{self.log.read_text()}")
 
     def stop(self) -> None:
