@@ -253,10 +253,5 @@ def test_the_apps_times_become_targets():
     idle = {key: [2.0, 1.0, 3.0] for key in app.GOALS}
     section = app.report(idle, {key: [3.0, 5.0, 4.0] for key in app.GOALS})
     assert "2.00 (1.00–3.00) | 4.00 (3.00–5.00) | 2.00" in section.body
-    assert [target.met for target in section.targets] == [
-        True,
-        True,
-        *[False, True] * 7,
-        True,
-        True,
-    ]  # 3.3 s for the start, 25 s for UMAP; 2×
+    wide = ("paint", "start", "umap")  # may take 2.5, 3.3 and 25 s; the others less than 2. Beside training all: 2×
+    assert [target.met for target in section.targets] == [met for key in app.GOALS for met in (key in wide, True)]
