@@ -18,6 +18,7 @@ MAX_SIDE = 64  # rows or columns of an image, here and in the explorer
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in a grey level: ITU-R BT.601, as in Pillow
 HELD_OUT = 0.1  # the share of the images that validate, and that test, where they are not given
 PARTS = ("train", "valid", "test")
+SPLITS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}  # as files say
 MAX_CLASSES = 2000
 AT_ONCE = 1000  # images that are converted, drawn, hashed or written together
 
