@@ -7,252 +7,27 @@ The decoder mirrors the encoder. Axis order is draws, batch, features. Log-densi
 """
 
 import math
-import re
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from iwae import likelihoods
-from iwae.bounds import weigh_kl
 from iwae.kernels import conv, precision
 from iwae.kernels.layers import ACTIVATIONS, are_standard, as_function, hidden_layers, unchanged
+from iwae.latent_model import Gaussian, LatentModel, Sample, UnitMask
 from iwae.likelihoods import Likelihood
-from iwae.shapes import checked_shape, shape_text
-from iwae.system import reprs
+from iwae.model_config import PRESETS, ModelConfig
+from iwae.shapes import shape_text
+
+__all__ = [
+    "Model", "ModelConfig", "PRESETS", "LatentModel", "Sample", "UnitMask", "Gaussian", "StochasticLayer",
+    "log_normal", "log_standard", "to_float64", "LOG_2PI",
+]  # fmt: skip
 
 LOG_2PI = math.log(2 * math.pi)
-MAX_LAYERS = 100  # of units, hidden and stochastic; a hostile file could name a million
-MAX_CONVOLUTIONS, MAX_CHANNELS = 6, 512  # which bring 64 rows to 1; and so many feature maps of each
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Sizes of a model, layer by layer from the pixels upwards, the shape of its images, its likelihood and its
-    activation function. Raises ValueError for sizes that cannot be and for unknown names."""
-
-    hidden: tuple[tuple[int, ...], ...] = ((200, 200),)  # units between one stochastic layer and the next
-    latent: tuple[int, ...] = (50,)  # units of each stochastic layer
-    shape: tuple[int, int] = (28, 28)  # of an image: rows, columns
-    likelihood: str = "bernoulli"  # of the pixels, a name in likelihoods.py
-    activation: str = "tanh"  # of the hidden units: tanh, relu, silu or gelu
-    convolutions: tuple[int, ...] = ()  # channels of each, between the pixels and the first hidden layer
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(tuple(sizes) for sizes in self.hidden))  # lists, from JSON
-        object.__setattr__(self, "latent", tuple(self.latent))
-        object.__setattr__(self, "convolutions", tuple(self.convolutions))
-        object.__setattr__(self, "shape", checked_shape(self.shape))
-        if not self.latent or len(self.hidden) != len(self.latent):
-            raise ValueError(
-                "a model needs at least one stochastic layer, and hidden and latent sizes for each: "
-                f"not hidden {self.hidden} with latent {self.latent}"
-            )
-        sizes = [self.pixels, *self.latent, *(size for layer in self.hidden for size in layer)]
-        if len(sizes) > MAX_LAYERS:
-            raise ValueError(f"a model has at most {MAX_LAYERS} layers, not {len(sizes):,}")
-        if not all(isinstance(size, int) and 0 < size <= 100_000 for size in sizes):
-            raise ValueError(f"every size must be a whole number from 1 to 100,000: {self}")
-        if not all(self.hidden):
-            raise ValueError(f"every stochastic layer needs at least one hidden layer: {self.hidden}")
-        channels = self.convolutions
-        if len(channels) > MAX_CONVOLUTIONS or not all(type(c) is int and 0 < c <= MAX_CHANNELS for c in channels):
-            raise ValueError(
-                f"there are at most {MAX_CONVOLUTIONS} convolutions, of 1 to {MAX_CHANNELS} channels: not {channels}"
-            )
-        likelihoods.find(self.likelihood)
-        if not isinstance(self.activation, str) or self.activation not in ACTIVATIONS:
-            raise ValueError(f"unknown activation {self.activation!r}; there are {', '.join(ACTIVATIONS)}")
-
-    @property
-    def pixels(self) -> int:
-        """Of an image."""
-        return math.prod(self.shape)
-
-    @property
-    def feature_maps(self) -> tuple[conv.Map, ...]:
-        """Channels, rows and columns of the image and of what each convolution makes of it."""
-        return conv.feature_maps(self.shape, self.convolutions)
-
-    @property
-    def widths(self) -> tuple[tuple[int, ...], ...]:
-        """``hidden``, with the features of every convolution before the first hidden layer."""
-        first, *others = self.hidden
-        return ((*map(math.prod, self.feature_maps[1:]), *first), *others)
-
-    @classmethod
-    def parse(cls, text: str) -> "ModelConfig":
-        """A preset's name, or sizes: ``hidden,hidden:latent`` for each layer, joined by ``/``.
-
-        ``200,200:100/100,100:50`` is the preset ``2layer``. Convolutions stand first, as numbers of channels with a
-        ``c``: ``16c,32c,100:50`` is ``conv``. ``@`` and its name stand before another likelihood than
-        ``bernoulli`` and another activation than ``tanh``: ``2layer@gaussian@relu``. Raises ValueError for anything
-        else.
-        """
-        sizes, *names = text.split("@")
-        if names:
-            options = {"activation" if name in ACTIVATIONS else "likelihood": name for name in names}
-            if len(options) < len(names):
-                raise ValueError(f"model {text!r} names two likelihoods or two activations")
-            return replace(cls.parse(sizes), **options)
-        if text in PRESETS:
-            return PRESETS[text]
-        found = re.fullmatch(r"((?:\d+c,)*)(\d+(,\d+)*:\d+(/\d+(,\d+)*:\d+)*)", text, re.ASCII)
-        if not found:
-            raise ValueError(
-                f"model {text!r} is neither one of {', '.join(PRESETS)} nor sizes like 200,200:100/100,100:50 "
-                "or 16c,32c,100:50"
-            )
-        channels = tuple(int(count) for count in re.findall(r"\d+", found[1]))
-        layers = [layer.split(":") for layer in found[2].split("/")]
-        hidden = tuple(tuple(int(size) for size in sizes.split(",")) for sizes, _ in layers)
-        return cls(hidden=hidden, latent=tuple(int(size) for _, size in layers), convolutions=channels)
-
-    def __str__(self) -> str:
-        names = {"likelihood": self.likelihood, "activation": self.activation}
-        at = "".join(f"@{name}" for kind, name in names.items() if name != getattr(type(self), kind))
-        for name, preset in PRESETS.items():
-            if self == replace(self, hidden=preset.hidden, latent=preset.latent, convolutions=preset.convolutions):
-                return name + at
-        layers = zip(self.hidden, self.latent, strict=True)
-        sizes = "/".join(f"{','.join(map(str, hidden))}:{latent}" for hidden, latent in layers)
-        return "".join(f"{channels}c," for channels in self.convolutions) + sizes + at
-
-
-PRESETS = {
-    "1layer": ModelConfig(),
-    "2layer": ModelConfig(hidden=((200, 200), (100, 100)), latent=(100, 50)),
-    "2d": ModelConfig(latent=(2,)),  # for pictures of the latent plane
-    "conv": ModelConfig(hidden=((100,),), convolutions=(16, 32)),
-}
-
-
-Gaussian = tuple[Tensor, Tensor]  # mean and log standard deviation
-
-
-class Sample(NamedTuple):
-    """k draws from q(h|x) and the three parts of their log-weights, each [k, batch], in nats."""
-
-    log_px: Tensor  # log p(x|h₁)
-    log_ph: Tensor  # log p(h), all layers
-    log_qh: Tensor  # log q(h|x), all layers
-    h: tuple[Tensor, ...]  # h[l]: [k, batch, latent[l]]
-
-    __repr__ = reprs.one_line
-
-    @property
-    def log_w(self) -> Tensor:
-        """log p(x, h) − log q(h|x), [k, batch]."""
-        return self.log_px + self.log_ph - self.log_qh
-
-    def log_weights(self, kl_weight: float | Tensor) -> Tensor:
-        """log p(x|h) + kl_weight·(log p(h) − log q(h|x)), [k, batch]: ``log_w`` for a weight of 1."""
-        return weigh_kl(self.log_w, self.log_px, kl_weight)
-
-
-class UnitMask(NamedTuple):
-    """Units that stay, for one stochastic layer; the others are held at a constant and leave log p and log q."""
-
-    mask: Tensor  # [latent] of 0 and 1
-    value: Tensor  # [latent], what a dropped unit is held at
-
-
-@runtime_checkable
-class LatentModel(Protocol):
-    """What evaluation, posterior, latent space, units and reconstruction need of a model; ``Model`` has all of it.
-
-    Images x are [batch, pixels], as ``check_images`` returns them. h is a tuple with a tensor for each stochastic
-    layer, the one next to the pixels first, [..., batch, latent[l]]; a draw more is an axis in front.
-    """
-
-    @property
-    def config(self) -> ModelConfig:
-        """Units of each layer, shape of the images, name of the likelihood, and the widths that memory follows from."""
-        ...
-
-    @property
-    def encoder(self) -> Any:
-        """A sequence of functions, of the first layer from x and of each other one from the h below it to (mean, log
-        standard deviation) of q, [..., latent[l]] each."""
-        ...
-
-    @property
-    def decoder(self) -> Any:
-        """A sequence of such functions for p(h[l] | h[l+1]), one fewer than layers: empty for a single one."""
-        ...
-
-    @property
-    def likelihood(self) -> Likelihood:
-        """p(x|h₁) of the pixels."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Of its weights, where x and h must lie."""
-        ...
-
-    def check_images(self, x: Any, count: int | None = None) -> Tensor:
-        """x in any accepted form as [n, pixels] on the model's device. Raises ValueError for images that the model
-        gives no probability, and where there are not ``count`` of them."""
-        ...
-
-    def noise(self, k: int, batch: int, generator: torch.Generator | None) -> tuple[Tensor, ...]:
-        """Standard normal draws, [k, batch, latent[l]] for each layer."""
-        ...
-
-    def encode_first(self, x: Tensor) -> Gaussian:
-        """Mean and log standard deviation of q(h₁|x), [batch, latent[0]] each."""
-        ...
-
-    def sample(
-        self,
-        x: Tensor,
-        k: int = 1,
-        *,
-        noise: tuple[Tensor, ...] | None = None,
-        unit_masks: tuple[UnitMask, ...] | None = None,
-        encoded: Gaussian | None = None,
-        checked: bool = False,
-    ) -> Sample:
-        """Draws from q(h|x), by the given ``noise``, with their log-densities. Units that ``unit_masks`` drop are held
-        at a constant and are in none of the densities. ``encoded`` is ``encode_first(x)``; ``checked`` says that x
-        comes from ``check_images``."""
-        ...
-
-    def sample_posterior(self, x: Tensor, noise: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """h from q(h|x) by the given noise, and log q(h|x) [k, batch]."""
-        ...
-
-    def log_joint(
-        self, x: Tensor, h: tuple[Tensor, ...], *, pixel_mask: Tensor | None = None, checked: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """log p(x|h₁) and log p(h), [k, batch] each, nats; ``pixel_mask`` as in ``log_likelihood``."""
-        ...
-
-    def log_likelihood(
-        self, x: Tensor, h1: Tensor, pixel_mask: Tensor | None = None, *, checked: bool = False
-    ) -> Tensor:
-        """log p(x|h₁) [k, batch], nats; of the pixels alone where ``pixel_mask`` [pixels] is true."""
-        ...
-
-    def logits(self, h1: Tensor) -> Tensor:
-        """The outputs that the likelihood takes, [..., pixels · per_pixel]."""
-        ...
-
-    def decode(self, h1: Tensor) -> Tensor:
-        """E[x|h₁], [..., pixels]."""
-        ...
-
-    def ancestral_layers(self, top: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        """h of all layers below and with the top layer's, drawn, or without a generator set to their means."""
-        ...
-
-    def ancestral_sample(self, top: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """h₁ of ``ancestral_layers``."""
-        ...
 
 
 class StochasticLayer(nn.Module):
