@@ -34,7 +34,7 @@ help:
 	@echo "make lint     check style, formatting, the direction of imports and types"
 	@echo "make install  only make $(VENV) and install requirements.txt; the others do it when it is due, and make test"
 	@echo "              and make lint also install requirements-dev.txt"
-	@echo "make extra    also install requirements-extra.txt: TensorBoard, ONNX, HEIC, the notebook"
+	@echo "make extra    also install requirements-extra.txt: TensorBoard, ONNX, the Hub, HEIC, h5ad, ArviZ, the notebook"
 	@echo
 	@echo "PYTHON=python3.12     the Python to build $(VENV) with, 3.11 or later"
 	@echo "WORKERS=2             processes that share the tests; 0 runs them in one"

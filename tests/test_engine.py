@@ -14,8 +14,6 @@ from iwae.training.config import TrainConfig
 from iwae.training.loop import Training
 from tests.steps import check_compiled, step_inputs
 
-WHOLE = torch.ones(())  # the share that the KL has of its weight where nothing warms up
-
 pytestmark = pytest.mark.usefixtures("threads_as_before")
 
 

@@ -64,7 +64,7 @@ def card(**parts) -> str:
 
 
 class Harm:
-    """Unpickling it makes a file."""
+    """Unpickling it makes a folder."""
 
     def __init__(self, path):
         self.path = str(path)

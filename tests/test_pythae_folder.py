@@ -1,7 +1,6 @@
 """Models that pythae has saved: log w per draw is that of its own networks, and no code is unpickled."""
 
 import json
-import os
 import pickle
 
 import pytest
@@ -17,6 +16,7 @@ from iwae.checkpoints import Card
 from iwae.export import browser
 from iwae.model import LOG_2PI, Model, ModelConfig
 from iwae.training.config import TrainConfig
+from tests.test_hostile_checkpoints import Harm
 
 needs_pythae = pytest.mark.skipif(not pythae_peer.INSTALLED, reason="needs pythae: benchmarks/requirements.txt")
 
@@ -89,20 +89,10 @@ def test_flat_images_of_our_own_networks_are_refused_and_their_pickles_not_opene
     """As benchmarks/pythae_peer.py saves them."""
     peer = pythae_peer.build(ModelConfig(hidden=((9,),), latent=(2,), shape=(4, 4)), k=3)
     peer.save(str(tmp_path))
-    (tmp_path / "encoder.pkl").write_bytes(pickle.dumps(Trap(tmp_path / "opened")))
+    (tmp_path / "encoder.pkl").write_bytes(pickle.dumps(Harm(tmp_path / "opened")))
     with pytest.raises(AdapterError, match=r"encoder is none of .* encoder\.pkl, which is never unpickled"):
         adapters.pythae(tmp_path)
     assert not (tmp_path / "opened").exists()
-
-
-class Trap:
-    """Unpickling it makes a folder."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
 
 
 def saved(folder, latent: int = 3, shape=(1, 5, 6), **settings):
@@ -196,7 +186,7 @@ def test_other_folders_are_refused_in_a_line(tmp_path, name):
 
 def test_weights_that_are_code_are_not_unpickled(tmp_path):
     saved(tmp_path)
-    torch.save({"model_state_dict": Trap(tmp_path / "opened")}, tmp_path / "model.pt")
+    torch.save({"model_state_dict": Harm(tmp_path / "opened")}, tmp_path / "model.pt")
     with pytest.raises(AdapterError, match="damaged or holds more than tensors, and no code is unpickled"):
         adapters.pythae(tmp_path)
     assert not (tmp_path / "opened").exists()

@@ -80,13 +80,13 @@ class Difference:
         return f"{self.a.cell.title} less {self.b.cell.title}: {told}"
 
 
-def seed_differences(rows: Iterable[Row], measure: str = "nll") -> list[Difference]:
-    """Between any two objectives that were trained alike, on one data set, with several seeds each."""
+def seed_differences(rows: Iterable[Row]) -> list[Difference]:
+    """Of the NLL between any two objectives that were trained alike, on one data set, with several seeds each."""
     found = []
     for b, a in combinations([row for row in rows if row.status == "seeds"], 2):
         if a.config and b.config and _alike(a.config) == _alike(b.config) and a.cell.start == b.cell.start:
-            variances = [row.metrics[f"{measure}_sd"] ** 2 / len(row.seeds) for row in (a, b)]
-            found.append(Difference(a, b, a.metrics[measure] - b.metrics[measure], math.sqrt(sum(variances))))
+            variances = [row.metrics["nll_sd"] ** 2 / len(row.seeds) for row in (a, b)]
+            found.append(Difference(a, b, a.metrics["nll"] - b.metrics["nll"], math.sqrt(sum(variances))))
     return found
 
 

@@ -68,9 +68,9 @@ def _aggregated(side: MapSide, images: Images) -> np.ndarray:
 
 
 @st.cache_resource(max_entries=6, show_spinner=False, hash_funcs=FILE)
-def _prior(entry: Entry, device: str, layer: int, count: int = PRIOR) -> np.ndarray:
+def _prior(entry: Entry, device: str, layer: int) -> np.ndarray:
     with cache.stop_on_model_error(entry):
-        return latent.prior(cache.model(entry, device), count, seed=0, layer=layer)
+        return latent.prior(cache.model(entry, device), PRIOR, seed=0, layer=layer)
 
 
 def show_spread(both: Sequence[MapSide], images: Images) -> None:

@@ -38,8 +38,8 @@ class Measured:
         """The activity of every layer at a threshold."""
         return tuple(activity.activity_of(*halves, threshold) for halves in self.halves)
 
-    def units(self, layer: int, values: Tensor, what: str = "unit") -> Units:
-        """A measure of one layer's units, for a figure."""
+    def units(self, values: Tensor, what: str = "unit") -> Units:
+        """A measure of the units of a layer, for a figure."""
         labels = [f"{what} {unit}" for unit in range(len(values))]
         return Units(f"{self.name} · {self.entry.short}", self.entry.kind, values.numpy(), labels, self.dashed)
 
@@ -168,7 +168,7 @@ def _curve(
     key: str, layer: int, values: Sequence[tuple[Measured, Tensor]], takeaway: str, threshold: float | None
 ) -> None:  # fmt: skip
     title, what, help = MEASURES[key]
-    drawn = [model.units(layer, value, what) for model, value in values]
+    drawn = [model.units(value, what) for model, value in values]
     n = len(values[0][0].halves[0][0])
     caption = f"{title}, layer {layer + 1}, over {n:,} test images; values below 10⁻⁶ are drawn there."
     numbers = [
@@ -181,7 +181,7 @@ def _curve(
 
 
 def _bands_figure(here: Here, layer: int, threshold: float) -> None:
-    found = [(model.units(layer, a.variance), _bands(*model.of, layer, threshold)) for model, a in here]
+    found = [(model.units(a.variance), _bands(*model.of, layer, threshold)) for model, a in here]
     numbers = [
         {"model": part.name, "images": b.images, "mean": b.mean, "2.5 %": b.low, "97.5 %": b.high}
         for part, bands in found
