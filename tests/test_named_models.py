@@ -1,17 +1,22 @@
 """IWAE_ADAPTERS: models that whoever starts the server names, in the catalogue; wrong values are reasons in a line."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 
-from iwae import catalog, cli
+from iwae import catalog, cli, encode, evaluate
+from iwae.__main__ import main
 from iwae.adapters import WrappedModel, environment
 from iwae.analysis import costs
 from iwae.catalog import AdapterEntry, CatalogError
 from iwae.cli import table
+from iwae.data import datasets
 from iwae.export import report
 from iwae.export.report import SampledImage
 from iwae.inference.posterior import posterior
-from iwae.results import rows
+from iwae.results import comparison, rows
 from tests import foreign
 
 
@@ -118,3 +123,45 @@ def test_two_models_are_compared_on_the_images_of_the_one_that_is_known(named, c
     assert "A: plain · 6:2 · adapter · not evaluated" in capsys.readouterr().out
     with pytest.raises(cli.UsageError, match="of neither is it known"):
         table.parse(["--compare", "adapter:plain", "adapter:plain"]).run()
+
+
+def test_they_are_measured_and_encoded_from_the_shell(named, tmp_path, capsys):
+    vae = named("pair")[0]["adapter:conv VAE"]
+    options = ["--dataset", "mnist-5k", "--images", "12", "--samples", "20"]
+    assert main(["evaluate", vae.key, *options]) == 0
+    shown = capsys.readouterr().out
+    x = comparison.choose(datasets.load("mnist-5k").binary("test"), 12, 0)
+    measured = evaluate(vae.load(), x, samples=20).summary()
+    assert shown.startswith("adapter:conv VAE: wrapped, 2 units, trained elsewhere\n12 test images of mnist-5k")
+    assert f"{measured['nll']:.3f} ± {measured['nll_se']:.3f}" in shown
+    assert main(["encode", vae.key, *options, "--map", "pca", "--out", str(tmp_path / "l.npz")]) == 0
+    with np.load(tmp_path / "l.npz") as file:
+        x = datasets.load("mnist-5k").binary("test")[file["index"]]
+        np.testing.assert_array_equal(file["h1_mean"], encode(vae.load(), x, samples=20).mean[0])
+        about = json.loads(str(file["about"]))
+    assert (about["model"], about["weights_sha256"]) == (vae.key, vae.fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["evaluate", "adapter:conv VAE"], "what adapter:conv VAE was trained on is not known: name a data set with"),
+        (["evaluate", "adapter:VAE"], "names no model adapter:VAE: it names adapter:conv VAE, adapter:conv IWAE"),
+        (["evaluate", "adapter:conv VAE", "--save"], "--save is for checkpoints: adapter:conv VAE is code, and has no"),
+        (["evaluate", "adapter:conv VAE", "--half"], "--half is for checkpoints"),
+        (["encode", "adapter:conv VAE", "--out", "l.csv", "--ray", "auto"], "--ray is for checkpoints"),
+        (["encode", "adapter:gone", "--out", "l.csv"], "names no model adapter:gone"),
+    ],
+)
+def test_the_commands_refuse_in_one_line(named, capsys, words, told):
+    named("pair")
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert told in err and err.count("\n") == 1
+
+
+def test_what_went_wrong_is_said_where_the_model_is_asked_for(named, capsys):
+    named("broken")
+    assert main(["evaluate", "adapter:conv VAE", "--dataset", "mnist-5k"]) == 2
+    err = capsys.readouterr().err
+    assert "it names none; IWAE_ADAPTERS: tests.foreign:broken: FileNotFoundError: no weights here" in err

@@ -550,6 +550,12 @@ def test_from_a_folder_to_a_measured_model(tmp_path, capsys):
     assert data["sha256"] == datasets.load(name).identity["sha256"]
     assert main(["evaluate", str(tmp_path / "model.safetensors"), "--samples", "10"]) == 0
     assert f"20 test images of {name}" in capsys.readouterr().out
+    saving = ["--samples", "10", "--dataset", "shapes", "--save"]  # NAME for NAME@HASH8
+    assert main(["evaluate", str(tmp_path / "model.safetensors"), *saving]) == 0
+    assert checkpoints.read_card(tmp_path / "model.safetensors").metrics["samples"] == 10
+    capsys.readouterr()
+    assert main(["table", "--dataset", "shapes", "--wide"]) == 0
+    assert f"{name}-iwae-k2-s0" in capsys.readouterr().out
     assert main(["card", str(tmp_path / "model.safetensors")]) == 0
     shown = capsys.readouterr().out
     assert f"shapes, stochastic binarization (`{name}`), 160 training images" in shown and own.LICENCE in shown

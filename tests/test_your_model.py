@@ -33,7 +33,7 @@ def test_every_block_runs(tmp_path):
 
     blocks = re.findall(r"^```(sh|python)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     assert [kind for kind, _ in blocks] == ["python"] * 3 + ["sh"] * 2
-    module, train, measure, start, compare = (block for _, block in blocks)
+    module, train, measure, start, shell = (block for _, block in blocks)
     (tmp_path / "mymodels.py").write_text(module, encoding="utf-8")
     run("-c", train)
     evaluated, drawn, shape = run("-c", measure).splitlines()
@@ -43,6 +43,12 @@ def test_every_block_runs(tmp_path):
     assert (path, command) == ("PYTHONPATH=.", ["streamlit", "run", "app.py"])
     variables = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "IWAE_ADAPTERS": named.removeprefix("IWAE_ADAPTERS=")}
     assert ":orange[A · My VAE]" in run("-c", HOME, **variables)
-    path, again, python, *words = shlex.split(compare)
-    assert (path, again, python) == ("PYTHONPATH=.", named, "python")
-    assert "A: My VAE · wrapped, 8 units · adapter · not evaluated" in run(*words, **variables)
+    said = []
+    for line in shell.splitlines():
+        path, again, python, *words = shlex.split(line)
+        assert (path, again, python) == ("PYTHONPATH=.", named, "python")
+        said.append(run(*words, **variables))
+    measured, encoded, compared = said
+    assert "adapter:My VAE: wrapped, 8 units, trained elsewhere" in measured
+    assert "50 test images of mnist-5k" in encoded and (tmp_path / "latents.npz").is_file()
+    assert "A: My VAE · wrapped, 8 units · adapter · not evaluated" in compared

@@ -44,9 +44,18 @@ def models() -> tuple[dict[str, NamedModel], dict[str, str]]:
         return _load(os.environ.get(VARIABLE, ""))
 
 
+def find(key: str) -> NamedModel:
+    """The model of this key, ``adapter:NAME``. Raises AdapterError where there is none."""
+    found, reasons = models()
+    if one := found.get(key.removeprefix(PREFIX)):
+        return one
+    there = f"it names {', '.join(f'{PREFIX}{name}' for name in found)}" if found else "it names none"
+    raise AdapterError("; ".join([f"{VARIABLE} names no model {printable(key)}: {there}", *reasons.values()]))
+
+
 def load(key: str, device: str | torch.device) -> Model:
-    """The model of this key (``adapter:NAME``), on the device."""
-    model = models()[0][key.removeprefix(PREFIX)].model
+    """The same on the device."""
+    model = find(key).model
     return model if model.device.type == torch.device(device).type else copy.deepcopy(model).to(device)
 
 

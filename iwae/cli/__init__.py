@@ -7,6 +7,7 @@ raises SystemExit. ``run()`` returns the exit status, and raises UsageError for 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +16,13 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from iwae import checkpoints
+from iwae.adapters import environment
+from iwae.analysis import umap_maps
+from iwae.checkpoints import Card
 from iwae.data import datasets
 from iwae.evaluation.sampling import Progress
+from iwae.model import Model
 from iwae.shapes import check_same_shape
 from iwae.system import files
 from iwae.training.config import MAX_K, MAX_SEED
@@ -84,15 +90,63 @@ def check_name(name: str) -> str:
         raise UsageError(str(error)) from None
 
 
-def check_dataset(name: str, model: Path | None = None, shape: tuple[int, int] = (0, 0)) -> None:
-    """Raise UsageError for a data set that does not exist, and for one that a ``model`` for images of this ``shape``
-    cannot take."""
+def check_dataset(name: str, model: Path | None = None, shape: tuple[int, int] = (0, 0)) -> str:
+    """The full name of a data set. Raise UsageError for one that does not exist, and for one that a ``model`` for
+    images of this ``shape`` cannot take."""
     try:
         datasets.source(name)
         if model is not None:
             check_same_shape(shape, str(model), datasets.shape(name), name)
+        return datasets.resolve(name)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The model that a command was given."""
+
+    checkpoint: Path
+    model: Model
+    card: Card
+    name: str
+    fingerprint: str  # tells it from others
+
+    def dataset(self, name: str | None) -> str:
+        """The full name of a data set that it can take, by default its own. Raises UsageError."""
+        name = name or self.card.training.get("dataset")
+        if not name:
+            raise UsageError(f"what {self.checkpoint} was trained on is not known: name a data set with --dataset")
+        return check_dataset(name, self.checkpoint, self.card.model.shape)
+
+
+def is_adapter(checkpoint: Path) -> bool:
+    """Whether it is ``adapter:NAME``, a model that IWAE_ADAPTERS names, and not a file."""
+    return str(checkpoint).startswith(environment.PREFIX)
+
+
+def check_checkpoint(checkpoint: Path, *not_adapters: str) -> None:
+    """Raise UsageError for a model that is not there, and for an adapter beside one of the options in
+    ``not_adapters``."""
+    if not is_adapter(checkpoint):
+        if not checkpoint.is_file():
+            raise UsageError(f"there is no file {checkpoint}")
+        return
+    if not_adapters:
+        raise UsageError(f"{not_adapters[0]} is for checkpoints: {checkpoint} is code, and has no file")
+    try:
+        environment.find(str(checkpoint))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def load(checkpoint: Path, device: str) -> Loaded:
+    """A model after ``check_checkpoint``. Raises as ``checkpoints.load`` does."""
+    if is_adapter(checkpoint):
+        found, model = environment.find(str(checkpoint)), environment.load(str(checkpoint), device)
+        return Loaded(checkpoint, model, Card(model.config, {}), str(checkpoint), found.fingerprint)
+    model, card = checkpoints.load(checkpoint, device)
+    return Loaded(checkpoint, model, card, checkpoint.stem, umap_maps.fingerprint(checkpoint))
 
 
 def check_output(option: str, path: Path | None) -> None:

@@ -13,8 +13,8 @@ from typing import Literal
 from tqdm import tqdm
 from tyro.conf import Positional
 
-from iwae import checkpoints, cli
-from iwae.analysis import encode, ray_encode, umap_maps
+from iwae import cli
+from iwae.analysis import encode, ray_encode
 from iwae.data import datasets
 from iwae.export import latents
 from iwae.model import Model
@@ -35,9 +35,10 @@ class EncodeCommand:
       python -m iwae encode model.safetensors --split train --samples 100 --map umap --out latents.h5ad
       python -m iwae encode model.safetensors --images 500 --draws 20 --out latents.npz
       python -m iwae encode model.safetensors --split train --ray auto --out latents.parquet
+      IWAE_ADAPTERS=module:function python -m iwae encode adapter:NAME --dataset mnist-5k --out latents.parquet
     """
 
-    checkpoint: Positional[Path]  # a .safetensors file that train has written
+    checkpoint: Positional[Path]  # a .safetensors file that train has written, or adapter:NAME of IWAE_ADAPTERS
     out: Path  # the file to write: .parquet, .npz, .csv, .tsv or .h5ad
     dataset: str | None = None  # encode this data set instead of the model's own, see `python -m iwae data list`
     split: Literal["train", "valid", "test"] = "test"  # which of its images
@@ -59,17 +60,16 @@ class EncodeCommand:
             raise cli.UsageError(f"--draws must lie between 0 and the {self.samples:,} --samples, not {self.draws:,}")
         if self.draws and self.out.suffix.lower() == ".tsv":
             raise cli.UsageError("--draws: the projector's .tsv has no place for draws; choose another suffix")
-        if not self.checkpoint.is_file():
-            raise cli.UsageError(f"there is no file {self.checkpoint}")
+        cli.check_checkpoint(self.checkpoint, *["--ray"] * (self.ray is not None))
         try:
             latents.check(self.out)
         except (ValueError, OSError) as error:
             raise cli.UsageError(f"--out: {error}") from None
         if self.map == "umap":
             optional.require("--map umap", "umap", extra="umap")
-        model, card = checkpoints.load(self.checkpoint, device)
-        name = self.dataset or card.training.get("dataset", "")
-        cli.check_dataset(name, self.checkpoint, card.model.shape)
+        loaded = cli.load(self.checkpoint, device)
+        model, card = loaded.model, loaded.card
+        name = loaded.dataset(self.dataset)
         data = datasets.load(name, progress=sys.stderr.isatty(), only_test=self.split == "test")
         try:
             numbers = encode.rows(data, self.split, self.images)
@@ -81,7 +81,7 @@ class EncodeCommand:
             raise cli.UsageError(f"--{error}") from None
         settings = {"samples": self.samples, "seed": self.seed, "draws": self.draws}
         on_map = "" if self.map == "none" else self.map
-        named = self.checkpoint.stem, umap_maps.fingerprint(self.checkpoint), str(card.model)
+        named = loaded.name, loaded.fingerprint, str(card.model)
         described = latents.about(*named, data.name, self.split, on_map=on_map, **settings)
         pictures = None
         if latents.has_sprite(self.out, len(numbers), data.shape):

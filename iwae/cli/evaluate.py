@@ -32,9 +32,10 @@ class EvaluateCommand:
       python -m iwae evaluate model.safetensors --samples 1000 --images 500 --json
       python -m iwae evaluate model.safetensors --samples 500 --images 2000 --quantiles --save
       python -m iwae evaluate model.safetensors --ais 500 --save
+      IWAE_ADAPTERS=module:function python -m iwae evaluate adapter:NAME --dataset mnist-5k
     """
 
-    checkpoint: Positional[Path]  # a .safetensors file that train has written
+    checkpoint: Positional[Path]  # a .safetensors file that train has written, or adapter:NAME of IWAE_ADAPTERS
     samples: int = 5000  # draws from q(h|x) for each image
     images: int | None = None  # number of test images, chosen at random by the seed; by default all, 1,000 for --ais
     seed: int = 0  # of the draws, and of the choice of images
@@ -51,10 +52,9 @@ class EvaluateCommand:
     def run(self) -> int:
         device = cli.find_device(self.device)
         self._check()
-        model, card = checkpoints.load(self.checkpoint, device)
-        own: str = card.training.get("dataset", "")
-        name = self.dataset or own
-        cli.check_dataset(name, self.checkpoint, card.model.shape)
+        loaded = cli.load(self.checkpoint, device)
+        model, card = loaded.model, loaded.card
+        own, name = card.training.get("dataset", ""), loaded.dataset(self.dataset)
         if self.save and name != own:
             raise cli.UsageError(f"--save keeps results on the model's own data set, {own}, not on {name}")
         if self._alone and self.save and not card.metrics:
@@ -110,8 +110,7 @@ class EvaluateCommand:
                 raise cli.UsageError(f"{option} must lie between {least} and {MAX_K:,}, not {value}")
         if self.simulated != 0 and not 2 <= self.simulated <= MAX_K:
             raise cli.UsageError(f"--simulated must be 0 or lie between 2 and {MAX_K:,}, not {self.simulated}")
-        if not self.checkpoint.is_file():
-            raise cli.UsageError(f"there is no file {self.checkpoint}")
+        cli.check_checkpoint(self.checkpoint, *["--save"] * self.save, *["--half"] * self.half)
         cli.check_output("--save", self.checkpoint if self.save else None)
 
     def _measure(self, model: Model, x: Tensor | datasets.DrawnImages) -> dict[str, Any]:
@@ -137,6 +136,8 @@ class EvaluateCommand:
 
 def describe(card: checkpoints.Card) -> str:
     """What a model is, in one line: ``iwae, k = 50, 1layer, trained on digits``."""
+    if not card.training:
+        return f"{card.model}, trained elsewhere"
     objective, k, dataset = (card.training.get(name, "unknown") for name in ("objective", "k", "dataset"))
     return f"{objective}, k = {k}, {card.model}, trained on {dataset}"
 

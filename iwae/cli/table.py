@@ -51,12 +51,12 @@ class TableCommand:
     device: cli.Device = "auto"  # for --verify and --compare: auto is the first available of cuda, mps and cpu
 
     def run(self) -> int:
-        device = self._check()
+        device, dataset = self._check(), self.dataset and cli.check_name(self.dataset)
         found, unusable = catalog.entries()
         if self.compare:
             return self._compare(found, self.compare, device)
         found |= catalog.cards()
-        rows, refused = results.collect(self._wanted(found))
+        rows, refused = results.collect(self._wanted(found, dataset))
         for reason in (unusable | refused).values():
             print(f"left out: {reason}", file=sys.stderr)
         if self.readme:
@@ -65,15 +65,13 @@ class TableCommand:
                 print(f"wrote {path}")
         if self.verify is not None:
             return self._verify(rows, self.verify, device)
-        missing = grid.not_run(results.collect(found)[0], self.dataset)
+        missing = grid.not_run(results.collect(found)[0], dataset)
         self._print(rows, missing)
         self._write(rows + missing if self.all else rows)
         return 0
 
     def _check(self) -> str:
         cli.check_seed(self.seed)
-        if self.dataset is not None:
-            cli.check_dataset(self.dataset)
         if self.verify is not None and self.verify < 2:
             raise cli.UsageError(f"--verify must be at least 2 images, not {self.verify}")
         cli.check_samples(self.samples)
@@ -88,13 +86,13 @@ class TableCommand:
                 cli.check_output("--readme", path)
         return cli.find_device(self.device)
 
-    def _wanted(self, found: dict[str, catalog.Entry]) -> dict[str, catalog.Entry]:
+    def _wanted(self, found: dict[str, catalog.Entry], dataset: str | None) -> dict[str, catalog.Entry]:
         for name in self.models:
             _find(found, name)
         return {
             key: entry
             for key, entry in found.items()
-            if (not self.models or key in self.models) and self.dataset in (None, entry.dataset)
+            if (not self.models or key in self.models) and dataset in (None, entry.dataset)
         }
 
     def _print(self, rows: list[Row], missing: list[Row]) -> None:

@@ -92,7 +92,7 @@ def _encoded(side: MapSide, images: Images, samples: int) -> Latents:
 def _content(side: MapSide, images: Images, kind: str, suffix: str, found: Latents) -> bytes:
     on_map = kind.lower() + (f" of h{side.layer}" if side.layer > 1 else "")
     entry, settings = side.entry, {"samples": found.samples, "seed": found.seed, "on_map": on_map}
-    named = entry.path.stem, entry.fingerprint, str(entry.card.model)
+    named = entry.key, entry.fingerprint, str(entry.card.model)
     described = latents.about(*named, images.dataset, "test", **settings)
     data = cache.dataset(images.dataset)
     pictures = data.test.images[images.numbers].view(-1, *data.shape).numpy()
