@@ -114,5 +114,5 @@ def test_differences_between_seeds():
     }
     first = found["IWAE k = 5", "VAE k = 1"]
     assert (first.value, first.se) == pytest.approx((-2.1, math.sqrt(0.02 / 3)))
-    assert first.text == "IWAE k = 5 less VAE k = 1: −2.10 ± 0.08 nats, larger than the noise between seeds"
+    assert first.text == "IWAE k = 5 minus VAE k = 1: −2.10 ± 0.08 nats, larger than the noise between seeds"
     assert "within the noise" in found["IWAE k = 50", "IWAE k = 5"].text

@@ -29,7 +29,7 @@ class FindingsCommand:
     """
 
     json: bool = False  # every value as JSON
-    measure: bool = False  # measure the pairs of models anew on their test images, and keep that
+    measure: bool = False  # re-measure the pairs of models on their test images, and keep that
     seeds: Path | None = None  # measure the runs that `sweep docs/seeds.toml` has left in this folder, and keep that
     images: int = 500  # for --measure and --seeds: test images, chosen by the seed, where draws are needed; else all
     samples: int = 5000  # for --measure and --seeds: draws from q(h|x) for each image

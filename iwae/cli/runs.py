@@ -15,7 +15,7 @@ from iwae.system import files, untrusted
 DESCRIPTION = """
 The training runs, those of the app and those of `python -m iwae train`.
 
-They lie in the folder that IWAE_RUNS_DIR names, or in `runs` beside the package.
+They lie in the folder that IWAE_RUNS_DIR names: by default `runs` in the checkout, or in the user's data folder.
 
 Examples:
   python -m iwae runs list

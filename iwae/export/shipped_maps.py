@@ -1,6 +1,6 @@
 """UMAP maps of the models that ship, in a file beside them: a visitor need not wait for them.
 
-``python -m iwae.export.shipped_maps`` computes them anew, in about a minute, and writes ``checkpoints/umap.npz``. A map
+``python -m iwae.export.shipped_maps`` recomputes them, in about a minute, and writes ``checkpoints/umap.npz``. A map
 has the name that the explorer looks for, a hash of weights, images and settings, so one that is out of date is never
 shown. Places are rounded to float16: by less than 0.01 of a map 20 wide.
 """

@@ -65,7 +65,7 @@ def _pair(x: Tensor, y: Tensor) -> Pair:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of a measure's means over seeds, ``a`` less ``b``, in nats, and its standard error between seeds."""
+    """Of a measure's means over seeds, ``a`` minus ``b``, in nats, and its standard error between seeds."""
 
     a: Row
     b: Row
@@ -74,10 +74,10 @@ class Difference:
 
     @property
     def text(self) -> str:
-        """``IWAE k = 5 less VAE k = 1: −2.20 ± 0.04 nats, larger than the noise between seeds``."""
+        """``IWAE k = 5 minus VAE k = 1: −2.20 ± 0.04 nats, larger than the noise between seeds``."""
         words = "larger than" if abs(self.value) > SEED_NOISE * self.se else "within"
         told = f"{plus_minus(self.value, self.se, sign=True)} nats, {words} the noise between seeds"
-        return f"{self.a.cell.title} less {self.b.cell.title}: {told}"
+        return f"{self.a.cell.title} minus {self.b.cell.title}: {told}"
 
 
 def seed_differences(rows: Iterable[Row]) -> list[Difference]:

@@ -1,6 +1,6 @@
 """The parts of README.md, checkpoints/README.md and docs/findings.md that follow from the cards of shipped models.
 
-They stand between two marks, and ``python -m iwae table --readme`` writes them anew.
+They stand between two marks, and ``python -m iwae table --readme`` rewrites them.
 """
 
 import re

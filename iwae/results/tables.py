@@ -121,7 +121,7 @@ COLUMNS = {
     "nll": Column("NLL", f"−L_S of S draws; {NATS_NOTE}", _nll, lambda row: row.metrics.get("nll")),
     "nll_ais": _measure(
         "NLL by AIS",
-        "−log p(x) by annealed importance sampling: the NLL less what L_S misses, which is the mean of log p̂(x) − L_S "
+        "−log p(x) by annealed importance sampling: the NLL minus what L_S misses, which is the mean of log p̂(x) − L_S "
         f"over some of its images; {NATS_NOTE}",
         "nll_ais",
     ),

@@ -3,7 +3,7 @@
     training.run(callbacks=[TensorBoard(Path("logs"), "my run")])
 
 All write to the disk only, never to a network. Each step is in a log once, also of a run that was killed and resumed.
-TensorBoard's and W&B's logs are then written anew from the records that the run has kept; MLflow's run, which cannot be
+TensorBoard's and W&B's logs are then rewritten from the records that the run has kept; MLflow's run, which cannot be
 rewritten, gets what it lacks. (W&B cannot continue an offline run: of two with one id, ``wandb sync`` keeps the last,
 https://github.com/wandb/wandb/issues/4624.)
 """
