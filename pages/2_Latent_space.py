@@ -11,7 +11,7 @@ from pages.latent import controls, download, maps, spread
 view = sidebar("Latent space")
 st.title("Latent space", anchor=False)
 st.write(
-    "Each point is a test image, placed by the mean of its posterior q(h|x): left as model A sees it, right as B does, "
+    "Each point is a test image, placed by the mean of its posterior q(h|x): first as model A sees it, then as B does, "
     "on the same axes. Images that a model considers similar lie close together."
 )
 

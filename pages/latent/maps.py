@@ -1,4 +1,4 @@
-"""Two maps of latent space side by side, and what is selected on them."""
+"""Two maps of latent space, and what is selected on them."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -25,6 +25,9 @@ from pages.latent.live_map import live_map
 DRAWS = 200  # of one posterior on a UMAP map
 ENDS = 50  # draws from the true posterior
 MOVED = 12  # pictures in a row
+NARROWEST = 300  # CSS pixels of a map: where two have no room, one is above the other
+# The pictures of the pointer's place stay on the screen where the page scrolls to the lower map.
+STAYS = "<style>:has(> .st-key-beside-maps) { position: sticky; top: 4rem; }</style>"
 MEASURED = {"NLL": "nll", "ESS": "ess"}
 
 
@@ -66,7 +69,8 @@ def show_maps(
     both: Sequence[MapSide], images: Images, by: str, whose: int | str | None, digit: ChosenDigit,
     chains: Mapping[str, Annealed], shown: np.ndarray | None = None,
 ) -> None:  # fmt: skip
-    """Both maps beside each other and the digit in hand beside them; a lasso or a click in one holds for both.
+    """Both maps, one above the other where there is no room for two, and the digit in hand beside them; a lasso or a
+    click in one holds for both.
 
     ``chains`` to the true posterior of the digit end on the maps of the models that they are of. ``shown`` [n] of bool:
     the images whose points are there, by default all.
@@ -81,11 +85,15 @@ def show_maps(
     truths = [_ends(side, chains.get(side.name)) for side in both]
     everything = [*(side.places for side in both), *centres, *(one.points for one in (*clouds, *truths) if one)]
     x, y = latent.shared_range(everything)
-    *columns, beside = st.columns([4, 4, 2], gap="small")
-    for column, side, colour, cloud, truth, one, centre in zip(
-        columns, both, colours(both, images, by), clouds, truths, posteriors, centres, strict=True
+    left, beside = st.columns([7, 2], gap="small")
+    left.caption(
+        "Click a point to take its digit in hand. With the lasso or the box above a map, select images in both."
+    )
+    grid = left.grid(2, min_column_width=NARROWEST)
+    for side, colour, cloud, truth, one, centre in zip(
+        both, colours(both, images, by), clouds, truths, posteriors, centres, strict=True
     ):
-        with column:
+        with grid.cell():
             image_rows.heading(side.name, side.entry)
             frame = MapAxes(tuple(x), tuple(y), _titles(side))
             drawn = latent_map(
@@ -98,7 +106,8 @@ def show_maps(
                 on_select=partial(_on_select, key, images.dataset), selection_mode=("points", "box", "lasso"),
             )  # fmt: skip
             show_refusal(key)
-    with beside:
+    with beside, st.container(key="beside-maps"):
+        st.html(STAYS)
         live_map(both, images, digit.x, (x, y))
         show_digit(digit)
 
@@ -245,7 +254,6 @@ def show_digit(digit: ChosenDigit) -> None:
     image_rows.image_row([digit.thumbnail], None, [digit.source], width=112)
     st.caption(figure_card.escape_markdown(digit.source))
     page_link("pages/1_Posterior.py", "Its posterior", "blur_on")
-    st.caption("Click a point to take its digit in hand. With the lasso or the box above a map, select images in both.")
 
 
 @st.cache_resource(max_entries=32, show_spinner="Measuring the map's trustworthiness …")

@@ -68,15 +68,31 @@ def test_a_lasso_selects_the_same_images_on_the_other_map(visit):
     assert_clean(page)
 
 
-def outermost(page: Page, name: str) -> tuple[int, float, float]:
-    """(image, x, y on the page) of the highest point of a map."""
+def test_a_narrow_window_has_one_map_above_the_other_beside_the_pictures(visit):
+    page = visit(APP, "Latent_space", width=1024)
+    drawn(page)
+    for name in "ab":
+        area = box(page, name)
+        assert min(area["width"], area["height"]) > 250
+        for picture in page.locator(".st-key-live-map .models canvas").all():
+            expect(picture).to_be_in_viewport(ratio=1)
+    page.set_viewport_size({"width": 1400, "height": 900})
+    drawn(page)
+    assert box(page, "a")["y"] == box(page, "b")["y"]
+    assert_clean(page)
+
+
+def apart(page: Page, name: str) -> tuple[int, float, float]:
+    """(image, x, y on the page) of the point of a map that is farthest from any other: a click can mean no other."""
     number, x, y = plot(page, name).evaluate(
         """plot => {
             const {xaxis, yaxis} = plot._fullLayout;
-            const points = plot._fullData.filter(trace => trace.customdata)
-                .flatMap((trace, i) => Array.from(trace.customdata, (image, j) => [image, trace.x[j], trace.y[j]]));
-            const [image, x, y] = points.reduce((best, point) => point[2] > best[2] ? point : best);
-            return [image, xaxis._offset + xaxis.l2p(x), yaxis._offset + yaxis.l2p(y)];
+            const points = plot._fullData.filter(trace => trace.customdata).flatMap(trace => Array.from(
+                trace.customdata,
+                (image, j) => [image, xaxis._offset + xaxis.l2p(trace.x[j]), yaxis._offset + yaxis.l2p(trace.y[j])]));
+            const gap = ([image, x, y]) => Math.min(
+                ...points.map(([other, u, v]) => other === image ? Infinity : Math.hypot(x - u, y - v)));
+            return points.map(point => [gap(point), point]).reduce((a, b) => a[0] > b[0] ? a : b)[1];
         }"""
     )
     corner = plot(page, name).bounding_box()
@@ -87,7 +103,7 @@ def test_a_click_opens_the_digit_and_then_its_posterior(visit):
     page = visit(APP, "Latent_space")
     drawn(page)
     box(page, "b")
-    image, x, y = outermost(page, "b")
+    image, x, y = apart(page, "b")
     page.mouse.move(x - 20, y - 4)
     page.mouse.move(x, y, steps=4)
     page.wait_for_timeout(500)  # plotly finds the point below the mouse before it can be clicked
