@@ -1,7 +1,7 @@
 // Three steps for a first visit. The browser keeps how many have been seen; where it keeps nothing, they come again.
 
 const SEEN = "iwae.tour.seen";
-const LATER = 300; // milliseconds, while the page is still being drawn
+const LATER = 300; // milliseconds: the page may still be drawn, or the sidebar be opened
 
 export default function ({ data, parentElement }) {
   const { steps } = data;
@@ -19,18 +19,20 @@ export default function ({ data, parentElement }) {
     mark();
   };
   const mark = () => {
-    marked = document.querySelector(steps[step].target);
-    if (!marked) {
-      timer = setTimeout(mark, LATER);
-      return;
-    }
-    marked.style.outline = `3px solid ${getComputedStyle(tour).getPropertyValue("--st-primary-color")}`;
-    marked.style.outlineOffset = "4px";
-    if (step) marked.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    timer = setTimeout(mark, LATER);
+    const found = steps[step].targets.map((target) => document.querySelector(target)).find(onScreen);
+    if (found === marked) return;
+    outline("");
+    marked = found;
+    outline(`3px solid ${getComputedStyle(tour).getPropertyValue("--st-primary-color")}`);
+    if (step) marked?.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  };
+  const outline = (value) => {
+    if (marked) Object.assign(marked.style, { outline: value, outlineOffset: value && "4px" });
   };
   const unmark = () => {
     clearTimeout(timer);
-    if (marked) marked.style.outline = marked.style.outlineOffset = "";
+    outline("");
     marked = null;
   };
   const go = (to) => {
@@ -46,6 +48,11 @@ export default function ({ data, parentElement }) {
   };
   show();
   return unmark;
+}
+
+// A closed sidebar lies to the left of the window.
+function onScreen(element) {
+  return element?.getBoundingClientRect().right > 0;
 }
 
 function seen() {

@@ -91,3 +91,22 @@ def test_the_tour_points_at_the_controls_and_stays_dismissed(visit):
     expect(page.get_by_role("heading", name="Latent-space explorer")).to_be_visible()
     expect(tour).not_to_be_visible()
     assert_clean(page)
+
+
+def test_on_a_phone_the_tour_points_at_the_way_into_the_sidebar_and_then_at_the_models(visit):
+    page = visit(APP, width=420)
+    tour = page.get_by_role("region", name="A tour in three steps")
+    tour.get_by_role("button", name="Next").click()
+    way, models = page.get_by_role("button", name="Expand sidebar"), page.locator(".st-key-a")
+    expect(way).to_have_css("outline-style", "solid")
+    expect(models).not_to_have_css("outline-style", "solid")
+    way.click()
+    expect(models).to_have_css("outline-style", "solid")
+    expect(models).to_be_in_viewport()
+    page.get_by_role("button", name="Collapse sidebar").click()
+    expect(way).to_have_css("outline-style", "solid")
+    tour.get_by_role("button", name="Next").click()
+    expect(page.locator(".st-key-claims")).to_have_css("outline-style", "solid")
+    expect(way).not_to_have_css("outline-style", "solid")
+    expect(tour.get_by_role("button", name="Done")).to_be_in_viewport(ratio=1)
+    assert_clean(page)
