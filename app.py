@@ -1,5 +1,7 @@
 """The explorer's server: `streamlit run app.py`. It imports what the pages need while the browser is still loading."""
 
+import atexit
+import gc
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,6 +9,7 @@ from importlib import import_module
 
 import streamlit as st
 
+atexit.register(gc.freeze)  # Ctrl-C ends the server at once, not after a last look for garbage in all that is imported
 SLOW = ("pages.common", "pages.common.sidebar", "pages.common.evidence", "pages.home.claims")
 
 

@@ -37,7 +37,9 @@ Every command has its own --help, and --version prints the version. Examples:
 The explorer shows the same models and runs.
 """
 
+import atexit
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -73,6 +75,8 @@ def _run(words: list[str]) -> int:
         return 0
     if words[0] not in COMMANDS:
         return _print_error(f"unknown command {words[0]!r}; there are {', '.join(COMMANDS)}", WRONG_ARGUMENTS)
+    atexit.register(gc.freeze)  # at its end Python looks for garbage among all that was imported, which takes seconds
+    importlib.import_module("numpy")  # before torch, which imports it from C++ and there loses a Ctrl-C
     module = importlib.import_module(f"iwae.cli.{words[0]}")  # imported here because torch takes seconds to import
     refusal = io.StringIO()
     try:

@@ -71,6 +71,8 @@ def refused(capsys, status: int, *words: str) -> str:
         ("refit README.md --out b.safetensors --images 0", "images must be a whole number of at least 1, not 0"),
         ("train --k x", "--k: invalid literal for int() with base 10: 'x'"),
         ("train --k 0", "k must be a whole number of at least 1, not 0"),
+        ("train --k -3", "k must be a whole number of at least 1, not -3"),
+        ("train --dataset path:", "path: must be followed by a file or folder of images"),
         ("train --minutes soon", "--minutes: no type matching FLOAT could be instantiated from ['soon']"),
         ("train --minutes 0", "minutes must be above 0, not 0"),
         ("train --learning-rate nan", "learning rate must be above 0, not nan"),
@@ -83,6 +85,7 @@ def refused(capsys, status: int, *words: str) -> str:
         ("train --dataset usps --start MODEL", "is for images of 28×28 pixels; those of usps have 16×16"),
         ("train --out model.pt", "--out must name a .safetensors file, not model.pt"),
         ("train --resume some-run --k 3", "only --out may be given with it"),
+        ("train --resume some-run --k 50", "only --out may be given with it"),  # the default, not the run's
         ("train --resume some-run --log tensorboard", "only --out may be given with it"),
         (
             "train --device cpu --precision tf32",
@@ -105,7 +108,15 @@ def refused(capsys, status: int, *words: str) -> str:
         ("evaluate MODEL --seed -1", "--seed must lie between 0 and 4294967295, not -1"),
         ("evaluate MODEL --dataset nonsense", "there are mnist-5k, digits, mnist, mnist-fixed"),
         ("evaluate MODEL --dataset mnist --save", "model's own data set, digits, not on mnist"),
+        ("evaluate MODEL --chains 8", "--chains needs --ais"),
+        ("evaluate MODEL --quantiles --simulated 0", "--simulated needs --ais"),
         ("evaluate MODEL MODEL", "Unrecognized options"),
+        ("table --images 5", "--images needs --compare"),
+        ("table --seed 5", "--seed needs --compare or --verify"),
+        ("table --verify 20 --csv t.csv", "--csv does not go with --verify"),
+        ("table --compare a b --json t.json", "--json does not go with --compare"),
+        ("table --compare a b --verify 20", "--verify does not go with --compare"),
+        ("table --csv t.csv --json ./t.csv", "--csv and --json name the same file, t.csv"),
         ("export MODEL", "name a folder with --out, a model on the Hub with --push, or both"),
         ("export MODEL --out MODEL", "--out must name a new or an empty folder"),
         ("export MODEL --out new --format pickle", "pickle"),
@@ -133,6 +144,26 @@ def test_wrong_arguments_are_one_line_and_exit_status_2(words, told, trained, ca
 def test_an_absent_device_is_refused(trained, capsys):
     for words in (["train"], ["evaluate", str(trained[0])]):
         assert "has cpu" in refused(capsys, 2, *words, "--device", "cuda")
+
+
+def test_an_empty_name_of_a_run_is_no_new_run(capsys):
+    assert "there is no run ''" in refused(capsys, 1, "train", "--resume", "")
+
+
+def test_ctrl_c_is_heard_while_torch_imports_numpy():
+    """From C++, where an interruption is lost: the command went on."""
+    script = """
+import sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy.lib._function_base_impl":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from iwae.__main__ import main
+sys.exit(main(["data", "list"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
 
 
 def test_other_failures_are_one_line_and_exit_status_1(trained, tmp_path, capsys, monkeypatch):

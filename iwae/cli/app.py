@@ -1,8 +1,7 @@
 """``python -m iwae app``."""
 
-import runpy
-import sys
 from dataclasses import dataclass
+from importlib import import_module
 
 from iwae import cli
 from iwae.system import optional, paths
@@ -27,8 +26,15 @@ class App:
 
     def run(self) -> int:
         optional.require("the explorer", "streamlit", "plotly", "pandas", extra="app")
-        sys.argv = ["streamlit", "run", str(paths.APP), *self.options]
-        runpy.run_module("streamlit", run_name="__main__", alter_sys=True)  # ends by SystemExit, with its status
+        import click
+
+        streamlit = import_module("streamlit.web.cli")
+        try:
+            streamlit.main(["run", str(paths.APP), *self.options], prog_name="streamlit", standalone_mode=False)
+        except click.Abort:  # Ctrl-C
+            pass
+        except click.ClickException as error:
+            raise cli.UsageError(error.format_message()) from None
         return 0
 
 

@@ -105,6 +105,12 @@ class EvaluateCommand:
             raise cli.UsageError("--quantiles and --ais each measure one thing alone; run them one after the other")
         if self._alone and self.half and self.save:
             raise cli.UsageError(f"--half would round the weights, and {self._alone} keep measures of those before")
+        for option, value, default in (
+            ("--chains", self.chains, annealed_nll.CHAINS),
+            ("--simulated", self.simulated, annealed_nll.SIMULATED),
+        ):
+            if self.ais is None and value != default:
+                raise cli.UsageError(f"{option} needs --ais")
         for option, value, least in (("--ais", self.ais, 2), ("--chains", self.chains, 2)):
             if value is not None and not least <= value <= MAX_K:
                 raise cli.UsageError(f"{option} must lie between {least} and {MAX_K:,}, not {value}")

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,12 @@ from iwae.results.rows import Row
 from iwae.system import files
 from iwae.system.paths import CHECKOUT
 
+FILES = ("markdown", "latex", "csv", "json")
+USED = {  # the options that each way of the command uses
+    "compare": {"compare", "images", "samples", "seed", "device"},
+    "verify": {"verify", "dataset", "models", "readme", "seed", "device"},
+    "table": {"dataset", "models", "readme", "wide", "all", *FILES},
+}
 FAILED = 1  # exit status when a second measurement disagrees
 
 
@@ -77,8 +83,18 @@ class TableCommand:
         cli.check_samples(self.samples)
         if self.images is not None and self.images < 2:
             raise cli.UsageError(f"--images must be at least 2, not {self.images}")
-        for option in ("markdown", "latex", "csv", "json"):
-            cli.check_output(f"--{option}", getattr(self, option))
+        way = "compare" if self.compare else "verify" if self.verify is not None else "table"
+        for field in fields(self):
+            if field.name not in USED[way] and getattr(self, field.name) != field.default:
+                needed = [f"--{other}" for other, used in USED.items() if field.name in used]
+                rule = f"needs {' or '.join(needed)}" if way == "table" else f"does not go with --{way}"
+                raise cli.UsageError(f"--{field.name} {rule}")
+        named: dict[Path, str] = {}
+        for option in FILES:
+            if path := getattr(self, option):
+                cli.check_output(f"--{option}", path)
+                if (other := named.setdefault(path.resolve(), option)) != option:
+                    raise cli.UsageError(f"--{other} and --{option} name the same file, {path}")
         if self.readme:
             if CHECKOUT is None:
                 raise cli.UsageError("--readme writes into a checkout of the project, and this package is installed")

@@ -64,7 +64,7 @@ class TrainCommand:
             precision.check(self.config.precision, device)
         except ValueError as error:
             raise cli.UsageError(f"--precision: {error}") from None
-        if not self.resume:
+        if self.resume is None:
             try:
                 memory.check(self.config, device)  # before anything is downloaded
                 if self.config.start:
@@ -80,9 +80,7 @@ class TrainCommand:
         distributed.leave()
 
     def _train(self, device: str, training_type: type[Training]) -> int:
-        if self.resume:
-            if self.config != TrainConfig() or self.device != "auto" or self.log:
-                raise cli.UsageError("--resume keeps the run's settings: only --out may be given with it")
+        if self.resume is not None:
             run = store.get(self.resume)
             run.prepare()
         else:
@@ -149,8 +147,11 @@ def _follow(run: store.Run) -> Iterator[worker.OnRecord]:
 def parse(words: list[str]) -> TrainCommand:
     old = {f"--{old}": f"--{new}" for old, new in checkpoints.OLD_NAMES.items()}
     words = [old.get(option, option) + equals + value for option, equals, value in (w.partition("=") for w in words)]
-    if any(word.partition("=")[0] == "--tensorboard" for word in words):  # until there were other loggers
-        if any(word.partition("=")[0] in ("--log", "--log-dir") for word in words):
+    options = {word.partition("=")[0] for word in words if word.startswith("--")}
+    if "--resume" in options and options - {"--resume", "--out", "--help"}:
+        raise cli.UsageError("--resume keeps the run's settings: only --out may be given with it")
+    if "--tensorboard" in options:  # until there were other loggers
+        if options & {"--log", "--log-dir"}:
             raise cli.UsageError(
                 "--tensorboard DIR is the old name of --log tensorboard --log-dir DIR: use these alone"
             )

@@ -178,6 +178,8 @@ def add_path(path: Path, options: Options | None = None, name: str = "", *, dire
 def added(name: str) -> str:
     """``path:PLACE`` → the full name of the images there, which are added; any other name as it is. Raises as
     ``add_path`` does."""
+    if name == PATH:
+        raise ArrayError(f"{PATH} must be followed by a file or folder of images")
     return add_path(Path(name.removeprefix(PATH))) if name.startswith(PATH) else name
 
 

@@ -144,6 +144,7 @@ class TrainConfig(_FirstFields):
         object.__setattr__(self, "dataset", datasets.resolve(self.dataset))
         if self.schedule not in SCHEDULES:
             raise ValueError(f"unknown schedule {self.schedule!r}; there are {', '.join(SCHEDULES)}")
+        self._check("k", "must be a whole number of at least 1", lambda value: value >= 1)
         self._check("k", f"must not be above {MAX_K:,}", lambda value: value <= MAX_K)
         if (draws := self.bound().draws or 0) > MAX_K:
             raise ValueError(f"{self.bound().title}: draws must not be above {MAX_K:,}, not {draws:,}")
