@@ -321,7 +321,7 @@ def _check_values(progress: dict[str, Any], metrics: dict[str, Any]) -> None:
     _check_quantiles(metrics.get("quantiles"))
     _check_annealed(metrics.get("ais"))
     if not isinstance(metrics.get("bounds", {}), dict) or not isinstance(progress.get("history", []), list):
-        raise ValueError("its bounds are no object, or its history is no list")
+        raise ValueError("its bounds are not an object, or its history is not a list")
     if not isinstance(refits := progress.get("refits", []), list) or not all(isinstance(each, dict) for each in refits):
         raise ValueError("its refits are no list of objects")
     if progress.get("weights", "float32") not in tuple(WEIGHTS):  # a tuple: what cannot be hashed is no name either
@@ -352,7 +352,7 @@ def _check_annealed(found: Any) -> None:
     if not isinstance(found, dict) or not all(
         value is None or (type(value) in (int, float) and abs(value) < LARGEST) for value in found.values()
     ):
-        raise ValueError("its NLL by AIS is no object of numbers")
+        raise ValueError("its NLL by AIS is not an object of numbers")
     if lacking := [name for name in ANNEALED if found.get(name) is None]:
         raise ValueError(f"its NLL by AIS lacks {', '.join(lacking)}")
     counts = {name: found[name] for name in ANNEALED_COUNTS}

@@ -324,7 +324,7 @@ def two(x):
         ({"likelihood": "gaussian"}, "decode must return two tensors of [3, 48]"),
         ({"decode": Odd(lambda h: torch.full((len(h), PIXELS), math.inf))}, "what decode returns is not finite: inf"),
         ({"decode": nn.Sequential(nn.Linear(2, PIXELS), nn.Sigmoid())}, "probabilities=True"),
-        ({"probabilities": True}, "which are no probabilities"),
+        ({"probabilities": True}, "which are not probabilities"),
         ({"probabilities": True, "likelihood": "gaussian-0.5"}, "probabilities=True is for the likelihoods bernoulli"),
         ({"likelihood": "poisson"}, "unknown likelihood 'poisson'"),
         ({"shape": (6, 8, 1)}, "the shape of an image is its rows and columns"),

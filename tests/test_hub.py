@@ -147,10 +147,13 @@ def test_what_cannot_be_loaded_is_a_sentence(server, client):
         "hf://me/none": ("HubError", f"{server.url} has no such repository, or it is private and HF_TOKEN gives no"),
         "hf://me/broken": ("HubError", f"{server.url} answers with status 501"),
         "hf://me/gated": ("HubError", "its authors must grant access"),
-        "hf://me/digits/model.bin": ("ValueError", "is no model on the Hub; give hf://USER/MODEL, hf://USER/MODEL@"),
-        "hf://datasets/me/digits": ("ValueError", "'hf://datasets/me/digits' is no model on the Hub"),
-        "hf://digits": ("ValueError", "'hf://digits' is no model on the Hub"),
-        "hf://": ("ValueError", "'hf://' is no model on the Hub"),
+        "hf://me/digits/model.bin": (
+            "ValueError",
+            "address of a model on the Hub; give hf://USER/MODEL, hf://USER/MODEL@",
+        ),
+        "hf://datasets/me/digits": ("ValueError", "'hf://datasets/me/digits' is not the address of a model on the Hub"),
+        "hf://digits": ("ValueError", "'hf://digits' is not the address of a model on the Hub"),
+        "hf://": ("ValueError", "'hf://' is not the address of a model on the Hub"),
         "hf://me/digits/../../x.safetensors": ("HubError", ""),
     }
     for (address, (kind, message)), found in zip(expected.items(), client.load(*expected), strict=True):

@@ -151,7 +151,7 @@ def test_options_bring_pictures_to_what_they_say():
         (IMAGES, {"labels": [[1], *[[1, 2]] * 59]}, r"texts, not \[1\]"),
         (IMAGES, {"labels": [10**30] * 60}, "texts, not 10000"),
         (IMAGES.astype(np.int64), {}, "an array of int64"),
-        (IMAGES.reshape(60, 48), {}, "rows of 48 values are no square"),
+        (IMAGES.reshape(60, 48), {}, "rows of 48 values are not square"),
         (IMAGES[:2], {}, "2 images: each of train, valid and test needs one"),
         (np.zeros((9, 65, 65), np.uint8), {}, "larger than 64×64"),
         (IMAGES, {"labels": LABELS[:5]}, "60 images have 5 labels"),
@@ -304,7 +304,7 @@ def picture_bomb() -> bytes:
         ("a.csv", b"7,7,7,x\n7,7,7,7\n", "could not convert string 'x'"),
         ("a.npy", b"\x93NUMPY", "is damaged, or not what its name says"),
         ("a.csv", b"1,2,3,4\nx,y,z,w\n", "is damaged, or not what its name says"),
-        ("a.csv", b"1,2,3\n", "3 columns are no square picture"),
+        ("a.csv", b"1,2,3\n", "3 columns do not make a square picture"),
         ("a.exe", b"MZ", "a folder of pictures, or .npy"),
     ],
 )
@@ -321,7 +321,7 @@ def test_a_pipe_is_not_waited_for_and_a_broken_link_not_passed_over(tmp_path):
     save_pictures(tmp_path / "set", IMAGES)
     for make in (os.mkfifo, lambda path: os.symlink(tmp_path / "nowhere", path)):
         make(tmp_path / "set" / "odd.png")
-        with pytest.raises(ArrayError, match=r"set: odd\.png is no file, or a link to none"):
+        with pytest.raises(ArrayError, match=r"set: odd\.png is not a file, or is a broken link"):
             datasets.add_path(tmp_path / "set")
         (tmp_path / "set" / "odd.png").unlink()
 

@@ -137,7 +137,7 @@ def test_the_shape_of_flat_images(tmp_path):
     assert adapters.pythae(tmp_path, shape=(2, 8)).config.shape == (2, 8)
     saved(tmp_path, shape=(18,))
     assert adapters.pythae(tmp_path).config.shape == (1, 18)
-    with pytest.raises(AdapterError, match="images of 4×4 pixels have not the 18 of this model"):
+    with pytest.raises(AdapterError, match="images of 4×4 pixels do not have the 18 of this model"):
         adapters.pythae(tmp_path, shape=(4, 4))
 
 
@@ -150,9 +150,9 @@ def spoil(folder, **weights):
 SPOILED = {
     "no folder": (lambda folder: [path.unlink() for path in folder.iterdir()], "No such file or directory"),
     "no weights": (lambda folder: (folder / "model.pt").unlink(), "model.pt cannot be read: No such file"),
-    "another kind": (lambda folder: saved(folder, name="VQVAEConfig"), "describes a 'VQVAEConfig'; what can be"),
-    "no loss": (lambda folder: saved(folder, reconstruction_loss="poisson"), "no model_config.json of pythae"),
-    "no JSON": (lambda folder: (folder / "model_config.json").write_bytes(b"\x80"), "no model_config.json of pythae"),
+    "another kind": (lambda folder: saved(folder, name="VQVAEConfig"), "describes a 'VQVAEConfig'; only VAEConfig"),
+    "no loss": (lambda folder: saved(folder, reconstruction_loss="poisson"), "not a valid model_config.json"),
+    "no JSON": (lambda folder: (folder / "model_config.json").write_bytes(b"\x80"), "not a valid model_config.json"),
     "colours": (lambda folder: saved(folder, shape=(3, 4, 4)), "are not grey"),
     "less than none": (
         lambda folder: (folder / "model_config.json").write_text(
@@ -167,7 +167,7 @@ SPOILED = {
         "input_dim [] must be whole numbers above 0",
     ),
     "other sizes": (lambda folder: saved(folder, latent_dim=9), "its encoder is none of the networks"),
-    "a flow": (lambda folder: spoil(folder, flow__weight=torch.ones(1)), "holds 'flow.weight', which is no part"),
+    "a flow": (lambda folder: spoil(folder, flow__weight=torch.ones(1)), "holds 'flow.weight', which is not part"),
     "infinite": (lambda folder: spoil(folder, encoder__log_var__bias=torch.tensor([1.0, 2, torch.inf])), "not finite"),
     "float64": (lambda folder: spoil(folder, encoder__log_var__bias=torch.ones(3).double()), "float64"),
     "damaged": (lambda folder: (folder / "model.pt").write_bytes(b"PK\x03\x04"), "damaged or holds more than tensors"),

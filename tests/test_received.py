@@ -15,7 +15,7 @@ from tests.session import Session, apart
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the session starts a server of its own")
 NAN, HUGE = float("nan"), 10**400
-SAID = "The browser has sent what cannot be used"
+SAID = "The browser sent something that cannot be used"
 SMALL = "a=digits-small-vae-k1&b=digits-small-iwae-k50&data=digits&samples=100"
 
 

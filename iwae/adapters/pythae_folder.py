@@ -58,7 +58,7 @@ class _Saved:
         if wanted is None:
             wanted = (side, side) if rows == 1 and side**2 == pixels else (rows, columns)
         if math.prod(checked_shape(wanted)) != pixels:
-            raise AdapterError(f"images of {shape_text(wanted)} pixels have not the {pixels:,} of this model")
+            raise AdapterError(f"images of {shape_text(wanted)} pixels do not have the {pixels:,} of this model")
         return wanted
 
 
@@ -178,7 +178,7 @@ def pythae(folder: str | Path, shape: tuple[int, int] | None = None) -> Model:
         own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
         parts[name] = _build(folder, name, builders, own, saved.latent_dim, pixels)
     if others := [key for key in weights if not key.startswith(("encoder.", "decoder."))]:
-        raise AdapterError(f"{folder}: model.pt holds {printable(others[0])!r}, which is no part of a {title}")
+        raise AdapterError(f"{folder}: model.pt holds {printable(others[0])!r}, which is not part of a {title}")
     encoder, decoder = parts["encoder"], parts["decoder"]
     likelihood = LIKELIHOODS[saved.reconstruction_loss]
     if likelihood == "bernoulli" and len(encoder.layers) == 1 and len(decoder.layers) == 2:
@@ -196,10 +196,10 @@ def _read_config(path: Path) -> _Saved:
         saved = untrusted.decode(content, _Saved)
     except (OSError, UntrustedError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise AdapterError(f"{path} is no model_config.json of pythae: {reason}") from None
+        raise AdapterError(f"{path} is not a valid model_config.json of pythae: {reason}") from None
     if saved.name not in KINDS:
         known = ", ".join(KINDS)
-        raise AdapterError(f"{path} describes a {printable(saved.name)!r}; what can be read is {known}")
+        raise AdapterError(f"{path} describes a {printable(saved.name)!r}; only {known} can be read")
     return saved
 
 

@@ -123,7 +123,7 @@ def wrap(
             f"probabilities=True is for the likelihoods bernoulli and continuous-bernoulli: {likelihood}"
         )
     if not probabilities and isinstance(rule, likelihoods.Bernoulli) and isinstance(_last(decode), nn.Sigmoid):
-        raise AdapterError("decode ends in nn.Sigmoid, so it returns probabilities and no logits: probabilities=True")
+        raise AdapterError("decode ends in nn.Sigmoid, so it returns probabilities, not logits: probabilities=True")
     encoder = _try_encoder(encode, config, log_var)
     pixels = _try_decoder(_Decoder(decode, config, rule, probabilities), config)
     model = WrappedModel(config, encoder, pixels, title)
@@ -247,7 +247,7 @@ def _try_decoder(decoder: _Decoder, config: ModelConfig) -> _Decoder:
     _check_numbers(found, "what decode returns")
     if decoder.probabilities and not (found.min() >= 0 and found.max() <= 1):
         low, high = found.min().item(), found.max().item()
-        raise AdapterError(f"decode returns numbers from {low:.3g} to {high:.3g}, which are no probabilities")
+        raise AdapterError(f"decode returns numbers from {low:.3g} to {high:.3g}, which are not probabilities")
     _check_alone(decoder, h, "decode")
     return decoder
 
@@ -267,7 +267,7 @@ def _check_alone(network: Callable[[Tensor], Any], x: Tensor, name: str) -> None
     if not all(torch.allclose(one[:-1], other, rtol=1e-3, atol=1e-4) for one, other in pairs):
         raise AdapterError(
             f"{name} gives other numbers for an image when it is called again without the others: it draws random "
-            "numbers, as torch.nn.functional.dropout does if it is not told otherwise, or normalizes over the batch"
+            "numbers, as torch.nn.functional.dropout does by default, or normalizes over the batch"
         )
 
 

@@ -101,7 +101,9 @@ def read_csv(stream: Any, options: Options, limit: int) -> FoundImages:
     columns = len(_cells(lines[0]))
     labelled = _pixels(columns - 1, options) and not _pixels(columns, options)
     if not labelled and not _pixels(columns, options):
-        raise ArrayError(f"{columns} columns are no square picture, with or without a label first: give their size")
+        raise ArrayError(
+            f"{columns} columns do not make a square picture, with or without a label first: give their size"
+        )
     labels: list[Any] | None = None
     rows = lines
     if labelled:

@@ -173,7 +173,7 @@ def grey(values: Any, shape: tuple[int, int] | None = None, title: str = "images
         side = round(values.shape[1] ** 0.5)
         rows, columns = shape or (side, side)
         if rows * columns != values.shape[1]:
-            how = f"are not {shape_text(shape)}" if shape else "are no square: give their shape (rows, columns)"
+            how = f"are not {shape_text(shape)}" if shape else "are not square: give their shape (rows, columns)"
             raise ArrayError(f"{title}: rows of {values.shape[1]} values {how}")
         values = values.reshape(-1, rows, columns)
     if values.ndim != 3 or 0 in values.shape:

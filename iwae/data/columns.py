@@ -76,7 +76,7 @@ def _rows(index: ImageColumn, images: int, label: str) -> np.ndarray:
         raise ColumnError(f"{label}: column “{KEY}” must hold whole numbers, the rows of the images in the test set.")
     outside = values[(values < 0) | (values >= images)]
     if len(outside):
-        raise ColumnError(f"{label}: index {outside[0]:.0f} is no test image; there are 0 to {images - 1:,}.")
+        raise ColumnError(f"{label}: index {outside[0]:.0f} is not a test image; there are 0 to {images - 1:,}.")
     rows, counts = np.unique(values.astype(np.int64), return_counts=True)
     if (counts > 1).any():
         raise ColumnError(f"{label}: index {rows[counts.argmax()]} is there {counts.max()} times; once is allowed.")

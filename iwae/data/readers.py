@@ -117,7 +117,7 @@ def _folder(folder: Path, options: Options) -> FoundImages:
     ]  # fmt: skip
     places = {path.relative_to(folder).as_posix(): path for path in paths}
     if odd := next((name for name, path in places.items() if not path.is_file()), None):
-        raise ArrayError(f"{printable(odd)} is no file, or a link to none")
+        raise ArrayError(f"{printable(odd)} is not a file, or is a broken link")
 
     def one(path: Path) -> NDArray[np.uint8]:
         return picture(decode_picture(path.read_bytes(), path.name), options)
@@ -193,7 +193,7 @@ def _levels(image: Image.Image, invert: bool) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
         return (np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8)
     if image.mode == "F":
-        raise ArrayError("a picture of floating-point numbers has no known white: save it with 8 bits")
+        raise ArrayError("a picture of floating-point numbers has no defined white level: save it with 8 bits")
     if not image.has_transparency_data:
         return np.asarray(image.convert("L"))
     clear = image.convert("RGBA")
@@ -208,7 +208,7 @@ def torch_items(items: Any, options: Options, title: str) -> Part:
     for number in range(len(items)):
         item = items[number]
         if not isinstance(item, tuple | list) or len(item) != 2:
-            raise ArrayError(f"{title}: item {number} is no pair of an image and a label")
+            raise ArrayError(f"{title}: item {number} is not a pair of an image and a label")
         image, label = item
         if isinstance(image, Image.Image):
             images.append(picture(image, options))

@@ -104,7 +104,7 @@ def _from_array(values: np.ndarray) -> Image.Image:
     unit = values.dtype == bool or np.issubdtype(values.dtype, np.floating)
     if not shaped or not (((values >= 0) & (values <= 1)).all() if unit else values.dtype == np.uint8):
         raise PictureError(
-            f"An array of {values.dtype} {list(values.shape)} is no picture, or its values are out of range: "
+            f"An array of {values.dtype} {list(values.shape)} is not a picture, or its values are out of range: "
             "[h, w], [h, w, 3] or [h, w, 4] of bool, uint8 or float in 0..1 is."
         )
     return Image.fromarray(np.rint(values * 255.0).astype(np.uint8) if unit else values)

@@ -175,8 +175,8 @@ def verdict(value: float, error: float | None, sign: int) -> str:
 
 
 def alike(a: Row, b: Row) -> bool:
-    """Whether two models may be compared: the same data, epochs, schedule, step size, seed and measurement. Objective,
-    k, gradient, the precision of products and the number of layers may differ."""
+    """Whether two models may be compared: the same data, epochs, schedule, learning rate, seed and measurement.
+    Objective, k, gradient, the precision of products and the number of layers may differ."""
     one, two, same = a.config, b.config, ("schedule", "learning_rate", "batch_size", "seed")
     return (
         one is not None

@@ -112,7 +112,7 @@ COLUMNS = {
     "objective": Column("objective", "the bound that was trained, and its k", lambda row: row.cell.title),
     "start": Column("after", "the objective of the model that it went on from", lambda row: row.cell.start or NONE),
     "gradient": Column("gradient", "the estimator of its gradient", lambda row: row.gradient or NONE),
-    "schedule": Column("schedule", "of the step size", lambda row: row.schedule or NONE),
+    "schedule": Column("schedule", "of the learning rate", lambda row: row.schedule or NONE),
     "regularisation": Column("regularised", "plain: not at all", lambda row: row.regularisation or NONE),
     "epochs": _amount("epochs", "over the training data, in all", "epochs"),
     "minutes": _amount("minutes", "of training, in all", "minutes"),

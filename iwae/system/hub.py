@@ -90,7 +90,7 @@ def _parsed(address: str) -> tuple[str, str | None, str]:
         uri = None
     file = uri.path_in_repo or FILE if uri else ""
     if uri is None or uri.type != "model" or not file.endswith(SUFFIX):
-        raise ValueError(f"{printable(address)!r} is no model on the Hub; give {FORMS}")
+        raise ValueError(f"{printable(address)!r} is not the address of a model on the Hub; give {FORMS}")
     return uri.id, uri.revision, file
 
 

@@ -210,7 +210,7 @@ def _pick_dataset(pair: tuple[Entry, Entry] | None) -> str:
         key="data",
         persist_state="session",
         on_change=_data_changed,
-        help="Where example images come from; another model A brings its own along. Others: "
+        help="Where example images come from; choosing another model A also chooses its data set. Others: "
         "`python -m iwae data download mnist`.",
     )
     if absent := st.session_state["data absent"]:

@@ -268,7 +268,7 @@ def _umap(
         return found
     if b.status().phase == "missing":
         left, right = st.columns([4, 1], vertical_alignment="center")
-        left.info("UMAP of these images under this pair is not there yet. It takes up to half a minute, and is kept.")
+        left.info("There is no UMAP of these images under this pair yet. It takes up to half a minute, and is kept.")
         if not right.button("Compute UMAP", key="umap.start", width="stretch"):
             return None
         try:

@@ -345,7 +345,7 @@ def test_columns_of_a_file_colour_the_maps(app):
     assert list(numbers(test, 0)["kind <b> (file)"][[3, 4]]) == ["odd", "even"]
 
     test.file_uploader(key="latent.table.file").set_value(("bad.csv", b"index,a\n300,1\n", "text/csv")).run()
-    assert "“bad.csv”: index 300 is no test image; there are 0 to 299." in words(test).replace("\\", "")
+    assert "“bad.csv”: index 300 is not a test image; there are 0 to 299." in words(test).replace("\\", "")
     assert test.selectbox(key="colour").value == "kind <b> (file)"  # the table before is still in use
     test.file_uploader(key="latent.table.file").set_value(None).run()
     assert test.selectbox(key="colour").value == "label" and not test.exception

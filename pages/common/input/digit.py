@@ -180,7 +180,7 @@ def unpack(text: str) -> tuple[Tensor, tuple[int, int]]:
     if not found or len(text) > LONGEST or max(shape := (int(found[1]), int(found[2]))) > datasets.MAX_SIDE:
         most = shape_text((datasets.MAX_SIDE, datasets.MAX_SIDE))
         raise LinkError(
-            f"is of shape “{head[:20]}”; an image in a link has at most {most} pixels and {LONGEST} letters"
+            f"is of shape “{head[:20]}”; an image in a link has at most {most} pixels and {LONGEST} characters"
         )
     pixels = shape[0] * shape[1]
     size = pixels if found[3] else -(-pixels // 8)

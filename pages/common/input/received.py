@@ -31,7 +31,7 @@ def received(key: str, field: str, parse: Callable[[Any], T]) -> T | None:
 def show_refusal(key: str) -> None:
     """Say once what ``received`` has refused of this component."""
     if error := st.session_state.pop(f"{key}.refused", None):
-        st.error(f"The browser has sent what cannot be used: {escape_markdown(error)}. Nothing has changed.")
+        st.error(f"The browser sent something that cannot be used: {escape_markdown(error)}. Nothing has changed.")
 
 
 def number(value: Any, most: float) -> float:
