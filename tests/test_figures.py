@@ -99,6 +99,7 @@ def test_lines_that_belong_to_no_model_are_grey():
     """By themselves plotly's are black, and not seen on dark paper."""
     losses = scatter_of_losses(np.array([90.0, 80.0]), np.array([85.0, 95.0]), ("A", "B"), ["1", "2"])
     units = sorted_units([Units("A", "vae", np.array([2.0, 0.001]), ["unit 1", "unit 2"])], "variance", 0.01)
+    assert units.layout.xaxis.title.text == "units, greatest first"
     assert units.layout.annotations[0].y == -2  # at its line: plotly wants the logarithm here, and 0.01 there
     assert [shape.line.color for figure in (losses, units) for shape in figure.layout.shapes] == [GREY, GREY]
 

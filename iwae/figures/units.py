@@ -32,8 +32,9 @@ class Units:
     dashed: bool = False
 
 
-def sorted_units(models: Sequence[Units], title: str, threshold: float | None = None) -> go.Figure:
-    """The units of each model, greatest first, on a logarithmic axis, and a line at the threshold."""
+def sorted_units(models: Sequence[Units], title: str, threshold: float | None = None, what: str = "unit") -> go.Figure:
+    """The units of each model, or directions if ``what`` says so, greatest first, on a logarithmic axis, and a line at
+    the threshold."""
     figure = go.Figure()
     for part in models:
         order = np.argsort(-part.values)
@@ -52,7 +53,7 @@ def sorted_units(models: Sequence[Units], title: str, threshold: float | None = 
         figure.add_hline(threshold, line=line)
         place = {"x": 1, "xref": "x domain", "xanchor": "right", "y": np.log10(threshold), "yanchor": "bottom"}
         figure.add_annotation(place, text=f"threshold {threshold:g}", showarrow=False)  # on a log axis: log10
-    figure.update_xaxes(title="units, greatest first")
+    figure.update_xaxes(title=f"{what}s, greatest first")
     figure.update_yaxes(type="log", title=title, exponentformat="power", dtick=1)
     return figure.update_layout(LAYOUT, hovermode="closest", showlegend=True)
 

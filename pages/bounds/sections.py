@@ -25,7 +25,9 @@ from pages.common import image_rows, reading
 from pages.common.evidence import nats, one_line
 from pages.common.figure_card import data_table, escape_markdown, figure
 from pages.common.image_rows import percent
+from pages.common.models.model_picker import CHOOSE_PLANE, offer_plane
 from pages.common.number_field import whole_number
+from pages.common.sections import beside
 from pages.common.server import cache
 from pages.common.sidebar import View
 
@@ -97,7 +99,7 @@ def training_step(view: View, drawn: Sequence[Posterior], k: int) -> None:
     number = whole_number("Step", 1, drawn[0].samples // k, 1, key="step", help="Each takes the next k draws.",
                           place=three)  # fmt: skip
     st.write(f"{k} draws of this digit, weighed by {bound.title}: those with the most weight pull the model most.")
-    for column, (slot, entry), part in zip(st.columns(2, gap="large"), view.pair, drawn, strict=True):
+    for column, (slot, entry), part in zip(beside(), view.pair, drawn, strict=True):
         with column:
             image_rows.heading(slot, entry)
             one_step(slot, cache.model(entry, view.device), part, bound, k, number - 1)
@@ -186,7 +188,7 @@ def all_bounds(view: View, drawn: Sequence[Posterior], bounds: dict[str, Bound],
         f"{escape_markdown(title)} under {slot} ({nats(value)} nats)"
         for slot, (value, title) in zip("AB", highest, strict=True)
     )
-    left, right = st.columns(2, gap="large")
+    left, right = beside()
     with left:
         figure(bounds_with_errors(names, marks), "bounds.all", caption, numbers, f"{takeaway}.")
     right.markdown("\n".join(rows))
@@ -235,17 +237,15 @@ def exact_posteriors(view: View, drawn: Sequence[Posterior]) -> None:
         try:
             planes[slot] = _exact(*entry.identity, view.device, image, part.samples, part.seed, _drawn=part)
         except ValueError as error:
-            st.info(
-                f"Model {slot}: {escape_markdown(error)}. Choose a 2-D model in the sidebar, or train one there: "
-                "Layers → “1 layer, 2 units: a plane”."
-            )
+            st.info(f"Model {slot}: {escape_markdown(error)}. {CHOOSE_PLANE}")
+            offer_plane(slot, entry, "bounds")
     if not planes:
         return
     windows = {slot: _window(found) for slot, found in planes.items()}
     if len(planes) == 2 and st.toggle("The same scale for A and B", key="scale", bind="query-params"):
         half = max(half for _, half in windows.values())
         windows = {slot: (centre, half) for slot, (centre, _) in windows.items()}
-    for column, (slot, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
+    for column, (slot, entry) in zip(beside(), view.pair, strict=True):
         if slot in planes:
             with column:
                 image_rows.heading(slot, entry)

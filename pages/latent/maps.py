@@ -17,6 +17,7 @@ from pages.common import figure_card, image_rows
 from pages.common.input.digit import ChosenDigit, hold_image
 from pages.common.input.received import received, show_refusal
 from pages.common.links import page_link
+from pages.common.sections import beside
 from pages.common.server import cache
 from pages.latent import own_columns
 from pages.latent.controls import SAMPLES, Images, MapSide, divergence, image_metrics, neighbours, of_digit, plus_minus
@@ -85,15 +86,16 @@ def show_maps(
     truths = [_ends(side, chains.get(side.name)) for side in both]
     everything = [*(side.places for side in both), *centres, *(one.points for one in (*clouds, *truths) if one)]
     x, y = latent.shared_range(everything)
-    left, beside = st.columns([7, 2], gap="small")
+    left, right = st.columns([7, 2], gap="small")
     left.caption(
         "Click a point to take its digit in hand. With the lasso or the box above a map, select images in both."
     )
-    grid = left.grid(2, min_column_width=NARROWEST)
-    for side, colour, cloud, truth, one, centre in zip(
-        both, colours(both, images, by), clouds, truths, posteriors, centres, strict=True
+    with left:
+        columns = beside(NARROWEST, "small")
+    for column, side, colour, cloud, truth, one, centre in zip(
+        columns, both, colours(both, images, by), clouds, truths, posteriors, centres, strict=True
     ):
-        with grid.cell():
+        with column:
             image_rows.heading(side.name, side.entry)
             frame = MapAxes(tuple(x), tuple(y), _titles(side))
             drawn = latent_map(
@@ -106,7 +108,7 @@ def show_maps(
                 on_select=partial(_on_select, key, images.dataset), selection_mode=("points", "box", "lasso"),
             )  # fmt: skip
             show_refusal(key)
-    with beside, st.container(key="beside-maps"):
+    with right, st.container(key="beside-maps"):
         st.html(STAYS)
         live_map(both, images, digit.x, (x, y))
         show_digit(digit)

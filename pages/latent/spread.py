@@ -12,6 +12,7 @@ from iwae.catalog import Entry
 from iwae.data import datasets
 from iwae.figures.latent import MapAxes, aggregated
 from pages.common import figure_card, reading
+from pages.common.sections import beside
 from pages.common.server import cache
 from pages.latent.controls import FILE, Images, MapSide, divergence, plus_minus
 
@@ -27,9 +28,7 @@ def show_aggregated(both: Sequence[MapSide], images: Images) -> None:
     )
     x, y = latent.shared_range([*posteriors, *priors])
     frame = MapAxes(tuple(x), tuple(y), ("PC 1", "PC 2"))
-    for column, side, projection, posterior, prior in zip(
-        st.columns(2, gap="large"), both, projections, posteriors, priors, strict=True
-    ):
+    for column, side, projection, posterior, prior in zip(beside(), both, projections, posteriors, priors, strict=True):
         caption = (
             f"One draw from q({side.h}|x) of each of {len(posterior):,} images in the PCA plane of {side.name}, over "
         )

@@ -12,6 +12,7 @@ from iwae.figures.pixels import Shares, class_shares, pixel_maps
 from pages.common import figure_card, image_rows, reading
 from pages.common.evidence import Evidence
 from pages.common.figure_card import escape_markdown
+from pages.common.sections import beside
 from pages.common.server import cache
 from pages.common.sidebar import View
 
@@ -58,7 +59,7 @@ def _pixels(view: View, both: list[_Open]) -> None:
     means = [f"{spread.square().mean().sqrt():.3f} under {one.name}"
              for one, found in zip(both, spreads, strict=True) for spread in [found[Q]]]  # fmt: skip
     st.write(f"Over draws of q a pixel deviates by {means[0]} and {means[1]}, in the root mean square over all pixels.")
-    for column, one, found in zip(st.columns(2, gap="large"), both, spreads, strict=True):
+    for column, one, found in zip(beside(), both, spreads, strict=True):
         with column:
             st.markdown(image_rows.in_its_colour(one.name, one.entry))
             drawn = pixel_maps({source: spread.view(view.shape).numpy() for source, spread in found.items()}, top, "sd")

@@ -16,6 +16,7 @@ from pages.common import figure_card, image_rows, reading
 from pages.common.input.digit import hold_image
 from pages.common.links import kept
 from pages.common.number_field import whole_number
+from pages.common.sections import beside
 from pages.common.server import cache
 from pages.common.server.bounded import bounded
 from pages.common.sidebar import View
@@ -101,7 +102,7 @@ def chosen(pair: ReconstructionPair, picture: str, order: str, labels: np.ndarra
 
 def over_the_test_set(view: View, pair: ReconstructionPair, picture: str, labels: list[str]) -> None:
     """Mean losses in a table, and every image in a figure."""
-    left, right = st.columns([4, 3], gap="medium")  # the table needs 400 px
+    left, right = beside()
     with left:
         table(view, pair)
     with right:

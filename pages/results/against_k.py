@@ -11,6 +11,7 @@ from iwae.results import rows as results
 from iwae.results import tables
 from iwae.results.rows import Row
 from pages.common import figure_card, reading
+from pages.common.sections import beside
 
 
 def against_k(rows: Sequence[Row], missing: Sequence[Row], usual: str) -> None:
@@ -26,16 +27,17 @@ def against_k(rows: Sequence[Row], missing: Sequence[Row], usual: str) -> None:
         bind="query-params",
     )  # fmt: skip
     for column, (measure, title) in zip(
-        st.columns(2, gap="large"), (("nll", "NLL"), ("reconstruction", "reconstruction loss")), strict=True
+        beside(), (("nll", "NLL"), ("reconstruction", "reconstruction loss")), strict=True
     ):
         points = results.against_k(rows, dataset, model, measure)
         with column:
-            st.markdown(f"**{title}**, nats per image")
+            heading = title[0].upper() + title[1:]
+            st.markdown(f"**{heading}**, nats per image")
             if not points:
                 st.info("Neither measured nor published for VAE and IWAE.")
                 continue
             caption = (
-                f"{title} against k on {dataset}, {LAYERS.get(model, model)}. Filled: measured"
+                f"{heading} against k on {dataset}, {LAYERS.get(model, model)}. Filled: measured"
                 + ", ± standard error over test images, which is the uncertainty of the level and not of a difference"
                 * (not reading.simple())
                 + ". Hollow: published, by "

@@ -10,6 +10,7 @@ from iwae.catalog import Entry
 from iwae.model import Model
 from pages.common import image_rows, reading
 from pages.common.number_field import keep_below, whole_number
+from pages.common.sections import beside
 from pages.common.server import cache
 from pages.common.sidebar import View
 from pages.samples.neighbours import MOST, REFERENCE, neighbours, plane_grid
@@ -34,7 +35,7 @@ def from_prior(view: View, models: Models) -> None:
     st.write("A sample that sits much nearer to a training image than new images do would be memorized, not generated.")
     keep_below("sample", count, 1)
     number = st.slider("Sample, counted row by row", 1, count, 1, key="sample", bind="query-params")
-    for column, (name, entry, _), samples in zip(st.columns(2, gap="large"), models, drawn, strict=True):
+    for column, (name, entry, _), samples in zip(beside(), models, drawn, strict=True):
         with column:
             neighbours(name, entry, samples[number - 1], view.device)
     reading.formulas(

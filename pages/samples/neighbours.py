@@ -3,14 +3,13 @@
 import streamlit as st
 from torch import Tensor
 
-from iwae import catalog
 from iwae.analysis import costs, generation
 from iwae.catalog import Entry
 from iwae.data import datasets
 from iwae.model import Model
 from pages.common import image_rows
 from pages.common.figure_card import escape_markdown
-from pages.common.models.model_picker import pick
+from pages.common.models.model_picker import CHOOSE_PLANE, offer_plane
 from pages.common.server import cache
 from pages.common.sidebar import View
 
@@ -83,20 +82,5 @@ def plane_grid(name: str, entry: Entry, model: Model, side: int) -> None:
         alt = f"{side} by {side} pictures decoded from the plane of model {name}"
         image_rows.image_grid(generation.manifold(model, side), side, f"samples.plane.{name}", alt, gap=0)
         return
-    st.info(
-        f"The top layer of model {name} has {model.config.latent[-1]} units, and a plane needs 2. Choose a 2-D model "
-        "in the sidebar, or train one there: Layers → “1 layer, 2 units: a plane”."
-    )
-    flat = [
-        other
-        for other in catalog.entries()[0].values()
-        if _latent(other) == 2 and other.card.model.shape == entry.card.model.shape
-    ]
-    best = sorted(flat, key=lambda other: (other.kind != entry.kind, other.dataset != entry.dataset))
-    if best and st.button(f"Show {best[0].short} with 2 units as {name}", key=f"samples.show.{name}"):
-        pick(**{name.lower(): best[0].key})
-        st.rerun()
-
-
-def _latent(entry: Entry) -> int:
-    return entry.card.model.latent[-1]
+    st.info(f"The top layer of model {name} has {model.config.latent[-1]} units, and a plane needs 2. {CHOOSE_PLANE}")
+    offer_plane(name, entry, "samples")

@@ -12,8 +12,9 @@ from iwae.analysis import costs, units
 from iwae.catalog import Entry
 from iwae.evaluation import activity, stats
 from iwae.evaluation.activity import Activity
-from iwae.figures.units import Units, counts_against_images, sorted_units
+from iwae.figures.units import Band, Units, counts_against_images, sorted_units
 from pages.common import figure_card, image_rows, reading
+from pages.common.sections import beside
 from pages.common.server import cache
 from pages.common.server.bounded import bounded
 from pages.common.sidebar import View
@@ -143,7 +144,7 @@ def variance_and_kl(models: Sequence[Measured], layer: int, threshold: float) ->
     here = _with_layer(models, layer, threshold)
     above = " and ".join(f"{int(a.active.sum())} of {len(a.mean)} units of {m.name}" for m, a in here)
     largest = " and ".join(f"{m.kl[layer].mean(0).max():.2f} nats under {m.name}" for m, _ in here)
-    left, right = st.columns(2, gap="large")
+    left, right = beside()
     with left:
         values = [(model, activity.variance) for model, activity in here]
         _curve("variance", layer, values, f"Above the threshold lie {above}.", threshold)
@@ -156,7 +157,7 @@ def eigenvalues_and_bands(models: Sequence[Measured], layer: int, threshold: flo
     """The eigenvalues of the covariance of one layer's means, and the number of active units against that of images."""
     here = _with_layer(models, layer, threshold)
     directions = " and ".join(f"{activity.pca_active} directions of {model.name}" for model, activity in here)
-    left, right = st.columns(2, gap="large")
+    left, right = beside()
     with left:
         values = [(model, activity.eigenvalues) for model, activity in here]
         _curve("eigenvalues", layer, values, f"Above the threshold lie {directions}.", threshold)
@@ -177,7 +178,7 @@ def _curve(
         for label, value in zip(part.labels, part.values.tolist(), strict=True)
     ]
     st.markdown(f"**{title}**", help=help)
-    figure_card.figure(sorted_units(drawn, title, threshold), f"units.{key}", caption, numbers, takeaway)
+    figure_card.figure(sorted_units(drawn, title, threshold, what), f"units.{key}", caption, numbers, takeaway)
 
 
 def _bands_figure(here: Here, layer: int, threshold: float) -> None:
@@ -191,10 +192,15 @@ def _bands_figure(here: Here, layer: int, threshold: float) -> None:
         "**Their number depends on how many images are measured**",
         help="Few images blur the line between active and inactive; a count is worth as much as its band is narrow.",
     )
-    ends = " and ".join(f"{bands[0].low:.0f} to {bands[0].high:.0f} of {part.name}" for part, bands in found)
+    ends = " and ".join(f"{_range(bands[0])} of {part.name}" for part, bands in found)
     takeaway = f"With {found[0][1][0].images:,} images, 95% of the counts are {ends}."
     caption = f"Active units against the number of images: mean and 95% band of {units.RESAMPLES} random sets."
     figure_card.figure(counts_against_images(found), "units.band", caption, numbers, takeaway)
+
+
+def _range(band: Band) -> str:
+    low, high = f"{band.low:.0f}", f"{band.high:.0f}"
+    return low if low == high else f"{low} to {high}"
 
 
 MEASURES = {  # title, what is counted, help
@@ -204,7 +210,7 @@ MEASURES = {  # title, what is counted, help
         "A unit without information about the image has the same mean for all: its variance is nearly 0.",
     ),
     "eigenvalues": (
-        "Eigenvalues of its covariance",
+        "Eigenvalues of the covariance",
         "direction",
         "The same for directions: units that always move together count once.",
     ),

@@ -141,6 +141,8 @@ def test_mixed_pairs(app, trained):
     test = app(PAGE, bounds_section=EXACT, a=FLAT["a"], samples=300)
     assert len(test.get("plotly_chart")) == 1
     assert "Model B: a plane needs one stochastic layer of 2 units, not 50" in words(test)
+    test.button(key="bounds.show.B").click().run()
+    assert len(test.get("plotly_chart")) == 2 and test.selectbox(key="b").value == FLAT["b"]
     test = app(PAGE, bounds_section=EXACT, a=FLAT["a"], b=f"run:{trained(TWO_LAYERS).name}", samples=300)
     assert "Model B: a plane needs one stochastic layer of 2 units, not 6 and 2" in words(test)
 

@@ -10,6 +10,7 @@ from iwae.analysis import units
 from iwae.checkpoints import load
 from iwae.data import datasets
 from iwae.evaluation import activity, stats
+from tests.app.test_samples_page import words
 
 PAGE = "pages/3_Active_units.py"
 
@@ -43,6 +44,13 @@ def test_counts_and_curves(app, pair, x):
         assert spec["Mean KL of each unit, nats"]["y"][0] == pytest.approx(kl.max().item())
     other = app(PAGE, threshold=1)
     assert int(other.metric[0].value.split()[0]) < int(test.metric[0].value.split()[0])
+
+
+def test_how_sure_the_count_is(app):
+    test = app(PAGE, active_units_section="How sure is the count", unit_images=100)
+    directions, _ = figures(test)
+    assert directions["layout"]["xaxis"]["title"]["text"] == "directions, greatest first"
+    assert "With 30 images, 95% of the counts are 22 of A · VAE k = 1 and 25 to 32 of B · IWAE k = 50." in words(test)
 
 
 def test_a_unit_is_switched_off(app, pair, x):

@@ -55,6 +55,20 @@ def test_a_slider_moves_its_bound_and_the_address_holds_it(visit):
     assert_clean(page)
 
 
+def test_the_table_stands_beside_the_figure_or_below_it_where_there_is_no_room(visit):
+    page = visit("app.py", f"Bounds?{EVERY}&samples=500&data=digits")
+    for width in (1400, 1024):
+        page.set_viewport_size({"width": width, "height": 900})
+        still(page)
+        cells = page.get_by_test_id("stMarkdownContainer").locator("table").bounding_box()
+        figure = page.locator(".st-key-bounds-all").bounding_box()
+        page_itself = page.get_by_role("tablist").bounding_box()
+        assert cells["x"] + cells["width"] <= page_itself["x"] + page_itself["width"]
+        assert min(cells["width"], figure["width"]) >= 360
+        assert (cells["y"] > figure["y"] + figure["height"]) == (width == 1024)
+    assert_clean(page)
+
+
 def test_what_is_typed_into_a_number_field_is_used_or_refused(visit):
     """Each time the field holds the number that the page uses, or a sentence says which number is used instead."""
     page = visit("app.py", "Bounds?samples=500&data=digits")

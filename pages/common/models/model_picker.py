@@ -15,10 +15,26 @@ from pages.common.server.polling import set_in_dialog
 
 NLL_HELP = "NLL: −log p̂(x) on test images, in nats per image ± standard error; lower is better."
 
+CHOOSE_PLANE = "Choose a 2-D model in the sidebar, or train one there: Layers → “1 layer, 2 units: a plane”."
+
 
 def pick(**slots: str) -> None:
     """Choose models by key from a button below the boxes: ``pick(a=…, b=…)``. The page must be rerun."""
     st.session_state["pick"] = slots
+
+
+def offer_plane(name: str, entry: Entry, page: str) -> None:
+    """A button that chooses a model with one layer of two units instead of model ``name``, ``entry``, if there is one
+    for images of its size: of its kind and its data set first."""
+    flat = [
+        other
+        for other in catalog.entries()[0].values()
+        if tuple(other.card.model.latent) == (2,) and other.card.model.shape == entry.card.model.shape
+    ]
+    best = sorted(flat, key=lambda other: (other.kind != entry.kind, other.dataset != entry.dataset))
+    if best and st.button(f"Show {best[0].short} with 2 units as {name}", key=f"{page}.show.{name}"):
+        pick(**{name.lower(): best[0].key})
+        st.rerun()
 
 
 def pick_models(found: dict[str, Entry]) -> tuple[Entry, Entry] | None:
