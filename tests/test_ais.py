@@ -82,7 +82,7 @@ def test_log_p_of_a_plane():
 
 @pytest.mark.parametrize(("config", "start"), [(FLAT, "encoder"), (FLAT, "prior"), (TWO_LAYERS, "prior")])
 def test_between_two_bounds(config, start):
-    """Bidirectional Monte Carlo: images that the model made up, of which one posterior draw is known exactly. The lower
+    """Bidirectional Monte Carlo: images sampled from the model, of which one posterior draw is known exactly. The lower
     bound from one end and the upper bound from the other meet."""
     model = Model(config, seed=4)
     x, h = ais.simulated(model, 20, seed=3)
@@ -162,7 +162,7 @@ def test_refusals(given, says):
 def test_intervals_of_shipped_models_hold_at_their_rate(name):
     """Of 40 test images against ten times the temperatures, whose own error counts: at least 34 of 38 expected at 95%
     (fewer: 2%), at least 26 of 32 at 80% (1%); an interval for at least 36; and the bounds from both ends of the path
-    meet for images that the model made up."""
+    meet for images sampled from the model."""
     model, _ = checkpoints.load(catalog.SHIPPED / f"mnist-fixed-{name}.safetensors")
     x = datasets.load("mnist-fixed", download=False, only_test=True).binary("test")[::250]
     found = ais.anneal(model, x, seed=1)

@@ -118,9 +118,9 @@ def test_a_card_without_measures_keeps_none_alone(small, capsys):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"nll": "88"}, "no object of numbers"), ({"gap": [1]}, "no object of numbers"),
+        ({"nll": "88"}, "not an object of numbers"), ({"gap": [1]}, "no object of numbers"),
         ({"missed": None}, "lacks missed"), ({"images": 0}, "of '0' images"), ({"seed": 1.5}, "of '1.5' seed"),
-        ({"chains": True}, "no object of numbers"), ({"elbo": 1e300}, "no object of numbers"),
+        ({"chains": True}, "not an object of numbers"), ({"elbo": 1e300}, "no object of numbers"),
     ],
 )  # fmt: skip
 def test_a_card_with_other_numbers_is_refused(tmp_path, wrong, told):
@@ -145,7 +145,7 @@ def test_the_documents_say_it_and_the_command_that_repeats_it():
     one = entry("one", measured(88.0, 0.2, threshold=0.01, ais=KEPT), {"steps": 6000})
     text = model_card.text(one.card, "one", "one.safetensors")
     assert "| NLL by AIS | 88.30 ± 0.70 | −log p̂(x) by annealed importance sampling, 4 chains from q of 1,000" in text
-    assert "| what L_S misses | 0.60 ± 0.03 |" in text and "100 images that the model made up |" in text
+    assert "| what L_S misses | 0.60 ± 0.03 |" in text and "100 images sampled from the model |" in text
     command = commands.anneal("checkpoints/one.safetensors", KEPT)
     assert command in readme.details(rows.collect(catalogue(one))[0]).replace(" \\\n    ", " ")
     asked = evaluate.parse(command.split()[4:])

@@ -307,7 +307,7 @@ def test_the_projector_s_files(found, data, tmp_path):
     assert (one.tensor_path, two.tensor_path, one.metadata_path) == ("l.tsv", "l.h2.tsv", "l.metadata.tsv")
     assert two.sprite.image_path == "l.sprite.png" and list(one.sprite.single_image_dim) == [6, 4]
     latents.write(tmp_path / "l.tsv", [found], about())  # its own files are replaced
-    with pytest.raises(ValueError, match=r"projector_config.pbtxt is of other vectors than other.tsv"):
+    with pytest.raises(ValueError, match=r"projector_config.pbtxt belongs to other vectors than other.tsv"):
         latents.check(tmp_path / "other.tsv")
 
 

@@ -163,7 +163,7 @@ def test_in_arviz_s_format(model, x):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"), [({"draws": 0}, "at least 1, not 0"), ({"draws": 5, "weighted": True}, "there are all draws")]
+    ("options", "told"), [({"draws": 0}, "at least 1, not 0"), ({"draws": 5, "weighted": True}, "leave draws out")]
 )
 def test_what_arviz_cannot_be_given(model, x, options, told):
     pytest.importorskip("arviz", reason="requirements-extra.txt")

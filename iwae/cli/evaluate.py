@@ -46,7 +46,7 @@ class EvaluateCommand:
     quantiles: bool = False  # measure only the quantiles of the NLL; with --save the card keeps its other measures
     ais: int | None = None  # the NLL by annealing in so many temperatures, with --save beside the card's other measures
     chains: int = annealed_nll.CHAINS  # for --ais: of each image
-    simulated: int = annealed_nll.SIMULATED  # for --ais: images of the model's own, on which its bias is bounded
+    simulated: int = annealed_nll.SIMULATED  # for --ais: images sampled from the model, on which its bias is bounded
     half: bool = False  # round the weights to float16 first; with --save they are stored so, in half the bytes
 
     def run(self) -> int:
@@ -188,7 +188,7 @@ def annealed_table(summary: dict[str, Any], dataset: str) -> str:
         rows.append((title, f"{plus_minus(summary[name], summary[name + '_se'], 3)} nats"))
     rows.insert(1, ("of its error, that of the chains", f"{summary['nll_mc_se']:.3f} nats"))
     if summary["simulated"]:
-        gap = f"{plus_minus(summary['gap'], summary['gap_se'], 3)} nats, {summary['simulated']} images of its own"
+        gap = f"{plus_minus(summary['gap'], summary['gap_se'], 3)} nats, {summary['simulated']} images sampled from it"
         rows.append(("gap to the upper bound (BDMC)", gap))
     rows.append(("scatter of the log-weights", f"{summary['scatter']:.2f} nats"))
     rows.append(("accepted", f"{summary['acceptance']:.0%}"))

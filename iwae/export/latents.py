@@ -75,7 +75,7 @@ def check(path: Path) -> None:
         and config.is_file()
         and _quoted(path.name) not in config.read_text(encoding="utf-8", errors="replace")
     ):
-        raise ValueError(f"{config} is of other vectors than {path.name}: choose another folder")
+        raise ValueError(f"{config} belongs to other vectors than {path.name}: choose another folder")
 
 
 def is_whole(path: Path) -> bool:

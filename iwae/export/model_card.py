@@ -202,7 +202,7 @@ def _annealed(found: dict[str, Any]) -> list[tuple[str, str, str]]:
         ("nll_draws", "NLL on these images", f"−L_S, S = {found['samples']:,}"),
         ("missed", "what L_S misses", "log p̂(x) − L_S, of the same images"),
         ("kl_posterior", "D_KL(q(h\\|x) ‖ p(h\\|x)) by AIS", "log p̂(x) − ELBO, of the same images"),
-        ("gap", "gap (BDMC)", f"upper − lower bound on log p(x), {found['simulated']:,} images that the model made up"),
+        ("gap", "gap (BDMC)", f"upper − lower bound on log p(x), {found['simulated']:,} images sampled from the model"),
     ]
     told = [(title, found[name], found[f"{name}_se"], definition) for name, title, definition in rows]
     return [(title, plus_minus(value, se), how) for title, value, se, how in told if value is not None]

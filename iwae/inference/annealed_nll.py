@@ -6,7 +6,7 @@ log p̂(x) of ``ais``, and L_S and the ELBO of draws from q, are of the same ima
     kl_posterior    log p̂(x) − ELBO    D_KL(q(h|x) ‖ p(h|x)), without what L_S misses
 
 log p̂ lies below log p(x) in expectation, so both are too small rather than too large. By how much is bounded on images
-that the model made up, by the gap to an upper bound from the other end of the path (bidirectional Monte Carlo).
+sampled from the model, by the gap to an upper bound from the other end of the path (bidirectional Monte Carlo).
 """
 
 import math
@@ -34,7 +34,7 @@ class AnnealedNLL:
 
     annealed: ais.Annealed  # log p̂(x), with the chains
     drawn: metrics.Metrics  # L_S and ELBO of the same images
-    gap: Tensor | None  # upper − lower bound on log p(x) of each image that the model made up
+    gap: Tensor | None  # upper − lower bound on log p(x) of each image sampled from the model
     seed: int
 
     @property
@@ -78,11 +78,11 @@ def measure(
     progress: Progress | None = None,
 ) -> AnnealedNLL:
     """Anneal the images x [n, pixels], draw ``samples`` times from q for each, and bound the bias on ``simulated``
-    images of the model's own (0: not).
+    images sampled from the model (0: not).
 
     Args:
         chains, temperatures: as for ``ais.anneal``, whose errors this raises too.
-        progress: called with the images done, in parts, and all of them, those that were made up among these.
+        progress: called with the images done, in parts, and all of them, those sampled from the model among these.
     """
     steps, draws = STEP * chains * temperatures, samples
     shares = [len(x) * draws, len(x) * steps, simulated * steps, simulated * steps]

@@ -16,7 +16,9 @@ def inference_data(drawn: "Posterior", model: LatentModel | None, draws: int | N
     """``Posterior.to_inference_data``, which describes it."""
     optional.require("ArviZ's format", "arviz")
     if draws is not None and (weighted or draws < 1):
-        raise ValueError("with weights there are all draws" if weighted else f"draws must be at least 1, not {draws}")
+        raise ValueError(
+            "weighted=True gives all draws: leave draws out" if weighted else f"draws must be at least 1, not {draws}"
+        )
     count = drawn.samples if draws is None else draws
     chosen = torch.arange(count) if weighted else drawn.resample(count, seed)
     tensors = {

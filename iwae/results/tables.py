@@ -127,7 +127,7 @@ COLUMNS = {
     ),
     "ais_gap": _measure(
         "gap (BDMC)",
-        "upper minus lower bound on log p(x), by annealing from both ends, on images that the model made up: by about "
+        "upper minus lower bound on log p(x), by annealing from both ends, on images sampled from the model: by about "
         "as much the NLL by AIS may be too high; nats, ± standard error over images",
         "ais_gap",
     ),

@@ -107,7 +107,7 @@ def _described(what: str) -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None  # nor is it in the cache
         status = getattr(getattr(cause or error, "response", None), "status_code", None)
         if isinstance(error, errors.GatedRepoError):
-            reason = "its authors must grant access, and HF_TOKEN name who has it"
+            reason = "its authors must grant access, to the account of your HF_TOKEN"
         elif isinstance(error, errors.RepositoryNotFoundError):
             reason = f"{constants.ENDPOINT} has no such repository, or it is private and HF_TOKEN gives no access"
         elif isinstance(error, errors.RevisionNotFoundError):

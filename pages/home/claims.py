@@ -12,7 +12,7 @@ from pages.common.reading import plus_minus
 from pages.common.sidebar import View
 
 WIDTH = 172  # CSS pixels of a card
-LINKS = {  # each by a name of its own, for who hears them one after the other
+LINKS = {  # each with a name of its own, for screen readers
     "pages/1_Posterior.py": "See its draws",
     "pages/2_Latent_space.py": "See the maps",
     "pages/3_Active_units.py": "See the units",

@@ -17,7 +17,7 @@ ICONS = {
     claim_figures.HOLDS: "check_circle", claim_figures.FAILS: "cancel", claim_figures.WITHIN: "help",
     claim_figures.UNJUDGED: "pending", findings.PARTLY: "contrast",
 }  # fmt: skip
-LINKS = {  # by claim: the page, a name of its own for who hears the links one after the other, and the section there
+LINKS = {  # by claim: the page, a name of its own for screen readers, an icon, and the section there
     "bound": ("pages/1_Posterior.py", "See the bound against k", "stacked_line_chart", "Bound against k"),
     "constraint": ("pages/1_Posterior.py", "See what q misses", "blur_on", "What q misses"),
     "spread": ("pages/2_Latent_space.py", "See how far q spreads", "scatter_plot", "Does B spread more?"),
