@@ -4,6 +4,7 @@ import ast
 import importlib.metadata
 import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -96,6 +97,8 @@ def test_the_version_is_one(capsys):
         (["--help"], 0, "--server.port 8600"),
         (["other.py"], 2, "not 'other.py'"),
         (["--server.port=8600", "8601"], 2, "not '8601'"),
+        (["--server.port"], 2, "error: Option '--server.port' requires an argument."),
+        (["--nonsense", "3"], 2, "error: No such option '--nonsense'."),
     ],
 )
 def test_the_options_of_the_app_are_those_of_streamlit(words, status, told, capsys):
@@ -196,7 +199,10 @@ def test_far_from_a_checkout_it_trains_makes_the_table_and_shows_the_explorer(bi
     server = Server(folder / "none.py", home, [str(bin_folder / "iwae"), "app"], folder)
     try:
         apart(visit(server.url))
-        assert f"http://127.0.0.1:{server.url.rpartition(':')[2]}" in server.log.read_text()
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(timeout=60) == 0
+        said = server.log.read_text()
+        assert f"http://127.0.0.1:{server.url.rpartition(':')[2]}" in said and "Traceback" not in said
     finally:
         server.stop()
     assert sorted(path for path in bin_folder.parent.rglob("*") if "__pycache__" not in path.parts) == installed

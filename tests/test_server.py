@@ -1,5 +1,6 @@
 """The running server from outside: where it listens, and what it refuses to whom it does not know."""
 
+import asyncio
 import base64
 import contextlib
 import http.client
@@ -124,3 +125,20 @@ def test_a_failure_says_nothing_of_the_machine(address):
     for path in ("/_stcore/upload_file/a/b", "/media/none.png", "/_stcore/none", "/component/none/x.js"):
         _, body = ask(address, "GET", path)
         assert b"Traceback" not in body and str(ROOT).encode() not in body and b"site-packages" not in body
+
+
+def test_pages_opened_together_while_the_server_imports_wait_for_each_other(tmp_path):
+    """Plotly looks for pandas in every value, and failed where another page's thread had it half imported."""
+
+    async def open_together() -> None:
+        pages = [path.stem.partition("_")[2] for path in sorted(ROOT.glob("pages/[0-9]*.py"))]
+        sessions = await asyncio.gather(*(Session.open(server.url, page) for page in pages))
+        assert not [problem for session in sessions for problem in session.problems]
+        for session in sessions:
+            await session.close()
+
+    server = Server(ROOT / "app.py", tmp_path)
+    try:
+        apart(open_together())
+    finally:
+        server.stop()

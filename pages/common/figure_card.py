@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -60,7 +61,7 @@ def data_table(numbers: Numbers, key: str, title: str = "In numbers") -> None:
     name = file_name(key)
 
     def csv() -> str:
-        return _frame(numbers).to_csv(index=False)
+        return pd.DataFrame(numbers).to_csv(index=False)
 
     if not reading.simple():
         _table(numbers, key, title, csv)
@@ -73,17 +74,11 @@ def _table(numbers: Numbers, key: str, title: str, csv: Callable[[], str]) -> No
     with st.expander(title, key=f"{key}.table", on_change="rerun") as box:
         if not box.open:
             return
-        table = _frame(numbers)
+        table = pd.DataFrame(numbers)
         st.dataframe(table.head(ROWS), hide_index=True, placeholder="–")
         if len(table) > ROWS:
             st.caption(f"The first {ROWS:,} of {len(table):,} rows; the file has all.")
         download_button("Download as CSV", csv, f"{file_name(key)}.csv", "text/csv", f"{key}.csv")
-
-
-def _frame(numbers: Numbers) -> Any:
-    import pandas as pd  # takes 0.2 s, for which the first page need not wait
-
-    return pd.DataFrame(numbers)
 
 
 def file_name(key: str) -> str:

@@ -34,7 +34,8 @@ from iwae.system import malloc
 net_util._external_ip = net_util._internal_ip = "127.0.0.1"
 gc.disable()
 try:
-    for module in ("torch", "plotly.graph_objects", "iwae.catalog", "iwae.inference.posterior"):
+    # pandas for Plotly, which looks for it in each value: it fails where another thread has it half imported
+    for module in ("torch", "pandas", "plotly.graph_objects", "iwae.catalog", "iwae.inference.posterior"):
         import_module(module)
 finally:
     gc.enable()
