@@ -323,11 +323,11 @@ def _check_values(progress: dict[str, Any], metrics: dict[str, Any]) -> None:
     if not isinstance(metrics.get("bounds", {}), dict) or not isinstance(progress.get("history", []), list):
         raise ValueError("its bounds are not an object, or its history is not a list")
     if not isinstance(refits := progress.get("refits", []), list) or not all(isinstance(each, dict) for each in refits):
-        raise ValueError("its refits are no list of objects")
+        raise ValueError("its refits are not a list of objects")
     if progress.get("weights", "float32") not in tuple(WEIGHTS):  # a tuple: what cannot be hashed is no name either
         raise ValueError(f"weights are {printable(progress['weights'])!r}; there are {', '.join(WEIGHTS)}")
     if not isinstance(data := progress.get("data", {}), dict) or not isinstance(data.get("sha256", ""), str):
-        raise ValueError("its data are no object with a hash")
+        raise ValueError("its data are not an object with a hash")
     if not isinstance(progress.get("device", ""), str):
         raise ValueError(f"device is {printable(progress['device'])!r}, not a name")
 
@@ -337,7 +337,7 @@ def _check_quantiles(quantiles: Any) -> None:
     if quantiles is None:
         return
     if not isinstance(quantiles, dict) or not isinstance(nll := quantiles.get("nll"), list) or len(nll) < 2:
-        raise ValueError("its quantiles are no object with at least two of the NLL")
+        raise ValueError("its quantiles are not an object with at least two of the NLL")
     counts = [quantiles.get(name) for name in ("images", "samples", "seed")]
     if not all(type(count) is int and 0 <= count < LARGEST for count in counts) or 0 in counts[:2]:
         raise ValueError("its quantiles lack the numbers of their images and draws, or their seed")

@@ -118,9 +118,9 @@ def test_a_card_without_measures_keeps_none_alone(small, capsys):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"nll": "88"}, "not an object of numbers"), ({"gap": [1]}, "no object of numbers"),
+        ({"nll": "88"}, "not an object of numbers"), ({"gap": [1]}, "not an object of numbers"),
         ({"missed": None}, "lacks missed"), ({"images": 0}, "of '0' images"), ({"seed": 1.5}, "of '1.5' seed"),
-        ({"chains": True}, "not an object of numbers"), ({"elbo": 1e300}, "no object of numbers"),
+        ({"chains": True}, "not an object of numbers"), ({"elbo": 1e300}, "not an object of numbers"),
     ],
 )  # fmt: skip
 def test_a_card_with_other_numbers_is_refused(tmp_path, wrong, told):

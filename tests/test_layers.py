@@ -223,7 +223,7 @@ def test_save_refuses_what_load_could_not_read(change, says, tmp_path):
         (Card(CONFIG, {}, {}, {"nll": float("nan")}), "nll is 'nan'"),
         (Card(CONFIG, {"path": object()}), "what JSON cannot"),
         (Card(CONFIG, {"notes": "x" * 2**20}), "its header has 1,0"),
-        (Card(CONFIG, {}, {"data": "digits"}), "no object with a hash"),
+        (Card(CONFIG, {}, {"data": "digits"}), "not an object with a hash"),
     ],
 )
 def test_save_refuses_a_card_that_could_not_be_read_again(card, says, tmp_path):
