@@ -66,6 +66,7 @@ def ray_cluster(monkeypatch):
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # not 15, which on a busy machine is next to nothing
     small = {"num_cpus": 1, "object_store_memory": 80_000_000}
     made = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
     try:

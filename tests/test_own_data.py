@@ -1,5 +1,6 @@
 """Your own images: arrays and files in, a registered data set with stratified splits out."""
 
+import errno
 import gzip
 import io
 import json
@@ -21,6 +22,7 @@ from iwae.data.datasets import ArrayError, DataError, Dataset, Options
 from iwae.data.sources import SOURCES
 from iwae.runs import store
 from iwae.runs.queue import RunStatus
+from iwae.system import paths
 from iwae.training.config import TrainConfig
 
 RANDOM = np.random.RandomState(0)
@@ -279,9 +281,9 @@ def pickled() -> bytes:
     return buffer.getvalue()
 
 
-def npy_of(shape: tuple[int, ...]) -> bytes:
+def npy_of(shape: tuple[int, ...], kind: object = "|u1") -> bytes:
     buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(buffer, {"descr": kind, "fortran_order": False, "shape": shape})
     return buffer.getvalue() + bytes(100)
 
 
@@ -303,7 +305,10 @@ def picture_bomb() -> bytes:
         ("a.npy", npy_of((True, 4)), r"\(the shape \(True, 4\)"),
         ("a.csv", b"7,7,7,x\n7,7,7,7\n", "could not convert string 'x'"),
         ("a.npy", b"\x93NUMPY", "is damaged, or not what its name says"),
-        ("a.csv", b"1,2,3,4\nx,y,z,w\n", "is damaged, or not what its name says"),
+        ("a.csv", b"1,2,3,4\nx,y,z,w\n", "could not convert string 'x'"),
+        ("a.csv", b"1,2,3,4\n1,2,3\n", r"^a\.csv: the number of columns changed from 4 to 3 at row 2$"),
+        ("a.csv", b"1;0;1;0\n0;1;0;1\n", "there is no comma in 0;1;0;1, and commas separate the pixels"),
+        ("a.npy", npy_of((2, 4, 4), [("x", "|u1"), ("y", "|u1")]), "records of several fields, which are never read"),
         ("a.csv", b"1,2,3\n", "3 columns do not make a square picture"),
         ("a.exe", b"MZ", "a folder of pictures, or .npy"),
     ],
@@ -523,6 +528,20 @@ def test_what_a_run_trains_on_is_not_removed(monkeypatch, capsys):
     assert capsys.readouterr().err == f"error: {run.name} is training on {name}: stop it first\n"
     monkeypatch.setattr(store.Run, "status", lambda run: RunStatus("finished"))
     assert main(["data", "remove", name]) == 0 and name not in datasets.names()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    name = datasets.add(Dataset.from_arrays(IMAGES))
+
+    def refuse(**options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(options["dir"]))
+
+    monkeypatch.setattr(paths.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(
+        OSError, match=r"own cannot be written \(Read-only file system\): set IWAE_DATA_DIR to"
+    ):
+        datasets.remove(name)
+    assert name in datasets.names()
 
 
 def test_nothing_is_added_to_a_public_demo(monkeypatch):

@@ -32,7 +32,8 @@ def _array(stream: Any, limit: int) -> NDArray:
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read_header(stream)
     if dtype.hasobject or dtype.names:
-        raise ArrayError("it holds Python objects, which are never read; save an array of numbers")
+        kind = "Python objects" if dtype.hasobject else "records of several fields"
+        raise ArrayError(f"it holds {kind}, which are never read; save an array of numbers")
     if not all(type(side) is int and side >= 0 for side in shape):  # a bool is an int, too
         raise ValueError(f"the shape {shape}")
     size = math.prod(shape) * dtype.itemsize
@@ -101,6 +102,8 @@ def read_csv(stream: Any, options: Options, limit: int) -> FoundImages:
     columns = len(_cells(lines[0]))
     labelled = _pixels(columns - 1, options) and not _pixels(columns, options)
     if not labelled and not _pixels(columns, options):
+        if columns == 1:
+            raise ArrayError(f"there is no comma in {printable(lines[0], 40)}, and commas separate the pixels")
         raise ArrayError(
             f"{columns} columns do not make a square picture, with or without a label first: give their size"
         )
@@ -111,7 +114,10 @@ def read_csv(stream: Any, options: Options, limit: int) -> FoundImages:
         labels = list(map(int, firsts)) if all(re.fullmatch("-?[0-9]{1,18}", each) for each in firsts) else list(firsts)
         if names and not names[0]:  # as pandas writes its index: the number of the line
             labels = None
-    values = np.loadtxt(rows, np.float32, delimiter=",", quotechar='"', comments=None, ndmin=2)
+    try:
+        values = np.loadtxt(rows, np.float32, delimiter=",", quotechar='"', comments=None, ndmin=2)
+    except ValueError as error:  # with advice to whoever calls it
+        raise ArrayError(printable(str(error).partition(";")[0], 200)) from None
     whole = (values == np.rint(values)).all()
     if whole and values.max() > 1:
         if values.min() < 0 or values.max() > 255:

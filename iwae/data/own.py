@@ -160,6 +160,7 @@ def remove(name: str, directory: Path) -> None:
     paths.check_changeable()
     if name not in names(directory):
         raise DataError(f"{name} is not among the data sets that were added to {directory / FOLDER}")
+    paths.make_writable(directory / FOLDER, paths.DATA)
     with tempfile.TemporaryDirectory(dir=directory / FOLDER, prefix=UNFINISHED) as temporary:
         (directory / FOLDER / name).replace(Path(temporary) / name)
 
