@@ -26,6 +26,7 @@ from iwae.export import latents
 from iwae.inference.posterior import Posterior
 from iwae.kernels.finite import NonFiniteError
 from iwae.model import Model, ModelConfig
+from iwae.system import optional
 from iwae.system import ray_cluster as ray_cluster_module
 from iwae.system.files import TargetError
 from tests.linear_gaussian import LinearGaussian
@@ -348,6 +349,14 @@ def test_the_command_writes_what_the_functions_give(checkpoint, data, model, tmp
     with (tmp_path / "l.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert [int(row["index"]) for row in rows] == list(latent.subset(40, 30)) and rows[0]["k_hat"] == "nan"
+
+
+def test_a_missing_anndata_says_what_brings_it_on_this_python(checkpoint, tmp_path, capsys, monkeypatch):
+    """On Python 3.11 requirements-extra.txt has none."""
+    monkeypatch.setattr(optional, "find_spec", lambda package: None)
+    assert main(["encode", str(checkpoint), "--out", str(tmp_path / "l.h5ad")]) == 1
+    brings = 'anndata "pandas<3"' if sys.version_info < (3, 12) else "-r requirements-extra.txt"
+    assert f"a .h5ad file needs anndata: pip install {brings}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

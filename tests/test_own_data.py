@@ -537,9 +537,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(options["dir"]))
 
     monkeypatch.setattr(paths.tempfile, "TemporaryFile", refuse)
-    with pytest.raises(
-        OSError, match=r"own cannot be written \(Read-only file system\): set IWAE_DATA_DIR to"
-    ):
+    with pytest.raises(OSError, match=r"own cannot be written \(Read-only file system\): set IWAE_DATA_DIR to"):
         datasets.remove(name)
     assert name in datasets.names()
 

@@ -1,5 +1,6 @@
 """Packages that only some features use: each belongs to an extra of pyproject.toml, and is imported when needed."""
 
+import sys
 from importlib.util import find_spec
 
 from iwae.system.paths import CHECKOUT
@@ -11,6 +12,8 @@ REQUIREMENTS = {  # by extra
     "loggers": "requirements-loggers.txt",
     "cluster": "requirements-cluster.txt",
 }
+# what a requirements file leaves out on this Python, where it needs other versions of other packages than those there
+LEFT_OUT = {"anndata": 'anndata "pandas<3"'} if sys.version_info < (3, 12) else {}
 
 
 class MissingError(RuntimeError):
@@ -26,4 +29,5 @@ def require(feature: str, *packages: str, extra: str = "extra") -> None:
     """Raises MissingError unless all ``packages``, which belong to an extra, are there."""
     if absent := missing(*packages):
         install = f"-r {REQUIREMENTS[extra]}" if CHECKOUT else f'"iwae-explorer[{extra}]"'
+        install = LEFT_OUT.get(absent[0], install)
         raise MissingError(f"{feature} needs {', '.join(absent)}: pip install {install}")

@@ -242,15 +242,19 @@ def _label(name: str, fitting: list[str]) -> str:
 
 def _note_absent(pair: tuple[Entry, Entry]) -> None:
     """Say of models whose data were added elsewhere that these are not here."""
+    sides: dict[str, list[str]] = {}
     for side, entry in zip("AB", pair, strict=True):
         data = entry.dataset
         if data and data not in SOURCES and not datasets.available(data):
-            st.warning(
-                figure_card.escape_markdown(
-                    f"The images that model {side} was trained on, {data}, are not on this machine. Its samples and "
-                    f"your own drawing need none of them. To have them here, {own.how_to_add(data)}."
-                )
+            sides.setdefault(data, []).append(side)
+    for data, which in sides.items():
+        whose = "models A and B were" if len(which) > 1 else f"model {which[0]} was"
+        st.warning(
+            figure_card.escape_markdown(
+                f"The images that {whose} trained on, {data}, are not on this machine. Samples and model cards need "
+                f"none of them. To have them here, {own.how_to_add(data)}."
             )
+        )
 
 
 def _data_changed() -> None:

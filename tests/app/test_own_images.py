@@ -36,9 +36,11 @@ def test_pages_show_your_images_with_their_labels(own, app):
 def test_a_model_without_its_images_says_so_and_still_draws(own, app):
     name, key = own
     datasets.remove(name)
-    test = app("pages/5_Samples.py", a=key, b=key)
-    assert not test.error and test.selectbox(key="data").value == "mnist-5k"
-    assert any(name in warning.value and "not on this machine" in warning.value for warning in test.warning)
+    for pair, whose in (({"a": key, "b": key}, "models A and B were"), ({"a": key}, "model A was")):
+        test = app("pages/5_Samples.py", **pair)
+        assert not test.error and test.selectbox(key="data").value == "mnist-5k"
+        (absent,) = [warning.value for warning in test.sidebar.warning if "not on this machine" in warning.value]
+        assert absent.startswith(f"The images that {whose} trained on, {name}, are not on this machine.")
 
 
 @pytest.mark.parametrize("count", [3, 100])
