@@ -160,6 +160,12 @@ def test_options_bring_pictures_to_what_they_say():
         (IMAGES, {"labels": LABELS / 3}, "labels are whole numbers or texts"),
         (IMAGES, {"name": "../x"}, "the name of a data set"),
         (IMAGES, {"labels": LABELS, "label_names": ("a",)}, "labels from 0 to 2"),
+        (IMAGES, {"labels": LABELS, "test": IMAGES[:9]}, "9 images have 0 labels: one each, in all splits or in none"),
+        (IMAGES, {"shape": (6, 8)}, "train: images of 8×6 pixels are not 6×8"),
+        (IMAGES.reshape(60, 48), {"shape": 48}, "rows and columns, whole numbers above 0, not 48"),
+        ([[0, 1], [0]], {}, "train: no array of numbers"),
+        (torch.zeros(9, 4, 4, dtype=torch.bfloat16), {}, "train: no array of numbers"),
+        (None, {"test": IMAGES}, "train: there are no images"),
     ],
 )
 def test_what_cannot_be_used_is_named(values, more, message):

@@ -140,12 +140,15 @@ def grey(values: Any, shape: tuple[int, int] | None = None, title: str = "images
     Args:
         values: numpy or torch, uint8, bool or floats in [0, 1]: [n, h, w], [n, 1, h, w], [n, h, w, 1], the same with
             three colours instead of one, which become grey, or [n, h · w].
-        shape: rows and columns of [n, h · w]; without it they are square.
+        shape: rows and columns, which [n, h · w] needs unless they are square.
         title: what a message calls them.
 
     Raises ArrayError for any other.
     """
-    values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    try:
+        values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    except (TypeError, ValueError) as error:  # torch's bfloat16, lists of several lengths
+        raise ArrayError(f"{title}: no array of numbers ({printable(error, 100)})") from None
     kinds = "uint8, bool or floats in [0, 1] are allowed"
     found = f"{title}: an array of the shape {list(values.shape)}; [n, h, w], [n, 1, h, w] or [n, h · w] is allowed"
     if values.ndim < 2:
@@ -171,14 +174,23 @@ def grey(values: Any, shape: tuple[int, int] | None = None, title: str = "images
             values = _converted(values, lambda part: np.rint(part @ luma)) if coloured else values[..., 0]
     elif values.ndim == 2:
         side = round(values.shape[1] ** 0.5)
-        rows, columns = shape or (side, side)
+        rows, columns = _checked(shape) if shape is not None else (side, side)
         if rows * columns != values.shape[1]:
             how = f"are not {shape_text(shape)}" if shape else "are not square: give their shape (rows, columns)"
             raise ArrayError(f"{title}: rows of {values.shape[1]} values {how}")
         values = values.reshape(-1, rows, columns)
     if values.ndim != 3 or 0 in values.shape:
         raise ArrayError(found)
+    if shape is not None and values.shape[1:] != _checked(shape):
+        raise ArrayError(f"{title}: images of {shape_text(values.shape[1:])} pixels are not {shape_text(shape)}")
     return values
+
+
+def _checked(shape: Any) -> tuple[int, int]:
+    try:
+        return checked_shape(shape)
+    except ValueError as error:
+        raise ArrayError(str(error)) from None
 
 
 def _converted(values: NDArray, function: Callable[[NDArray], NDArray]) -> NDArray[np.uint8]:
@@ -276,11 +288,11 @@ def _labels(
         return [None] * len(parts), ()
     columns = []
     for part in parts:
-        given: Any = part.labels
+        given: Any = [] if part.labels is None else part.labels
         values = _label_values(given.detach().cpu() if hasattr(given, "detach") else given)
-        if part.labels is None or values.size != len(part.images):
-            count = 0 if part.labels is None else values.size
-            raise ArrayError(f"{len(part.images):,} images have {count:,} labels: one each, in all splits or in none")
+        if values.size != len(part.images):
+            count = f"{len(part.images):,} images have {values.size:,} labels"
+            raise ArrayError(f"{count}: one each, in all splits or in none")
         if values.dtype.kind == "f" and (values == np.rint(values)).all():
             values = values.astype(np.int64)
         if values.dtype.kind not in "biuUS":

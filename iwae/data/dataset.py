@@ -86,13 +86,15 @@ class Dataset:
             labels: of ``train``, or of all that are given, in a tuple: whole numbers or texts.
             label_names: of the labels 0, 1, …
             name: 1 to 40 small letters, digits, '.', '_' and '-'.
-            shape: rows and columns of [n, h · w]; without it they are square.
+            shape: rows and columns, which [n, h · w] needs unless they are square.
             options: the size to bring images to, their binarization, and the seed of the split.
 
         Raises ArrayError, a ValueError, for what cannot be used.
         """
         options = options or Options()
         given = {part: each for part, each in zip(arrays.PARTS, (train, valid, test), strict=True) if each is not None}
+        if train is None:
+            raise ArrayError("train: there are no images")
         columns = list(labels) if isinstance(labels, tuple) else [labels]
         if isinstance(labels, tuple) and len(labels) != len(given):
             raise ArrayError(f"labels of {len(labels)} splits for images of {len(given)}")
