@@ -27,15 +27,17 @@ _one_step_a_page = st.components.v2.component(
       if (leaving && innerWidth < WIDE) // on a phone the sidebar lies over the page that was chosen in it
         setTimeout(() => sidebar?.querySelector('[data-testid=stSidebarCollapseButton] button')?.click())
     }, true)
-    const reveal = ({ key, token }) => { // opens the sidebar, which may be collapsed, and shows the expander in it
+    const reveal = ({ key, token }) => { // opens the sidebar, which may be collapsed, and shows a part of it
       if (document.body.dataset.revealed === token) return // this file may be loaded again for every page
       document.body.dataset.revealed = token
       const sidebar = document.querySelector('[data-testid=stSidebar]')
       if (sidebar?.dataset.collapsed === 'true')
         document.querySelector('[data-testid=stExpandSidebarButton]')?.click()
-      const summary = document.querySelector(`.st-key-${key} summary`)
-      summary?.focus({ preventScroll: true })
-      setTimeout(() => summary?.scrollIntoView({ block: 'start', behavior: 'smooth' }), SLIDING)
+      setTimeout(() => {
+        const part = document.querySelector(`.st-key-${key}`), summary = part?.querySelector('summary')
+        summary?.focus({ preventScroll: true })
+        ;(summary ?? part)?.scrollIntoView({ block: 'start', behavior: 'smooth' })
+      }, SLIDING)
     }
     export default function ({ data }) {
       if (data) reveal(data)
@@ -57,8 +59,8 @@ def one_step_a_page() -> None:
 
 
 def reveal(key: str) -> None:
-    """Let the browser open the sidebar, if it is closed, and scroll to the expander ``key`` in it, once. Call it before
-    ``one_step_a_page``."""
+    """Let the browser open the sidebar, if it is closed, and scroll to the expander or container ``key`` in it, once.
+    Call it before ``one_step_a_page``."""
     st.session_state["reveal"] = {"key": key, "token": uuid4().hex}
 
 

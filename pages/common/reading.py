@@ -49,6 +49,11 @@ def without_errors(text: str) -> str:
     return re.sub(r",? ± (standard error|[\d.,]+)", "", text) if simple() else text
 
 
+def epochs(count: float) -> str:
+    """``1 epoch``, ``2.5 epochs``."""
+    return f"{count:.4g} epoch" + "s" * (count != 1)
+
+
 def switch() -> None:
     """The switch, for the sidebar. The address holds it."""
     asked = {KEY: "true"} if st.query_params.get(KEY) == "true" else {}

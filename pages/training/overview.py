@@ -61,14 +61,14 @@ def start_here() -> None:
 
 def choose_runs(found: Sequence[Run]) -> tuple[list[Run], str]:
     """(runs to show, newest first; what their curves are drawn against)."""
-    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    row = st.container(horizontal=True, vertical_alignment="bottom")
     names = [run.name for run in found]
     if gone := set(st.session_state.get("runs", [])) - set(names):
         st.session_state["runs"] = [name for name in st.session_state["runs"] if name not in gone]
-    chosen = left.multiselect(
+    chosen = row.multiselect(
         "Runs shown", names, key="runs", bind="query-params", placeholder=f"the newest {min(NEWEST, len(names))}"
     )
-    against = right.segmented_control(
+    against = row.segmented_control(
         "Against", list(UNITS), default="epochs", required=True, key="against", bind="query-params"
     )
     return [run for run in found if run.name in (chosen or names[:NEWEST])], against

@@ -15,7 +15,7 @@ from iwae.kernels.finite import NonFiniteError
 from iwae.runs import store, summary
 from iwae.runs.store import Run, RunError
 from iwae.runs.summary import Snapshot
-from pages.common import image_rows
+from pages.common import image_rows, reading
 from pages.common.figure_card import escape_markdown
 from pages.common.input.digit import ChosenDigit, test_image
 from pages.common.server import cache
@@ -57,13 +57,15 @@ def _strip(run: Run, digit: ChosenDigit) -> None:
         return
     _, samples, active = moments[-1]
     epochs = [f"{one.epochs:.4g}" for one in chosen]
-    st.markdown(f"**{title}** after {epochs[-1]} epochs: **{active}** active units")
+    st.markdown(f"**{title}** after {reading.epochs(chosen[-1].epochs)}: **{active}** active units")
     left, right = st.columns(2)
     with left:
         what = "The digit in hand" if shown is digit else "Test image 0, as the digit in hand has other pixels"
         st.caption(f"{what}, from the mean of q, after so many epochs")
         pictures = [picture.reshape(config.shape) for picture in (x.numpy(), *(moment[0] for moment in moments))]
-        image_rows.image_row(pictures, ["input", *epochs], ["input", *(f"after {e} epochs" for e in epochs)], WIDTH)
+        image_rows.image_row(
+            pictures, ["input", *epochs], ["input", *(f"after {reading.epochs(one.epochs)}" for one in chosen)], WIDTH
+        )
     with right:
         st.caption("Samples from the prior, the same codes each time")
         image_rows.image_row(

@@ -11,7 +11,7 @@ from iwae.kernels.finite import NonFiniteError
 from iwae.runs import summary
 from iwae.runs.store import Run, RunError
 from iwae.runs.summary import Snapshot
-from pages.common import figure_card, image_rows
+from pages.common import figure_card, image_rows, reading
 from pages.common.figure_card import escape_markdown
 from pages.common.server import cache
 
@@ -62,8 +62,8 @@ def _show_snapshot(found: list[Snapshot], dataset: str, kind: str) -> None:
 
     valid_bound = snapshot.valid_bound
     bound = "" if valid_bound is None else f" · validation bound {decimal(valid_bound)} nats per image"
-    epochs = f"{snapshot.epochs:.4g}"
-    st.markdown(f"**After {epochs} epochs**, {snapshot.step:,} steps{bound}")
+    epochs = reading.epochs(snapshot.epochs)
+    st.markdown(f"**After {epochs}**, {snapshot.step:,} steps{bound}")
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown(
@@ -76,7 +76,7 @@ def _show_snapshot(found: list[Snapshot], dataset: str, kind: str) -> None:
         drawn = latent_map(placed, chosen, names, frame.titles, max(frame.reach, 1.1 * abs(placed).max()))
         records = {frame.titles[0]: placed[:, 0], frame.titles[1]: placed[:, 1]}
         records |= {"test image": range(count)} | ({"label": chosen} if chosen else {})
-        caption = f"{count} test images of {data.title} by their posterior means, after {epochs} epochs."
+        caption = f"{count} test images of {data.title} by their posterior means, after {epochs}."
         figure_card.figure(drawn, "timeline.map", caption, records)
     with right:
         st.markdown(
@@ -92,7 +92,7 @@ def _show_snapshot(found: list[Snapshot], dataset: str, kind: str) -> None:
         ]
         figure_card.figure(activity_bars(variances, THRESHOLD, kind), "timeline.units", caption, numbers)
     st.markdown("**Reconstructions** from the mean of q")
-    rows = {"Test images": now.images, f"After {epochs} epochs": now.pictures, "At the last": last.pictures}
+    rows = {"Test images": now.images, f"After {epochs}": now.pictures, "At the last": last.pictures}
     for title, row in rows.items():
         st.caption(title)
         image_rows.image_row(

@@ -8,8 +8,10 @@ import pytest
 from iwae.runs import estimate, queue, store, summary
 from iwae.training import memory
 from iwae.training.config import TrainConfig
+from pages.common import reading
 from pages.common.runs import training_pair
 from pages.common.runs.training_form import needs
+from pages.common.runs.training_pair import RUNNING
 from tests.app import TWO_LAYERS
 from tests.app.test_pages import words
 
@@ -44,6 +46,10 @@ def test_what_a_run_needs_is_measured_or_taken_from_an_earlier_run(trained):
     assert f"{sum(memory.needed(dataclasses.replace(VAE, epochs=90))) / 1e9:.2g} GB" in said
 
 
+def test_epochs_are_counted_in_words():
+    assert [reading.epochs(count) for count in (0, 1, 2.5)] == ["0 epochs", "1 epoch", "2.5 epochs"]
+
+
 @pytest.mark.parametrize(("slots", "epochs"), [(1, 15), (2, 20)])
 def test_a_pair_starts_at_a_click_with_as_many_epochs_as_fit(app, monkeypatch, slots, epochs):
     """An epoch of 4,000 images takes the VAE 2 s and the IWAE 6 s: 15 of both in turn, 20 beside each other."""
@@ -54,6 +60,7 @@ def test_a_pair_starts_at_a_click_with_as_many_epochs_as_fit(app, monkeypatch, s
     test = app(PAGE)
     test.button(key="train.pair.page").click().run()
     assert not test.exception
+    assert test.session_state["reveal"]["key"] == RUNNING  # the browser scrolls to the runs, below the form
     made = {run.config.objective: run for run in store.list_runs()}
     vae, iwae = made["vae"].config, made["iwae"].config
     assert (vae.k, iwae.k, vae.epochs, iwae.epochs) == (1, 20, epochs, epochs)

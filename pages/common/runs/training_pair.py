@@ -10,11 +10,13 @@ from iwae.runs import estimate, queue, store
 from iwae.runs.store import Run, RunError
 from iwae.training.config import TrainConfig
 from pages.common.figure_card import escape_markdown
+from pages.common.links import reveal
 from pages.common.models.model_picker import pick
 
 MINUTES = 2.0  # in all, without the tests
 OBJECTIVES = {"vae": 1, "iwae": 20}  # and their k
 FEWEST_EPOCHS, MOST_EPOCHS = 5, 100  # fewer show nothing, and more only overfit mnist-5k
+RUNNING = "running"  # the sidebar's container of the runs
 _PAIR = "pair in training"  # in the session: names of the runs, A and B
 
 
@@ -45,6 +47,7 @@ def side_by_side(suffix: str = "") -> None:
         st.error(escape_markdown(error))
         return
     st.session_state[_PAIR] = [run.name for run in runs]
+    reveal(RUNNING)
     st.rerun()
 
 

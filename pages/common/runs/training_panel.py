@@ -23,7 +23,7 @@ from pages.common.figure_card import escape_markdown
 from pages.common.links import reveal
 from pages.common.models.model_picker import pick
 from pages.common.runs.training_form import form
-from pages.common.runs.training_pair import compare, offer_pair, side_by_side
+from pages.common.runs.training_pair import RUNNING, compare, offer_pair, side_by_side
 from pages.common.server.polling import poll
 
 POLL_SECONDS = 1.0  # between two polls of the runs, while one is alive
@@ -45,7 +45,8 @@ def training_panel(alive: list[Run]) -> None:
             st.session_state["run"] = started.name  # the one that the page of training shows
             st.rerun()
     # Once one has ended, the pickers above should offer it.
-    poll(_progress, lambda: not all(run.status().alive for run in alive), _poll_seconds() if alive else None)
+    with st.container(key=RUNNING):
+        poll(_progress, lambda: not all(run.status().alive for run in alive), _poll_seconds() if alive else None)
 
 
 def open_form_button(key: str, dataset: str | None = None) -> None:
