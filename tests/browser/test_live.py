@@ -50,6 +50,16 @@ def lift(page: Page) -> None:
     settled(page)
 
 
+def test_what_the_models_see_stands_beside_the_paper_at_every_width(visit):
+    page = visit(APP)
+    for width in (1400, 1024, 420):
+        page.set_viewport_size({"width": width, "height": 900})
+        settled(page)
+        paper, seen, models = (page.locator(f".board {part}").bounding_box() for part in (".paper", ".seen", ".models"))
+        assert seen["y"] == paper["y"] and paper["x"] + paper["width"] < seen["x"]
+        assert (models["y"] == paper["y"]) == (width == 1400)
+
+
 def test_pictures_follow_the_strokes_and_the_server_has_the_last_word(visit):
     page = visit(APP)
     page.add_init_script(WATCH)
