@@ -46,6 +46,12 @@ def test_what_a_run_needs_is_measured_or_taken_from_an_earlier_run(trained):
     assert f"{sum(memory.needed(dataclasses.replace(VAE, epochs=90))) / 1e9:.2g} GB" in said
 
 
+def test_a_run_that_was_stopped_while_it_waited_says_so(app, monkeypatch):
+    run = store.create(VAE)
+    monkeypatch.setattr(type(run), "status", lambda _: queue.RunStatus("stopped"))
+    assert "stopped before its first validation" in words(app("home.py"))
+
+
 def test_epochs_are_counted_in_words():
     assert [reading.epochs(count) for count in (0, 1, 2.5)] == ["0 epochs", "1 epoch", "2.5 epochs"]
 

@@ -159,7 +159,7 @@ def _show(entry: _PanelEntry, run_summary: RunSummary) -> None:
         if status.alive:
             st.progress(run_summary.progress[0], entry.left)
         else:
-            st.markdown(score(run_summary))
+            st.markdown(score(run_summary) or f"{status.phase} before its first validation")
         if run_summary.records:
             _numbers(run_summary, entry.curve)
         if status.message:
