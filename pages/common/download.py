@@ -22,7 +22,7 @@ class KeptFile(media_file_manager.MediaFileMetadata):
             super().mark_for_delete()
 
 
-media_file_manager.MediaFileMetadata = KeptFile  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
+media_file_manager.MediaFileMetadata = KeptFile
 
 
 def download_button(label: str, content: Callable[[], str | bytes], name: str, mime: str, key: str, **looks) -> None:
