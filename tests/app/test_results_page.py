@@ -32,7 +32,7 @@ def test_the_table_is_the_engine_s(app, rows):
     shown = table(test)
     assert list(shown["name"]) == [row.name for row in rows]
     assert list(shown["nll"]) == [row.metrics["nll"] for row in rows]
-    expected = [f"{row.verdict()} (one seed)" if row.verdict() else "–" for row in rows]
+    expected = [f"{row.verdict()} ({row.seed_count})" if row.verdict() else "–" for row in rows]
     assert list(shown["difference"]) == expected and "no standard error" in words(test)
 
 
