@@ -27,8 +27,6 @@ DRAWS = 200  # of one posterior on a UMAP map
 ENDS = 50  # draws from the true posterior
 MOVED = 12  # pictures in a row
 NARROWEST = 300  # CSS pixels of a map: where two have no room, one is above the other
-# The pictures of the pointer's place stay on the screen where the page scrolls to the lower map.
-STAYS = "<style>:has(> .st-key-beside-maps) { position: sticky; top: 4rem; }</style>"
 MEASURED = {"NLL": "nll", "ESS": "ess"}
 
 
@@ -109,7 +107,8 @@ def show_maps(
             )  # fmt: skip
             show_refusal(key)
     with right, st.container(key="beside-maps"):
-        st.html(STAYS)
+        # the pictures of the pointer's place stay on the screen where the page scrolls to the lower map
+        st.html("<style>:has(> .st-key-beside-maps) { position: sticky; top: 4rem; }</style>")
         live_map(both, images, digit.x, (x, y))
         show_digit(digit)
 
