@@ -10,7 +10,7 @@ from importlib import import_module
 import streamlit as st
 
 atexit.register(gc.freeze)  # Ctrl-C ends the server at once, not after a last look for garbage in all that is imported
-SLOW = ("pages.common", "pages.common.sidebar", "pages.common.evidence", "pages.home.claims")
+SLOW = ("pages.common.evidence", "pages.home.claims")  # which bring the sidebar, torch and all the rest
 
 
 @asynccontextmanager
