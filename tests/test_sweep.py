@@ -321,8 +321,8 @@ def test_what_travels_between_nodes_goes_on_bit_for_bit(done, tmp_path):
 
 @pytest.mark.slow
 def test_a_ray_cluster_loses_a_node_and_nothing_else(ray_cluster, tmp_path):
-    """One of two nodes is killed while it trains: its cell goes on from what it had carried, on the other node, and
-    the table is the one that this machine gives alone."""
+    """One of two nodes is killed while it trains: the other node resumes its cell from the last saved state, and the
+    table equals that of this machine alone."""
     made, node = ray_cluster
     text = GRID.replace("epochs = 4", "epochs = 150").replace('"iwae"]', '"iwae"]\nseed = [0, 1]')
     near, far = (Sweep(tmp_path / name, parse(text), MEASUREMENT) for name in ("near", "far"))
