@@ -9,6 +9,7 @@ from iwae.evaluation.metrics import evaluate
 from iwae.model import Model, ModelConfig
 from iwae.results import comparison
 from iwae.results.comparison import Check, choose, compare, paired_difference, seed_differences, verify
+from iwae.results.measured import PairedFigure
 from iwae.results.rows import collect
 from tests.cards import catalogue, entry, measured
 
@@ -114,5 +115,22 @@ def test_differences_between_seeds():
     }
     first = found["IWAE k = 5", "VAE k = 1"]
     assert (first.value, first.se) == pytest.approx((-2.1, math.sqrt(0.02 / 3)))
-    assert first.text == "IWAE k = 5 minus VAE k = 1: −2.10 ± 0.08 nats, larger than the noise between seeds"
+    told = "IWAE k = 5 minus VAE k = 1: −2.10 nats ± 0.08 between seeds, larger than the noise between seeds"
+    assert first.text == told and first.se_images is None
     assert "within the noise" in found["IWAE k = 50", "IWAE k = 5"].text
+
+
+def test_a_difference_between_seeds_has_its_error_over_the_same_images(monkeypatch):
+    """An error of 0.1 on 400 images is one of 0.02 on 10,000. One kind of model, measured in two ways, is no pair."""
+    models = [
+        entry(f"{kind}{seed}", measured(nll + seed), objective=kind, k=50, seed=seed)
+        for kind, nll in (("vae", 88.0), ("iwae", 86.0))
+        for seed in range(2)
+    ]
+    models += [entry(f"again{seed}", measured(88.0 + seed, images=500), k=50, seed=seed) for seed in (2, 3)]
+    line = PairedFigure("nll", "vae0", "iwae0", 88.0, 86.0, -2.0, 0.1, 400, 5000, 0, 88.0, 86.0)
+    monkeypatch.setattr(comparison.measured, "load", lambda: (line,))
+    found = [d for d in seed_differences(collect(catalogue(*models))[0]) if d.a.metrics["images"] == 10_000]
+    assert [d.se_images for d in found] == [pytest.approx(0.02)]
+    assert found[0].text.startswith("IWAE k = 50 minus VAE k = 50: −2.00 nats ± 0.71 between seeds ± 0.02 over test")
+    assert all(d.a.cell != d.b.cell for d in seed_differences(collect(catalogue(*models))[0]))

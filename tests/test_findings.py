@@ -11,9 +11,9 @@ from iwae.evaluation.metrics import evaluate
 from iwae.model import Model, ModelConfig
 from iwae.results import claim_figures, findings, measured, measuring
 from iwae.results.claim_figures import FAILS, HOLDS, SIMILAR, UNJUDGED, WITHIN, over_seeds, pair, plain, signs, verdict
-from iwae.results.comparison import SEED_NOISE, paired_difference
+from iwae.results.comparison import paired_difference
 from iwae.results.measured import KnownDimension, PairedFigure, SeedFigure
-from iwae.results.rows import collect
+from iwae.results.rows import SEED_NOISE, collect
 from iwae.training.config import TrainConfig
 from tests.cards import catalogue, entry
 from tests.cards import measured as card
@@ -73,6 +73,20 @@ def test_on_the_same_images_the_error_is_paired(seeds, monkeypatch):
     assert measured.lookup("nll", ("v", 88.70), ("i", 86.70)) is line
     assert measured.lookup("nll", ("v", 88.72), ("i", 86.70)) is None
     assert measured.lookup("nll", ("i", 86.70), ("v", 88.70)) is None
+
+
+def test_where_both_have_several_seeds_the_figure_is_of_their_means(monkeypatch):
+    """NLLs 88, 89 and 85, 86, 87: 86 − 88.5 with √(0.5/2 + 1/3) between seeds, and the pair's 0.02 over images. Where
+    one has one seed, or the cards do not hold the measure, the first seeds are compared."""
+    line = PairedFigure("nll", "v0", "i0", 88.0, 85.0, -3.0, 0.1, 400, 5000, 0, 88.0, 85.0)
+    monkeypatch.setattr(measured, "load", lambda: (line,))
+    vaes = [entry(f"v{seed}", card(88.0 + seed), objective="vae", k=50, seed=seed) for seed in range(2)]
+    iwaes = [entry(f"i{seed}", card(85.0 + seed), objective="iwae", k=50, seed=seed) for seed in range(3)]
+    figure = pair(plain(collect(catalogue(*vaes, *iwaes))[0]), "nll", V50, I50, -1)
+    assert (figure.value, figure.error) == pytest.approx((-2.5, math.hypot(0.02, math.sqrt(0.25 + 1 / 3))))
+    assert "10 epochs, 2 seeds and 3 seeds; 10,000 test images" in figure.basis
+    single = pair(plain(collect(catalogue(*vaes, iwaes[0]))[0]), "nll", V50, I50, -1)
+    assert single.value == pytest.approx(-3.0) and single.error is None and "one seed;" in single.basis
 
 
 def test_what_is_claimed_to_be_the_same_can_only_fail(monkeypatch):

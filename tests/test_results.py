@@ -136,9 +136,17 @@ def test_seeds_are_put_together():
     assert row.seeds == (0, 1, 2) and row.name == "mnist-fixed, 1 layer: IWAE k = 50, 3 seeds"
     assert row.metrics["nll"] == pytest.approx(87 + 1 / 3)
     assert row.metrics["nll_sd"] == pytest.approx(math.sqrt(7 / 3))
-    assert row.verdict() == "+0.62, higher" and row.comparison.endswith("; ours is 3 seeds")
+    assert row.verdict() == "+0.62 ± 0.88" and row.comparison.endswith("; ours is 3 seeds")
     assert results.units(row.metrics["active_units"]) == "25"
     assert rows.index(row) > max(rows.index(one) for one in rows if one.name in ("s0", "s1", "s2"))
+
+
+@pytest.mark.parametrize(("noise", "verdict"), [(0.1, "+0.69 ± 0.06, higher"), (0.4, "+0.69 ± 0.23")])
+def test_several_seeds_differ_only_beyond_their_noise(noise, verdict):
+    """87.4 ± noise/√3, against 86.71; 3 · 0.23 nats are not exceeded."""
+    models = [entry(f"s{seed}", measured(87.4 + noise * (seed - 1)), seed=seed) for seed in range(3)]
+    (row,) = [row for row in rows_of(*models) if row.status == "seeds"]
+    assert row.verdict() == verdict and len(row.members) == 3 and row.first.name == "s0"
 
 
 def test_units():

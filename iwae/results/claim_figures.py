@@ -1,8 +1,9 @@
 """Figures that a claim about VAE and IWAE is put to, each with an error and a verdict.
 
-A claim predicts the sign of a difference, or that it is small. It is put to two kinds of figures. ``pair``: two shipped
-models that were trained alike, with one seed each. The error of their difference combines that over the same images
-with √2 times the standard deviation between seeds, pooled over the cells of docs/seeds.toml with as many layers.
+A claim predicts the sign of a difference, or that it is small. It is put to two kinds of figures. ``pair``: shipped
+models that were trained alike. The error of their difference combines that over the same images with that between
+seeds: of the means over seeds, where both have several and the cards hold the measure, else of one seed each, √2 times
+the standard deviation pooled over the cells of docs/seeds.toml with as many layers.
 ``over_seeds``: the difference of two means over seeds after a short training, with the error between seeds. Where seeds
 of a short training say little of a long one, ``signs``: of the differences in all pairs that were trained alike.
 
@@ -19,11 +20,10 @@ from statistics import mean, stdev
 
 from iwae.catalog import LAYERS, OWN
 from iwae.evaluation.stats import plus_minus
-from iwae.results import measured
-from iwae.results.comparison import SEED_NOISE
+from iwae.results import comparison, measured
 from iwae.results.measured import SeedFigure
 from iwae.results.published import Cell
-from iwae.results.rows import Row
+from iwae.results.rows import SEED_NOISE, Row
 
 HOLDS, FAILS, WITHIN, UNJUDGED = "holds", "does not hold", "within the error", "not judged"
 SIMILAR = 1.0  # nats; the losses that the poster calls similar differ by 0.46
@@ -74,35 +74,40 @@ class ClaimFigure:
 
 
 def plain(rows: Iterable[Row]) -> dict[Cell, Row]:
-    """The shipped models that were measured and not regularised: the shortest training of each cell."""
+    """The shipped models that were measured and not regularised: the shortest training of each cell, with all of its
+    seeds."""
     found: dict[Cell, Row] = {}
-    for row in sorted(rows, key=lambda row: row.epochs or 0):
-        own = row.name.startswith(tuple(OWN))
-        if row.status == "measured" and row.metrics and row.regularisation == "plain" and not own:
+    for row in sorted(rows, key=lambda row: (row.epochs or 0, not row.members)):
+        own = any(each.name.startswith(tuple(OWN)) for each in row.members or [row])
+        if row.metrics and row.regularisation == "plain" and not own:
             found.setdefault(row.cell, row)
     return found
 
 
 def pair(rows: Mapping[Cell, Row], measure: str, a: Cell, b: Cell, sign: int) -> ClaimFigure:
-    """b − a of two shipped models; ``sign`` is that of the claimed difference, 0 where it is to be small."""
+    """b − a of shipped models; ``sign`` is that of the claimed difference, 0 where it is to be small."""
     what = f"{_name(b, a)} − {_name(a, b)}"
     one, two = rows.get(a), rows.get(b)
-    if one is None or two is None or not alike(one, two):
+    if one is None or two is None or not alike(one.first, two.first):
         return _missing(measure, what, "no two models that were trained alike")
-    line = measured.lookup(measure, *((row.name, row.metrics["nll"]) for row in (one, two)))
+    line = measured.lookup(measure, *((row.first.name, row.first.metrics["nll"]) for row in (one, two)))
     images, draws = one.metrics["images"], one.metrics["samples"]
+    sds = [row.metrics.get(f"{measure}_sd") for row in (one, two)]
+    if None in sds:
+        one, two = one.first, two.first
     if measure in one.metrics:  # nats, with their errors on the cards
         value = two.metrics[measure] - one.metrics[measure]
         over_images = math.hypot(*(row.metrics[f"{measure}_se"] for row in (one, two)))
         if line:  # on the same images most of that cancels
-            over_images = line.se * math.sqrt(line.images / images)
+            over_images = line.over_images(images)
     elif line:
         value, over_images, images, draws = line.difference, line.se, line.images, line.samples
     else:
         return _missing(measure, what, "python -m iwae findings --measure")
-    between = seed_sd(measure, a.model, b.model)
-    error = None if between is None else math.hypot(over_images, math.sqrt(2) * between)
-    basis = f"{a.dataset}, {_layers(a, b)}, {one.epochs:,.0f} epochs, one seed; {_of(images, draws)}"
+    between = _between_seeds(measure, one, two)
+    error = None if between is None else math.hypot(over_images, between)
+    seeds = " and ".join(dict.fromkeys(row.seed_count for row in (one, two)))
+    basis = f"{a.dataset}, {_layers(a, b)}, {one.epochs:,.0f} epochs, {seeds}; {_of(images, draws)}"
     return ClaimFigure(measure, what, value, error, verdict(value, error, sign), basis)
 
 
@@ -130,9 +135,9 @@ def signs(rows: Mapping[Cell, Row], sign: int) -> ClaimFigure:
     for b, two in rows.items():
         if b.objective == "iwae" and b.k > 1 and not b.start:
             others = [rows.get(Cell(b.dataset, b.model, "vae", k)) for k in (b.k, 1)]
-            one = next((row for row in others if row and alike(row, two)), None)
+            one = next((row.first for row in others if row and alike(row.first, two.first)), None)
             if one:
-                found.append(sum(two.metrics["active_units"]) - sum(one.metrics["active_units"]))
+                found.append(sum(two.first.metrics["active_units"]) - sum(one.metrics["active_units"]))
     found = sorted(difference for difference in found if difference)
     if not found:
         return _missing("active", "IWAE − VAE", "no two models that were trained alike")
@@ -193,6 +198,14 @@ def seed_sd(measure: str, *models: str) -> float | None:
     lines = [line for line in measured.load_seeds() if line.measure == measure and line.model in models]
     freedom = sum(line.seeds - 1 for line in lines)
     return math.sqrt(sum((line.seeds - 1) * line.sd**2 for line in lines) / freedom) if freedom else None
+
+
+def _between_seeds(measure: str, *rows: Row) -> float | None:
+    """The standard error between seeds of the difference between two rows, of one seed each or of several each."""
+    if all(row.members for row in rows):
+        return comparison.between_seeds(measure, *rows)
+    one = seed_sd(measure, *(row.cell.model for row in rows))
+    return None if one is None else math.sqrt(2) * one
 
 
 def _none(value: float, error: float | None) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import torch
@@ -13,13 +13,13 @@ from iwae.data.drawn import DrawnImages
 from iwae.evaluation import metrics as evaluation
 from iwae.evaluation.metrics import Metrics
 from iwae.evaluation.sampling import Progress, stages
-from iwae.evaluation.stats import mean_se, plus_minus
+from iwae.evaluation.stats import decimal, mean_se
 from iwae.model import Model
-from iwae.results.rows import Row
+from iwae.results import measured
+from iwae.results.rows import SEED_NOISE, Row
 from iwae.training.config import PARAMETERS, TrainConfig
 
 MEASURES = ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior")
-SEED_NOISE = 3  # standard errors between seeds that a difference must exceed; their spread comes from a few seeds only
 AGREE = 3  # standard errors within which a second measurement must lie
 
 
@@ -65,29 +65,49 @@ def _pair(x: Tensor, y: Tensor) -> Pair:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of a measure's means over seeds, ``a`` minus ``b``, in nats, and its standard error between seeds."""
+    """Of the NLL's means over seeds, ``a`` minus ``b``, in nats, and its standard errors."""
 
     a: Row
     b: Row
     value: float
-    se: float
+    se: float  # between seeds
+    se_images: float | None  # over the same test images, of one seed; None where they were not measured together
 
     @property
     def text(self) -> str:
-        """``IWAE k = 5 minus VAE k = 1: −2.20 ± 0.04 nats, larger than the noise between seeds``."""
+        """``IWAE k = 5 minus VAE k = 1: −2.20 nats ± 0.04 between seeds ± 0.03 over test images, larger than the noise
+        between seeds``."""
         words = "larger than" if abs(self.value) > SEED_NOISE * self.se else "within"
-        told = f"{plus_minus(self.value, self.se, sign=True)} nats, {words} the noise between seeds"
-        return f"{self.a.cell.title} minus {self.b.cell.title}: {told}"
+        told = f"{decimal(self.value, sign=True)} nats ± {decimal(self.se)} between seeds"
+        if self.se_images is not None:
+            told += f" ± {decimal(self.se_images)} over test images"
+        return f"{self.a.cell.title} minus {self.b.cell.title}: {told}, {words} the noise between seeds"
 
 
 def seed_differences(rows: Iterable[Row]) -> list[Difference]:
     """Of the NLL between any two objectives that were trained alike, on one data set, with several seeds each."""
     found = []
     for b, a in combinations([row for row in rows if row.status == "seeds"], 2):
-        if a.config and b.config and _alike(a.config) == _alike(b.config) and a.cell.start == b.cell.start:
-            variances = [row.metrics["nll_sd"] ** 2 / len(row.seeds) for row in (a, b)]
-            found.append(Difference(a, b, a.metrics["nll"] - b.metrics["nll"], math.sqrt(sum(variances))))
+        if not a.config or not b.config or a.cell == b.cell or a.cell.start != b.cell.start:
+            continue
+        if _alike(a.config) == _alike(b.config):
+            difference, se = a.metrics["nll"] - b.metrics["nll"], between_seeds("nll", a, b)
+            found.append(Difference(a, b, difference, se, _over_images(b, a)))
     return found
+
+
+def between_seeds(measure: str, *rows: Row) -> float:
+    """The standard error between seeds of the difference between the means of two rows of several seeds each."""
+    return math.hypot(*(row.between_seeds(measure) or 0.0 for row in rows))
+
+
+def _over_images(*rows: Row) -> float | None:
+    """The paired standard error of the NLL's difference between two models of these rows, over all test images."""
+    for one, two in product(*(row.members for row in rows)):
+        line = measured.lookup("nll", *((row.name, row.metrics["nll"]) for row in (one, two)))
+        if line:
+            return line.over_images(one.metrics["images"])
+    return None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 from iwae.results.claim_figures import (
@@ -166,7 +167,7 @@ def findings(rows: Iterable[Row]) -> list[Finding]:
     """Every claim against the models of these rows: the shortest plain training of each cell."""
     by_cell, found = plain(rows), []
     for claim in CLAIMS:
-        shown = [by_cell[cell].name for cell in claim.shown if cell in by_cell and by_cell[cell].path]
+        shown = [row.first.name for cell in claim.shown if (row := by_cell.get(cell)) and row.first.path]
         models = (shown[0], shown[1]) if len(shown) == 2 else None
         figures = tuple(claim.figures(by_cell))
         known = tuple(figure for figure in figures if figure.value is not None)
@@ -175,12 +176,13 @@ def findings(rows: Iterable[Row]) -> list[Finding]:
 
 
 def pairs(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
-    """Every two models with weights whose difference a claim asks for: what ``findings --measure`` measures."""
+    """Every two models with weights whose difference a claim or the table asks for: what ``findings --measure``
+    measures."""
     wanted = (
-        (V5, I5), (V50, I50), (V1, V1_DEEP), (I50, I50_DEEP), (I50_AFTER, P2_AFTER), (I50_AFTER, P3_AFTER),
-        (V1_OMNIGLOT, I50_OMNIGLOT),
+        *combinations((V1, V5, V50, I5, I50), 2), (V1, V1_DEEP), (I50, I50_DEEP), (I50_AFTER, P2_AFTER),
+        (I50_AFTER, P3_AFTER), (V1_OMNIGLOT, I50_OMNIGLOT),
     )  # fmt: skip
-    by_cell = plain(rows)
+    by_cell = {cell: row.first for cell, row in plain(rows).items()}
     found = [(by_cell[a], by_cell[b]) for a, b in wanted if a in by_cell and b in by_cell]
     return [(a, b) for a, b in found if a.path and b.path and alike(a, b)]
 

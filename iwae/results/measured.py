@@ -13,6 +13,7 @@ ones, ``trace``, tr Σ(x), and ``log_det``, log det C of all posteriors together
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -40,6 +41,10 @@ class PairedFigure:
     seed: int  # of the choice of images, and of the draws
     nll_a: float  # on the cards
     nll_b: float
+
+    def over_images(self, count: int) -> float:
+        """The standard error that the difference has on so many images."""
+        return self.se * math.sqrt(self.images / count)
 
 
 @dataclass(frozen=True)

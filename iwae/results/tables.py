@@ -11,7 +11,7 @@ from iwae.catalog import LAYERS
 from iwae.evaluation.stats import plus_minus
 from iwae.figures.base import Points
 from iwae.results.published import SOURCES, Source
-from iwae.results.rows import MARGIN, Row, units
+from iwae.results.rows import MARGIN, SEED_NOISE, Row, units
 
 NONE = "–"
 
@@ -98,8 +98,9 @@ def _source(row: Row) -> str:
 
 NATS_NOTE = "nats per image, ± standard error over test images; of several seeds ± their standard deviation (sd)"
 DIFFERENCE_NOTE = (
-    "our NLL minus the published one, in nats, with the number of our seeds; published values have no standard error. "
-    f"It is called lower or higher only beyond {MARGIN} nats: another seed moves an NLL by 0.1 to 0.3, another "
+    "our NLL minus the published one, in nats, with the number of our seeds, and of several ± the standard error of "
+    "their mean; published values have no standard error. It is called lower or higher only beyond "
+    f"{MARGIN} nats, and beyond {SEED_NOISE} such errors: another seed moves an NLL by 0.1 to 0.3, another "
     "binarization of the test images by 0.09. Models after a change of objective are not judged: ours and theirs were "
     "trained for different numbers of epochs"
 )
