@@ -92,9 +92,10 @@ def pair(rows: Mapping[Cell, Row], measure: str, a: Cell, b: Cell, sign: int) ->
         return _missing(measure, what, "no two models that were trained alike")
     line = measured.lookup(measure, *((row.first.name, row.first.metrics["nll"]) for row in (one, two)))
     images, draws = one.metrics["images"], one.metrics["samples"]
-    sds = [row.metrics.get(f"{measure}_sd") for row in (one, two)]
-    if None in sds:
-        one, two = one.first, two.first
+    between = comparison.between_seeds(measure, one, two)
+    if between is None:
+        one, two, sd = one.first, two.first, seed_sd(measure, a.model, b.model)
+        between = None if sd is None else math.sqrt(2) * sd
     if measure in one.metrics:  # nats, with their errors on the cards
         value = two.metrics[measure] - one.metrics[measure]
         over_images = math.hypot(*(row.metrics[f"{measure}_se"] for row in (one, two)))
@@ -104,7 +105,6 @@ def pair(rows: Mapping[Cell, Row], measure: str, a: Cell, b: Cell, sign: int) ->
         value, over_images, images, draws = line.difference, line.se, line.images, line.samples
     else:
         return _missing(measure, what, "python -m iwae findings --measure")
-    between = _between_seeds(measure, one, two)
     error = None if between is None else math.hypot(over_images, between)
     seeds = " and ".join(dict.fromkeys(row.seed_count for row in (one, two)))
     basis = f"{a.dataset}, {_layers(a, b)}, {one.epochs:,.0f} epochs, {seeds}; {_of(images, draws)}"
@@ -198,14 +198,6 @@ def seed_sd(measure: str, *models: str) -> float | None:
     lines = [line for line in measured.load_seeds() if line.measure == measure and line.model in models]
     freedom = sum(line.seeds - 1 for line in lines)
     return math.sqrt(sum((line.seeds - 1) * line.sd**2 for line in lines) / freedom) if freedom else None
-
-
-def _between_seeds(measure: str, *rows: Row) -> float | None:
-    """The standard error between seeds of the difference between two rows, of one seed each or of several each."""
-    if all(row.members for row in rows):
-        return comparison.between_seeds(measure, *rows)
-    one = seed_sd(measure, *(row.cell.model for row in rows))
-    return None if one is None else math.sqrt(2) * one
 
 
 def _none(value: float, error: float | None) -> str:

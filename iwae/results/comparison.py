@@ -87,18 +87,20 @@ class Difference:
 def seed_differences(rows: Iterable[Row]) -> list[Difference]:
     """Of the NLL between any two objectives that were trained alike, on one data set, with several seeds each."""
     found = []
-    for b, a in combinations([row for row in rows if row.status == "seeds"], 2):
+    for b, a in combinations([row for row in rows if row.between_seeds("nll") is not None], 2):
         if not a.config or not b.config or a.cell == b.cell or a.cell.start != b.cell.start:
             continue
         if _alike(a.config) == _alike(b.config):
-            difference, se = a.metrics["nll"] - b.metrics["nll"], between_seeds("nll", a, b)
-            found.append(Difference(a, b, difference, se, _over_images(b, a)))
+            se = between_seeds("nll", a, b)
+            assert se is not None  # as each has one
+            found.append(Difference(a, b, a.metrics["nll"] - b.metrics["nll"], se, _over_images(b, a)))
     return found
 
 
-def between_seeds(measure: str, *rows: Row) -> float:
-    """The standard error between seeds of the difference between the means of two rows of several seeds each."""
-    return math.hypot(*(row.between_seeds(measure) or 0.0 for row in rows))
+def between_seeds(measure: str, *rows: Row) -> float | None:
+    """The standard error between seeds of the difference between the means of two rows, where both have enough."""
+    errors = [error for row in rows if (error := row.between_seeds(measure)) is not None]
+    return math.hypot(*errors) if len(errors) == len(rows) else None
 
 
 def _over_images(*rows: Row) -> float | None:

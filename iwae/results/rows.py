@@ -2,9 +2,9 @@
 
 A difference from a published value is given in nats. Of one seed it has no standard error: ours over test images is the
 uncertainty of the level, most of which a model trained by others on the same images shares; what it lacks is the noise
-of a single seed, 0.1 to 0.3 nats, and of another binarization of the test images, 0.09. Of several seeds it has that of
-their mean, between seeds. It is called lower or higher only beyond ``MARGIN``, and beyond ``SEED_NOISE`` of those
-errors, and the words say of how many seeds ours is.
+of a single seed, 0.1 to 0.3 nats, and of another binarization of the test images, 0.09. Of three seeds and more it has
+that of their mean, between seeds. It is called lower or higher only beyond ``MARGIN``, and beyond ``SEED_NOISE`` of
+those errors, and the words say of how many seeds ours is.
 """
 
 import json
@@ -34,6 +34,7 @@ NATS = ("nll", "elbo", "reconstruction", "kl_prior", "kl_posterior", "pruned_nll
 BY_AIS = ("nll_ais", "kl_posterior_ais", "ais_gap")  # of ``_by_ais``, likewise, of the models that were annealed
 NEEDED = {*NATS, *(f"{name}_se" for name in NATS), "active_units", "pca_active_units", "samples", "images", "seed"}
 MARGIN = 0.4  # nats that a difference from a published value must exceed to be called lower or higher
+FEWEST_SEEDS = 3  # for an error between seeds: the standard deviation of two may be next to nothing by chance
 SEED_NOISE = 3  # standard errors between seeds that a difference must exceed; their spread comes from a few seeds only
 
 
@@ -101,9 +102,9 @@ class Row:
         return None if result is None or value is None else value - getattr(result, measure)
 
     def between_seeds(self, measure: str) -> float | None:
-        """The standard error of a measure's mean over seeds; None of one seed."""
+        """The standard error of a measure's mean over seeds; None for fewer than FEWEST_SEEDS."""
         sd = self.metrics.get(f"{measure}_sd")
-        return None if sd is None else sd / math.sqrt(len(self.seeds))
+        return None if sd is None or len(self.seeds) < FEWEST_SEEDS else sd / math.sqrt(len(self.seeds))
 
     def verdict(self, measure: str = "nll") -> str:
         """``−0.72, lower`` beyond MARGIN, else ``+0.12``; empty where nothing can be compared. Of several seeds

@@ -98,7 +98,7 @@ def _source(row: Row) -> str:
 
 NATS_NOTE = "nats per image, ± standard error over test images; of several seeds ± their standard deviation (sd)"
 DIFFERENCE_NOTE = (
-    "our NLL minus the published one, in nats, with the number of our seeds, and of several ± the standard error of "
+    "our NLL minus the published one, in nats, with the number of our seeds, from three on ± the standard error of "
     "their mean; published values have no standard error. It is called lower or higher only beyond "
     f"{MARGIN} nats, and beyond {SEED_NOISE} such errors: another seed moves an NLL by 0.1 to 0.3, another "
     "binarization of the test images by 0.09. Models after a change of objective are not judged: ours and theirs were "
