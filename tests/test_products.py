@@ -22,6 +22,23 @@ def everywhere(monkeypatch):
     monkeypatch.setattr(products, "FEW", 1)
 
 
+@pytest.mark.parametrize("intel", [True, False])
+@pytest.mark.parametrize("rows", [3, 600])
+def test_either_library_multiplies(intel, rows, monkeypatch):
+    monkeypatch.setattr(products, "_intel", lambda: intel)
+    assert products.by_onednn(torch.float32) <= (not intel) and not products.by_onednn(torch.float64)
+    a, b, bias = (
+        torch.randn(*size, generator=torch.Generator().manual_seed(3)) for size in ((40, rows), (40, 50), (50,))
+    )
+    plain = a.T.double() @ b.double()
+    for found, expected in (
+        (products.product(a.T, b), plain),
+        (products.product(a.T, b, bias), plain + bias),
+        (products.product(a.T, b, bias, tanh=True), (plain + bias).tanh()),
+    ):
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_layer_rounds_factors_and_products_and_nothing_else(everywhere):
     """Value and gradients are those of the rounded factors, each rounded once to eight digits; the bias is exact."""
     layer = products.Linear(300, 40)

@@ -1,7 +1,8 @@
 """Matrix products: by which library, and with which precision in training.
 
 On a CPU torch's float32 products are MKL's, which on AMD's processors does not use AVX-512: oneDNN, which torch brings
-too, multiplies there 1.5 to 2.3 times as fast, and elsewhere about as fast. ``product`` and ``Linear`` go to it.
+too, multiplies there 1.5 to 2.3 times as fast, and ``product`` and ``Linear`` go to it. On Intel's processors they stay
+with MKL, which unlike oneDNN takes transposed factors as they lie, and keeps no code for each size.
 
 With ``bfloat16`` the factors and the result of every product are rounded to eight binary digits; sums inside a product
 are float32. Processors with instructions for it (AVX-512 BF16, AMX) then multiply two to several times faster; others
@@ -9,9 +10,11 @@ stay at float32, as ``used`` says. ``tf32`` rounds the factors to eleven digits,
 docs/performance.md says what they do to a model.
 """
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,6 +73,19 @@ def _onednn() -> Any:
     return found
 
 
+@cache
+def _intel() -> bool:
+    """Whether the processor is Intel's, on which MKL is the faster library for float32."""
+    info = Path("/proc/cpuinfo")
+    return "GenuineIntel" in (info.read_text(encoding="utf-8") if info.exists() else platform.processor())
+
+
+def by_onednn(kind: torch.dtype) -> bool:
+    """Whether the large products of a CPU are oneDNN's: it keeps half a MiB of code for each product of each size."""
+    rightly = kind == torch.bfloat16 or (kind == torch.float32 and not _intel())
+    return rightly and _by_onednn and _onednn() is not None
+
+
 @contextmanager
 def without_onednn() -> Iterator[None]:
     """A context for torch.compile, which finds the library itself."""
@@ -83,16 +99,12 @@ def without_onednn() -> Iterator[None]:
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None, tanh: bool = False) -> Tensor:
     """a·b of matrices, with the bias [columns] added to each row and then perhaps tanh. No gradient goes through it."""
-    if (
-        a.device.type == "cpu"
-        and a.dtype in (torch.float32, torch.bfloat16)
-        and a.shape[0] * a.shape[1] * b.shape[1] > SMALL
-        and _by_onednn
-        and (onednn := _onednn())
-    ):
-        return onednn(a, b.T, bias, "tanh" if tanh else "none", [], "")
-    out = a @ b if bias is None else torch.addmm(bias, a, b)
-    return out.mul_(2).sigmoid_().mul_(2).sub_(1) if tanh else out  # torch's σ costs a third of its tanh
+    if a.device.type == "cpu" and a.shape[0] * a.shape[1] * b.shape[1] > SMALL and by_onednn(a.dtype):
+        return _onednn()(a, b.T, bias, "tanh" if tanh else "none", [], "")
+    out = a @ b
+    if bias is not None:
+        out += bias  # torch.addmm would first lay it down in every row, which takes longer
+    return out.tanh_() if tanh else out
 
 
 def rounded_product(a: Tensor, b: Tensor, bias: Tensor | None = None, coarse: bool = False) -> Tensor:
