@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Bernoulli, Normal
 
 from iwae.evaluation.metrics import evaluate
-from iwae.kernels import bernoulli
+from iwae.kernels import bernoulli, precision
 from iwae.model import PRESETS, Model, ModelConfig, UnitMask
 from tests.linear_gaussian import LinearGaussian
 
@@ -203,6 +203,28 @@ def test_bad_model_names_say_what_is_allowed(text):
 def test_bad_sizes_say_what_is_allowed(text):
     with pytest.raises(ValueError, match="from 1 to 100,000"):
         ModelConfig.parse(text)
+
+
+@pytest.mark.parametrize("weights", ["of some draws", "of none", "not a number"])
+def test_draws_that_do_not_count_are_left_out_of_the_way_back(weights, monkeypatch):
+    """The gradient is that of all draws up to rounding, and what is no number comes out as such."""
+    monkeypatch.setattr(precision, "by_onednn", lambda kind: False)
+    monkeypatch.setattr(bernoulli, "ROWS", 6)  # three draws of two images
+    model, found = Model(PRESETS["1layer"], seed=1), []
+    tensors = [weight.detach() for weight in [*model.pixel_hidden.parameters(), *model.pixel_logits.parameters()]]
+    x, h = binary(2, 784).float(), torch.randn(7, 2, 50, generator=generator())
+    c = torch.rand(7, 2, generator=generator())
+    c[::2, 0], c[4] = 1e-9, 1e-12
+    c = {"of some draws": c, "of none": torch.zeros(7, 2), "not a number": c.where(c != c[4, 1], torch.nan)}[weights]
+    for matters in (None, c):
+        kept: bernoulli.Blocks = []
+        bernoulli.forward(x, h, tensors, kept)
+        g_h, g_weights = bernoulli.backward(h, tensors[0::2], kept, c, matters=matters)
+        found.append((g_h, *g_weights))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6, equal_nan=True)
+    if weights == "of some draws":
+        assert found[1][0][2, 0].abs().max() == 0 < found[0][0][2, 0].abs().max()
 
 
 def test_a_draw_of_negligible_weight_has_no_gradient():

@@ -5,11 +5,12 @@
 What carries the speed, on a CPU:
 
 - Rows (draws × images) go through the whole network a cache-sized block at a time, forward and backward.
-- Products and tanh are one operation of oneDNN (``precision.product``).
+- Products and tanh are one operation where they are oneDNN's (``precision.product``).
 - A pixel's log-probability is log σ(s·l) with s = 2x − 1 = ±1. 16 pixels share one logarithm, of the product of
   their σ(s·l); where such a product could underflow, the plain formula is used instead.
 - ∂ log p/∂l = s·(1 − σ(s·l)) is all that the backward pass needs of the pixels. The weights of the draws, which come
   from above, multiply the narrow factors of its products and not the pixels.
+- Draws whose weight is below rounding do not go backward at all.
 - The products may be rounded (``precision``). Where s·l is rounded, its logarithm and its gradient still agree.
 """
 
@@ -75,23 +76,29 @@ def forward(x: Tensor, h: Tensor, weights: Sequence[Tensor], kept: Blocks | None
     pairs = _pairs(weights)
     scratch = h.new_empty(draws * batch, 2 * (x.shape[1] // GROUP))
     sign, out = 2 * x - 1, h.new_empty(k, batch)
+    signs = sign, sign * weights[-1]
     for start in range(0, k, draws):
-        out[start : start + draws] = _forward_block(sign, h[start : start + draws], pairs, scratch, kept)
+        out[start : start + draws] = _forward_block(signs, h[start : start + draws], pairs, scratch, kept)
     return out
 
 
 def _forward_block(
-    sign: Tensor, h: Tensor, layers: Sequence[tuple[Tensor, Tensor]], scratch: Tensor, kept: Blocks | None
+    signs: tuple[Tensor, Tensor],
+    h: Tensor,
+    layers: Sequence[tuple[Tensor, Tensor]],
+    scratch: Tensor,
+    kept: Blocks | None,
 ) -> Tensor:
-    """``forward`` of some draws; what they do not keep is free when it returns."""
-    *hidden, (weight, bias) = layers
+    """``forward`` of some draws, with s and s·b of the images; what they do not keep is free when it returns."""
+    (sign, signed_bias), (*hidden, (weight, bias)) = signs, layers
     below, outs = h.reshape(-1, h.shape[-1]).to(weight.dtype), []
     for layer in hidden:
         below = precision.product(below, layer[0].T, layer[1], tanh=True)
         if kept is not None:
             outs.append(below)
-    logits = precision.product(below, weight.T, bias).to(h.dtype)
-    of_images = logits.view(-1, *sign.shape).mul_(sign)
+    logits = precision.product(below, weight.T).to(h.dtype)
+    of_images = logits.view(-1, *sign.shape)
+    torch.addcmul(signed_bias, sign, of_images, out=of_images)  # s·l
     log_p = _sum_log(logits.sigmoid_(), scratch[: len(below)])
     if log_p is None:
         log_p = F.logsigmoid(precision.product(below, weight.T, bias).view_as(of_images) * sign).sum(-1)
@@ -102,19 +109,33 @@ def _forward_block(
 
 
 def backward(
-    h: Tensor, weights: Sequence[Tensor], kept: Blocks, g_out: Tensor, trained: bool = True
+    h: Tensor,
+    weights: Sequence[Tensor],
+    kept: Blocks,
+    g_out: Tensor,
+    trained: bool = True,
+    matters: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Gradients in h and, if ``trained``, in all weights and biases, of what has the gradient ``g_out`` [k, batch] in
     log p. ``weights`` are the layers' matrices; ``kept`` is used up, block by block, so that its memory comes free. g
-    stands for the gradient of what is named after it."""
+    stands for the gradient of what is named after it.
+
+    ``matters`` [k, batch] says how much each draw counts: those that rounding would lose beside the greatest of their
+    block are left out, and their gradient in h is zero. Not with oneDNN, which keeps code for every number of rows.
+    """
     count, rows, kind = len(weights), _draws(h.shape[1]) * h.shape[1], kept[0][0].dtype
     weights = [weight.to(kind) for weight in weights]
     h_blocks, g_h = h.reshape(-1, h.shape[-1]).to(kind).split(rows), []
     # importance weights of e⁻⁹⁰ would make denormal numbers, with which products take four times as long
     g_out = g_out.where(g_out.abs() > NEGLIGIBLE * g_out.abs().max(), 0.0).reshape(-1, 1).to(kind)
+    chosen: list[Tensor | None] = [None] * len(kept)
+    if matters is not None and not precision.by_onednn(kind):
+        chosen = [_that_count(each) for each in matters.reshape(-1).split(rows)]
     totals: list[Tensor] = []
-    for h_rows, row in reversed(list(zip(h_blocks, g_out.split(rows), strict=True))):
-        *outs, g_of = kept.pop()
+    for h_rows, row, some in reversed(list(zip(h_blocks, g_out.split(rows), chosen, strict=True))):
+        whole, (*outs, g_of) = len(row), kept.pop()
+        if some is not None:
+            h_rows, row, g_of, *outs = (each[some] for each in (h_rows, row, g_of, *outs))
         inputs, parts = [h_rows, *outs], []
         for i in reversed(range(count)):
             below, top = inputs[i], i == count - 1
@@ -125,13 +146,19 @@ def backward(
             if top:
                 g_below.mul_(row)
             g_of = torch.ops.aten.tanh_backward(g_below, below) if i else g_below
-        g_h.insert(0, g_of)
+        g_h.insert(0, g_of if some is None else g_of.new_zeros(whole, g_of.shape[1]).index_copy_(0, some, g_of))
         if totals:
             for total, part in zip(totals, parts, strict=True):
                 total += part
         else:
             totals = [part.to(h.dtype) for part in parts]
     return torch.cat(g_h).view(h.shape).to(h.dtype), totals
+
+
+def _that_count(matters: Tensor) -> Tensor | None:
+    """Indices of the rows that are not lost in rounding beside the greatest; None for all, and where there is a NaN."""
+    lost = matters <= torch.finfo(matters.dtype).eps * matters.max()
+    return (~lost).nonzero()[:, 0] if lost.any() else None
 
 
 def _sum_log(probability: Tensor, scratch: Tensor) -> Tensor | None:

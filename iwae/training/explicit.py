@@ -177,7 +177,9 @@ def _through_pixels(
         else:
             sample = Sample(log_px, logs[0][:, some], logs[1][:, some], ())
             weights = estimator.weights(sample.log_weights(kl_weight), kl_weight)
-        g_h, g_pixels = bernoulli.backward(h[:, some], of_pixels[0::2], kept, weights.decoder / -images)
+        matters = torch.maximum(*(each.abs() for each in weights)) if len(h) > 1 else None
+        g_out = weights.decoder / -images
+        g_h, g_pixels = bernoulli.backward(h[:, some], of_pixels[0::2], kept, g_out, matters=matters)
         parts.append((log_px, *weights, g_h))
         if totals:
             for total, g_weight in zip(totals, g_pixels, strict=True):
