@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from iwae.bounds import GROUPS, OBJECTIVES, Bound, Parameter
-from iwae.model import Model, Sample
+from iwae.model import Gaussian, Model, Sample
 
 # w̃ᵢ may be next to 0 where PIWAE's encoder still weighs draw i: keep it just above bernoulli.NEGLIGIBLE, so that dᵢ/cᵢ
 # is finite and the draw's gradient is not taken for nothing on its way to the encoder.
@@ -199,13 +199,20 @@ class Estimator:
         return loss, self.bound(sample.log_weights(self.bound.kl_weight).detach()), sample
 
     def choose(
-        self, model: Model, x: Tensor, encoder_input: Tensor, given: Noise, kl_weight: float | Tensor
+        self,
+        model: Model,
+        x: Tensor,
+        encoder_input: Tensor,
+        given: Noise,
+        kl_weight: float | Tensor,
+        encoded: Gaussian | None = None,
     ) -> tuple[Chosen, Sample | None]:
-        """The draws that go backward, and all k draws where they had to be made for that, without a graph."""
+        """The draws that go backward, and all k draws where they had to be made for that, without a graph. ``encoded``
+        is ``model.encode_first(encoder_input)``, where that is known."""
         if not self.resample:
             return Chosen(given.normal, None), None
         with torch.no_grad():
-            sample = model.sample(x, noise=given.normal, encoder_input=encoder_input, checked=True)
+            sample = model.sample(x, noise=given.normal, encoder_input=encoder_input, encoded=encoded, checked=True)
         weights = self.weights(sample.log_weights(kl_weight), kl_weight)
         index = draw(weights.decoder, given.uniform)
         ratio = (weights.encoder / weights.decoder.clamp_min(SMALLEST_WEIGHT)).gather(0, index)

@@ -88,14 +88,15 @@ def gradients(
     """Of −1/``images`` times the sum of the bound over the images x [batch, pixels], in every weight of a model that
     ``applies``, by this estimator; and the k draws of each image. The arguments are those of ``Estimator.with_noise``.
     """
-    chosen, drawn = estimator.choose(model, x, encoder_input, noise, kl_weight)
+    first = _Gaussian(model.encoder[0], encoder_input)  # pyright: ignore[reportArgumentType]
+    chosen, drawn = estimator.choose(model, x, encoder_input, noise, kl_weight, (first.mean, first.log_std))
     draws, batch = chosen.normal[0].shape[:2]
     rows, each = draws * batch, (draws, batch, -1)
 
     h, below, encoded, stds = [], encoder_input, [], []
     log_qh = x.new_zeros(draws, batch)
     for layer, eps in zip(model.encoder, chosen.normal, strict=True):
-        q = _Gaussian(layer, below)  # pyright: ignore[reportArgumentType]
+        q = _Gaussian(layer, below) if h else first  # pyright: ignore[reportArgumentType]
         shape = each if h else (1, batch, -1)  # the first layer is the same for all draws
         log_std = q.log_std.view(shape)
         stds.append(log_std.exp())
