@@ -10,11 +10,9 @@ stay at float32, as ``used`` says. ``tf32`` rounds the factors to eleven digits,
 docs/performance.md says what they do to a model.
 """
 
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,8 +74,7 @@ def _onednn() -> Any:
 @cache
 def _intel() -> bool:
     """Whether the processor is Intel's, on which MKL is the faster library for float32."""
-    info = Path("/proc/cpuinfo")
-    return "GenuineIntel" in (info.read_text(encoding="utf-8") if info.exists() else platform.processor())
+    return "Intel" in str(torch.cpu.get_capabilities().get("cpu_name"))
 
 
 def by_onednn(kind: torch.dtype) -> bool:
