@@ -1,6 +1,10 @@
 """Home: the default pair of models applied to one digit."""
 
+# ruff: noqa: E402 - the heading is there while the rest is imported, which takes seconds when the server has just started
 import streamlit as st
+
+st.set_page_config("Home · IWAE explorer", layout="wide")
+st.title("Latent-space explorer", anchor=False)
 
 import pages.common  # noqa: F401 - before torch: see server_memory.py
 from iwae.export.report import SampledImage
@@ -16,8 +20,6 @@ from pages.home.claims import show_claims
 from pages.home.tour import tour
 
 view = sidebar("Home")
-
-st.title("Latent-space explorer", anchor=False)
 st.write(
     "A variational autoencoder (VAE) describes an image by a distribution of codes, q(h|x). An importance weighted "
     "autoencoder (IWAE) is the same network trained on a tighter bound, which lets q be wrong as long as some of its "
