@@ -163,7 +163,8 @@ def _misfit(view: View, found: dict[str, Entry]) -> NoReturn:
     no images."""
     size = shape_text(datasets.shape(view.dataset))
     name = figure_card.escape_markdown(datasets.label(view.dataset))
-    st.title(st.session_state["title"], anchor=False)
+    if st.session_state["title"] != "Home":  # which begins with its heading
+        st.title(st.session_state["title"], anchor=False)
     st.warning(f"{view.misfit} Choose a data set or models of one size.")
     others = [key for key, entry in found.items() if entry.card.model.shape == datasets.shape(view.dataset)]
     others.sort(key=lambda key: found[key].dataset != view.dataset)  # those of the data set first

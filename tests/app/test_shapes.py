@@ -95,7 +95,7 @@ def test_without_any_images_of_its_size_a_model_says_what_is_missing(app, models
 
 def test_a_data_set_of_another_size_brings_models_of_its_size(app, models):
     test = app(data=models.name)
-    assert not test.exception and test.title[0].value == "Home"
+    assert not test.exception and [title.value for title in test.title] == ["Latent-space explorer"]
     assert any("flat have 12×16 pixels, and models A and B take 28×28" in warning.value for warning in test.warning)
     test.button(key="misfit.models").click().run()
     assert not test.exception and not test.error and test.selectbox(key="data").value == models.name
@@ -103,6 +103,11 @@ def test_a_data_set_of_another_size_brings_models_of_its_size(app, models):
     test.selectbox(key="a").set_value("digits-small-vae-k1")
     test.selectbox(key="b").set_value("digits-small-iwae-k50").run()
     assert test.selectbox(key="data").value == "digits" and not test.exception
+
+
+def test_a_page_that_ends_with_that_advice_has_its_heading(app, models):
+    test = app("pages/2_Latent_space.py", data=models.name)
+    assert [title.value for title in test.title] == ["Latent space"] and len(test.warning) == 1
 
 
 def test_a_drawing_is_taken_as_it_is():
