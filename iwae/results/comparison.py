@@ -87,12 +87,11 @@ class Difference:
 def seed_differences(rows: Iterable[Row]) -> list[Difference]:
     """Of the NLL between any two objectives that were trained alike, on one data set, with several seeds each."""
     found = []
-    for b, a in combinations([row for row in rows if row.between_seeds("nll") is not None], 2):
-        if not a.config or not b.config or a.cell == b.cell or a.cell.start != b.cell.start:
+    for b, a in combinations([row for row in rows if row.members], 2):
+        se = between_seeds("nll", a, b)
+        if se is None or a.cell == b.cell or a.cell.start != b.cell.start:
             continue
-        if _alike(a.config) == _alike(b.config):
-            se = between_seeds("nll", a, b)
-            assert se is not None  # as each has one
+        if a.config and b.config and _alike(a.config) == _alike(b.config):
             found.append(Difference(a, b, a.metrics["nll"] - b.metrics["nll"], se, _over_images(b, a)))
     return found
 
