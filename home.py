@@ -3,8 +3,9 @@
 # ruff: noqa: E402 - the heading is there while the rest is imported, which takes seconds when the server has just started
 import streamlit as st
 
-st.set_page_config("Home · IWAE explorer", layout="wide")
-st.title("Latent-space explorer", anchor=False)
+from pages.frame.navigation import begin
+
+navigation = begin("Home", "Latent-space explorer")
 
 import pages.common  # noqa: F401 - before torch: see server_memory.py
 from iwae.export.report import SampledImage
@@ -19,7 +20,7 @@ from pages.common.surprise import show_doubts
 from pages.home.claims import show_claims
 from pages.home.tour import tour
 
-view = sidebar("Home")
+view = sidebar(navigation)
 st.write(
     "A variational autoencoder (VAE) describes an image by a distribution of codes, q(h|x). An importance weighted "
     "autoencoder (IWAE) is the same network trained on a tighter bound, which lets q be wrong as long as some of its "
@@ -39,7 +40,7 @@ with st.container(horizontal=True):
 if evidence is None:
     st.info(BLANK)
     st.stop()
-show_doubts(view)
+show_doubts(view, evidence.drawn)
 show_claims(view, evidence.drawn)
 for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):
     with column:

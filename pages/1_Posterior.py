@@ -12,13 +12,13 @@ from pages.common.report_button import report_button
 from pages.common.sections import sections
 from pages.common.sidebar import sidebar
 from pages.common.surprise import show_doubts
+from pages.frame.navigation import begin
 from pages.posterior.left_open import left_open
 from pages.posterior.occluded import occluded
 from pages.posterior.samples import bound_against_k, samples_of_both
 from pages.posterior.true_posterior import resampled, what_q_misses
 
-view = sidebar("Posterior")
-st.title("The posterior of one digit", anchor=False)
+view = sidebar(begin("Posterior", "The posterior of one digit"))
 st.write("Give both models the same digit, and see which digits they think it could have come from.")
 
 choose_digit(view.dataset)
@@ -28,7 +28,7 @@ with st.expander("What the models see, step by step", expanded=digit.index is No
     image_rows.image_row(images, names, names, width=112)
     with st.popover("What each step does", type="tertiary"):
         st.markdown(digit.explanation)
-show_doubts(view)
+doubts = st.container()
 with st.expander("Sampling", icon=":material/tune:"):
     one, two, three, four = st.columns(4)
     samples = whole_number("Samples per model", 100, 50_000, SAMPLES, 100, key="samples", place=one)
@@ -37,6 +37,8 @@ with st.expander("Sampling", icon=":material/tune:"):
     which = four.selectbox("Which", ["a random handful", "the heaviest"], key="which", bind="query-params")
 
 evidence = Evidence(view, digit.x, samples, seed)
+with doubts:
+    show_doubts(view, evidence.drawn)
 sections({
     "Samples": lambda: samples_of_both(view, evidence, count, which),
     "What q misses": lambda: what_q_misses(view, evidence),

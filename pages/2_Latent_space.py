@@ -6,10 +6,10 @@ from pages.common import reading
 from pages.common.report_button import report_button
 from pages.common.sections import sections
 from pages.common.sidebar import sidebar
+from pages.frame.navigation import begin
 from pages.latent import controls, download, maps, spread
 
-view = sidebar("Latent space")
-st.title("Latent space", anchor=False)
+view = sidebar(begin("Latent space", "Latent space"))
 st.write(
     "Each point is a test image, placed by the mean of its posterior q(h|x): first as model A sees it, then as B does, "
     "on the same axes. Images that a model considers similar lie close together."

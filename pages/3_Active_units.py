@@ -6,12 +6,12 @@ from pages.common.report_button import report_button
 from pages.common.sections import sections
 from pages.common.server import cache
 from pages.common.sidebar import sidebar
+from pages.frame.navigation import begin
 from pages.units import pruning
 
 THRESHOLDS = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0]
 
-view = sidebar("Active units")
-st.title("Active units", anchor=False)
+view = sidebar(begin("Active units", "Active units"))
 st.write(
     "A model is free to ignore latent units: it then leaves them at the prior, whatever the image. Units that carry "
     "something are called active. An IWAE usually keeps more of them than a VAE of the same size."

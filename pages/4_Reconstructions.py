@@ -6,11 +6,11 @@ from pages.common.report_button import report_button
 from pages.common.sections import sections
 from pages.common.server import cache
 from pages.common.sidebar import sidebar
+from pages.frame.navigation import begin
 from pages.reconstructions import rows
 from pages.reconstructions.rows import NAMES
 
-view = sidebar("Reconstructions")
-st.title("Reconstructions", anchor=False)
+view = sidebar(begin("Reconstructions", "Reconstructions"))
 st.write(
     "An image is encoded and decoded again: how much of it comes back? An IWAE looks worse here than a VAE when a "
     "single draw is judged, since its q may miss as long as some of its draws are good; weigh the draws, and most of "

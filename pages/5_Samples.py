@@ -5,12 +5,12 @@ import streamlit as st
 from pages.common.report_button import report_button
 from pages.common.sections import sections
 from pages.common.sidebar import sidebar
+from pages.frame.navigation import begin
 from pages.samples.grids import from_prior, interpolation, plane
 from pages.samples.neighbours import both
 
-view = sidebar("Samples", images=False)
+view = sidebar(begin("Samples", "Samples"), images=False)
 models = both(view)
-st.title("Samples", anchor=False)
 st.write("What each model generates, and how its latent space connects one digit to another.")
 
 sections({

@@ -12,9 +12,9 @@ from pages.common.report_button import report_button
 from pages.common.sections import sections
 from pages.common.server import cache
 from pages.common.sidebar import sidebar
+from pages.frame.navigation import begin
 
-view = sidebar("Bounds")
-st.title("Bounds", anchor=False)
+view = sidebar(begin("Bounds", "Bounds"))
 st.write("Everything a model is trained on comes from the log-weights of a few draws. Here they are, for one digit.")
 
 digit = view.digit

@@ -8,14 +8,14 @@ from pages.common.figure_card import escape_markdown
 from pages.common.report_button import report_button
 from pages.common.sections import sections
 from pages.common.sidebar import sidebar
+from pages.frame.navigation import begin
 from pages.training.one_run import one_run
 from pages.training.overview import all_runs, choose_runs, commands_of, start_here
 from pages.training.strip import growing
 
 ORDER = {"running": 0, "evaluating": 0, "stopping": 0, "starting": 1, "waiting": 1}  # by phase
 
-view = sidebar("Training", images=False)
-st.title("Training", anchor=False)
+view = sidebar(begin("Training", "Training"), images=False)
 st.write(
     "Every run is a separate process: it continues when this page is closed, can be stopped and resumed without "
     "changing its result, and its progress is shown here."

@@ -10,12 +10,12 @@ from pages.common import figure_card
 from pages.common.report_button import report_button
 from pages.common.sections import sections
 from pages.common.sidebar import sidebar
+from pages.frame.navigation import begin
 from pages.results.against_k import against_k
 from pages.results.poster import poster_checked
 from pages.results.table import all_models
 
-view = sidebar("Results", images=False)
-st.title("Measured against published", anchor=False)
+view = sidebar(begin("Results", "Measured against published"), images=False)
 st.write(
     "Each model beside the lowest published value of its cell: the same data, architecture, objective and k. "
     "Everything is in nats per image; lower is better for NLL. IWAE buys its lower NLL with a higher reconstruction "

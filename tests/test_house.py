@@ -49,7 +49,7 @@ def test_pages_share_what_two_use_and_no_more():
         users = used.get(module, set()) - {folder}
         if path.stem == "__init__":
             continue
-        if folder == "common":
+        if folder in ("common", "frame"):
             assert len(users) > 1 or "common" in used.get(module, set()), f"{module} is used by {users}"
         else:
             assert len(users) <= 1, f"{module} is used by {users}"
@@ -58,8 +58,15 @@ def test_pages_share_what_two_use_and_no_more():
 def test_torch_is_imported_without_the_garbage_collector():
     """So does ``pages.common``, which a page must import before anything of the package: 0.3 s of the first page."""
     for page in (ROOT / "home.py", *(ROOT / "pages").glob("[0-9]*.py")):
-        ours = [line for line in page.read_text().splitlines() if re.match(r"(from|import) (iwae|pages)", line)]
+        lines = page.read_text().splitlines()
+        ours = [line for line in lines if re.match(r"(from|import) (iwae|pages(?!.frame))", line)]
         assert ours[0].split()[1].startswith("pages.common"), page.name
+
+
+def test_what_stands_around_a_page_needs_streamlit_alone():
+    """It is shown while the rest is imported."""
+    for path in (ROOT / "pages" / "frame").glob("*.py"):
+        assert not [name for name in imports(path) if re.match(r"(iwae|pages(?!.frame)|torch|numpy|pandas)\b", name)]
 
 
 def test_pages_are_thin():

@@ -60,7 +60,11 @@ class Posterior:
     @property
     def log_p(self) -> float:
         """log p̂(x) = L_samples, nats."""
-        return self.log_w.double().logsumexp(0).item() - math.log(self.samples)
+        return self.first_log_p(self.samples)
+
+    def first_log_p(self, count: int) -> float:
+        """log p̂(x) = L_count of the first ``count`` draws alone, nats: what fewer of them would have said."""
+        return self.log_w[:count].double().logsumexp(0).item() - math.log(count)
 
     @property
     def log_p_se(self) -> float | None:

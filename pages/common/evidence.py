@@ -121,7 +121,7 @@ class Evidence:
         """The numbers of one model in figures and words; the page runs again when both models' chains are there."""
         self._metric_polled(name)
         image_rows.weight_concentration(self.drawn[name])
-        surprise.caption(dict(self.view.pair)[name], self.view)
+        surprise.caption(dict(self.view.pair)[name], self.drawn[name])
 
     def _metric_polled(self, name: str) -> None:
         poll(

@@ -5,7 +5,7 @@ import re
 import streamlit as st
 
 from iwae.evaluation import stats
-from pages.common import links
+from pages.frame import links
 
 KEY = "simple"
 TERMS = {

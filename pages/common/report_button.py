@@ -12,8 +12,8 @@ from iwae.export import report
 from pages.common import figure_card
 from pages.common.download import download_button
 from pages.common.evidence import draws_in_use
-from pages.common.links import kept
 from pages.common.sidebar import View
+from pages.frame.links import kept
 
 
 def report_button(view: View, draws: report.SampledImage | None = None, **more: Any) -> None:

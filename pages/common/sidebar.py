@@ -1,7 +1,6 @@
 """The sidebar of every page: the pair of models, the data set, the device, and a form to train a small model."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
 import streamlit as st
@@ -15,33 +14,17 @@ from iwae.data.sources import SOURCES
 from iwae.export import model_card
 from iwae.shapes import shape_text
 from iwae.system import paths
-from pages.common import figure_card, image_rows, links, query_params, reading
+from pages.common import figure_card, image_rows, query_params, reading
 from pages.common.data.add_images import add_images_button, picked, remove_images_button
 from pages.common.input.digit import ChosenDigit
 from pages.common.input.digit_input import card
-from pages.common.links import one_step_a_page, page_link
 from pages.common.models.add_model import add_model
 from pages.common.models.model_picker import pick, pick_models
 from pages.common.runs.training_panel import alive_runs, open_form_button, training_panel
 from pages.common.server.polling import set_in_dialog
-
-ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches named icons from another host
-ROOT = Path(__file__).parents[2]
-ICONS = {
-    "Home": "home", "Posterior": "blur_on", "Latent space": "scatter_plot", "Active units": "bar_chart",
-    "Reconstructions": "compare", "Samples": "grid_view", "Bounds": "stacked_line_chart",
-    "Training": "model_training", "Results": "table_chart",
-}  # fmt: skip
-
-
-def _pages() -> list[tuple[str, str]]:
-    """(file, title) of every page, in the order of the numbers in the files' names."""
-    files = sorted((ROOT / "pages").glob("[0-9]*_*.py"), key=lambda path: int(path.name.partition("_")[0]))
-    titles = [path.stem.partition("_")[2].replace("_", " ") for path in files]
-    return [("home.py", "Home"), *((f"pages/{path.name}", title) for path, title in zip(files, titles, strict=True))]
-
-
-PAGES = _pages()  # Streamlit's own list would call the home page "app" (.streamlit/config.toml hides it)
+from pages.frame import links
+from pages.frame.links import one_step_a_page, page_link
+from pages.frame.navigation import ICONS, PAGES, Navigation
 
 
 @dataclass(frozen=True)
@@ -93,14 +76,12 @@ class View:
         return f"{models} trained on these digits too: all of {self.dataset} are MNIST training images."
 
 
-def sidebar(title: str, *, images: bool = True) -> View:
-    """Set the page up and draw the sidebar; ends the page with advice when there is no model at all, and where the
-    page needs ``images`` but the data set has none for these models."""
+def sidebar(navigation: Navigation, *, images: bool = True) -> View:
+    """Draw the sidebar, below the links of ``begin``; ends the page with advice when there is no model at all, and
+    where the page needs ``images`` but the data set has none for these models."""
     figure_card.reset()
     set_in_dialog(False)
-    st.session_state["title"] = title
-    st.set_page_config(f"{title} · IWAE explorer", ICON, layout="wide")
-    query_params.check(next(file for file, label in PAGES if label == title))
+    query_params.check(next(file for file, label in PAGES if label == st.session_state["title"]))
     try:
         paths.check()
     except paths.FolderError as error:
@@ -109,7 +90,6 @@ def sidebar(title: str, *, images: bool = True) -> View:
     alive = alive_runs()
     found, refused = catalog.entries()
     with st.sidebar:
-        navigation = st.container()
         reading.switch()
         figure_card.vector_switch()
         st.divider()
@@ -122,9 +102,7 @@ def sidebar(title: str, *, images: bool = True) -> View:
         st.session_state["binary"] = pair is None or pair[0].binary
         with hand:
             digit = card(dataset)
-        with navigation:
-            for file, label in PAGES:
-                page_link(file, label, ICONS.get(label, "article"))
+        navigation.draw()
         view = View(*pair, dataset, _pick_device(), digit) if pair else None
         if view and view.training_overlap:
             st.caption(view.training_overlap)
@@ -163,8 +141,6 @@ def _misfit(view: View, found: dict[str, Entry]) -> NoReturn:
     no images."""
     size = shape_text(datasets.shape(view.dataset))
     name = figure_card.escape_markdown(datasets.label(view.dataset))
-    if st.session_state["title"] != "Home":  # which begins with its heading
-        st.title(st.session_state["title"], anchor=False)
     st.warning(f"{view.misfit} Choose a data set or models of one size.")
     others = [key for key, entry in found.items() if entry.card.model.shape == datasets.shape(view.dataset)]
     others.sort(key=lambda key: found[key].dataset != view.dataset)  # those of the data set first

@@ -1,42 +1,37 @@
 """How surprising the digit in hand is to a model, beside the test images of the model's own data set."""
 
 import math
+from collections.abc import Mapping
 
 import streamlit as st
 
-from iwae.analysis import costs
-from iwae.analysis.costs import CostError
 from iwae.catalog import Entry
 from iwae.data import datasets
 from iwae.evaluation import surprise
-from pages.common.server import cache
+from iwae.inference.posterior import Posterior
 from pages.common.sidebar import View
 
 WARNED = 0.99  # of the test images: an own digit that surprises both models more may be none
-DRAWN_BY = 0  # the seed
 
 
-def share_below(entry: Entry, view: View) -> float | None:
+def share_below(entry: Entry, drawn: Posterior) -> float | None:
     """The share of test images that surprise the entry's model less than the digit in hand does: of their −L_S and its
-    own, of as many draws. None for a model whose card has no quantiles, or that would take too long."""
+    own, of the first S of its draws. None for a model whose card has no quantiles, and where fewer were drawn."""
+    kept = surprise.from_card(entry.card.metrics)
+    if kept is None or drawn.samples < kept.samples:
+        return None
+    return kept.share_below(-drawn.first_log_p(kept.samples))
+
+
+def caption(entry: Entry, drawn: Posterior) -> None:
+    """A sentence below the model's numbers, where its card has what to compare with."""
     kept = surprise.from_card(entry.card.metrics)
     if kept is None:
-        return None
-    try:
-        costs.check(entry.card.model, costs.posterior(entry.card.model, kept.samples), "a comparison")
-    except CostError:
-        return None
-    drawn, _ = cache.posterior(entry, view.device, view.digit.x, kept.samples, DRAWN_BY)
-    return kept.share_below(-drawn.log_p)
-
-
-def caption(entry: Entry, view: View) -> None:
-    """A sentence below the model's numbers, where its card has what to compare with."""
-    share = share_below(entry, view)
-    if share is None:
         return
-    kept, data = surprise.from_card(entry.card.metrics), entry.dataset
-    assert kept is not None  # there is a share
+    data, share = entry.dataset, share_below(entry, drawn)
+    if share is None:
+        st.caption(f"How surprising it is beside the model's {images(data)} is known from {kept.samples:,} draws on.")
+        return
     st.caption(
         f"{_in_words(share, kept.images)} {images(data)}.",
         help=f"The digit's −L_{kept.samples} among those of {kept.images:,} test images of {datasets.title(data)}: "
@@ -44,13 +39,13 @@ def caption(entry: Entry, view: View) -> None:
     )
 
 
-def show_doubts(view: View) -> None:
+def show_doubts(view: View, drawn: Mapping[str, Posterior]) -> None:
     """What the reading of the digit in hand left in doubt; and a warning where one of the visitor's own may be none, as
-    it surprises both models more than nearly all test images do."""
+    it surprises both models more than nearly all test images do. ``drawn``: its draws, by the model's name."""
     digit = view.digit
     if digit.note:
         (st.warning if digit.doubtful else st.caption)(digit.note)
-    if digit.index is None and all((share_below(entry, view) or 0) >= WARNED for _, entry in view.pair):
+    if digit.index is None and all((share_below(entry, drawn[name]) or 0) >= WARNED for name, entry in view.pair):
         st.warning(
             "This may not be a digit, or it was read wrongly: both models find it more surprising than "
             f"{WARNED:.0%} of their {images(view.a.dataset)}."

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import streamlit as st
 
 from iwae.inference.posterior import Posterior
-from pages.common.links import page_link
 from pages.common.reading import plus_minus
 from pages.common.sidebar import View
+from pages.frame.links import page_link
 
 WIDTH = 172  # CSS pixels of a card
 LINKS = {  # each with a name of its own, for screen readers

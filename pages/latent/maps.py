@@ -16,9 +16,9 @@ from iwae.inference.ais import Annealed
 from pages.common import figure_card, image_rows
 from pages.common.input.digit import ChosenDigit, hold_image
 from pages.common.input.received import received, show_refusal
-from pages.common.links import page_link
 from pages.common.sections import beside
 from pages.common.server import cache
+from pages.frame.links import page_link
 from pages.latent import own_columns
 from pages.latent.controls import SAMPLES, Images, MapSide, divergence, image_metrics, neighbours, of_digit, plus_minus
 from pages.latent.live_map import live_map

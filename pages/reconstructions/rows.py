@@ -14,12 +14,12 @@ from iwae.evaluation import stats
 from iwae.figures.base import scatter_of_losses
 from pages.common import figure_card, image_rows, reading
 from pages.common.input.digit import hold_image
-from pages.common.links import kept
 from pages.common.number_field import whole_number
 from pages.common.sections import beside
 from pages.common.server import cache
 from pages.common.server.bounded import bounded
 from pages.common.sidebar import View
+from pages.frame.links import kept
 
 SAMPLES = 50
 ROWS = 3  # images on a page

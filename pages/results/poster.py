@@ -9,7 +9,7 @@ from iwae.results import claim_figures, findings
 from iwae.results.findings import Finding
 from iwae.results.rows import Row
 from pages.common import figure_card, reading
-from pages.common.links import page_link
+from pages.frame.links import page_link
 
 COLUMNS = 2  # of cards; one on a phone
 LESS = "\u00a0−\u00a0"  # where a line may break

@@ -10,8 +10,8 @@ from iwae.results.rows import Row
 from pages.common import reading
 from pages.common.download import download_button
 from pages.common.figure_card import escape_markdown
-from pages.common.links import page_link
 from pages.common.models.model_picker import pick
+from pages.frame.links import page_link
 
 # In this order; the first stays in view.
 SHOWN = (

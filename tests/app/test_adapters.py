@@ -5,8 +5,8 @@ import pytest
 from iwae.adapters import environment
 from iwae.evaluation.stats import decimal
 from iwae.inference.posterior import posterior
-from pages.common import sidebar
 from pages.common.server import cache
+from pages.frame import navigation
 from tests import foreign
 
 PAIR = {"a": "adapter:conv VAE", "b": "adapter:conv IWAE"}
@@ -21,7 +21,7 @@ def named(monkeypatch):
     return name
 
 
-@pytest.mark.parametrize("page", [file for file, _ in sidebar.PAGES])
+@pytest.mark.parametrize("page", [file for file, _ in navigation.PAGES])
 def test_every_page_shows_them(app, named, page):
     test = app(page, **PAIR, samples="100", image="3", map="PCA", images="100")
     assert not test.exception and not test.error and not test.warning

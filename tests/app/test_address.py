@@ -1,9 +1,11 @@
 """An address that is opened or gone back to says which models, data set and digit are shown."""
 
 import pytest
+import streamlit as st
 
 from iwae import catalog
-from pages.common import links
+from pages.frame import links
+from pages.frame.navigation import PAGES
 
 PAGE = "pages/5_Samples.py"
 A, B = catalog.FAVOURITES["1 vs 2 layers"]
@@ -53,6 +55,18 @@ def test_a_link_to_another_page_says_everything(app):
     test = app(PAGE, a=A, image=7)
     assert f"a={A}&" in test.get("page_link")[0].proto.query_string
     assert test.get("page_link")[0].proto.query_string.endswith("image=7")
+
+
+def test_the_links_are_there_before_the_models_are_and_never_twice(app, monkeypatch):
+    """While a server that has just started still imports them, they lead to what the address asks for."""
+    whole = app("home.py", a=A)
+    for _ in range(2):
+        assert [link.label for link in whole.sidebar.get("page_link")] == [title for _, title in PAGES]
+        whole.run()
+    monkeypatch.setattr("pages.common.sidebar.sidebar", lambda _: st.stop())
+    first = app("home.py", a=A, samples=300)
+    assert [title.value for title in first.title] == ["Latent-space explorer"] and len(first.main) == 1
+    assert [link.proto.query_string for link in first.sidebar.get("page_link")] == [f"image=0&a={A}"] * len(PAGES)
 
 
 def test_a_data_set_that_is_not_here_is_said(app):

@@ -10,7 +10,7 @@ from iwae.inference.posterior import posterior
 from iwae.model import Model, ModelConfig
 from iwae.runs import store
 from iwae.training.config import TrainConfig
-from pages.common import sidebar
+from pages.frame import navigation
 
 PAIR = {"a": "model:conv-a", "b": "model:conv-b"}
 
@@ -26,7 +26,7 @@ def models(tmp_path, monkeypatch):
         checkpoints.save(catalog.models_dir() / f"conv-{letter}.safetensors", model, Card(model.config, vars(config)))
 
 
-@pytest.mark.parametrize("page", [file for file, _ in sidebar.PAGES])
+@pytest.mark.parametrize("page", [file for file, _ in navigation.PAGES])
 def test_every_page_shows_them(app, models, page):
     test = app(page, **PAIR, data="digits", image="3", samples="100")
     assert not test.exception and not test.error

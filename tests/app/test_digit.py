@@ -15,12 +15,12 @@ from iwae.analysis import latent, reconstruction
 from iwae.checkpoints import load
 from iwae.data import datasets
 from iwae.inference import posterior as engine
-from pages.common import sidebar
 from pages.common.input import digit
+from pages.frame import navigation
 from tests.app.test_pages import values
 
 PAIR = {"a": "digits-small-vae-k1", "b": "digits-small-iwae-k50", "data": "digits"}
-PAGES = [file for file, _ in sidebar.PAGES]
+PAGES = [file for file, _ in navigation.PAGES]
 
 
 @pytest.fixture(scope="module")

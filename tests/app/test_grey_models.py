@@ -10,8 +10,8 @@ from iwae.evaluation.stats import decimal
 from iwae.inference.posterior import posterior
 from iwae.model import Model
 from iwae.training.config import TrainConfig
-from pages.common import sidebar
 from pages.common.input import digit
+from pages.frame import navigation
 
 GREY = ("model:grey-a", "model:grey-b")
 
@@ -28,7 +28,7 @@ def models(tmp_path, monkeypatch):
         checkpoints.save(catalog.models_dir() / f"grey-{'ab'[seed]}.safetensors", model, card)
 
 
-@pytest.mark.parametrize("page", [file for file, _ in sidebar.PAGES])
+@pytest.mark.parametrize("page", [file for file, _ in navigation.PAGES])
 def test_every_page_shows_them(app, page):
     test = app(page, a=GREY[0], b=GREY[1], data="digits", image="3", samples="100")
     assert not test.exception and not test.error

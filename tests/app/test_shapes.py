@@ -14,8 +14,8 @@ from iwae.images import digits, plain
 from iwae.images.edits import Edit
 from iwae.model import Model
 from iwae.training.config import TrainConfig
-from pages.common import sidebar
 from pages.common.input import digit
+from pages.frame import navigation
 from tests.app import open_section
 
 SHAPE = (12, 16)
@@ -37,7 +37,7 @@ def models(tmp_path, monkeypatch) -> Dataset:
     return data
 
 
-@pytest.mark.parametrize("page", [file for file, _ in sidebar.PAGES])
+@pytest.mark.parametrize("page", [file for file, _ in navigation.PAGES])
 def test_every_section_of_every_page(app, page):
     test = app(page, a=A, b=B, image="3", samples="100")
     titles = [tab.label for tab in test.tabs]

@@ -21,12 +21,14 @@ def told(test) -> list[int]:
 
 def test_the_share_of_a_digit_and_a_warning_for_what_is_none(app):
     x = datasets.load("digits").binary("test")
-    test = app("pages/1_Posterior.py", image=17, samples=300, **PAIR)
+    test = app("pages/1_Posterior.py", image=17, samples=6000, **PAIR)
     shares = told(test)
     for key, share in zip((PAIR["a"], PAIR["b"]), shares, strict=True):
         nll = -metrics.log_evidence(load(catalog.entries()[0][key].path)[0], x, samples=500)
         assert 100 * (nll < nll[17]).double().mean().item() == pytest.approx(share, abs=3)  # both are random
     assert WARNING not in words(test)
+    few = app("pages/1_Posterior.py", image=17, samples=300, **PAIR)
+    assert not told(few) and words(few).count("is known from 5,000 draws on") == 2
     noise = (torch.rand(784, generator=torch.Generator().manual_seed(0)) < 0.5).float()
     test = app("home.py", x=digit.pack(noise, (28, 28)), **PAIR)
     assert words(test).count("More surprising than all 300 test digits") == 2 and WARNING in words(test)

@@ -8,7 +8,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from iwae.bounds import OBJECTIVES
-from pages.common.links import SETTLING
+from pages.frame.links import SETTLING
 from tests.browser.driver import assert_clean, download, pick, screenshot, settled, still
 from tests.browser.test_app import changed, tiles
 

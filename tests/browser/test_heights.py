@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page
 
-from pages.common.sidebar import PAGES
+from pages.frame.navigation import PAGES
 from tests.browser.driver import assert_clean, settled
 
 MOST = {1400: 2000, 1024: 2600, 420: 4000}  # CSS pixels by the width of the window

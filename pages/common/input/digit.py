@@ -17,9 +17,9 @@ from torch import Tensor
 from iwae.data import datasets
 from iwae.images import digits
 from iwae.shapes import shape_text
-from pages.common import links
 from pages.common.input import canvas
 from pages.common.server import cache
+from pages.frame import links
 
 LONGEST = 2048  # characters of an image in a link
 KEYS = ("image", "x")  # of the address

@@ -9,9 +9,10 @@ from iwae import catalog
 from iwae.catalog import CatalogError, Entry
 from iwae.runs.store import RunError
 from iwae.system import paths
-from pages.common import links, reading
+from pages.common import reading
 from pages.common.figure_card import escape_markdown
 from pages.common.server.polling import set_in_dialog
+from pages.frame import links
 
 NLL_HELP = "NLL: −log p̂(x) on test images, in nats per image ± standard error; lower is better."
 

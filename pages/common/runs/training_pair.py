@@ -10,8 +10,8 @@ from iwae.runs import estimate, queue, store
 from iwae.runs.store import Run, RunError
 from iwae.training.config import TrainConfig
 from pages.common.figure_card import escape_markdown
-from pages.common.links import reveal
 from pages.common.models.model_picker import pick
+from pages.frame.links import reveal
 
 MINUTES = 2.0  # in all, without the tests
 OBJECTIVES = {"vae": 1, "iwae": 20}  # and their k

@@ -20,11 +20,11 @@ from iwae.runs.store import Run, RunError
 from iwae.runs.summary import RunSummary
 from iwae.system import paths, untrusted
 from pages.common.figure_card import escape_markdown
-from pages.common.links import reveal
 from pages.common.models.model_picker import pick
 from pages.common.runs.training_form import form
 from pages.common.runs.training_pair import RUNNING, compare, offer_pair, side_by_side
 from pages.common.server.polling import poll
+from pages.frame.links import reveal
 
 POLL_SECONDS = 1.0  # between two polls of the runs, while one is alive
 PAGES_A_SECOND = 6  # that poll: with more open pages each polls less often
