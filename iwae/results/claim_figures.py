@@ -90,7 +90,7 @@ def pair(rows: Mapping[Cell, Row], measure: str, a: Cell, b: Cell, sign: int) ->
     one, two = rows.get(a), rows.get(b)
     if one is None or two is None or not alike(one.first, two.first):
         return _missing(measure, what, "no two models that were trained alike")
-    line = measured.lookup(measure, *((row.first.name, row.first.metrics["nll"]) for row in (one, two)))
+    line = comparison.on_the_same_images(measure, one.first, two.first)
     images, draws = one.metrics["images"], one.metrics["samples"]
     between = comparison.between_seeds(measure, one, two)
     if between is None:

@@ -105,10 +105,14 @@ def between_seeds(measure: str, *rows: Row) -> float | None:
 def _over_images(*rows: Row) -> float | None:
     """The paired standard error of the NLL's difference between two models of these rows, over all test images."""
     for one, two in product(*(row.members for row in rows)):
-        line = measured.lookup("nll", *((row.name, row.metrics["nll"]) for row in (one, two)))
-        if line:
+        if line := on_the_same_images("nll", one, two):
             return line.over_images(one.metrics["images"])
     return None
+
+
+def on_the_same_images(measure: str, a: Row, b: Row) -> measured.PairedFigure | None:
+    """What was measured of these two models on the same images, while they had the NLL that they have."""
+    return measured.lookup(measure, *((row.name, row.metrics["nll"]) for row in (a, b)))
 
 
 @dataclass(frozen=True)
