@@ -54,9 +54,9 @@ class CatalogError(ValueError):
     """A model cannot be named or removed as asked; the message says why."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
-    """A model that can be chosen: a stable key, its file and its card."""
+    """A model that can be chosen: a stable key, its file and its card. The same object as long as all are the same."""
 
     key: str  # file name without suffix, "model:" before it if it was added; "run:" and the run's name; "adapter:NAME"
     path: Path
@@ -189,7 +189,7 @@ class Entry:
         return " · ".join(filter(None, [self.short, f"{self.layers}{own}", self.dataset, self.nll]))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AdapterEntry(Entry):
     """A model that ``IWAE_ADAPTERS`` names: nothing is known of its training, and it has no file."""
 
@@ -277,15 +277,21 @@ def cards() -> dict[str, Entry]:
 def names(found: Mapping[str, Entry]) -> dict[str, str]:
     """A short name for each of these models, all different: the name that its owner gave it, else its objective and k
     with as few marks as tell it from the others, within LONGEST_NAME characters where that is possible."""
-    chosen = {key: entry.given for key, entry in found.items() if entry.given}
+    return dict(zip(found, _names(tuple(found.values())), strict=True))
+
+
+@lru_cache(maxsize=4)
+def _names(found: tuple[Entry, ...]) -> list[str]:
+    """``names`` of these, in their order; every page asks for those of the same models again."""
+    chosen = {entry.key: entry.given for entry in found if entry.given}
     groups: dict[str, list[Entry]] = {}
-    for key, entry in found.items():
+    for entry in found:
         groups.setdefault(entry.short, [])
-        if key not in chosen:
+        if entry.key not in chosen:
             groups[entry.short].append(entry)
     for group in groups.values():
         _name_group(group, chosen)
-    return {key: chosen[key] for key in found}
+    return [chosen[entry.key] for entry in found]
 
 
 def _name_group(group: list[Entry], chosen: dict[str, str]) -> None:

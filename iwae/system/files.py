@@ -104,6 +104,8 @@ def remove_temporary_files(folder: Path, age: float = 0.0) -> None:
 
 def is_inside(path: Path, folder: Path) -> bool:
     """Whether a path lies in the folder after all symbolic links are resolved."""
+    if path.parent == folder and path.name != ".." and not path.is_symlink():
+        return True  # wherever the folder itself is; resolving both takes ten times as long
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # a link that leads to itself, which Python 3.13 and later resolve
