@@ -17,7 +17,7 @@ from PIL import Image
 from iwae import checkpoints
 from iwae.__main__ import main
 from iwae.catalog import Entry
-from iwae.data import datasets, own, readers
+from iwae.data import datasets, own, readers, upload
 from iwae.data.datasets import ArrayError, DataError, Dataset, Options
 from iwae.data.sources import SOURCES
 from iwae.runs import store
@@ -300,12 +300,21 @@ def picture_bomb() -> bytes:
     return buffer.getvalue()
 
 
+def encrypted() -> bytes:
+    """A ZIP whose headers say that its picture needs a password."""
+    content = bytearray(picture_bomb())
+    for header, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(header) + place] |= 1
+    return bytes(content)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.npz", bomb(), "an array of 1,000,000,000 bytes; at most 1,000,000"),
         ("a.npy", pickled(), "Python objects, which are never read"),
         ("a.zip", picture_bomb(), "its pictures have 10,000,000 bytes; at most 1,000,000"),
+        ("a.zip", encrypted(), "its pictures are encrypted: unpack it with its password"),
         ("a.zip", b"PK no", "is damaged, or not what its name says"),
         ("a.npy", npy_of((-1, 4, 4)), r"is damaged, or not what its name says \(the shape \(-1, 4, 4\)"),
         ("a.npy", npy_of((True, 4)), r"\(the shape \(True, 4\)"),
@@ -322,6 +331,18 @@ def picture_bomb() -> bytes:
 def test_hostile_and_damaged_files_are_refused(name, content, message):
     with pytest.raises(ArrayError, match=message):
         readers.read_file(name, io.BytesIO(content), Options(), limit=10**6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(LABELS[:5], "60 images have 5 labels"), (LABELS / 3, "labels are whole numbers or texts, not float64")],
+)
+def test_a_refusal_of_labels_names_the_file(tmp_path, labels, message):
+    np.savez(tmp_path / "set.npz", x_train=IMAGES, y_train=labels)
+    with pytest.raises(ArrayError, match=rf"^set\.npz: {message}"):
+        datasets.add_path(tmp_path / "set.npz")
+    with pytest.raises(ArrayError, match=rf"^set\.npz: {message}"):
+        upload.read([("set.npz", (tmp_path / "set.npz").read_bytes())], Options())
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has none")

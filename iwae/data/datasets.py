@@ -167,7 +167,7 @@ def add_path(path: Path, options: Options | None = None, name: str = "", *, dire
     with suppress(OSError):
         if (before := kept.read_text(encoding="ascii")) in own.names(directory):
             return before
-    made, stochastic = arrays.splits(readers.read(path, options), options), options.threshold is None
+    made, stochastic = readers.splits(readers.read(path, options), options, path.name), options.threshold is None
     full = own.full_name(name, made, stochastic)
     own.add(full, made, stochastic, options.seed, directory)
     with suppress(OSError):

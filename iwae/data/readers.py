@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from iwae.data import array_files
+from iwae.data import array_files, arrays
 from iwae.data.array_files import UNLIMITED
 from iwae.data.arrays import SPLITS, ArrayError, FoundImages, Options, Part, grey, prepared
 from iwae.images import decoding
@@ -27,6 +27,7 @@ from iwae.system.files import printable
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FILES = (".npy", ".npz", ".csv", ".csv.gz", ".zip", ".parquet")
+ENCRYPTED = 1  # the flag of such a member of a ZIP
 
 Decode = Callable[[bytes, str], Image.Image]  # a file and its name → a picture; ArrayError where it is none
 
@@ -96,6 +97,14 @@ def _named(name: str) -> Iterator[None]:
         raise ArrayError(f"{printable(name)} is damaged, or not what its name says ({printable(error, 200)})") from None
 
 
+def splits(found: FoundImages, options: Options, title: str) -> arrays.Splits:
+    """``arrays.splits`` of what ``title``, a file or folder, holds, which the ArrayError then names."""
+    try:
+        return arrays.splits(found, options)
+    except ArrayError as error:
+        raise ArrayError(f"{printable(title)}: {error}") from None
+
+
 def stamp(path: Path) -> list[Any]:
     """Tells a file or folder from any other without reading it: names, sizes and times of all files."""
     paths = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
@@ -132,6 +141,8 @@ def _zip(stream: BinaryIO, options: Options, limit: int, decode: Decode, most: i
             member for member in archive.infolist()
             if member.filename.lower().endswith(PICTURES) and not _path(member.filename)[-1].startswith(".")
         ]  # fmt: skip
+        if any(member.flag_bits & ENCRYPTED for member in members):
+            raise ArrayError("its pictures are encrypted: unpack it with its password, and give the folder instead")
         if len(members) > most:
             raise ArrayError(f"{len(members):,} pictures; at most {most:,} are read")
         if (size := sum(member.file_size for member in members)) > limit:

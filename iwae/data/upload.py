@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from iwae.data import arrays, readers
+from iwae.data import readers
 from iwae.data.arrays import MAX_SIDE, ArrayError, FoundImages, Options, Rows, Splits
 from iwae.images import decoding
 from iwae.shapes import checked_shape
@@ -45,7 +45,7 @@ def read(files: Sequence[File], options: Options) -> Splits:
     Raises ArrayError, one sentence that names the file and what is allowed.
     """
     size = sum(len(content) for _, content in files)
-    title = printable(files[0][0]) if len(files) == 1 else f"{len(files):,} files"
+    title = _title(files)
     if size > MAX_BYTES:
         raise ArrayError(f"{title}: {size / 2**20:.1f} MB; at most {MAX_BYTES // 2**20} MB are read at once")
     head = {"options": asdict(options), "files": [(name, len(content)) for name, content in files]}
@@ -75,6 +75,10 @@ def read(files: Sequence[File], options: Options) -> Splits:
         f"{title} cannot be read within {SECONDS} s of a processor and {MEGABYTES} MB of memory: send less at once, or "
         "add it by `python -m iwae data add` where the explorer runs"
     )
+
+
+def _title(files: Sequence[File]) -> str:
+    return printable(files[0][0]) if len(files) == 1 else f"{len(files):,} files"
 
 
 def found_in(
@@ -164,7 +168,7 @@ def serve() -> None:
     parts: list[Any] = []
     try:
         options = Options(tuple(size) if size else None, **head["options"])
-        made = arrays.splits(found_in(files, options, decode=_decode), options)
+        made = readers.splits(found_in(files, options, decode=_decode), options, _title(files))
         answer = {"shape": made.shape, "sizes": made.sizes, "label_names": made.label_names}
         parts = [*made.images.parts(), *([] if made.labels is None else [made.labels])]
     except ArrayError as error:
