@@ -14,7 +14,7 @@ from pages.common.figure_card import escape_markdown
 from pages.common.server import cache
 from pages.common.sidebar import View
 
-NOTHING, BOX = "nothing", "a box"
+BOX = "a box"
 
 
 def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
@@ -24,10 +24,8 @@ def occluded(view: View, x: Tensor, samples: int, seed: int) -> None:
         "fills in every way it knows."
     )
     part = st.segmented_control(
-        "Hidden", [NOTHING, *HALVES, BOX], default=NOTHING, required=True, key="hidden", bind="query-params"
+        "Hidden", [*HALVES, BOX], default="bottom half", required=True, key="hidden", bind="query-params"
     )
-    if part == NOTHING:
-        return
     pixel_mask = visible_pixels(_box(view.shape) if part == BOX else half(part, view.shape), view.shape)
     hidden = part if part == BOX else f"the {part}"
     numbers, doubts = [], []

@@ -157,9 +157,10 @@ def test_the_true_posterior_beside_q(app, pair):
     assert not test.exception and figure(test)["layout"]["yaxis"]["title"]["text"] == "unit 1"
 
 
-@pytest.mark.parametrize("part", ["left half", "a box"])
+@pytest.mark.parametrize("part", ["bottom half", "a box"])
 def test_a_hidden_part_is_left_to_the_posterior(app, pair, part):
-    test = app("pages/1_Posterior.py", image=7, posterior_section="Hide a part", samples=300, hidden=part)
+    other = {} if part == "bottom half" else {"hidden": part}
+    test = app("pages/1_Posterior.py", image=7, posterior_section="Hide a part", samples=300, **other)
     if part == "a box":
         test.slider(key="hidden.rows").set_value((3, 12)).run()
     box = occlusion.half(part, (28, 28)) if part in occlusion.HALVES else (3, 12, 7, 21)
