@@ -22,11 +22,26 @@ def everywhere(monkeypatch):
     monkeypatch.setattr(products, "FEW", 1)
 
 
-@pytest.mark.parametrize("intel", [True, False])
+@pytest.mark.parametrize(
+    ("processor", "mkl"),
+    [
+        ({"cpu_name": "Intel(R) Xeon(R) Processor", "avx512_f": True}, True),
+        ({"cpu_name": "AMD EPYC", "avx512_f": True}, False),
+        ({"cpu_name": "AMD EPYC", "avx512_f": False}, True),
+        ({"architecture": "aarch64"}, False),
+    ],
+    ids=["Intel", "AMD with AVX-512", "AMD without", "Arm"],
+)
+def test_mkl_where_onednn_has_no_wider_instructions(processor, mkl, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    assert products._mkl_is_faster.__wrapped__() is mkl
+
+
+@pytest.mark.parametrize("mkl", [True, False])
 @pytest.mark.parametrize("rows", [3, 600])
-def test_either_library_multiplies(intel, rows, monkeypatch):
-    monkeypatch.setattr(products, "_intel", lambda: intel)
-    assert products.by_onednn(torch.float32) <= (not intel) and not products.by_onednn(torch.float64)
+def test_either_library_multiplies(mkl, rows, monkeypatch):
+    monkeypatch.setattr(products, "_mkl_is_faster", lambda: mkl)
+    assert products.by_onednn(torch.float32) <= (not mkl) and not products.by_onednn(torch.float64)
     a, b, bias = (
         torch.randn(*size, generator=torch.Generator().manual_seed(3)) for size in ((40, rows), (40, 50), (50,))
     )
@@ -54,7 +69,8 @@ def test_a_layer_rounds_factors_and_products_and_nothing_else(everywhere):
         assert rounded.dtype == torch.float32
         torch.testing.assert_close(rounded.double(), exact, rtol=2**-8, atol=1e-4)
     torch.testing.assert_close(found[2].double(), expected[2], rtol=1e-6, atol=1e-6)
-    assert torch.equal(layer(below), F.linear(below, layer.weight, layer.bias))  # and afterwards all is as before
+    plain = F.linear(below, layer.weight, layer.bias)
+    torch.testing.assert_close(layer(below), plain, rtol=1e-5, atol=1e-5)  # and afterwards nothing is rounded
 
 
 @pytest.mark.parametrize("scale", [1, 100], ids=["", "logits that underflow"])
@@ -80,11 +96,16 @@ def test_the_likelihood_is_the_plain_formula_up_to_rounding(everywhere, scale, m
         assert torch.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.999
 
 
+def forget_the_processor() -> None:
+    for known in (products.used, products._has_bfloat16):
+        known.cache_clear()
+
+
 @pytest.mark.parametrize("instructions", ["avx512_bf16", "amx_bf16", None])
 def test_what_a_processor_makes_of_it_is_known_and_recorded(instructions, monkeypatch):
     """In the card, and so in the table, whatever was asked for."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: True, "avx512_f": True})
-    products.used.cache_clear()
+    forget_the_processor()
     expected = "bfloat16" if instructions else "float32"
     try:
         assert products.used("bfloat16") == expected and products.used("float32") == "float32"
@@ -94,7 +115,7 @@ def test_what_a_processor_makes_of_it_is_known_and_recorded(instructions, monkey
             pass
         card = Training(TrainConfig(precision="bfloat16")).card()
     finally:
-        products.used.cache_clear()
+        forget_the_processor()
     assert card.progress["precision"] == expected and card.training["precision"] == "bfloat16"
     entry = Entry("m", Path("m"), card)
     assert results._measured(entry).gradient.endswith("bfloat16") == (instructions is not None)

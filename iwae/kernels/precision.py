@@ -1,8 +1,9 @@
 """Matrix products: by which library, and with which precision in training.
 
 On a CPU torch's float32 products are MKL's, which on AMD's processors does not use AVX-512: oneDNN, which torch brings
-too, multiplies there 1.5 to 2.3 times as fast, and ``product`` and ``Linear`` go to it. On Intel's processors they stay
-with MKL, which unlike oneDNN takes transposed factors as they lie, and keeps no code for each size.
+too, multiplies there 1.5 to 2.3 times as fast, and ``product`` and ``Linear`` go to it. On Intel's processors, and
+without AVX-512, they stay with MKL, which unlike oneDNN takes transposed factors as they lie, and keeps no code for
+each size.
 
 With ``bfloat16`` the factors and the result of every product are rounded to eight binary digits; sums inside a product
 are float32. Processors with instructions for it (AVX-512 BF16, AMX) then multiply two to several times faster; others
@@ -55,9 +56,14 @@ def check(precision: str, device: str | torch.device) -> None:
 @cache
 def used(precision: str) -> str:
     """The precision that products really have on this machine when this one is asked for."""
+    return "float32" if MATMUL_PRECISIONS[precision] == "cpu" and not _has_bfloat16() else precision
+
+
+@cache
+def _has_bfloat16() -> bool:
+    """Whether the processor has instructions for it; without, oneDNN may have no such product at all."""
     able = torch.cpu.get_capabilities()
-    missing = MATMUL_PRECISIONS[precision] == "cpu" and not any(able.get(name) for name in INSTRUCTIONS)
-    return "float32" if missing else precision
+    return any(able.get(name) for name in INSTRUCTIONS)
 
 
 @cache
@@ -72,14 +78,15 @@ def _onednn() -> Any:
 
 
 @cache
-def _intel() -> bool:
-    """Whether the processor is Intel's, on which MKL is the faster library for float32."""
-    return "Intel" in str(torch.cpu.get_capabilities().get("cpu_name"))
+def _mkl_is_faster() -> bool:
+    """Whether the processor is one on which MKL is the faster library for float32."""
+    able = torch.cpu.get_capabilities()
+    return "Intel" in str(able.get("cpu_name")) or able.get("avx512_f") is False
 
 
 def by_onednn(kind: torch.dtype) -> bool:
     """Whether the large products of a CPU are oneDNN's: it keeps half a MiB of code for each product of each size."""
-    rightly = kind == torch.bfloat16 or (kind == torch.float32 and not _intel())
+    rightly = _has_bfloat16() if kind == torch.bfloat16 else kind == torch.float32 and not _mkl_is_faster()
     return rightly and _by_onednn and _onednn() is not None
 
 
