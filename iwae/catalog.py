@@ -56,7 +56,7 @@ class CatalogError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A model that can be chosen: a stable key, its file and its card. The same object as long as all are the same."""
+    """A model that can be chosen: a stable key, its file and its card. Compared by identity: a file has one."""
 
     key: str  # file name without suffix, "model:" before it if it was added; "run:" and the run's name; "adapter:NAME"
     path: Path

@@ -59,7 +59,8 @@ def test_a_layer_rounds_factors_and_products_and_nothing_else(everywhere):
     layer = products.Linear(300, 40)
     below = torch.randn(7, 5, 300, generator=torch.Generator().manual_seed(0), requires_grad=True)
     g_out = torch.randn(7, 5, 40, generator=torch.Generator().manual_seed(1))
-    wanted = below, layer.weight, layer.bias
+    wanted, before = (below, layer.weight, layer.bias), layer(below)
+    torch.testing.assert_close(before, F.linear(below, layer.weight, layer.bias), rtol=1e-5, atol=1e-5)
     with products.of("bfloat16"):
         out = layer(below)
         found = torch.autograd.grad(out, wanted, g_out)
@@ -69,8 +70,7 @@ def test_a_layer_rounds_factors_and_products_and_nothing_else(everywhere):
         assert rounded.dtype == torch.float32
         torch.testing.assert_close(rounded.double(), exact, rtol=2**-8, atol=1e-4)
     torch.testing.assert_close(found[2].double(), expected[2], rtol=1e-6, atol=1e-6)
-    plain = F.linear(below, layer.weight, layer.bias)
-    torch.testing.assert_close(layer(below), plain, rtol=1e-5, atol=1e-5)  # and afterwards nothing is rounded
+    assert torch.equal(layer(below), before)  # and afterwards all is as before
 
 
 @pytest.mark.parametrize("scale", [1, 100], ids=["", "logits that underflow"])
