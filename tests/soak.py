@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.driver import CHROMIUM_FLAGS, find_chromium, record_problems, settled
+from tests.browser.driver import CHROMIUM_FLAGS, find_chromium, settled, watch
 from tests.browser.walker import Walk
 from tests.load import forgotten
 from tests.process import use
@@ -32,7 +32,7 @@ def soak(browser: Browser, server: Server, seconds: float, seed: int) -> tuple[W
     """(the walk, memory as rows of seconds and bytes) of so many seconds; raises AssertionError as Walk.step."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     page = context.new_page()
-    record_problems(page, server.url)
+    watch(page, server.url)
     page.goto(server.url)
     settled(page)
     walk, memory, started = Walk(page, server.url, server.home / "runs", seed), [], time.monotonic()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser.driver import CHROMIUM_FLAGS, find_chromium, record_problems, settled
+from tests.browser.driver import CHROMIUM_FLAGS, find_chromium, settled, watch
 from tests.server import ROOT, Server
 
 TIMEOUT_MS = 60_000  # a busy machine is slow, not broken
@@ -70,7 +70,7 @@ def visit(browser: Browser, server: Callable[[str], Server]):
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(TIMEOUT_MS)
-        record_problems(page, url)
+        watch(page, url)
         page.goto(f"{url}/{path}")
         settled(page)
         return page

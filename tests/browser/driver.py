@@ -4,11 +4,14 @@ import contextlib
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Download, Error, Locator, Page, expect
+from playwright.sync_api import Download, Error, Locator, Page, WebSocket, expect
 from playwright.sync_api import TimeoutError as TooLate
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -36,9 +39,11 @@ def find_chromium() -> str | None:
     return str(debian) if debian.exists() else shutil.which("chromium")
 
 
-def record_problems(page: Page, origin: str) -> None:
-    """From now on, keep console errors, page errors and requests to other hosts for `assert_clean`."""
-    page.problems = []
+def watch(page: Page, origin: str) -> None:
+    """From now on, keep console errors, page errors and requests to other hosts for `assert_clean`, and for `settled`
+    since when a click has waited for its run."""
+    page.problems, page.asked = [], None
+    page.on("websocket", lambda socket: _note_runs(page, socket))
     page.on("pageerror", lambda error: page.problems.append(f"page error: {error}"))
     page.on("crash", lambda _: page.problems.append("the page crashed"))
 
@@ -56,8 +61,29 @@ def record_problems(page: Page, origin: str) -> None:
     page.on("request", request)
 
 
+def _note_runs(page: Page, socket: WebSocket) -> None:
+    """Keep `page.asked`, since when a run of the whole page has been asked for, until one has finished; runs of
+    fragments, many of which come by the clock, are neither."""
+
+    def sent(content: bytes) -> None:
+        message = BackMsg.FromString(content)
+        if message.HasField("rerun_script") and not message.rerun_script.fragment_id:
+            page.asked = time.monotonic()
+
+    def received(content: bytes) -> None:
+        message = ForwardMsg.FromString(content)
+        if message.HasField("script_finished") and message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY:
+            page.asked = None
+
+    socket.on("framesent", sent)
+    socket.on("framereceived", received)
+
+
 def settled(page: Page, seconds: float = 60) -> None:
-    """Wait until the app has been idle for 0.3 s: connected, no script running, nothing on the page stale."""
+    """Wait until the app has been idle for 0.3 s: connected, what was clicked run (or for 10 s not), no script running,
+    nothing on the page stale."""
+    while page.asked and time.monotonic() < page.asked + 10:
+        page.wait_for_timeout(20)  # in which events are noted
     page.wait_for_function(
         """() => {
             const app = document.querySelector('[data-testid="stApp"]');
