@@ -15,6 +15,7 @@ from pages.common.input.digit_input import BLANK, change_button, draw, is_blank,
 from pages.common.input.live import live
 from pages.common.report_button import report_button
 from pages.common.server import cache
+from pages.common.server.polling import end_page
 from pages.common.sidebar import sidebar
 from pages.common.surprise import show_doubts
 from pages.home.claims import show_claims
@@ -39,7 +40,7 @@ with st.container(horizontal=True):
     random_button(view.dataset, "home.")
 if evidence is None:
     st.info(BLANK)
-    st.stop()
+    end_page()
 show_doubts(view, evidence.drawn)
 show_claims(view, evidence.drawn)
 for column, (name, entry) in zip(st.columns(2, gap="large"), view.pair, strict=True):

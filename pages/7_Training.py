@@ -7,6 +7,7 @@ from iwae.runs import store
 from pages.common.figure_card import escape_markdown
 from pages.common.report_button import report_button
 from pages.common.sections import sections
+from pages.common.server.polling import end_page
 from pages.common.sidebar import sidebar
 from pages.frame.navigation import begin
 from pages.training.one_run import one_run
@@ -26,7 +27,7 @@ for reason in refused.values():
     st.caption(escape_markdown(reason))
 if not found:
     start_here()
-    st.stop()
+    end_page()
 
 shown, against = choose_runs(found)
 growing(view.digit)

@@ -150,3 +150,9 @@ def test_no_page_writes_html():
         text = path.read_text()
         assert "unsafe_allow_html" not in text and "components.v1" not in text, path
         assert text.count("st.html") == len(re.findall(r'st\.html\("<style>[^"<]*</style>"\)', text)), path
+
+
+def test_a_page_ends_early_in_one_way():
+    """See end_page: after st.stop() what the page refreshes by itself may come once more, and empty the window."""
+    for path in (ROOT / "home.py", *(ROOT / "pages").rglob("*.py")):
+        assert (path.name == "polling.py") or "st.stop()" not in path.read_text(), path

@@ -21,7 +21,7 @@ from pages.common.input.digit_input import card
 from pages.common.models.add_model import add_model
 from pages.common.models.model_picker import pick, pick_models
 from pages.common.runs.training_panel import alive_runs, open_form_button, training_panel
-from pages.common.server.polling import set_in_dialog
+from pages.common.server.polling import end_page, set_in_dialog
 from pages.frame import links
 from pages.frame.links import one_step_a_page, page_link
 from pages.frame.navigation import ICONS, PAGES, Navigation
@@ -86,7 +86,7 @@ def sidebar(navigation: Navigation, *, images: bool = True) -> View:
         paths.check()
     except paths.FolderError as error:
         st.error(figure_card.escape_markdown(error))
-        st.stop()
+        end_page()
     alive = alive_runs()
     found, refused = catalog.entries()
     with st.sidebar:
@@ -122,15 +122,15 @@ def sidebar(navigation: Navigation, *, images: bool = True) -> View:
         st.info("There is no model yet. Train a small one in the sidebar; it takes under a minute.")
         if not paths.read_only():
             open_form_button("none.train")
-        st.stop()
+        end_page()
     if view.a.binary != view.b.binary:
         kinds = {True: "pixels of zeros and ones", False: "grey levels"}
         st.warning(f"Model A takes {kinds[view.a.binary]}, model B {kinds[view.b.binary]}: choose two of one kind.")
-        st.stop()
+        end_page()
     if view.b.card.model.shape != view.shape:
         sizes = [shape_text(entry.card.model.shape) for _, entry in view.pair]
         st.warning(f"Model A takes images of {sizes[0]} pixels, model B of {sizes[1]}: choose two of one size.")
-        st.stop()
+        end_page()
     if images and not view.fits:
         _misfit(view, found)
     return view
@@ -157,7 +157,7 @@ def _misfit(view: View, found: dict[str, Entry]) -> NoReturn:
     for side, entry in [(side, entry) for side, entry in view.pair if entry.dataset]:
         with st.expander(f"Model card of {side} · {entry.short}"):
             st.code(model_card.text(entry.card, entry.short, entry.path.name), language="markdown", wrap_lines=True)
-    st.stop()
+    end_page()
 
 
 def _pick_dataset(pair: tuple[Entry, Entry] | None) -> str:

@@ -30,6 +30,7 @@ from iwae.kernels.finite import NonFiniteError
 from iwae.model import Model
 from pages.common.figure_card import escape_markdown
 from pages.common.server.bounded import bounded
+from pages.common.server.polling import end_page
 
 # One digit needs no second thread (5,000 draws: 0.05 s), and beside a training run a second one waits, tens of times
 # longer, for a core that is taken.
@@ -49,7 +50,7 @@ def stop_on_model_error(entry: Entry) -> Iterator[None]:
         yield
     except (AdapterError, CheckpointError, NonFiniteError, OSError) as error:
         st.error(escape_markdown(f"{entry.short} cannot be used: {error}."))
-        st.stop()
+        end_page()
 
 
 def check_cost(entry: Entry, cost: Cost, what: str) -> None:
@@ -62,7 +63,7 @@ def check_cost(entry: Entry, cost: Cost, what: str) -> None:
                 f"{entry.short}: {error}. Choose another model in the sidebar, or a smaller number on this page."
             )
         )
-        st.stop()
+        end_page()
 
 
 def posterior(entry: Entry, device: str, x: Tensor, samples: int, seed: int) -> tuple[Posterior, Reconstructions]:
@@ -102,7 +103,7 @@ def dataset(name: str) -> datasets.Dataset:
         return _loaded(name)
     except DataError as error:
         st.error(escape_markdown(f"{error}."))
-        st.stop()
+        end_page()
 
 
 @st.cache_resource(max_entries=3, show_spinner="Loading the data …")
@@ -132,7 +133,7 @@ def need_images(name: str, fewest: int, what: str) -> None:
     """Stop the page with a sentence if a data set has too few test images for what it shows."""
     if (count := count_images(name)) < fewest:
         st.info(f"{what} need at least {fewest} test images; {datasets.label(name)} has {count}.")
-        st.stop()
+        end_page()
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

@@ -1,8 +1,10 @@
 """A part of a page that refreshes itself, and reruns the whole page when something has changed."""
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 
 def set_in_dialog(is_open: bool) -> None:
@@ -27,3 +29,15 @@ def poll(draw: Callable[[], None], changed: Callable[[], bool], seconds: float |
         in_page = False
 
     st.fragment(again, run_every=seconds)()
+
+
+def end_page() -> NoReturn:
+    """End this run here, like ``st.stop()``, and with it what earlier runs have left refreshing itself.
+
+    ``st.stop()`` alone keeps those parts: the browser may just have asked for one, which would be drawn where nothing
+    is any more, and Streamlit answers that with an empty window.
+    """
+    run = get_script_run_ctx()
+    if run and not run.fragment_ids_this_run:  # of the whole page
+        run.fragment_storage.clear(run.shared.new_fragment_ids.snapshot())
+    st.stop()
