@@ -7,10 +7,11 @@ import pytest
 
 from iwae import catalog, checkpoints
 from iwae.cli import train
-from iwae.results import grid, published
+from iwae.results import grid, published, tables
 from iwae.results import rows as results
 from iwae.results.published import Cell
 from iwae.results.rows import against_k, collect
+from iwae.runs import estimate
 from iwae.training.config import TrainConfig
 from tests.cards import catalogue, entry, measured
 
@@ -208,6 +209,19 @@ def test_what_is_not_run_and_the_commands_for_it():
         if first:
             assert str(first[0].out) == last.config.start
     assert sum(" && " in row.command for row in missing) == 6
+
+
+def test_what_is_not_run_has_its_cost(monkeypatch):
+    """The paper's 3,280 epochs of 50,000 images at 1,000 a second, for two trainings twice; unknown without a speed."""
+    monkeypatch.setattr(estimate, "speed", lambda config: estimate.Speed(1000.0, ""))
+    missing = grid.with_costs(grid.not_run([], "mnist-fixed"))
+    assert [row.minutes for row in missing] == pytest.approx(
+        [(1 + bool(row.cell.start)) * 3280 * 50_000 / 1000 / 60 for row in missing]
+    )
+    assert tables.not_run(missing[0]) == "mnist-fixed, 1 layer: VAE k = 1, published 88.71 (B), about 45.6 h"
+    assert f"published 88.71 (B), about 45.6 h: `{missing[0].command}`" in tables.document(missing)
+    monkeypatch.setattr(estimate, "speed", lambda config: None)
+    assert "about" not in tables.not_run(grid.with_costs(missing[:1])[0])
 
 
 def test_a_model_fills_its_cell():

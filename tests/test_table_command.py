@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from iwae.data import datasets
 from iwae.evaluation import metrics as evaluation
 from iwae.results import readme as documents
 from iwae.results.comparison import paired_difference
+from iwae.runs import estimate
 from iwae.training.config import TrainConfig
 from iwae.training.loop import Training
 
@@ -53,13 +55,20 @@ def test_the_table_prints_what_the_cards_hold(shipped, capsys):
     assert len(printed(capsys, "--wide").splitlines()[0]) > 200
 
 
-def test_all_lists_what_is_not_run(capsys):
+@pytest.fixture
+def quick(monkeypatch):
+    """Costs by one step of each kind."""
+    monkeypatch.setattr(estimate, "MEASURED_SECONDS", 0.0)
+
+
+def test_all_lists_what_is_not_run(capsys, quick):
     out = printed(capsys, "--all", "--dataset", "mnist-fixed")
-    assert "not run, 22 published cells:" in out
-    assert "mnist-fixed, 1 layer: Power mean p = 3, k = 50, published 86.70 (R)\n    python -m iwae train" in out
+    assert "not run, 22 published cells, with the time" in out
+    start = re.escape("mnist-fixed, 1 layer: Power mean p = 3, k = 50, published 86.70 (R), about ")
+    assert re.search(rf"{start}\d+\.\d h\n    python -m iwae train", out)
 
 
-def test_files_are_written_and_hold_the_rows(tmp_path, capsys):
+def test_files_are_written_and_hold_the_rows(tmp_path, capsys, quick):
     paths = [tmp_path / f"table.{kind}" for kind in ("markdown", "csv", "json")]
     words = [word for path in paths for word in (f"--{path.suffix[1:]}", str(path))]
     printed(capsys, "--models", "vae", *words)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
 from iwae import catalog, checkpoints, cli, likelihoods
 from iwae.data import datasets
 from iwae.evaluation import metrics
@@ -43,7 +45,7 @@ class TableCommand:
     dataset: str | None = None  # only models of this data set
     models: tuple[str, ...] = ()  # only these models, by their names in the table
     wide: bool = False  # show every column, whatever the width of the terminal
-    all: bool = False  # also published cells without a trained model, with the command that trains each
+    all: bool = False  # also published cells without a trained model, with each one's command and training time
     markdown: Path | None = None  # write the whole table to this file, as Markdown
     latex: Path | None = None  # write what is measured to this file, as a LaTeX table for booktabs
     csv: Path | None = None  # the whole table as CSV, every value
@@ -72,6 +74,8 @@ class TableCommand:
         if self.verify is not None:
             return self._verify(rows, self.verify, device)
         missing = grid.not_run(results.collect(found)[0], dataset)
+        if self.all:
+            missing = grid.with_costs(tqdm(missing, "measuring steps", unit="cell", leave=False, disable=None))
         self._print(rows, missing)
         self._write(rows + missing if self.all else rows)
         return 0
@@ -127,11 +131,9 @@ class TableCommand:
         if not self.all:
             print(f"{len(missing)} published cells are not run: --all lists them with the commands that train them")
             return
-        print(f"\nnot run, {len(missing)} published cells:")
+        print(f"\nnot run, {len(missing)} published cells, with the time that each would take on this machine's CPU:")
         for row in missing:
-            best = row.published()
-            known = f", published {best.nll:.2f} ({best.source})" if best else ""
-            print(f"{row.name}{known}\n    {row.command}")
+            print(f"{tables.not_run(row)}\n    {row.command}")
 
     def _write(self, rows: list[Row]) -> None:
         texts = {

@@ -1,11 +1,13 @@
-"""What is left of the published grid: its cells without a model, and the command that trains each."""
+"""What is left of the published grid: its cells without a model, the command that trains each, and what it costs."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from iwae.gradients import GRADIENTS
 from iwae.results import published
 from iwae.results.published import Cell
 from iwae.results.rows import Row
+from iwae.runs import estimate
 from iwae.training import commands
 from iwae.training.config import TrainConfig
 
@@ -17,13 +19,29 @@ def not_run(rows: Iterable[Row], dataset: str | None = None) -> list[Row]:
     return [Row("not run", cell.place, cell, _command(cell)) for cell in wanted]
 
 
+def with_costs(missing: Iterable[Row]) -> list[Row]:
+    """The rows of ``not_run`` with the minutes that their trainings would take on this machine's CPU, from earlier runs
+    or measured for a moment, which takes some seconds in all."""
+    found = []
+    for row in missing:
+        speeds = [(config, estimate.speed(config)) for config, _ in _trainings(row.cell)]
+        seconds = [estimate.seconds(config, speed) for config, speed in speeds if speed]
+        found.append(replace(row, minutes=sum(seconds) / 60 if len(seconds) == len(speeds) else None))
+    return found
+
+
 def _command(cell: Cell) -> str:
-    """Trains a cell of the published grid as its authors did; first the model that it starts from."""
+    return " && ".join(commands.train(config, out) for config, out in _trainings(cell))
+
+
+def _trainings(cell: Cell) -> list[tuple[TrainConfig, str]]:
+    """What trains a cell of the published grid as its authors did, and each one's file: first the model that it starts
+    from."""
     if not cell.start:
-        return commands.train(_paper(cell))
+        return [(_paper(cell), "")]
     first = next(other for other in published.cells() if other.title == cell.start and _same_place(other, cell))
     out = f"models/{'-'.join((cell.dataset, cell.model, first.objective, f'k{first.k}'))}.safetensors"
-    return f"{commands.train(_paper(first), out)} && {commands.train(_paper(cell, start=out))}"
+    return [(_paper(first), out), (_paper(cell, start=out), "")]
 
 
 def _paper(cell: Cell, start: str | None = None) -> TrainConfig:

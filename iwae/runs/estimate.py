@@ -25,6 +25,7 @@ LONG_ENOUGH = 5.0  # seconds of training from which on a run's speed counts
 MEASURED_SECONDS = 0.2  # of each kind of step
 ALIKE: dict[str, Any] = {  # settings that decide no step
     "dataset": "mnist-5k", "epochs": 1000, "minutes": None, "kl_warmup": 0, "seed": 0, "learning_rate": 1e-3,
+    "start": None,
 }  # fmt: skip
 MOST_DRAWS = 1000  # for each image, beyond which a measurement itself would take too long
 

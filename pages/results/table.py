@@ -5,7 +5,7 @@ from functools import partial
 
 import streamlit as st
 
-from iwae.results import comparison, tables
+from iwae.results import comparison, grid, tables
 from iwae.results.rows import Row
 from pages.common import reading
 from pages.common.download import download_button
@@ -27,6 +27,9 @@ def all_models(rows: Sequence[Row], missing: Sequence[Row]) -> None:
     """The table of results, what its selected row offers, its sources and its files."""
     title = f"Also the {len(missing)} published values without a model here"
     everything = st.toggle(title, key="results.all", bind="query-params")
+    if everything:
+        with st.spinner("Measuring how long each of them would take here …"):
+            missing = grid.with_costs(missing)
     shown = [*rows, *(missing if everything else [])]
     chosen = results_table(shown)
     if chosen is None:
