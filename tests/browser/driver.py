@@ -80,9 +80,9 @@ def _note_runs(page: Page, socket: WebSocket) -> None:
 
 
 def settled(page: Page, seconds: float = 60) -> None:
-    """Wait until the app has been idle for 0.3 s: connected, what was clicked run (or for 10 s not), no script running,
-    nothing on the page stale."""
-    while page.asked and time.monotonic() < page.asked + 10:
+    """Wait until the app has been idle for 0.3 s: connected, what was clicked run (or for 10 s not; if `watch` looks
+    at the page), no script running, nothing on the page stale."""
+    while (asked := getattr(page, "asked", None)) and time.monotonic() < asked + 10:
         page.wait_for_timeout(20)  # in which events are noted
     page.wait_for_function(
         """() => {
