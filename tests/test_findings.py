@@ -89,6 +89,19 @@ def test_where_both_have_several_seeds_the_figure_is_of_their_means(monkeypatch)
     assert single.value == pytest.approx(-3.0) and single.error is None and "one seed;" in single.basis
 
 
+def test_units_over_seeds_are_means_of_whole_numbers():
+    """20+2, 20+3, 20+4 and 24+1 three times: 25 − 23, with a variance between seeds of (1 + 1/12)/3 + (1/12)/3."""
+    counts = {"vae": ([20, 2], [20, 3], [20, 4]), "iwae": ([24, 1],) * 3}
+    found = [
+        entry(f"{kind}{seed}", card(active_units=units), objective=kind, k=50, seed=seed)
+        for kind, by_seed in counts.items()
+        for seed, units in enumerate(by_seed)
+    ]
+    figure = pair(plain(collect(catalogue(*found))[0]), "active", V50, I50, 1)
+    assert (figure.value, figure.error) == pytest.approx((2.0, math.sqrt((1 + 2 / 12) / 3)))
+    assert figure.verdict == HOLDS and figure.basis.endswith("10 epochs, 3 seeds; 10,000 test images")
+
+
 def test_what_is_claimed_to_be_the_same_can_only_fail(monkeypatch):
     """22 and 25 directions with a standard deviation of 0.5 between seeds: 3 ± 0.71."""
     lines = [SeedFigure("1layer", "vae", "", k, "pca_active", 22.0, 0.5, 3, 10_000, 0) for k in (5, 50)]

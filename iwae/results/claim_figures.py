@@ -23,12 +23,11 @@ from iwae.evaluation.stats import plus_minus
 from iwae.results import comparison, measured
 from iwae.results.measured import SeedFigure
 from iwae.results.published import Cell
-from iwae.results.rows import SEED_NOISE, Row
+from iwae.results.rows import ROUNDING, SEED_NOISE, Row
 
 HOLDS, FAILS, WITHIN, UNJUDGED = "holds", "does not hold", "within the error", "not judged"
 SIMILAR = 1.0  # nats; the losses that the poster calls similar differ by 0.46
 LEVEL = 0.01  # of the sign test
-ROUNDING = 12**-0.5  # standard deviation of what a whole number leaves out
 RULE = (
     f"A difference holds, or does not, beyond {SEED_NOISE} standard errors; between, it is within the error. The error "
     "of one training against another is that over the same test images together with that between seeds. "
@@ -96,9 +95,10 @@ def pair(rows: Mapping[Cell, Row], measure: str, a: Cell, b: Cell, sign: int) ->
     if between is None:
         one, two, sd = one.first, two.first, seed_sd(measure, a.model, b.model)
         between = None if sd is None else math.sqrt(2) * sd
-    if measure in one.metrics:  # nats, with their errors on the cards
+    if measure in one.metrics:  # on the cards: nats with their errors, and over seeds the numbers of units, without
         value = two.metrics[measure] - one.metrics[measure]
-        over_images = math.hypot(*(row.metrics[f"{measure}_se"] for row in (one, two)))
+        over_images = math.hypot(*(row.metrics.get(f"{measure}_se", 0.0) for row in (one, two)))
+        draws = draws if f"{measure}_se" in one.metrics else 0
         if line:  # on the same images most of that cancels
             over_images = line.over_images(images)
     elif line:
@@ -158,7 +158,7 @@ def known_dimension(objective: str) -> list[ClaimFigure]:
     for dimension, lines in groups.items():
         off, first = [line.pca_active - dimension for line in lines], lines[0]
         value, error = mean(off), None
-        if len(off) > 1:  # whole numbers: that some are equal does not make them exact
+        if len(off) > 1:
             error = math.hypot(stdev(off), ROUNDING) / math.sqrt(len(off))
         said = HOLDS if not any(off) and error is not None else _none(value, error)
         what = f"{objective.upper()} k = {first.k} − the {dimension} of the generator"

@@ -35,6 +35,9 @@ BY_AIS = ("nll_ais", "kl_posterior_ais", "ais_gap")  # of ``_by_ais``, likewise,
 NEEDED = {*NATS, *(f"{name}_se" for name in NATS), "active_units", "pca_active_units", "samples", "images", "seed"}
 MARGIN = 0.4  # nats that a difference from a published value must exceed to be called lower or higher
 FEWEST_SEEDS = 3  # for an error between seeds: the standard deviation of two may be next to nothing by chance
+ROUNDING = (
+    12**-0.5
+)  # standard deviation of what a whole number leaves out: that some are equal does not make them exact
 SEED_NOISE = 3  # standard errors between seeds that a difference must exceed; their spread comes from a few seeds only
 
 
@@ -49,10 +52,10 @@ class Row:
     config: TrainConfig | None = None
     seeds: tuple[int, ...] = ()
     epochs: float | None = None  # over the training data, with those of the models that it started from
-    minutes: float | None = None  # likewise
+    minutes: float | None = None  # likewise; of what is not run an estimate, or unknown
     device: str = ""
     # evaluation.Metrics.summary() and BY_AIS; for seeds the means over them, *_sd their standard deviations, *_se the
-    # means of the standard errors over images, and the units of each model in a list
+    # means of the standard errors over images, the units of each model in a list, and their means active, pca_active
     metrics: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None  # of its file; None where the card alone is kept
     half: bool = False  # its weights are rounded to float16
@@ -307,6 +310,9 @@ def _over_seeds(group: list[Row]) -> Row:
     for name in ("active_units", "pca_active_units"):
         counts = [row.metrics[name] for row in group]
         metrics[name] = None if None in counts else [list(layer) for layer in zip(*counts, strict=True)]
+        if None not in counts:
+            totals, measure = [sum(layers) for layers in counts], name.removesuffix("_units")
+            metrics |= {measure: mean(totals), f"{measure}_sd": math.hypot(stdev(totals), ROUNDING)}
     metrics |= {name: first.metrics[name] for name in ("samples", "images")}
     seeds = tuple(row.seeds[0] for row in group)
     return replace(
