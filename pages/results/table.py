@@ -5,6 +5,7 @@ from functools import partial
 
 import streamlit as st
 
+from iwae.evaluation.stats import duration
 from iwae.results import comparison, grid, tables
 from iwae.results.rows import Row
 from pages.common import reading
@@ -36,8 +37,7 @@ def all_models(rows: Sequence[Row], missing: Sequence[Row]) -> None:
         st.caption("Select a row to open its model, or to see the command that trains it.")
     else:
         open_model(chosen)
-    for difference in comparison.seed_differences(rows):
-        st.write(difference.text)
+    st.markdown("\n".join(f"- {difference.text}" for difference in comparison.seed_differences(rows)))
     st.markdown(f":small[Difference: {tables.DIFFERENCE_NOTE}.]")
     for letter, source in tables.sources(tables.markdown(shown)).items():
         st.markdown(f":small[{letter}: {source.text}]")  # a caption would grey its links below a contrast of 4.5:1
@@ -70,9 +70,11 @@ def results_table(rows: Sequence[Row]) -> Row | None:
 
 def open_model(row: Row) -> None:
     """Buttons that show a row's model as A or B, and the command that trains it."""
-    published = tables.COLUMNS["published"].text(row)
+    published = f"published NLL: {tables.COLUMNS['published'].text(row)}"
+    if row.status == "not run" and row.minutes is not None:
+        published += f" · about {duration(60 * row.minutes)} of training on this CPU"
     with st.container(border=True):
-        st.markdown(f"**{escape_markdown(row.name)}** · {row.comparison or f'published NLL: {published}'}")
+        st.markdown(f"**{escape_markdown(row.name)}** · {row.comparison or published}")
         if row.path:
             one, two, three = st.columns(3, vertical_alignment="center")
             for column, slot in ((one, "A"), (two, "B")):

@@ -1,6 +1,7 @@
 """The page of results: the rows and points of the engine, and a row that opens its model."""
 
 import json
+import re
 from urllib.parse import parse_qs
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from iwae import catalog
 from iwae.results import findings, grid
 from iwae.results import rows as results
+from iwae.runs import estimate
 from tests.app import PLANE, open_section, open_tables
 
 PAGE = "pages/8_Results.py"
@@ -66,7 +68,8 @@ def test_a_row_opens_its_model(app, rows):
     assert not test.exception and test.selectbox(key="b").value == rows[0].name
 
 
-def test_what_is_not_run_is_shown_on_demand(app, rows):
+def test_what_is_not_run_is_shown_on_demand(app, rows, monkeypatch):
+    monkeypatch.setattr(estimate, "MEASURED_SECONDS", 0.0)  # costs by one step of each kind
     missing = grid.not_run(rows)
     test = app(PAGE)
     test.toggle(key="results.all").set_value(True).run()
@@ -75,6 +78,7 @@ def test_what_is_not_run_is_shown_on_demand(app, rows):
     test.session_state["results"] = {"selection": {"rows": [len(rows)], "columns": [], "cells": []}}
     test.run()
     assert test.code[0].value == missing[0].command
+    assert re.search(r"about [\d.]+ h of training on this CPU", words(test))
     assert not any(button.label == "Show as A" for button in test.button)
 
 
