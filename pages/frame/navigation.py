@@ -6,6 +6,7 @@ from pathlib import Path
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from pages.frame import fragments
 from pages.frame.links import page_link
 
 ICON = Path(__file__).with_name("icon.png")  # a file, because Streamlit fetches named icons from another host
@@ -44,6 +45,8 @@ class Navigation:
 def begin(title: str, heading: str) -> Navigation:
     """Set the page ``title`` up and show its heading. On a visitor's first page also the links in the sidebar, so that
     the page has its shape while the rest is imported, which takes seconds when the server has just started."""
+    if st.session_state.get("title") != title:
+        fragments.forget()  # of the page that was left
     first = "a" not in st.session_state  # no model is chosen yet: the address says which are asked for
     st.session_state["title"] = title
     st.set_page_config(f"{title} · IWAE explorer", ICON, layout="wide")

@@ -117,25 +117,6 @@ def test_another_digit_and_undo_to_it(visit):
     assert_clean(page)
 
 
-def test_a_refresh_on_its_way_to_the_server_finds_a_page_that_has_ended_early(visit):
-    """Over a slow line: chains are annealed, and ask for their progress, while the paper is cleared."""
-    page = visit(APP)
-    page.add_init_script(
-        """const send = WebSocket.prototype.send;
-        WebSocket.prototype.send = function (message) { setTimeout(() => send.call(this, message), 900); };"""
-    )
-    page.reload()
-    settled(page)
-    page.get_by_test_id("stMain").get_by_role("button", name="Random image").click()
-    expect(page.get_by_text("Annealing, for").first).to_be_visible()
-    page.wait_for_timeout(1500)  # the picture in hand is on the paper, and questions are on their way
-    page.get_by_role("button", name="Clear the drawing").click()
-    expect(page.get_by_text("Draw one digit with the mouse")).to_be_visible()
-    page.wait_for_timeout(2000)  # all are answered
-    expect(page.get_by_text("Draw one digit with the mouse")).to_be_visible()
-    assert_clean(page)
-
-
 def test_the_keyboard_draws_live_and_the_drawing_is_in_hand_on_posterior(visit):
     page = visit(APP)
     fetched(page, 2)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from pages.frame import fragments
 
 
 def set_in_dialog(is_open: bool) -> None:
@@ -28,16 +29,11 @@ def poll(draw: Callable[[], None], changed: Callable[[], bool], seconds: float |
             st.rerun()
         in_page = False
 
+    again.__qualname__ += f" of {st.session_state.get('title')}"  # an id on each page: none answers for another page
     st.fragment(again, run_every=seconds)()
 
 
 def end_page() -> NoReturn:
-    """End this run here, like ``st.stop()``, and with it what earlier runs have left refreshing itself.
-
-    ``st.stop()`` alone keeps those parts: the browser may just have asked for one, which would be drawn where nothing
-    is any more, and Streamlit answers that with an empty window.
-    """
-    run = get_script_run_ctx()
-    if run and not run.fragment_ids_this_run:  # of the whole page
-        run.fragment_storage.clear(run.shared.new_fragment_ids.snapshot())
+    """End this run here, like ``st.stop()``, which alone would keep the fragments of earlier runs."""
+    fragments.forget()
     st.stop()
