@@ -155,4 +155,4 @@ def test_no_page_writes_html():
 def test_a_page_ends_early_in_one_way():
     """See end_page: after st.stop() what the page refreshes by itself may come once more, and empty the window."""
     for path in (ROOT / "home.py", *(ROOT / "pages").rglob("*.py")):
-        assert (path.name == "polling.py") or "st.stop()" not in path.read_text(), path
+        assert path.name == "polling.py" or "st.stop()" not in path.read_text(), path
