@@ -37,7 +37,9 @@ def all_models(rows: Sequence[Row], missing: Sequence[Row]) -> None:
         st.caption("Select a row to open its model, or to see the command that trains it.")
     else:
         open_model(chosen)
-    st.markdown("\n".join(f"- {difference.text}" for difference in comparison.seed_differences(rows)))
+    if differences := comparison.seed_differences(rows):
+        lines = (f"- {difference.text}" for difference in differences)
+        st.markdown("\n".join(["NLL of models that were trained alike, means over seeds:", *lines]))
     st.markdown(f":small[Difference: {tables.DIFFERENCE_NOTE}.]")
     for letter, source in tables.sources(tables.markdown(shown)).items():
         st.markdown(f":small[{letter}: {source.text}]")  # a caption would grey its links below a contrast of 4.5:1
