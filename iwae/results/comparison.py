@@ -179,13 +179,5 @@ def _check(stored: float, stored_se: float, first: Tensor, second: Tensor, popul
 def _alike(config: TrainConfig) -> TrainConfig:
     """The settings that two runs must share for their objectives to be compared, as in ``claim_figures.alike``."""
     plain = dict.fromkeys((*PARAMETERS, "start"))
-    own = {
-        "objective": "vae",
-        "k": 1,
-        "gradient": "exact",
-        "resample": 0,
-        "precision": "float32",
-        "warm_k": 0,
-        "seed": 0,
-    }
-    return replace(config, **plain, **own)
+    own = {"objective": "vae", "k": 1, "warm_k": 0, "gradient": "exact", "resample": 0, "seed": 0}
+    return replace(config, precision="float32", **plain, **own)

@@ -35,9 +35,7 @@ BY_AIS = ("nll_ais", "kl_posterior_ais", "ais_gap")  # of ``_by_ais``, likewise,
 NEEDED = {*NATS, *(f"{name}_se" for name in NATS), "active_units", "pca_active_units", "samples", "images", "seed"}
 MARGIN = 0.4  # nats that a difference from a published value must exceed to be called lower or higher
 FEWEST_SEEDS = 3  # for an error between seeds: the standard deviation of two may be next to nothing by chance
-ROUNDING = (
-    12**-0.5
-)  # standard deviation of what a whole number leaves out: that some are equal does not make them exact
+ROUNDING = 12**-0.5  # standard deviation of what a whole number leaves out: equal counts are still not exact
 SEED_NOISE = 3  # standard errors between seeds that a difference must exceed; their spread comes from a few seeds only
 
 

@@ -212,8 +212,13 @@ def document(rows: Sequence[Row]) -> str:
 
 def not_run(row: Row) -> str:
     """``mnist, 1 layer: VAE k = 5, published 86.10 (N), about 17.2 h``."""
-    cost = "" if row.minutes is None else f", about {duration(60 * row.minutes)}"
-    return f"{row.name}, published {_published('nll')(row)}{cost}"
+    about = cost(row)
+    return f"{row.name}, published {_published('nll')(row)}{about and f', {about}'}"
+
+
+def cost(row: Row) -> str:
+    """``about 17.2 h``; empty where it is unknown."""
+    return "" if row.minutes is None else f"about {duration(60 * row.minutes)}"
 
 
 def latex(rows: Sequence[Row]) -> str:

@@ -5,7 +5,6 @@ from functools import partial
 
 import streamlit as st
 
-from iwae.evaluation.stats import duration
 from iwae.results import comparison, grid, tables
 from iwae.results.rows import Row
 from pages.common import reading
@@ -73,8 +72,8 @@ def results_table(rows: Sequence[Row]) -> Row | None:
 def open_model(row: Row) -> None:
     """Buttons that show a row's model as A or B, and the command that trains it."""
     published = f"published NLL: {tables.COLUMNS['published'].text(row)}"
-    if row.status == "not run" and row.minutes is not None:
-        published += f" · about {duration(60 * row.minutes)} of training on this CPU"
+    if row.status == "not run" and (cost := tables.cost(row)):
+        published += f" · {cost} of training on this CPU"
     with st.container(border=True):
         st.markdown(f"**{escape_markdown(row.name)}** · {row.comparison or published}")
         if row.path:
